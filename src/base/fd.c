@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/fd.h"
+
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+
+void fd_close(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+void fd_closep(int *fd)
+{
+	fd_close(*fd);
+	*fd = -1;
+}
+
+int fd_nonblock(int fd)
+{
+	int fl = fcntl(fd, F_GETFL);
+	if (fl < 0 || fcntl(fd, F_SETFL, fl | O_NONBLOCK) < 0)
+		return -errno;
+	return 0;
+}
+
+int fd_write_all(int fd, const void *p, size_t n)
+{
+	const char *q = p;
+	while (n) {
+		ssize_t k = write(fd, q, n);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return -errno;
+		q += k;
+		n -= (size_t)k;
+	}
+	return 0;
+}
+
+int file_read(const char *path, struct buf *b)
+{
+	AUTO(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (;;) {
+		size_t left = b->max - b->len;
+		char one;
+		size_t want = MIN(left, (size_t)(64 * KIB));
+		char *to = want ? buf_room(b, want) : &one;
+		ssize_t k = read(fd, to, want ? want : 1);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0)
+			return -errno;
+		if (k == 0)
+			return 0;
+		if (!want)
+			return -EFBIG;
+		buf_grew(b, (size_t)k);
+	}
+}
+
+static int sync_dir(const char *dir)
+{
+	AUTO(fd_closep) int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fsync(fd) < 0)
+		return -errno;
+	return 0;
+}
+
+static int write_temp(const char *tmp, struct view data, mode_t mode, bool sync)
+{
+	AUTO(fd_closep) int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode);
+	if (fd < 0)
+		return -errno;
+	int r = fd_write_all(fd, data.p, data.n);
+	if (!r && sync && fsync(fd) < 0)
+		r = -errno;
+	return r;
+}
+
+int file_write_atomic(const char *path, struct view data, mode_t mode, bool sync)
+{
+	AUTO(mem_freep) char *tmp = mem_fmt("%s.%d.tmp", path, (int)getpid());
+	int r = write_temp(tmp, data, mode, sync);
+	if (!r && rename(tmp, path) < 0)
+		r = -errno;
+	if (r) {
+		unlink(tmp);
+		return r;
+	}
+	if (!sync)
+		return 0;
+	AUTO(mem_freep) char *copy = mem_strdup(path);
+	return sync_dir(dirname(copy));
+}
+
+int dir_make(const char *path, mode_t mode)
+{
+	AUTO(mem_freep) char *p = mem_strdup(path);
+	for (char *s = p + 1; *s; s++) {
+		if (*s != '/')
+			continue;
+		*s = '\0';
+		if (mkdir(p, mode) < 0 && errno != EEXIST)
+			return -errno;
+		*s = '/';
+	}
+	if (mkdir(p, mode) < 0 && errno != EEXIST)
+		return -errno;
+	struct stat st;
+	if (stat(path, &st) < 0)
+		return -errno;
+	return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+}
+
+int dir_ensure_writable(const char *path, const char *what, struct err *reterr)
+{
+	int r = dir_make(path, 0700);
+	if (r)
+		return err_set(reterr, r, "%s %s cannot be made: %s; name a folder you may write to with %s", what,
+		               path, strerror(-r), what);
+	/* access(2) tells root that everything is writable; a read-only mount only shows in a write. */
+	AUTO(mem_freep) char *probe = mem_fmt("%s/.corral-write-%d", path, (int)getpid());
+	AUTO(fd_closep) int fd = open(probe, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0 && errno != EEXIST)
+		return err_set(reterr, -errno, "%s %s cannot be written: %s; name a folder you may write to with %s",
+		               what, path, strerror(errno), what);
+	unlink(probe);
+	return 0;
+}
+
+bool file_exists(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0;
+}
+
+char *path_join(const char *a, const char *b)
+{
+	if (b[0] == '/' || a[0] == '\0')
+		return mem_strdup(b);
+	size_t n = strlen(a);
+	return mem_fmt("%s%s%s", a, n && a[n - 1] == '/' ? "" : "/", b);
+}
