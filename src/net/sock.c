@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "net/sock.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+
+/* Writes larger than this skip the queue when it is empty. */
+enum { DIRECT_MIN = 8 * 1024 };
+
+static int interest(const struct sock *s)
+{
+	int ev = 0;
+	if (s->connecting || s->blocked)
+		ev |= LOOP_WRITE;
+	if (!s->connecting && s->want_read)
+		ev |= LOOP_READ;
+	if (!s->connecting && s->want_hup)
+		ev |= LOOP_HUP;
+	return ev;
+}
+
+static void update(struct sock *s)
+{
+	if (s->fd >= 0)
+		(void)loop_watch_change(s->watch, interest(s));
+}
+
+static void breaks(struct sock *s, int error)
+{
+	if (s->broken || s->fd < 0)
+		return;
+	s->broken = true;
+	s->blocked = false;
+	s->want_read = s->want_hup = false;
+	update(s);
+	s->ops->on_broken(s->arg, error);
+}
+
+static void finish_connect(struct sock *s)
+{
+	int error = 0;
+	socklen_t n = sizeof error;
+	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
+		error = errno;
+	s->connecting = false;
+	update(s);
+	s->ops->on_connected(s->arg, -error);
+	if (!error && s->fd >= 0)
+		sock_flush(s);
+}
+
+static void on_event(void *arg, int events)
+{
+	struct sock *s = arg;
+	if (s->connecting) {
+		finish_connect(s);
+		return;
+	}
+	if ((events & LOOP_WRITE) && s->blocked) {
+		s->blocked = false;
+		sock_flush(s);
+		if (s->fd < 0)
+			return;
+		update(s);
+	}
+	if (s->want_read && (events & (LOOP_READ | LOOP_HUP)))
+		s->ops->on_readable(s->arg);
+	else if (s->want_hup && (events & LOOP_HUP))
+		breaks(s, -ECONNRESET);
+}
+
+static void sock_zero(struct sock *s, struct loop *l, int fd, const struct sock_ops *ops, void *arg)
+{
+	*s = (struct sock){ .loop = l, .ops = ops, .arg = arg, .fd = fd, .out = BUF(SOCK_OUT_MAX) };
+	s->sent_at = loop_now(l);
+}
+
+int sock_init(struct sock *s, struct loop *l, int fd, const struct sock_ops *ops, void *arg)
+{
+	sock_zero(s, l, fd, ops, arg);
+	int r = loop_watch_start(l, &s->watch, fd, 0, on_event, s);
+	if (r < 0) {
+		fd_close(fd);
+		s->fd = -1;
+	}
+	return r;
+}
+
+static void report_connected(void *arg)
+{
+	struct sock *s = arg;
+	if (s->fd < 0)
+		return;
+	finish_connect(s);
+}
+
+int sock_connect(struct sock *s, struct loop *l, const struct net_addr *a, const struct sock_ops *ops, void *arg)
+{
+	int fd = socket(a->ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	if (a->kind == NET_TCP) {
+		int one = 1, zero = 0;
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+		setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &zero, sizeof zero);
+	}
+	int r = connect(fd, (const struct sockaddr *)&a->ss, a->len);
+	if (r < 0 && errno != EINPROGRESS) {
+		r = -errno; /* a unix socket with a full backlog says EAGAIN: the caller tries again */
+		fd_close(fd);
+		return r;
+	}
+	sock_zero(s, l, fd, ops, arg);
+	s->connecting = true;
+	int w = loop_watch_start(l, &s->watch, fd, r < 0 ? LOOP_WRITE : 0, on_event, s);
+	if (w < 0) {
+		fd_close(fd);
+		s->fd = -1;
+		return w;
+	}
+	if (r == 0) /* connected at once: still told from the loop, at the end of this round */
+		loop_defer(l, &s->report, report_connected, s);
+	return 0;
+}
+
+void sock_want(struct sock *s, bool read, bool hup)
+{
+	if (s->broken)
+		return;
+	s->want_read = read;
+	s->want_hup = hup;
+	update(s);
+}
+
+ssize_t sock_read(struct sock *s, void *p, size_t n)
+{
+	for (;;) {
+		ssize_t k = recv(s->fd, p, n, 0);
+		if (k >= 0)
+			return k;
+		if (errno != EINTR)
+			return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+	}
+}
+
+/* Sends p; returns how many bytes went out, or a negative errno other than EAGAIN. */
+static ssize_t send_some(struct sock *s, const char *p, size_t n)
+{
+	size_t sent = 0;
+	while (sent < n) {
+		ssize_t k = send(s->fd, p + sent, n - sent, MSG_NOSIGNAL);
+		if (k < 0 && errno == EINTR)
+			continue;
+		if (k < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+			s->blocked = true;
+			break;
+		}
+		if (k < 0)
+			return -errno;
+		sent += (size_t)k;
+	}
+	if (sent)
+		s->sent_at = loop_now(s->loop);
+	return (ssize_t)sent;
+}
+
+static void deferred_flush(void *arg)
+{
+	sock_flush(arg);
+}
+
+void sock_flush(struct sock *s)
+{
+	loop_defer_cancel(&s->flush);
+	if (s->fd < 0 || s->connecting || s->blocked || s->broken)
+		return;
+	size_t n = sock_unsent(s);
+	if (n) {
+		ssize_t k = send_some(s, s->out.data + s->out_off, n);
+		if (k < 0) {
+			breaks(s, (int)k);
+			return;
+		}
+		s->out_off += (size_t)k;
+	}
+	if (s->out_off == s->out.len) {
+		if (s->out.cap > SOCK_LOW)
+			buf_done(&s->out); /* an idle connection keeps no large buffer */
+		buf_reset(&s->out);
+		s->out_off = 0;
+		s->sent_at = loop_now(s->loop);
+	} else if (s->out_off > s->out.len / 2) {
+		buf_consume(&s->out, s->out_off);
+		s->out_off = 0;
+	}
+	update(s);
+	if (s->full && sock_unsent(s) < SOCK_LOW) {
+		s->full = false;
+		s->ops->on_writable(s->arg);
+	}
+}
+
+static void break_later(void *arg)
+{
+	breaks(arg, -ENOBUFS);
+}
+
+bool sock_write(struct sock *s, const void *p, size_t n)
+{
+	if (s->fd < 0 || s->broken || n == 0)
+		return s->full;
+	const char *q = p;
+	if (n >= DIRECT_MIN && !s->connecting && !s->blocked && sock_unsent(s) == 0) {
+		ssize_t k = send_some(s, q, n);
+		if (k > 0) {
+			q += k;
+			n -= (size_t)k;
+		} /* an error shows again in the flush, where it may be told */
+		if (n == 0)
+			return s->full;
+	}
+	if (s->blocked)
+		update(s);
+	loop_defer_cancel(&s->flush);
+	if (buf_add(&s->out, q, n) < 0)
+		loop_defer(s->loop, &s->flush, break_later, s);
+	else if (!s->connecting)
+		loop_defer(s->loop, &s->flush, deferred_flush, s);
+	if (sock_unsent(s) > SOCK_HIGH)
+		s->full = true;
+	return s->full;
+}
+
+void sock_shutdown_write(struct sock *s)
+{
+	if (s->fd >= 0)
+		shutdown(s->fd, SHUT_WR);
+}
+
+void sock_close(struct sock *s)
+{
+	if (s->fd < 0)
+		return;
+	loop_defer_cancel(&s->flush);
+	loop_defer_cancel(&s->report);
+	loop_watch_stop(&s->watch);
+	fd_close(s->fd);
+	s->fd = -1;
+	buf_done(&s->out);
+	s->out_off = 0;
+}
