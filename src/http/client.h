@@ -27,6 +27,7 @@ struct http_target *http_target_new(struct loop *l, const char *address, const s
 void http_target_free(struct http_target *t);
 const char *http_target_host(const struct http_target *t); /* what goes into Host */
 size_t http_target_idle(const struct http_target *t);
+struct loop *http_target_loop(const struct http_target *t);
 /* Closes the idle connections (before an engine is stopped). */
 void http_target_close_idle(struct http_target *t);
 
@@ -50,10 +51,14 @@ struct http_call_ops {
 };
 enum { HTTP_CALL_FRESH = 1 }; /* do not use a pooled connection */
 
-/* block: header lines; Host, Content-Length / Transfer-Encoding and Connection are ours. body_len -1:
- * chunked; 0: none. path is sent as it is. */
-struct http_call *http_call_start(struct http_target *t, struct view method, struct view path, const struct buf *block,
-	int64_t body_len, int flags, const struct http_call_ops *ops, void *arg) MUST_CHECK;
+struct http_call_req {
+	struct view method, path;   /* path is sent as it is */
+	const struct buf *block;    /* header lines, or NULL; Host, Content-Length, Transfer-Encoding, Connection are ours */
+	int64_t body_len;           /* -1: chunked; 0: none */
+	int flags;                  /* HTTP_CALL_… */
+};
+struct http_call *http_call_start(struct http_target *t, const struct http_call_req *r, const struct http_call_ops *ops,
+	void *arg) MUST_CHECK;
 bool http_call_write(struct http_call *c, struct view bytes); /* true: full */
 void http_call_finish(struct http_call *c);                   /* the body is complete (needed when body_len is -1) */
 void http_call_pause(struct http_call *c);                    /* no on_data until resume */

@@ -150,6 +150,7 @@ int loop_run(struct loop *l)
 	l->now = mono_now();
 	while (!atomic_load_explicit(&l->stopping, memory_order_acquire))
 		uv_run(&l->uv, UV_RUN_DEFAULT);
+	atomic_store_explicit(&l->stopping, false, memory_order_release); /* it may be run again */
 	run_posted(l);
 	run_deferred(l);
 	current_loop = outer;

@@ -83,7 +83,7 @@ struct loop_watch;
 typedef void loop_watch_fn(void *arg, int events);
 /* Level-triggered. The descriptor stays the caller's and must be closed after loop_watch_stop. */
 int loop_watch_start(struct loop *l, struct loop_watch **w, int fd, int events, loop_watch_fn *fn, void *arg) MUST_CHECK;
-int loop_watch_change(struct loop_watch *w, int events) MUST_CHECK; /* 0 = nothing for now */
+int loop_watch_change(struct loop_watch *w, int events); /* 0 = nothing for now */
 /* Stops, frees, and sets *w to NULL; NULL inside is allowed. */
 void loop_watch_stop(struct loop_watch **w);
 

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One request and its response: connecting (or taking a pooled connection), sending, receiving, and the
+ * exact kind of every failure, since whether a request may be sent again depends on it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "http/client_int.h"
+
+enum { READ_CHUNK = 64 * 1024, CONNECT_AGAIN_MS = 5, REQUEST_MAX = 64 * 1024 * 1024 };
+
+static void call_free(void *arg)
+{
+	struct http_call *call = arg;
+	client_target_unref(call->target);
+	buf_done(&call->request);
+	free(call);
+}
+
+/* Takes the call out of the world; its memory goes at the end of the round. */
+static void call_over(struct http_call *call)
+{
+	if (call->over)
+		return;
+	call->over = true;
+	loop_timer_stop(&call->deadline);
+	loop_timer_stop(&call->connect_timer);
+	loop_defer_cancel(&call->later);
+	if (!call->lookup) /* else the lookup's end frees it */
+		loop_defer_call(call->loop, call_free, call);
+}
+
+static void call_detach(struct http_call *call)
+{
+	if (!call->conn)
+		return;
+	call->conn->call = NULL;
+	client_conn_close(call->conn);
+	call->conn = NULL;
+}
+
+static void call_fail(struct http_call *call, enum http_fail f, const struct err *e)
+{
+	if (call->over)
+		return;
+	struct err copy = *e;
+	call_detach(call);
+	call_over(call);
+	if (call->ops->on_error)
+		call->ops->on_error(call->arg, f, &copy);
+}
+
+static void fail_errno(struct http_call *call, enum http_fail f, int error, const char *what)
+{
+	struct err e = { 0 };
+	char where[NET_ADDR_TEXT];
+	net_addr_text(&call->target->addr, where, sizeof where);
+	err_set(&e, error, "%s %s: %s", what, where, error == 0 ? "the connection was closed" : strerror(-error));
+	call_fail(call, f, &e);
+}
+
+static void fail_later_run(void *arg)
+{
+	struct http_call *call = arg;
+	struct err e = call->err;
+	call_fail(call, call->fail, &e);
+}
+
+static void fail_later(struct http_call *call, enum http_fail f, int error, const char *what)
+{
+	char where[NET_ADDR_TEXT];
+	net_addr_text(&call->target->addr, where, sizeof where);
+	err_set(&call->err, error, "%s %s: %s", what, where, strerror(-error));
+	call->fail = f;
+	loop_defer(call->loop, &call->later, fail_later_run, call);
+}
+
+static void conn_ready(struct http_call *call)
+{
+	struct client_conn *c = call->conn;
+	llhttp_init(&c->parser, HTTP_RESPONSE, &client_parser_settings);
+	c->parser.data = c;
+	c->requests++;
+	c->complete = c->head_done = false;
+	sock_want(&c->sock, !call->paused, false);
+	if (call->request.len)
+		sock_write(&c->sock, call->request.data, call->request.len);
+	buf_done(&call->request);
+}
+
+void client_call_connected(struct http_call *call, int error)
+{
+	if (error) {
+		fail_errno(call, HTTP_FAIL_CONNECT, error, "cannot connect to");
+		return;
+	}
+	loop_timer_stop(&call->connect_timer);
+	conn_ready(call);
+	if (call->ops->on_writable)
+		call->ops->on_writable(call->arg);
+}
+
+static void connect_timed_out(void *arg)
+{
+	fail_errno(arg, HTTP_FAIL_CONNECT, -ETIMEDOUT, "cannot connect to");
+}
+
+static void open_conn(void *arg)
+{
+	struct http_call *call = arg;
+	struct client_conn *c = NULL;
+	int r = client_conn_open(call->target, &call->target->addr, &c);
+	int64_t left = mono_ms_between(mono_now(), call->connect_by);
+	if (r == -EAGAIN && left > 0) { /* a unix socket whose backlog is full */
+		loop_timer_start(call->loop, &call->connect_timer, CONNECT_AGAIN_MS, open_conn, call);
+		return;
+	}
+	if (r < 0) {
+		fail_later(call, HTTP_FAIL_CONNECT, r, "cannot connect to");
+		return;
+	}
+	c->call = call;
+	call->conn = c;
+	loop_timer_start(call->loop, &call->connect_timer, left, connect_timed_out, call);
+}
+
+/* A name is looked up on a pool thread; the call may be over before it comes back. */
+struct lookup {
+	struct http_call *call;
+	struct net_addr addr;
+	struct err err;
+	int result;
+};
+
+static void lookup_work(void *arg)
+{
+	struct lookup *k = arg;
+	k->result = net_addr_lookup(&k->addr, &k->err);
+}
+
+static void lookup_done(void *arg)
+{
+	struct lookup *k = arg;
+	struct http_call *call = k->call;
+	call->lookup = NULL;
+	if (call->over) {
+		call_free(call);
+	} else if (k->result) {
+		call_fail(call, HTTP_FAIL_CONNECT, &k->err);
+	} else {
+		struct client_conn *c = NULL;
+		int r = client_conn_open(call->target, &k->addr, &c);
+		if (r < 0) {
+			fail_errno(call, HTTP_FAIL_CONNECT, r, "cannot connect to");
+		} else {
+			c->call = call;
+			call->conn = c;
+			loop_timer_start(call->loop, &call->connect_timer, call->target->o.connect_timeout_ms,
+				connect_timed_out, call);
+		}
+	}
+	free(k);
+}
+
+static void start_connecting(struct http_call *call)
+{
+	struct http_target *t = call->target;
+	call->connect_by = mono_add_ms(mono_now(), t->o.connect_timeout_ms);
+	if (t->addr.kind != NET_NAME) {
+		open_conn(call);
+		return;
+	}
+	struct lookup *k = NEW(struct lookup);
+	k->call = call;
+	k->addr = t->addr;
+	call->lookup = k;
+	loop_offload(call->loop, lookup_work, lookup_done, k);
+}
+
+static void build_head(struct http_call *call, const struct http_call_req *r)
+{
+	struct buf *b = &call->request;
+	(void)buf_addf(b, "%.*s %.*s HTTP/1.1\r\nHost: %s\r\n", VIEW_ARG(r->method), VIEW_ARG(r->path), call->target->host);
+	if (r->block)
+		(void)buf_addv(b, buf_view(r->block));
+	if (r->body_len < 0)
+		(void)buf_adds(b, "Transfer-Encoding: chunked\r\n");
+	else if (r->body_len > 0 || view_eqs(r->method, "POST") || view_eqs(r->method, "PUT"))
+		(void)buf_addf(b, "Content-Length: %lld\r\n", (long long)r->body_len);
+	(void)buf_adds(b, "\r\n");
+}
+
+struct http_call *http_call_start(struct http_target *t, const struct http_call_req *r, const struct http_call_ops *ops,
+	void *arg)
+{
+	struct http_call *call = NEW(struct http_call);
+	call->target = t;
+	t->refs++;
+	call->loop = t->loop;
+	call->ops = ops;
+	call->arg = arg;
+	call->response_length = -1;
+	call->body_chunked = r->body_len < 0;
+	call->body_finished = r->body_len >= 0;
+	call->head_request = view_eqs(r->method, "HEAD");
+	buf_init(&call->request, REQUEST_MAX);
+	build_head(call, r);
+	struct client_conn *c = (r->flags & HTTP_CALL_FRESH) ? NULL : client_conn_take_idle(t);
+	if (c) {
+		call->reused = true;
+		c->call = call;
+		call->conn = c;
+		conn_ready(call);
+	} else {
+		start_connecting(call);
+	}
+	return call;
+}
+
+/* Bytes to the connection, or kept until there is one. */
+static bool put(struct http_call *call, struct view v)
+{
+	if (call->conn && !call->conn->sock.connecting)
+		return sock_write(&call->conn->sock, v.p, v.n);
+	(void)buf_addv(&call->request, v); /* writers stop at "full", far below its bound */
+	return call->request.len > SOCK_HIGH;
+}
+
+bool http_call_write(struct http_call *call, struct view bytes)
+{
+	if (call->over || bytes.n == 0)
+		return false;
+	if (!call->body_chunked)
+		return put(call, bytes);
+	char size[24];
+	int n = snprintf(size, sizeof size, "%zx\r\n", bytes.n);
+	put(call, view_of(size, (size_t)n));
+	put(call, bytes);
+	return put(call, VIEW("\r\n"));
+}
+
+void http_call_finish(struct http_call *call)
+{
+	if (call->over || call->body_finished)
+		return;
+	call->body_finished = true;
+	if (call->body_chunked)
+		put(call, VIEW("0\r\n\r\n"));
+}
+
+void http_call_pause(struct http_call *call)
+{
+	call->paused = true;
+	if (call->conn && !call->conn->sock.connecting)
+		sock_want(&call->conn->sock, false, false);
+}
+
+void http_call_resume(struct http_call *call)
+{
+	call->paused = false;
+	if (call->conn && !call->conn->sock.connecting)
+		sock_want(&call->conn->sock, true, false);
+}
+
+void http_call_cancel(struct http_call *call)
+{
+	call_detach(call);
+	call_over(call);
+}
+
+static void deadline_passed(void *arg)
+{
+	fail_errno(arg, HTTP_FAIL_TIMEOUT, -ETIMEDOUT, "no answer in time from");
+}
+
+void http_call_deadline(struct http_call *call, int64_t ms)
+{
+	if (ms < 0)
+		loop_timer_stop(&call->deadline);
+	else
+		loop_timer_start(call->loop, &call->deadline, ms, deadline_passed, call);
+}
+
+bool http_call_reused(const struct http_call *call)
+{
+	return call->reused;
+}
+
+bool http_call_got_byte(const struct http_call *call)
+{
+	return call->got_byte;
+}
+
+int64_t http_call_response_length(const struct http_call *call)
+{
+	return call->response_length;
+}
+
+void client_call_head(struct http_call *call, int status, const struct http_headers *h, int64_t length)
+{
+	call->response_length = length;
+	if (call->ops->on_head)
+		call->ops->on_head(call->arg, call, status, h);
+}
+
+void client_call_data(struct http_call *call, struct view bytes)
+{
+	if (call->ops->on_data)
+		call->ops->on_data(call->arg, bytes);
+}
+
+void client_call_broken(struct http_call *call, int error)
+{
+	enum http_fail f = call->got_byte ? HTTP_FAIL_BROKEN : call->reused ? HTTP_FAIL_STALE : HTTP_FAIL_CLOSED;
+	fail_errno(call, f, error, f == HTTP_FAIL_BROKEN ? "the response broke off from" : "no response from");
+}
+
+/* The response is whole. */
+static void call_done(struct http_call *call, bool reusable)
+{
+	struct client_conn *c = call->conn;
+	call->conn = NULL;
+	c->call = NULL;
+	if (reusable && call->body_finished && sock_unsent(&c->sock) == 0)
+		client_conn_park(c);
+	else
+		client_conn_close(c);
+	call_over(call);
+	if (call->ops->on_end)
+		call->ops->on_end(call->arg);
+}
+
+static void conn_eof(struct client_conn *c)
+{
+	struct http_call *call = c->call;
+	llhttp_finish(&c->parser);
+	if (c->call != call)
+		return;
+	if (c->complete)
+		call_done(call, false);
+	else
+		client_call_broken(call, 0);
+}
+
+void client_conn_readable(struct client_conn *c)
+{
+	struct http_call *call = c->call;
+	char data[READ_CHUNK];
+	ssize_t n = sock_read(&c->sock, data, sizeof data);
+	if (n == -EAGAIN)
+		return;
+	if (n < 0) {
+		client_call_broken(call, (int)n);
+		return;
+	}
+	if (n == 0) {
+		conn_eof(c);
+		return;
+	}
+	call->got_byte = true;
+	llhttp_errno_t e = llhttp_execute(&c->parser, data, (size_t)n);
+	if (c->call != call || c->closed) /* cancelled by a callback */
+		return;
+	if (c->complete) {
+		const char *at = e == HPE_PAUSED ? llhttp_get_error_pos(&c->parser) : data;
+		bool clean = at == data + n;
+		llhttp_resume(&c->parser);
+		call_done(call, clean && llhttp_should_keep_alive(&c->parser));
+		return;
+	}
+	if (e == HPE_OK)
+		return;
+	struct err why = { 0 };
+	const char *reason = llhttp_get_error_reason(&c->parser);
+	err_set(&why, -EPROTO, "the answer of %s is not HTTP/1.1: %s", call->target->host,
+		reason && *reason ? reason : "its head is out of bounds");
+	call_fail(call, HTTP_FAIL_PROTOCOL, &why);
+}

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Targets and their connections. A connection is idle on its target's list, or belongs to one call.
+ */
+#include "http/client_int.h"
+
+#include <stdlib.h>
+
+#include "base/mem.h"
+
+static void idle_on_readable(void *arg);
+
+void client_conn_free(void *arg)
+{
+	struct client_conn *c = arg;
+	buf_done(&c->head);
+	free(c);
+}
+
+void client_conn_close(struct client_conn *c)
+{
+	if (c->closed)
+		return;
+	c->closed = true;
+	list_remove(&c->node);
+	if (c->idle && c->target)
+		c->target->nidle--;
+	loop_timer_stop(&c->timer);
+	sock_close(&c->sock);
+	loop_defer_call(c->loop, client_conn_free, c);
+}
+
+static void idle_expired(void *arg)
+{
+	client_conn_close(arg);
+}
+
+/* Bytes or the end on an idle connection: it is of no use any more. */
+static void idle_on_readable(void *arg)
+{
+	struct client_conn *c = arg;
+	if (c->call)
+		client_conn_readable(c);
+	else
+		client_conn_close(c);
+}
+
+static void conn_on_broken(void *arg, int error)
+{
+	struct client_conn *c = arg;
+	if (c->call)
+		client_call_broken(c->call, error);
+	else
+		client_conn_close(c);
+}
+
+static void conn_on_writable(void *arg)
+{
+	struct client_conn *c = arg;
+	if (c->call && c->call->ops->on_writable)
+		c->call->ops->on_writable(c->call->arg);
+}
+
+static void conn_on_connected(void *arg, int error)
+{
+	struct client_conn *c = arg;
+	if (c->call)
+		client_call_connected(c->call, error);
+	else
+		client_conn_close(c);
+}
+
+const struct sock_ops client_sock_ops = {
+	.on_connected = conn_on_connected,
+	.on_readable = idle_on_readable,
+	.on_writable = conn_on_writable,
+	.on_broken = conn_on_broken,
+};
+
+void client_conn_park(struct client_conn *c)
+{
+	struct http_target *t = c->target;
+	c->call = NULL;
+	if (!t || t->nidle >= t->o.idle_max || (t->o.max_requests && c->requests >= t->o.max_requests)) {
+		client_conn_close(c);
+		return;
+	}
+	c->idle = true;
+	t->nidle++;
+	list_remove(&c->node);
+	list_prepend(&t->idle, &c->node); /* the warmest first */
+	sock_want(&c->sock, true, false);
+	loop_timer_start(c->loop, &c->timer, t->o.idle_ms, idle_expired, c);
+}
+
+struct client_conn *client_conn_take_idle(struct http_target *t)
+{
+	struct list *n = list_pop(&t->idle);
+	if (!n)
+		return NULL;
+	struct client_conn *c = LIST_ENTRY(n, struct client_conn, node);
+	c->idle = false;
+	t->nidle--;
+	loop_timer_stop(&c->timer);
+	list_append(&t->busy, &c->node);
+	return c;
+}
+
+int client_conn_open(struct http_target *t, const struct net_addr *a, struct client_conn **ret)
+{
+	struct client_conn *c = NEW(struct client_conn);
+	c->target = t;
+	c->loop = t->loop;
+	list_init(&c->node);
+	buf_init(&c->head, HTTP_HEAD_MAX);
+	int r = sock_connect(&c->sock, t->loop, a, &client_sock_ops, c);
+	if (r < 0) {
+		client_conn_free(c);
+		return r;
+	}
+	if (t->freed)
+		c->target = NULL;
+	else
+		list_append(&t->busy, &c->node);
+	*ret = c;
+	return 0;
+}
+
+struct http_target *http_target_new(struct loop *l, const char *address, const struct http_target_opts *o,
+	struct err *reterr)
+{
+	struct net_addr a;
+	if (net_addr_parse(view_str(address), &a, reterr) < 0)
+		return NULL;
+	if (a.tls) {
+		err_set(reterr, -EPROTONOSUPPORT, "%s: https is not spoken to engines yet; use http:// or a unix socket", address);
+		return NULL;
+	}
+	struct http_target *t = NEW(struct http_target);
+	t->loop = l;
+	t->addr = a;
+	if (o)
+		t->o = *o;
+	if (!t->o.idle_max)
+		t->o.idle_max = 64;
+	if (!t->o.idle_ms)
+		t->o.idle_ms = 4000;
+	if (!t->o.connect_timeout_ms)
+		t->o.connect_timeout_ms = 5000;
+	if (a.kind == NET_UNIX)
+		t->host = mem_strdup("localhost");
+	else if (strchr(a.host, ':'))
+		t->host = mem_fmt("[%s]:%u", a.host, a.port);
+	else
+		t->host = mem_fmt("%s:%u", a.host, a.port);
+	list_init(&t->idle);
+	list_init(&t->busy);
+	t->refs = 1;
+	return t;
+}
+
+void http_target_close_idle(struct http_target *t)
+{
+	while (!list_empty(&t->idle))
+		client_conn_close(LIST_ENTRY(t->idle.next, struct client_conn, node));
+}
+
+void client_target_unref(struct http_target *t)
+{
+	if (--t->refs)
+		return;
+	free(t->host);
+	free(t);
+}
+
+void http_target_free(struct http_target *t)
+{
+	if (!t)
+		return;
+	t->freed = true;
+	http_target_close_idle(t);
+	LIST_FOREACH(c, &t->busy, struct client_conn, node)
+	{
+		list_remove(&c->node);
+		c->target = NULL;
+	}
+	client_target_unref(t);
+}
+
+const char *http_target_host(const struct http_target *t)
+{
+	return t->host;
+}
+
+size_t http_target_idle(const struct http_target *t)
+{
+	return t->nidle;
+}
+
+const char *http_fail_name(enum http_fail f)
+{
+	static const char *const names[] = { "connect", "stale", "closed", "broken", "protocol", "timeout" };
+	return names[f];
+}
+
+struct loop *http_target_loop(const struct http_target *t)
+{
+	return t->loop;
+}

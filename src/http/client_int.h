@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The client's inside.
+ */
+#ifndef HTTP_CLIENT_INT_H
+#define HTTP_CLIENT_INT_H
+
+#include <llhttp.h>
+
+#include "base/list.h"
+#include "http/client.h"
+#include "net/sock.h"
+
+struct http_target {
+	struct loop *loop;
+	struct net_addr addr;
+	struct http_target_opts o;
+	char *host;
+	struct list idle, busy; /* struct client_conn by node */
+	size_t nidle;
+	unsigned refs; /* the owner and every call */
+	bool freed;    /* by its owner */
+};
+
+struct client_conn {
+	struct http_target *target; /* NULL once the target was freed */
+	struct loop *loop;
+	struct list node;
+	struct sock sock;
+	struct loop_timer timer; /* idle */
+	llhttp_t parser;
+	struct http_call *call; /* NULL: idle */
+	uint32_t requests;
+	bool idle, closed;
+	/* the response's head, gathered */
+	struct buf head;
+	struct {
+		uint32_t name, name_len, value, value_len;
+	} spans[HTTP_HEADERS_MAX];
+	size_t nspans;
+	bool in_value, head_done, complete;
+};
+
+struct lookup;
+struct http_call {
+	struct http_target *target; /* held by a reference until a connection is there */
+	struct client_conn *conn;   /* NULL: being looked up */
+	struct loop *loop;
+	const struct http_call_ops *ops;
+	void *arg;
+	struct buf request; /* head, then what was written before the connection was there */
+	bool body_chunked, body_finished, head_request;
+	bool reused, got_byte, paused, over;
+	mono_t connect_by;
+	int64_t response_length;
+	struct loop_timer deadline, connect_timer;
+	struct loop_work later;
+	enum http_fail fail;
+	struct err err;
+	struct lookup *lookup;      /* running on a pool thread */
+};
+
+extern const struct sock_ops client_sock_ops;
+
+void client_conn_free(void *conn);
+void client_conn_close(struct client_conn *c);
+void client_conn_park(struct client_conn *c);
+struct client_conn *client_conn_take_idle(struct http_target *t);
+int client_conn_open(struct http_target *t, const struct net_addr *a, struct client_conn **ret);
+void client_conn_readable(struct client_conn *c);
+void client_call_connected(struct http_call *call, int error);
+void client_call_broken(struct http_call *call, int error);
+void client_target_unref(struct http_target *t);
+
+/* From llhttp's callbacks. */
+void client_call_head(struct http_call *call, int status, const struct http_headers *h, int64_t length);
+void client_call_data(struct http_call *call, struct view bytes);
+extern const llhttp_settings_t client_parser_settings;
+
+#endif

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "http/http.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+struct view http_header_get(const struct http_headers *h, const char *name)
+{
+	struct view want = view_str(name);
+	for (size_t i = 0; i < h->len; i++)
+		if (view_eq_ci(h->items[i].name, want))
+			return h->items[i].value;
+	return (struct view){ NULL, 0 };
+}
+
+size_t http_header_count(const struct http_headers *h, const char *name)
+{
+	struct view want = view_str(name);
+	size_t n = 0;
+	for (size_t i = 0; i < h->len; i++)
+		n += view_eq_ci(h->items[i].name, want);
+	return n;
+}
+
+static bool list_has(struct view list, struct view token)
+{
+	while (list.p) {
+		struct view one = view_trim(view_split(list, ',', &list));
+		if (view_eq_ci(one, token))
+			return true;
+	}
+	return false;
+}
+
+bool http_header_has_token(const struct http_headers *h, const char *name, const char *token)
+{
+	struct view want = view_str(name);
+	for (size_t i = 0; i < h->len; i++)
+		if (view_eq_ci(h->items[i].name, want) && list_has(h->items[i].value, view_str(token)))
+			return true;
+	return false;
+}
+
+bool http_header_is_hop(const struct http_headers *h, struct view name)
+{
+	static const char *const hop[] = { "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade",
+		"proxy-connection", "proxy-authenticate", "proxy-authorization", "content-length" };
+	for (size_t i = 0; i < ARRAY_LEN(hop); i++)
+		if (view_eq_ci(name, view_str(hop[i])))
+			return true;
+	for (size_t i = 0; i < h->len; i++)
+		if (view_eq_ci(h->items[i].name, VIEW("connection")) && list_has(h->items[i].value, name))
+			return true;
+	return false;
+}
+
+int http_header_add(struct buf *b, const char *name, struct view value)
+{
+	size_t from = b->len;
+	int r = buf_addf(b, "%s: ", name);
+	for (size_t i = 0; !r && i < value.n; i++) {
+		unsigned char c = (unsigned char)value.p[i];
+		if (c >= 0x20 ? c != 0x7f : c == '\t')
+			r = buf_addc(b, value.p[i]);
+	}
+	if (!r)
+		r = buf_add(b, "\r\n", 2);
+	if (r && b->data) {
+		b->len = from;
+		b->data[from] = '\0';
+	}
+	return r;
+}
+
+int http_header_addf(struct buf *b, const char *name, const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	if (n < 0)
+		return -EINVAL;
+	return http_header_add(b, name, view_of(text, MIN((size_t)n, sizeof text - 1)));
+}
+
+const char *http_status_text(int status)
+{
+	static const struct {
+		int status;
+		const char *text;
+	} table[] = {
+		{ 200, "OK" }, { 201, "Created" }, { 202, "Accepted" }, { 204, "No Content" }, { 304, "Not Modified" },
+		{ 400, "Bad Request" }, { 401, "Unauthorized" }, { 403, "Forbidden" }, { 404, "Not Found" },
+		{ 405, "Method Not Allowed" }, { 408, "Request Timeout" }, { 409, "Conflict" }, { 410, "Gone" },
+		{ 413, "Content Too Large" }, { 414, "URI Too Long" }, { 415, "Unsupported Media Type" },
+		{ 417, "Expectation Failed" }, { 421, "Misdirected Request" }, { 422, "Unprocessable Content" },
+		{ 429, "Too Many Requests" }, { 431, "Request Header Fields Too Large" }, { 499, "Client Closed Request" },
+		{ 500, "Internal Server Error" }, { 501, "Not Implemented" }, { 502, "Bad Gateway" },
+		{ 503, "Service Unavailable" }, { 504, "Gateway Timeout" }, { 505, "HTTP Version Not Supported" },
+		{ 529, "Overloaded" },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(table); i++)
+		if (table[i].status == status)
+			return table[i].text;
+	return status < 300 ? "OK" : status < 400 ? "Redirect" : status < 500 ? "Client Error" : "Server Error";
+}
+
+static int hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	if (c >= 'A' && c <= 'F')
+		return c - 'A' + 10;
+	return -1;
+}
+
+static int unescape(struct view v, bool plus, struct buf *out)
+{
+	for (size_t i = 0; i < v.n; i++) {
+		char c = v.p[i];
+		if (plus && c == '+')
+			c = ' ';
+		if (c == '%') {
+			int hi = i + 2 < v.n ? hex_value(v.p[i + 1]) : -1;
+			int lo = i + 2 < v.n ? hex_value(v.p[i + 2]) : -1;
+			if (hi < 0 || lo < 0 || (hi | lo) == 0)
+				return -EINVAL;
+			c = (char)(hi * 16 + lo);
+			i += 2;
+		}
+		int r = buf_addc(out, c);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+int http_unescape(struct view v, struct buf *out)
+{
+	return unescape(v, false, out);
+}
+
+bool http_query_get(struct view query, const char *key, char *out, size_t cap)
+{
+	while (query.p) {
+		struct view value, pair = view_split(query, '&', &query);
+		struct view name = view_split(pair, '=', &value);
+		if (!view_eqs(name, key))
+			continue;
+		AUTO(buf_done) struct buf b = BUF(cap - 1);
+		if (unescape(value, true, &b) == -EINVAL)
+			return false;
+		size_t n = MIN(b.len, cap - 1);
+		if (n)
+			memcpy(out, b.data, n);
+		out[n] = '\0';
+		return true;
+	}
+	return false;
+}

@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Connections: reading, states, time limits, closing. What a handler calls is in exchange.c.
+ */
+#include "http/server_int.h"
+
+#include <stdlib.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+
+enum { READ_CHUNK = 64 * 1024, KEEP_MAX = 256 * 1024, LINGER_MS = 2000, TICK_MAX_MS = 15000 };
+
+static void on_timer(void *arg);
+static void conn_feed(struct server_conn *c, const char *data, size_t n);
+
+static int64_t tick_ms(const struct server_conn *c)
+{
+	int64_t ms = MIN(c->server->o.body_timeout_ms, c->server->o.send_timeout_ms) / 4;
+	return MAX(MIN(ms, (int64_t)TICK_MAX_MS), (int64_t)20);
+}
+
+/* The only writer of c->state: starts the timer the state needs. */
+void conn_set_state(struct server_conn *c, enum conn_state to)
+{
+	if (c->state == to || c->state == CONN_CLOSED)
+		return;
+	c->state = to;
+	struct loop *l = c->server->loop;
+	const struct http_server_opts *o = &c->server->o;
+	switch (to) {
+	case CONN_IDLE: loop_timer_start(l, &c->timer, o->idle_timeout_ms, on_timer, c); break;
+	case CONN_HEAD: loop_timer_start(l, &c->timer, o->head_timeout_ms, on_timer, c); break;
+	case CONN_EXCHANGE: loop_timer_start(l, &c->timer, tick_ms(c), on_timer, c); break;
+	case CONN_FLUSH: loop_timer_start(l, &c->timer, tick_ms(c), on_timer, c); break;
+	case CONN_LINGER: loop_timer_start(l, &c->timer, LINGER_MS, on_timer, c); break;
+	case CONN_CLOSED: loop_timer_stop(&c->timer); break;
+	}
+}
+
+static void conn_free(void *arg)
+{
+	struct server_conn *c = arg;
+	buf_done(&c->in);
+	buf_done(&c->x.head);
+	free(c);
+}
+
+/* Tells the handler that its exchange is over, if it has one. */
+static void exchange_gone(struct server_conn *c)
+{
+	struct http_exchange *x = &c->x;
+	if (!x->open)
+		return;
+	x->open = false;
+	c->server->nexchanges--;
+	if (x->handler && x->handler->on_gone)
+		x->handler->on_gone(x->arg);
+}
+
+void conn_close(struct server_conn *c)
+{
+	if (c->state == CONN_CLOSED)
+		return;
+	conn_set_state(c, CONN_CLOSED);
+	exchange_gone(c);
+	struct http_server *s = c->server;
+	loop_defer_cancel(&c->again);
+	sock_close(&c->sock);
+	list_remove(&c->node);
+	s->nconns--;
+	loop_defer_call(s->loop, conn_free, c);
+	if (s->draining && s->nconns == 0 && s->on_idle && !s->freeing)
+		loop_defer_call(s->loop, s->on_idle, s->on_idle_arg);
+}
+
+static void close_when_sent(struct server_conn *c)
+{
+	conn_set_state(c, CONN_FLUSH);
+	sock_flush(&c->sock);
+	if (c->state != CONN_FLUSH)
+		return;
+	if (sock_unsent(&c->sock)) {
+		c->sock.full = true; /* on_writable tells when it has left */
+		return;
+	}
+	/* Closing with unread input would make the kernel reset the connection and the client may lose the
+	 * response (RFC 9112, 9.6): shut our side and read the rest away for a while. */
+	sock_shutdown_write(&c->sock);
+	conn_set_state(c, CONN_LINGER);
+	sock_want(&c->sock, true, false);
+}
+
+void conn_refuse(struct server_conn *c, int status, const char *reason)
+{
+	bool quiet = c->x.responding;
+	exchange_gone(c);
+	if (c->state == CONN_CLOSED)
+		return;
+	if (!quiet) {
+		AUTO(buf_done) struct buf body = BUF(8 * KIB);
+		AUTO(buf_done) struct buf head = BUF(8 * KIB);
+		if (c->server->o.on_refuse)
+			c->server->o.on_refuse(c->server->o.arg, status, reason, &body);
+		else
+			(void)buf_addf(&body, "%s\n", reason);
+		(void)buf_addf(&head,
+			"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", status,
+			http_status_text(status), c->server->o.on_refuse ? "application/json" : "text/plain", body.len);
+		sock_write(&c->sock, head.data, head.len);
+		sock_write(&c->sock, body.data, body.len);
+	}
+	buf_reset(&c->in);
+	close_when_sent(c);
+}
+
+static void parse_failed(struct server_conn *c, llhttp_errno_t e)
+{
+	if (c->state == CONN_CLOSED || c->state == CONN_FLUSH || c->state == CONN_LINGER)
+		return;
+	if (c->refuse_status) {
+		conn_refuse(c, c->refuse_status, c->refuse_reason);
+	} else if (e == HPE_PAUSED_H2_UPGRADE || (e == HPE_INVALID_VERSION && c->parser.http_major != 1)) {
+		conn_refuse(c, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+	} else {
+		const char *why = llhttp_get_error_reason(&c->parser);
+		conn_refuse(c, 400, why && *why ? why : "this is not HTTP/1.1");
+	}
+}
+
+/* Whether more input may be parsed now. */
+static bool may_parse(const struct server_conn *c)
+{
+	if (c->state == CONN_IDLE || c->state == CONN_HEAD)
+		return true;
+	return c->state == CONN_EXCHANGE && !c->x.body_ended && !c->x.body_paused;
+}
+
+static void tell_body_end(struct server_conn *c)
+{
+	struct http_exchange *x = &c->x;
+	if (!x->body_ended || x->told_end)
+		return;
+	x->told_end = true;
+	if (x->open && x->handler && x->handler->on_body_end)
+		x->handler->on_body_end(x->arg);
+	else if (!x->open && c->state == CONN_EXCHANGE) /* answered before its body had come */
+		conn_exchange_done(c);
+}
+
+/* Parses data; what may not be parsed yet is kept. */
+static void conn_feed(struct server_conn *c, const char *data, size_t n)
+{
+	while (n && may_parse(c)) {
+		llhttp_errno_t e = llhttp_execute(&c->parser, data, n);
+		if (c->state == CONN_CLOSED)
+			return;
+		if (e == HPE_OK) {
+			n = 0;
+			break;
+		}
+		if (e != HPE_PAUSED) {
+			parse_failed(c, e);
+			return;
+		}
+		const char *at = llhttp_get_error_pos(&c->parser);
+		llhttp_resume(&c->parser);
+		n -= (size_t)(at - data);
+		data = at;
+		tell_body_end(c);
+		if (c->state == CONN_CLOSED)
+			return;
+	}
+	tell_body_end(c); /* a message that ended exactly with the data */
+	if (c->state == CONN_CLOSED || c->state == CONN_FLUSH || c->state == CONN_LINGER || n == 0)
+		return;
+	if (buf_add(&c->in, data, n) < 0) /* cannot pass KEEP_MAX: reading stops while something is kept */
+		conn_close(c);
+}
+
+static void feed_kept(void *arg)
+{
+	struct server_conn *c = arg;
+	if (c->state == CONN_CLOSED)
+		return;
+	if (c->in.len && may_parse(c)) {
+		struct buf kept = c->in;
+		buf_init(&c->in, KEEP_MAX);
+		conn_feed(c, kept.data, kept.len);
+		buf_done(&kept);
+	}
+	if (c->state != CONN_CLOSED)
+		conn_update_reading(c);
+}
+
+void conn_update_reading(struct server_conn *c)
+{
+	if (c->state == CONN_CLOSED || c->state == CONN_FLUSH || c->state == CONN_LINGER)
+		return;
+	if (c->in.len && may_parse(c))
+		loop_defer(c->server->loop, &c->again, feed_kept, c);
+	/* While a request runs we go on reading as long as nothing is kept, so that the end of the connection
+	 * is seen; else the kernel's hang-up event tells. */
+	bool read = c->in.len == 0 && !c->x.body_paused;
+	sock_want(&c->sock, read, !read);
+}
+
+static void on_eof(struct server_conn *c)
+{
+	conn_close(c); /* a client that shuts its side has left: its request is cancelled */
+}
+
+static void on_readable(void *arg)
+{
+	struct server_conn *c = arg;
+	char data[READ_CHUNK];
+	ssize_t n = sock_read(&c->sock, data, sizeof data);
+	if (n == -EAGAIN)
+		return;
+	if (n <= 0) {
+		on_eof(c);
+		return;
+	}
+	if (c->state == CONN_LINGER)
+		return;
+	c->read_at = loop_now(c->server->loop);
+	conn_feed(c, data, (size_t)n);
+	conn_update_reading(c);
+}
+
+static void on_writable(void *arg)
+{
+	struct server_conn *c = arg;
+	if (c->state == CONN_FLUSH)
+		close_when_sent(c);
+	else if (c->x.open && c->x.handler && c->x.handler->on_drained)
+		c->x.handler->on_drained(c->x.arg);
+}
+
+static void on_broken(void *arg, int error)
+{
+	(void)error;
+	conn_close(arg);
+}
+
+static bool send_stalled(const struct server_conn *c)
+{
+	return sock_unsent(&c->sock) &&
+	       mono_ms_between(c->sock.sent_at, loop_now(c->server->loop)) >= c->server->o.send_timeout_ms;
+}
+
+static void on_timer(void *arg)
+{
+	struct server_conn *c = arg;
+	switch (c->state) {
+	case CONN_HEAD: conn_refuse(c, 408, "the request's head did not arrive in time"); return;
+	case CONN_EXCHANGE:
+		if (!c->x.body_ended && !c->x.body_paused &&
+			mono_ms_between(c->read_at, loop_now(c->server->loop)) >= c->server->o.body_timeout_ms) {
+			conn_refuse(c, 408, "the request's body stopped arriving");
+			return;
+		}
+		break;
+	case CONN_FLUSH: break;
+	default: conn_close(c); return;
+	}
+	if (send_stalled(c)) {
+		conn_close(c);
+		return;
+	}
+	loop_timer_start(c->server->loop, &c->timer, tick_ms(c), on_timer, c);
+}
+
+static const struct sock_ops conn_sock_ops = {
+	.on_readable = on_readable,
+	.on_writable = on_writable,
+	.on_broken = on_broken,
+};
+
+void conn_exchange_done(struct server_conn *c)
+{
+	struct http_exchange *x = &c->x;
+	if (c->state != CONN_EXCHANGE)
+		return;
+	if (x->close_after) {
+		close_when_sent(c);
+		return;
+	}
+	if (!x->body_ended) { /* its body is still coming: read it away, then go on */
+		x->body_paused = false;
+		conn_update_reading(c);
+		return;
+	}
+	x->told_end = true;
+	llhttp_reset(&c->parser);
+	conn_set_state(c, CONN_IDLE);
+	if (c->server->draining) {
+		close_when_sent(c);
+		return;
+	}
+	conn_update_reading(c);
+}
+
+void http_server_accept(struct http_server *s, int fd, const struct net_peer *peer)
+{
+	if (s->draining || s->nconns >= s->o.max_connections) {
+		fd_close(fd);
+		return;
+	}
+	struct server_conn *c = NEW(struct server_conn);
+	c->server = s;
+	c->peer = *peer;
+	c->state = CONN_FLUSH; /* so that the next line is a change */
+	buf_init(&c->in, KEEP_MAX);
+	buf_init(&c->x.head, HTTP_HEAD_MAX);
+	c->x.conn = c;
+	llhttp_init(&c->parser, HTTP_REQUEST, &http_server_parser_settings);
+	c->parser.data = c;
+	if (sock_init(&c->sock, s->loop, fd, &conn_sock_ops, c) < 0) {
+		conn_free(c);
+		return;
+	}
+	list_append(&s->conns, &c->node);
+	s->nconns++;
+	conn_set_state(c, CONN_IDLE);
+	sock_want(&c->sock, true, false);
+}
+
+static void on_accept(void *arg, int fd, const struct net_peer *peer)
+{
+	http_server_accept(arg, fd, peer);
+}
+
+struct http_server *http_server_new(struct loop *l, const struct http_server_opts *o)
+{
+	struct http_server *s = NEW(struct http_server);
+	s->loop = l;
+	s->o = *o;
+	list_init(&s->conns);
+	return s;
+}
+
+int http_server_listen(struct http_server *s, int fd)
+{
+	if (s->nlisteners == ARRAY_LEN(s->listeners))
+		return -ENOSPC;
+	int r = listener_start(s->loop, fd, on_accept, s, &s->listeners[s->nlisteners]);
+	if (r == 0)
+		s->nlisteners++;
+	return r;
+}
+
+static void stop_listening(struct http_server *s)
+{
+	for (size_t i = 0; i < s->nlisteners; i++)
+		listener_stop(&s->listeners[i]);
+	s->nlisteners = 0;
+}
+
+void http_server_drain(struct http_server *s, loop_fn *on_idle, void *arg)
+{
+	s->draining = true;
+	s->on_idle = on_idle;
+	s->on_idle_arg = arg;
+	stop_listening(s);
+	LIST_FOREACH(c, &s->conns, struct server_conn, node)
+	{
+		if (c->state == CONN_IDLE || c->state == CONN_HEAD)
+			conn_close(c);
+		else
+			c->x.close_after = true;
+	}
+	if (s->nconns == 0 && on_idle)
+		loop_defer_call(s->loop, on_idle, arg);
+}
+
+void http_server_free(struct http_server *s)
+{
+	if (!s)
+		return;
+	s->freeing = true;
+	stop_listening(s);
+	while (!list_empty(&s->conns))
+		conn_close(LIST_ENTRY(s->conns.next, struct server_conn, node));
+	loop_defer_free(s->loop, s);
+}
+
+size_t http_server_connections(const struct http_server *s)
+{
+	return s->nconns;
+}
+
+size_t http_server_exchanges(const struct http_server *s)
+{
+	return s->nexchanges;
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From llhttp's callbacks to an exchange: the head is gathered in one buffer, checked as a whole, and
+ * only then shown to a handler.
+ */
+#include "base/mem.h"
+#include "http/server_int.h"
+
+static struct server_conn *conn_of(llhttp_t *p)
+{
+	return p->data;
+}
+
+static int refuse(struct server_conn *c, int status, const char *reason)
+{
+	c->refuse_status = status;
+	c->refuse_reason = reason;
+	return HPE_USER;
+}
+
+static int add_head(struct server_conn *c, const char *at, size_t n)
+{
+	if (c->x.head.len + n > HTTP_HEAD_MAX)
+		return refuse(c, 431, "the request's headers are larger than 64 KiB");
+	(void)buf_add(&c->x.head, at, n); /* its bound is HTTP_HEAD_MAX */
+	return 0;
+}
+
+static int on_message_begin(llhttp_t *p)
+{
+	struct server_conn *c = conn_of(p);
+	exchange_reset(&c->x);
+	c->x.started = loop_now(c->server->loop);
+	c->in_value = false;
+	conn_set_state(c, CONN_HEAD);
+	return 0;
+}
+
+static int on_url(llhttp_t *p, const char *at, size_t n)
+{
+	struct server_conn *c = conn_of(p);
+	if (c->x.head.len + n > HTTP_TARGET_MAX)
+		return refuse(c, 414, "the request's address is longer than 8 KiB");
+	int r = add_head(c, at, n);
+	c->x.target_len = (uint32_t)c->x.head.len;
+	return r;
+}
+
+static int on_header_field(llhttp_t *p, const char *at, size_t n)
+{
+	struct server_conn *c = conn_of(p);
+	struct http_exchange *x = &c->x;
+	if (x->head_done) /* trailers of a chunked body are dropped */
+		return 0;
+	if (x->nspans == 0 || c->in_value) {
+		if (x->nspans == HTTP_HEADERS_MAX)
+			return refuse(c, 431, "the request has more than 128 headers");
+		x->spans[x->nspans].name = (uint32_t)x->head.len;
+		x->spans[x->nspans].name_len = x->spans[x->nspans].value_len = 0;
+		x->nspans++;
+		c->in_value = false;
+	}
+	x->spans[x->nspans - 1].name_len += (uint32_t)n;
+	return add_head(c, at, n);
+}
+
+static int on_header_value(llhttp_t *p, const char *at, size_t n)
+{
+	struct server_conn *c = conn_of(p);
+	struct http_exchange *x = &c->x;
+	if (x->nspans == 0 || x->head_done)
+		return 0;
+	if (!c->in_value) {
+		x->spans[x->nspans - 1].value = (uint32_t)x->head.len;
+		c->in_value = true;
+	}
+	x->spans[x->nspans - 1].value_len += (uint32_t)n;
+	return add_head(c, at, n);
+}
+
+/* A header without a value gets no value callback with bytes: end it here all the same. */
+static int on_header_value_complete(llhttp_t *p)
+{
+	struct server_conn *c = conn_of(p);
+	struct http_exchange *x = &c->x;
+	if (!x->head_done && !c->in_value && x->nspans) {
+		x->spans[x->nspans - 1].value = (uint32_t)x->head.len;
+		c->in_value = true;
+	}
+	return 0;
+}
+
+static int on_headers_complete(llhttp_t *p)
+{
+	struct server_conn *c = conn_of(p);
+	p->upgrade = 0; /* an upgrade is not offered here: the request is an ordinary one */
+	int status = exchange_finish_head(c);
+	if (status)
+		return HPE_USER;
+	return 0;
+}
+
+static int on_body(llhttp_t *p, const char *at, size_t n)
+{
+	struct server_conn *c = conn_of(p);
+	struct http_exchange *x = &c->x;
+	if (x->open && x->handler && x->handler->on_body)
+		x->handler->on_body(x->arg, view_of(at, n));
+	return c->state == CONN_CLOSED ? HPE_USER : 0;
+}
+
+/* One request at a time: what follows stays unparsed until this one is answered. */
+static int on_message_complete(llhttp_t *p)
+{
+	struct server_conn *c = conn_of(p);
+	c->x.body_ended = true;
+	return HPE_PAUSED;
+}
+
+static enum http_method method_of(uint8_t m)
+{
+	switch (m) {
+	case HTTP_GET: return HTTP_M_GET;
+	case HTTP_HEAD: return HTTP_M_HEAD;
+	case HTTP_POST: return HTTP_M_POST;
+	case HTTP_PUT: return HTTP_M_PUT;
+	case HTTP_DELETE: return HTTP_M_DELETE;
+	case HTTP_OPTIONS: return HTTP_M_OPTIONS;
+	case HTTP_PATCH: return HTTP_M_PATCH;
+	default: return HTTP_M_OTHER;
+	}
+}
+
+static int refused(struct server_conn *c, int status, const char *reason)
+{
+	refuse(c, status, reason);
+	return status;
+}
+
+/* What llhttp lets through and we do not. */
+static int check_head(struct server_conn *c)
+{
+	struct http_exchange *x = &c->x;
+	const llhttp_t *p = &c->parser;
+	if (p->http_major != 1 || p->http_minor > 1)
+		return refused(c, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+	if (http_header_count(&x->headers, "host") != 1)
+		return refused(c, 400, "a request needs exactly one Host header");
+	struct view expect = http_header_get(&x->headers, "expect");
+	if (expect.p) {
+		if (!view_eq_ci(expect, VIEW("100-continue")))
+			return refused(c, 417, "the only expectation that is met here is 100-continue");
+		x->expects_continue = p->http_minor == 1;
+	}
+	if (x->target.n == 0 || (x->target.p[0] != '/' && !view_eqs(x->target, "*")))
+		return refused(c, 400, "the request's address must begin with /");
+	struct view te = http_header_get(&x->headers, "transfer-encoding");
+	if (te.p && (p->http_minor == 0 || !view_eq_ci(te, VIEW("chunked"))))
+		return refused(c, 400, "the only transfer encoding taken here is chunked, in HTTP/1.1");
+	return 0;
+}
+
+int exchange_finish_head(struct server_conn *c)
+{
+	struct http_exchange *x = &c->x;
+	const char *base = buf_str(&x->head);
+	x->head_done = true;
+	x->target = view_of(base, x->target_len);
+	x->path = view_split(x->target, '?', &x->query);
+	x->headers.len = x->nspans;
+	for (size_t i = 0; i < x->nspans; i++) {
+		x->headers.items[i].name = view_of(base + x->spans[i].name, x->spans[i].name_len);
+		x->headers.items[i].value = view_trim(view_of(base + x->spans[i].value, x->spans[i].value_len));
+	}
+	x->minor = c->parser.http_minor;
+	x->method = method_of(c->parser.method);
+	x->method_name = llhttp_method_name((llhttp_method_t)c->parser.method);
+	x->content_length = (c->parser.flags & F_CHUNKED) ? -1 : (int64_t)MIN(c->parser.content_length, (uint64_t)INT64_MAX);
+	x->close_after = !llhttp_should_keep_alive(&c->parser) || c->server->draining;
+	int status = check_head(c);
+	if (status)
+		return status;
+	conn_set_state(c, CONN_EXCHANGE);
+	x->open = true;
+	c->server->nexchanges++;
+	c->server->o.on_request(c->server->o.arg, x);
+	if (c->state == CONN_CLOSED)
+		return refused(c, 400, "closed");
+	if (x->open && x->expects_continue && !x->responding)
+		sock_write(&c->sock, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+	return 0;
+}
+
+const llhttp_settings_t http_server_parser_settings = {
+	.on_message_begin = on_message_begin,
+	.on_url = on_url,
+	.on_header_field = on_header_field,
+	.on_header_value = on_header_value,
+	.on_header_value_complete = on_header_value_complete,
+	.on_headers_complete = on_headers_complete,
+	.on_body = on_body,
+	.on_message_complete = on_message_complete,
+};
