@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The log's inside, for the files of this folder alone.
+ */
+#ifndef LOG_LOG_INT_H
+#define LOG_LOG_INT_H
+
+#include "base/buf.h"
+#include "log/log.h"
+
+enum {
+	LOG_LINE_MAX = 64 * 1024,   /* one line with its newline */
+	LOG_STRING_MAX = 8 * 1024,  /* one string of it, before escaping; the rest is cut with an ellipsis */
+	LOG_STOP_MS = 2000,         /* how long a sink that does not take anything holds up log_stop */
+};
+
+/* One event, borrowed for the call. */
+struct log_record {
+	int64_t wall_ms;
+	enum log_level level;
+	const char *actor, *action, *target; /* may be NULL */
+	struct view human;                   /* not yet redacted */
+	const struct log_field *fields;      /* may be NULL */
+};
+/* Both append one line with its newline and redact every string first. */
+void log_format_json(struct buf *b, const struct log_record *r);
+void log_format_console(struct buf *b, const struct log_record *r, bool colour);
+
+/* Appends in with its secrets replaced; at most LOG_STRING_MAX bytes of it. 0 or -ENOBUFS. */
+int log_redact(struct buf *out, struct view in);
+/* True for names whose values are secrets: key, api_key, X-Api-Key, hf_token, password … */
+bool log_key_is_secret(struct view key);
+
+/* The writer: a bounded queue of whole lines and the thread that empties it into a descriptor. */
+struct log_writer;
+/* Appends the line that says how many were dropped. */
+typedef void log_notice_fn(struct buf *b, void *arg, uint64_t n);
+struct log_writer_opts {
+	int fd;
+	size_t bound; /* bytes that may wait, those being written included */
+	log_notice_fn *notice;
+	void *arg;
+};
+int log_writer_new(struct log_writer **ret, const struct log_writer_opts *o) MUST_CHECK;
+/* Queues a whole line or drops it with a count. Any thread; never blocks on the sink. */
+void log_writer_put(struct log_writer *w, struct view line);
+/* Writes what waits (LOG_STOP_MS at most when the sink takes nothing), ends the thread, frees. */
+void log_writer_stop(struct log_writer *w);
+void log_count_dropped(uint64_t n);
+
+#endif
