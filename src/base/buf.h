@@ -27,7 +27,7 @@ int buf_addv(struct buf *b, struct view v);
 int buf_adds(struct buf *b, const char *s);
 int buf_addc(struct buf *b, char c);
 int buf_addf(struct buf *b, const char *fmt, ...) PRINTF(2, 3);
-int buf_vaddf(struct buf *b, const char *fmt, va_list ap);
+int buf_vaddf(struct buf *b, const char *fmt, va_list ap) PRINTF(2, 0);
 /* Appends v as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */
 int buf_add_json(struct buf *b, struct view v);
 /* Makes room for n more bytes and returns where they go (NULL at the bound); then buf_grew(b, used). */

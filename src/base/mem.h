@@ -18,7 +18,7 @@ void *mem_try_alloc(size_t n) MUST_CHECK; /* zeroed, or NULL */
 char *mem_strdup(const char *s) MUST_CHECK; /* NULL gives NULL */
 char *mem_viewdup(struct view v) MUST_CHECK; /* NUL-terminated copy */
 char *mem_fmt(const char *fmt, ...) PRINTF(1, 2) MUST_CHECK; /* a formatted string the caller frees */
-char *mem_vfmt(const char *fmt, va_list ap) MUST_CHECK;
+char *mem_vfmt(const char *fmt, va_list ap) PRINTF(1, 0) MUST_CHECK;
 
 #define NEW(type) ((type *)mem_alloc(sizeof(type)))
 

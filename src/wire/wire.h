@@ -63,6 +63,7 @@ enum wire_cause {
 	CAUSE_COUNT
 };
 const char *wire_cause_name(enum wire_cause c);
+int wire_cause_parse(struct view v, enum wire_cause *ret) MUST_CHECK; /* 0 or -EINVAL */
 
 struct wire_error { /* the last failure; kept until the next success */
 	enum wire_cause cause;
@@ -84,7 +85,7 @@ enum {
 	WR_ENGINE = 1 << 7,     /* engine, engine_version, engine_why, device_mask */
 	WR_ERROR = 1 << 8,      /* last_error, message NULL = cleared by a success */
 	WR_PROGRESS = 1 << 9,
-	WR_RESTARTS = 1 << 10,
+	WR_RESTARTS = 1 << 10,  /* restarts, retry_in_ms */
 	WR_PROCESS = 1 << 11,   /* pid, started_at_ms, load_ms */
 	WR_TRAITS = 1 << 12,    /* conn_idle_ms, conn_requests, has_slots, remote_models */
 	WR_ALL = (1 << 13) - 1,
@@ -161,9 +162,12 @@ struct wire_desired {
 void wire_desired_done(struct wire_desired *d);
 struct wire_want *wire_desired_add(struct wire_desired *d); /* a zeroed one at the end */
 
-/* Codecs. Encoding appends JSON to b: 0 or -ENOBUFS. Decoding fills *ret (done by the caller on
+/* Codecs. Encoding appends JSON to b: 0 or -ENOBUFS (b is as it was). JSON keys are the fields' names;
+ * a field is there when its WR_ bit is set (a group's fields all together, NULL as null), and where
+ * there are no bits when it is not zero. Decoding fills *ret (done by the caller on
  * success alone), refuses what is out of bounds or of the wrong type with a sentence, and ignores
- * keys it does not know, so that an older side understands a newer one. */
+ * keys it does not know, so that an older side understands a newer one. One name twice in a list is
+ * refused. Ids are 1 to 255 bytes without control characters, slots at most 65536. */
 int wire_replica_encode(const struct wire_replica *r, struct buf *b);
 int wire_replica_decode(struct view json, struct wire_replica *ret, struct err *reterr) MUST_CHECK;
 int wire_node_encode(const struct wire_node *n, struct buf *b);
