@@ -26,7 +26,9 @@ void metrics_free(struct metrics *m);
  * "other". */
 struct metric_series *metrics_series(struct metrics *m, const char *family, ...) __attribute__((sentinel));
 
-void metric_add(struct metric_series *s, uint64_t n);       /* counter */
+/* Counter. A total that somebody else keeps is followed by a collector:
+ * metric_add(s, total() - metric_value(s)). */
+void metric_add(struct metric_series *s, uint64_t n);
 static inline void metric_inc(struct metric_series *s)
 {
 	metric_add(s, 1);
@@ -38,7 +40,7 @@ uint64_t metric_value(const struct metric_series *s);       /* counter */
 /* Called before each exposition, to set gauges from live state. Any number of them. */
 typedef void metrics_collect_fn(void *arg, struct metrics *m);
 void metrics_on_collect(struct metrics *m, metrics_collect_fn *fn, void *arg);
-/* Forgets all series of a gauge family, for collectors that set it anew. */
+/* Hides all series of a gauge family until metrics_series names them again, for collectors that set it anew. */
 void metrics_clear_family(struct metrics *m, const char *family);
 
 /* Appends the whole page, families in the table's order, series sorted; process_* included. */
