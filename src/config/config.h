@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The configuration: one YAML file, CORRAL_* variables and command-line overrides, checked against one
+ * field table (table.c) that also makes the reference page, the JSON Schema and `config show`.
+ *
+ * A struct config is immutable once loaded and shared by reference from any thread. Loading collects
+ * every mistake of a run, each with file, line, column, the key, what was found and what is accepted.
+ * Files are read as hostile: CONFIG_FILE_MAX bytes, CONFIG_DEPTH_MAX levels, aliases are never expanded.
+ */
+#ifndef CONFIG_CONFIG_H
+#define CONFIG_CONFIG_H
+
+#include "base/buf.h"
+#include "base/strv.h"
+
+enum {
+	CONFIG_FILE_MAX = 1024 * 1024,
+	CONFIG_DEPTH_MAX = 32,
+	CONFIG_NODES_MAX = 200000,  /* keys, values and lists of one file */
+	CONFIG_POOLS_MAX = 1024,
+	CONFIG_LIST_MAX = 1024,
+	CONFIG_STRING_MAX = 16 * 1024,
+	CONFIG_ERRORS_MAX = 64,     /* further mistakes are counted, not kept */
+	CONFIG_SOCKET_MAX = 107,    /* bytes of a unix socket's path */
+};
+
+enum config_gpu { CONFIG_GPU_AUTO, CONFIG_GPU_REQUIRED, CONFIG_GPU_OPTIONAL, CONFIG_GPU_NONE };
+enum config_log_format { CONFIG_LOG_AUTO, CONFIG_LOG_JSON, CONFIG_LOG_CONSOLE };
+enum config_log_level { CONFIG_LEVEL_DEBUG, CONFIG_LEVEL_INFO, CONFIG_LEVEL_WARN, CONFIG_LEVEL_ERROR };
+enum config_canary { CONFIG_CANARY_AUTO, CONFIG_CANARY_ALWAYS, CONFIG_CANARY_NEVER };
+enum config_policy { CONFIG_POLICY_REJECT, CONFIG_POLICY_DROP_LRU };
+enum config_engine_kind { CONFIG_ENGINE_LLAMACPP, CONFIG_ENGINE_OPENAI, CONFIG_ENGINE_COMMAND };
+enum config_engine_mode { CONFIG_MODE_AUTO, CONFIG_MODE_EXTERNAL, CONFIG_MODE_BINARY, CONFIG_MODE_PACKAGE };
+
+enum config_from { CONFIG_FROM_DEFAULT, CONFIG_FROM_FILE, CONFIG_FROM_ENV, CONFIG_FROM_COMMAND_LINE };
+struct config_origin {
+	enum config_from kind;
+	const char *name;      /* the file or the variable; NULL for a default */
+	unsigned line, column; /* 1-based; 0 outside a file */
+	unsigned width;        /* characters of the value */
+};
+
+struct config_engine {
+	enum config_engine_kind kind;
+	enum config_engine_mode mode; /* external and binary are inferred from urls and path */
+	char *path;                   /* binary: absolute, or a bare name to be found in PATH */
+	struct strv urls;             /* external; without a trailing slash */
+	struct strv command, stop_command;
+	char *package_archive, *package_suite, *package_keyring; /* NULL = the provisioner's own */
+	struct strv args;
+	struct strv env;              /* "NAME=value" */
+	char *health;                 /* NULL = the kind's own */
+};
+
+struct config_pool {
+	char *id;
+	char *model;            /* the reference as written; NULL: the engine brings its own */
+	struct strv aliases;
+	bool is_default;
+	struct config_engine engine;
+	int64_t cancel_grace_ms;
+	int64_t start_timeout_ms; /* 0 = auto */
+	uint32_t ctx;             /* tokens per request; 0 = auto */
+	uint32_t slots;
+	uint32_t replicas_min, replicas_max;
+	int64_t keep_alive_ms;    /* -1 = for ever */
+	bool preload;
+	enum config_canary canary;
+	uint32_t queue_capacity;
+	enum config_policy queue_policy;
+	int64_t queue_max_wait_ms;
+	struct config_origin *from; /* one per field of the table */
+	struct config_origin at;    /* where the pool begins */
+};
+
+struct config {
+	unsigned refs;
+	struct strv files;        /* what was read, in order; empty: none was found */
+	struct strv listen;       /* as written, checked: loopback or unix */
+	char *state_dir, *runtime_dir, *models_dir; /* absolute */
+	enum config_gpu gpu;
+	uint32_t workers;         /* 0 = auto */
+	uint64_t body_max, body_spool_total;
+	enum config_log_format log_format;
+	enum config_log_level log_level;
+	struct config_pool *pools; /* in the order of the file */
+	size_t npools;
+	struct config_origin *from;
+	struct strv names;         /* owns what origins point to */
+};
+
+struct config_source {
+	const char *path;             /* NULL: search (CORRAL_CONFIG, ./corral.yaml, XDG, /etc) */
+	const char *const *overrides; /* "key=value": listen=…, defaults.ctx=…, pools.ID.ctx=… */
+	size_t noverrides;
+	const char *const *env;       /* NULL-terminated; NULL = the process's */
+	struct view text;             /* p set: read this instead of any file, under the name `path` */
+};
+
+struct config_error {
+	char *file;            /* NULL: not in a file (then `key` says where) */
+	unsigned line, column; /* 0 unknown */
+	unsigned width;        /* how much the caret underlines */
+	char *key;             /* "pools[0].ctx", "CORRAL_LISTEN" */
+	char *message;
+	char *excerpt;         /* the line, NULL outside a file */
+};
+struct config_errors {
+	struct config_error items[CONFIG_ERRORS_MAX];
+	size_t len;
+	size_t dropped;        /* more than fitted */
+};
+void config_errors_done(struct config_errors *e); /* for AUTO(config_errors_done) struct config_errors e = { 0 }; */
+/* file:line:column: key: message, the line and a caret under it. */
+int config_errors_print(const struct config_errors *e, bool color, struct buf *out);
+
+/* 0 with *ret owned by the caller, or -EINVAL with at least one error in *ret_errs. */
+int config_load(const struct config_source *src, struct config **ret, struct config_errors *ret_errs) MUST_CHECK;
+struct config *config_ref(struct config *c);
+struct config *config_unref(struct config *c); /* returns NULL; NULL allowed */
+void config_unrefp(struct config **c);         /* for AUTO(config_unrefp) */
+
+/* By id or alias, or NULL. */
+const struct config_pool *config_pool_find(const struct config *c, struct view name);
+/* Where a value came from, for people: "default", "corral.yaml:7", "environment CORRAL_LISTEN", "command line".
+ * pool NULL: a top-level key ("listen", "log.level"). */
+void config_origin_text(const struct config *c, const struct config_pool *pool, const char *key, char *out, size_t cap);
+
+/* The runtime_dir that holds without any file, from the environment alone (NULL = the process's). */
+char *config_default_runtime_dir(const char *const *env) MUST_CHECK;
+
+const char *config_gpu_name(enum config_gpu v);
+const char *config_engine_kind_name(enum config_engine_kind v);
+const char *config_engine_mode_name(enum config_engine_mode v);
+
+/* ---- made from the table ----------------------------------------------------------------------- */
+
+enum { CONFIG_SHOW_JSON = 1, CONFIG_SHOW_EFFECTIVE = 2 /* defaults too */ };
+/* YAML (or JSON) of the values with where each came from; values that look like secrets are masked. */
+int config_show(const struct config *c, int flags, struct buf *out);
+int config_reference_markdown(struct buf *out);
+int config_schema_json(struct buf *out);
+
+#endif
