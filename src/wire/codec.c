@@ -31,6 +31,12 @@ int wire_replica_encode(const struct wire_replica *r, struct buf *b)
 	return rolled_back(b, from, encode_one(&wf_replica, r, r->have, b));
 }
 
+int wire_model_encode(const struct wire_model *m, struct buf *b)
+{
+	size_t from = b->len;
+	return rolled_back(b, from, encode_one(&wf_model, m, 0, b));
+}
+
 static int encode_node(const struct wire_node *n, struct buf *b)
 {
 	bool first = false;

@@ -170,6 +170,7 @@ struct wire_want *wire_desired_add(struct wire_desired *d); /* a zeroed one at t
  * refused. Ids are 1 to 255 bytes without control characters, slots at most 65536. */
 int wire_replica_encode(const struct wire_replica *r, struct buf *b);
 int wire_replica_decode(struct view json, struct wire_replica *ret, struct err *reterr) MUST_CHECK;
+int wire_model_encode(const struct wire_model *m, struct buf *b);
 int wire_node_encode(const struct wire_node *n, struct buf *b);
 int wire_node_decode(struct view json, struct wire_node *ret, struct err *reterr) MUST_CHECK;
 int wire_desired_encode(const struct wire_desired *d, struct buf *b);
