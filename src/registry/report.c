@@ -100,8 +100,7 @@ static void take_replica(struct registry *r, struct replica_ent *e, const struct
 	struct wire_replica part = *w; /* borrows w's strings */
 	part.have &= ~(unsigned)WR_ERROR;
 	wire_replica_merge(&e->facts, &part);
-	if (e->facts.have & WR_SLOTS)
-		take_slots(e, w, &was);
+	take_slots(e, w, &was);
 	bool says_ready = (w->have & WR_STATE) && w->state == REPLICA_READY;
 	if ((w->have & WR_STATE) && w->state == REPLICA_PROVING)
 		e->proved = true;
