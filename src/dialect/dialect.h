@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What clients speak: which path belongs to whom, what a request wants (model, stream) without parsing
+ * its body into a tree, how an error reads in each dialect, and where one event of a stream ends.
+ * Pure: no loop, no I/O, no thread.
+ */
+#ifndef DIALECT_DIALECT_H
+#define DIALECT_DIALECT_H
+
+#include "base/buf.h"
+#include "base/err.h"
+
+enum dialect { DIALECT_OPENAI, DIALECT_ANTHROPIC, DIALECT_OLLAMA, DIALECT_NATIVE };
+
+/* ---- routes ---------------------------------------------------------------------------------------- */
+
+enum route_kind {
+	ROUTE_NONE = 0, /* not an engine route */
+	ROUTE_CHAT, ROUTE_COMPLETIONS, ROUTE_RESPONSES, ROUTE_EMBEDDINGS, ROUTE_RERANK, ROUTE_MESSAGES,
+	ROUTE_COUNT_TOKENS, ROUTE_COMPLETION, ROUTE_INFILL, ROUTE_TOKENIZE, ROUTE_DETOKENIZE, ROUTE_APPLY_TEMPLATE,
+	ROUTE_EMBEDDING, ROUTE_PROPS, ROUTE_UPSTREAM,
+};
+
+struct route {
+	enum route_kind kind;
+	enum dialect dialect;
+	const char *name;     /* the label in metrics: "/v1/chat/completions"; constant */
+	bool takes_lease;
+	bool starts_engine;
+	bool get;             /* a GET: never starts an engine; answered from the catalog when nothing runs */
+	struct view pool;     /* ROUTE_UPSTREAM: the {pool} part of the path */
+	struct view rest;     /* ROUTE_UPSTREAM: what goes to the engine, with its leading slash */
+};
+enum route_answer { ROUTE_FOUND, ROUTE_UNKNOWN, ROUTE_WRONG_METHOD };
+/* path: as sent, without the query. WRONG_METHOD: *ret_allow names the methods ("POST"). Any method is
+ * taken on /upstream/…: POST takes a lease and starts an engine, others do neither. */
+enum route_answer dialect_route(struct view method, struct view path, struct route *ret, const char **ret_allow);
+/* The dialect errors on this path are written in, whether the path is known or not. */
+enum dialect dialect_of_path(struct view path);
+
+/* ---- errors ---------------------------------------------------------------------------------------- */
+
+enum corral_code {
+	CODE_NONE = 0,
+	CODE_INVALID_PARAMS, CODE_MODEL_NOT_FOUND, CODE_CONTEXT_EXCEEDED, CODE_DEADLINE_UNMET, CODE_UNAUTHENTICATED,
+	CODE_FORBIDDEN, CODE_ADMISSION_REJECT, CODE_QUEUE_FULL_DROP_LRU, CODE_QUOTA_EXCEEDED, CODE_PAYLOAD_TOO_LARGE,
+	CODE_POOL_UNREADY, CODE_POOL_UNAVAILABLE, CODE_NO_CAPACITY, CODE_ENGINE_FAILED, CODE_DECODE_TIMEOUT,
+	CODE_WORKER_RESET, CODE_MODEL_RETIRED, CODE_UNTRUSTED_ARTIFACT, CODE_DIGEST_MISMATCH, CODE_CONFLICT,
+	CODE_INTERNAL,
+	CODE_COUNT
+};
+const char *corral_code_name(enum corral_code c); /* "INVALID_PARAMS" */
+int corral_code_status(enum corral_code c);       /* 400 … */
+bool corral_code_retriable(enum corral_code c);   /* the default */
+
+struct api_error {
+	enum corral_code code;
+	int status;               /* 0 = the code's own (INVALID_PARAMS also 405, 408, 415, 421, 431, 505; NOT FOUND routes 404) */
+	struct view message;      /* a sentence; empty: made from the code (CONTEXT_EXCEEDED: from the numbers) */
+	struct view hint;         /* what to do; may be empty */
+	struct view param;        /* the field that is wrong; may be empty */
+	struct view pool_id;
+	struct view request_id;
+	int retriable;            /* -1 = the code's default, 0, 1 */
+	int64_t retry_after_ms;   /* 0 = none */
+	uint64_t n_prompt_tokens, n_ctx; /* CONTEXT_EXCEEDED; 0 = unknown */
+	uint64_t sequence;        /* the number of a response.failed event: event_split.events */
+};
+int api_error_status(enum dialect d, const struct api_error *e); /* 529 for a full queue on /v1/messages */
+/* Appends the body of contract.md §5. */
+int api_error_body(enum dialect d, const struct api_error *e, struct buf *b);
+/* Appends header lines ("Name: value\r\n") that go with it: x-should-retry on 409, 429 and 5xx, Retry-After
+ * (whole seconds, rounded up) and retry-after-ms where retry_after_ms is set. */
+int api_error_headers(enum dialect d, const struct api_error *e, struct buf *b);
+/* Appends the error as the last event of a stream of this kind: "data: {…}\n\n", "event: error\ndata: …\n\n",
+ * "event: response.failed\n…", or one NDJSON line. Never [DONE]. */
+int api_error_event(const struct route *r, const struct api_error *e, struct buf *b);
+
+/* Up to three of ids[n] closest to `wrong` (Damerau-Levenshtein, at most half its length away), as
+ * "chat, coder"; empty when none is near. */
+void dialect_nearest(struct view wrong, const char *const *ids, size_t n, struct buf *b);
+
+/* ---- the body scanner ------------------------------------------------------------------------------ */
+
+enum { SCAN_STRING_MAX = 512, SCAN_DEPTH_MAX = 128 };
+/* Reads a JSON object's top level while it arrives, without keeping it. Reset with body_scan_init. */
+struct body_scan {
+	/* results, final once body_scan_end returned 0 */
+	bool has_model, has_stream, stream, has_user, has_max_tokens;
+	char model[SCAN_STRING_MAX + 1], user[SCAN_STRING_MAX + 1];
+	size_t model_len, user_len;
+	uint64_t max_tokens;   /* max_tokens, max_completion_tokens, max_output_tokens or n_predict */
+	uint64_t bytes;        /* read so far */
+	uint64_t model_begin, model_end; /* byte offsets of model's string, quotes included */
+	/* inside */
+	bool seen_model, seen_stream, failed;
+	uint8_t state, number_state, field; /* field: what the value that is being read is for */
+	uint8_t literal_at;
+	const char *literal;
+	uint32_t depth;
+	uint64_t stack[SCAN_DEPTH_MAX / 64]; /* a bit a level: 1 = object */
+	bool is_key, keep, too_long;         /* of the string being read; keep: it goes to text */
+	uint8_t hex_left, utf8_left, utf8_low, utf8_high;
+	uint32_t hex, high;                  /* high: the first half of a surrogate pair, 0 = none */
+	uint32_t text_len;
+	char text[SCAN_STRING_MAX + 1];      /* the key, string or number being read */
+	struct err err;
+};
+void body_scan_init(struct body_scan *s);
+/* 0, or -EINVAL: not a JSON object, or `model`/`stream` twice or of the wrong type; s->err says what and at
+ * which byte. After an error everything is ignored. */
+int body_scan_feed(struct body_scan *s, struct view bytes);
+int body_scan_end(struct body_scan *s); /* the body is complete */
+
+/* ---- events ------------------------------------------------------------------------------------------ */
+
+enum event_format { EVENTS_NONE, EVENTS_SSE, EVENTS_NDJSON };
+enum event_format event_format_of(struct view content_type);
+
+enum { EVENT_HOLD_MAX = 1024 * 1024 }; /* a longer event is passed through in pieces */
+
+struct event_split {
+	enum event_format format;
+	bool terminal;      /* the stream's last event was seen whole: [DONE], message_stop, response.completed|failed|
+	                     * incomplete, an error event, or an NDJSON line that is done or an error */
+	bool started;       /* at least one event with data was whole */
+	bool passing;       /* an event longer than EVENT_HOLD_MAX is being passed through in pieces */
+	uint64_t events;    /* whole events with data so far (comments are none) */
+	/* inside */
+	bool after_cr, has_data, ends; /* ends: the event being read is the last one */
+	uint8_t json_state;            /* NDJSON: where in the line */
+	uint32_t depth;
+	size_t event_bytes;            /* since the last event's end */
+	uint32_t line_len;             /* of the line being read; its beginning is in line */
+	char line[64];
+};
+void event_split_init(struct event_split *s, enum event_format f);
+/* Reads new bytes; returns how many of them belong to whole events (the end of the last event in them), 0:
+ * none ends here. What is after it is the tail to hold back. */
+size_t event_split_feed(struct event_split *s, struct view bytes);
+
+#endif
