@@ -19,28 +19,29 @@ const char *engine_mode_name(enum engine_mode m);
 struct engine_def {
 	enum engine_kind kind;
 	enum engine_mode mode;
-	char *path;                /* binary */
-	struct strv urls;          /* external */
-	struct strv command;       /* command: words, with {port} {socket} {model} {ctx} {slots} {devices} {id}, ${PORT} */
-	struct strv stop_command;  /* command: instead of SIGTERM; may be empty */
+	char *path;          /* binary */
+	struct strv urls;    /* external */
+	struct strv command; /* command: words, with {port} {socket} {model} {ctx} {slots} {devices} {id},
+				${PORT} */
+	struct strv stop_command; /* command: instead of SIGTERM; may be empty */
 	char *package_archive, *package_suite, *package_keyring; /* NULL = defaults */
-	struct strv args;          /* put after ours, normalised */
-	struct strv env;           /* "NAME=value" */
-	char *health;              /* path, NULL = /health (llamacpp, command), /v1/models (openai) */
+	struct strv args;                                        /* put after ours, normalised */
+	struct strv env;                                         /* "NAME=value" */
+	char *health; /* path, NULL = /health (llamacpp, command), /v1/models (openai) */
 };
 void engine_def_done(struct engine_def *d);
 void engine_def_copy(struct engine_def *to, const struct engine_def *from);
 
 struct engine_build {
 	enum engine_kind kind;
-	enum engine_mode mode;     /* what auto became */
-	bool external;             /* nothing to start; def.urls are the replicas' addresses */
-	char *program;             /* what is executed (a loader for the package mode) */
-	struct strv prefix_args;   /* between argv[0] and the engine's own arguments */
-	struct strv env;           /* NAME=value the build needs */
-	char *cwd;                 /* folder it must be started in; NULL = any */
-	char *version;             /* "b11669", "0.7.0", NULL unknown */
-	char *why;                 /* "package: Debian's llama.cpp 0.7.0 (CPU): no llama-server in PATH" */
+	enum engine_mode mode;   /* what auto became */
+	bool external;           /* nothing to start; def.urls are the replicas' addresses */
+	char *program;           /* what is executed (a loader for the package mode) */
+	struct strv prefix_args; /* between argv[0] and the engine's own arguments */
+	struct strv env;         /* NAME=value the build needs */
+	char *cwd;               /* folder it must be started in; NULL = any */
+	char *version;           /* "b11669", "0.7.0", NULL unknown */
+	char *why;               /* "package: Debian's llama.cpp 0.7.0 (CPU): no llama-server in PATH" */
 };
 void engine_build_done(struct engine_build *b);
 void engine_build_copy(struct engine_build *to, const struct engine_build *from);
@@ -51,22 +52,25 @@ struct engine_progress {
 	const char *text;  /* a sentence, present tense */
 };
 typedef void engine_progress_fn(void *arg, const struct engine_progress *p);
-/* build is set on success (copy what you keep), err otherwise. Always called from the loop, never from
- * inside engine_ensure. */
+/* build is set on success (copy what you keep), err otherwise. Called once, at the end of a round, never
+ * from inside engine_ensure; the job is gone when it returns: forget the pointer. Progress comes the
+ * same way, the newest of a round; both callbacks may cancel. */
 typedef void engine_done_fn(void *arg, const struct engine_build *build, const struct err *err);
 
 struct engine_ensure_opts {
-	const char *prefix_dir;  /* where builds live: <state_dir>/engines; made when missing */
-	const char *cache_dir;   /* downloads; may be the same folder */
-	bool allow_cpu;          /* gpu policy lets the CPU be used */
-	bool offline;            /* nothing may be fetched */
+	const char *prefix_dir; /* where builds live: <state_dir>/engines; absolute, made when missing */
+	const char *cache_dir;  /* downloads; absolute; NULL = prefix_dir */
+	bool allow_cpu;         /* gpu policy lets the CPU be used */
+	bool offline;           /* nothing may be fetched */
 };
 struct engine_job;
 /* Makes the engine ready to be started: idempotent, single flight across processes (a lock file),
  * resumable after a kill at any point. def is copied. */
-struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def, const struct engine_ensure_opts *o,
-                                 engine_progress_fn *on_progress, engine_done_fn *on_done, void *arg) MUST_CHECK;
-void engine_job_cancel(struct engine_job **j); /* no callback any more; children are ended; NULL inside allowed */
+struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
+	const struct engine_ensure_opts *o, engine_progress_fn *on_progress, engine_done_fn *on_done,
+	void *arg) MUST_CHECK;
+void engine_job_cancel(
+	struct engine_job **j); /* no callback any more; children are ended; NULL inside allowed */
 
 /* What `plan` would say, without doing it: "llama-server 0.7.0 at /usr/bin/llama-server". One sentence. */
 char *engine_describe(const struct engine_def *def, const struct engine_ensure_opts *o) MUST_CHECK;
@@ -81,26 +85,40 @@ struct engine_params {
 	uint64_t cache_ram_mib;
 };
 struct engine_launch {
-	struct strv argv;        /* argv[0] is the program to execute */
-	struct strv env;         /* complete and clean: PATH, HOME, LANG, proxies, HF_*, the build's, the pool's */
+	struct strv argv; /* argv[0] is the program to execute */
+	struct strv env;  /* complete and clean: PATH, HOME, LANG, proxies, HF_*, the build's, the pool's */
 	char *cwd;
-	char *address;           /* "unix:/…" or "http://127.0.0.1:PORT" */
+	char *address; /* "unix:/…" or "http://127.0.0.1:PORT" */
 	char *health_path;
-	bool has_slots;          /* GET /slots works */
+	bool has_slots; /* GET /slots works */
 	bool uses_port, uses_socket;
+	struct strv stop_argv; /* command with a stop_command: run this instead of SIGTERM; else empty */
 };
 void engine_launch_done(struct engine_launch *l);
 /* Builds the command line. Refuses, with the reason and what to do: `--embeddings` without a pooling
- * other than none, arguments that contradict ours (--host, --port, -m, --alias …), a socket path over 107 bytes. */
-int engine_launch_build(const struct engine_build *b, const struct engine_def *def, const struct engine_params *p,
-                        struct engine_launch *ret, struct err *reterr) MUST_CHECK;
+ * other than none, arguments that contradict ours (--host, --port, -m, --alias …), a socket path over 107
+ * bytes. */
+int engine_launch_build(const struct engine_build *b, const struct engine_def *def,
+	const struct engine_params *p, struct engine_launch *ret, struct err *reterr) MUST_CHECK;
 /* Whether the command names {port} / ${PORT} or {socket}. */
 void engine_needs(const struct engine_def *def, bool *ret_port, bool *ret_socket);
-/* argv with everything secret-looking replaced, joined for logs and the handoff file. */
+/* argv with everything secret-looking replaced, word by word, for logs and the handoff file. Appends. */
 void engine_argv_redact(const struct strv *argv, struct strv *ret);
 
-/* Reads the cause out of an engine's last log lines: returns an enum wire_cause value as int
- * (wire/wire.h; 0 = nothing recognised) and a sentence. Patterns are a table. */
+/* The causes a log can tell; the values are those of enum wire_cause (wire/wire.h), which this folder
+ * may not include: a unit test holds the two together. */
+enum engine_cause {
+	ENGINE_CAUSE_NONE = 0,
+	ENGINE_CAUSE_EXIT = 1,
+	ENGINE_CAUSE_OOM_VRAM = 3,
+	ENGINE_CAUSE_OOM_HOST = 4,
+	ENGINE_CAUSE_BAD_MODEL = 5,
+	ENGINE_CAUSE_BAD_ARGS = 6,
+	ENGINE_CAUSE_NO_ENGINE = 7,
+};
+/* Reads the cause out of an engine's last log lines (the last 64 KiB are looked at): returns an enum
+ * engine_cause (0 = nothing recognised: nothing is set) and two sentences the caller frees. Patterns
+ * are a table. */
 int engine_log_cause(struct view log_tail, char **ret_sentence, char **ret_hint);
 
 #endif

@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of this folder share: running a tool and reading what it says, asking a program for
+ * its version, the package mode's job, and the words of a command line. Control loop only, except
+ * where "offload" is said. Nothing here is for other folders.
+ */
+#ifndef PROVISION_ENGINE_ENGINE_INT_H
+#define PROVISION_ENGINE_ENGINE_INT_H
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/fd.h"
+#include "base/mem.h"
+#include "provision/engine/engine.h"
+
+/* ---- tools.c: small things about paths, environments and texts ------------------------------- */
+
+/* The absolute path of an executable file: name with a slash is taken as it is, else PATH is searched.
+ * NULL: there is none. The caller frees it. */
+char *tool_find(const char *name) MUST_CHECK;
+/* PATH, HOME, LANG, *_proxy, HF_* of ours, with defaults for PATH and LANG. Appends. */
+void env_clean(struct strv *env);
+/* Sets NAME=value, replacing an earlier NAME. */
+void env_set(struct strv *env, const char *assignment);
+/* text without what stands before an @ in any "scheme://user:secret@host". */
+char *url_redact(struct view text) MUST_CHECK;
+/* 64-bit FNV-1a, for short names of folders; not for secrets. */
+uint64_t text_hash(struct view v);
+/* Whether text can stand between double quotes in apt's configuration and as one word of a sources line. */
+bool apt_word_ok(const char *s);
+
+/* ---- run.c: one tool, to its end ------------------------------------------------------------- */
+
+enum { RUN_OUT_MAX = 1024 * 1024, RUN_TAIL_MAX = 16 * 1024, RUN_LINE_MAX = 4096 };
+
+struct run_result {
+	int exit_code, signo;
+	bool silent;      /* ended by us: it said nothing for silence_ms */
+	bool too_long;    /* its stdout passed RUN_OUT_MAX and was cut */
+	struct view out;  /* stdout */
+	struct view tail; /* the end of stderr */
+};
+typedef void run_done_fn(void *arg, const struct run_result *r);
+typedef void run_line_fn(
+	void *arg, struct view line); /* one line of the status descriptor, without its end */
+
+struct run_opts {
+	const struct strv *argv;
+	const struct strv *env; /* complete */
+	const char *cwd;
+	int keep_fd;        /* stays open in the child as descriptor 4, -1 none: a lock it shall hold on to */
+	int64_t silence_ms; /* nothing read for so long: SIGKILL to its group; 0 = no limit */
+	run_line_fn *on_status; /* lines written to descriptor 3; NULL = there is none */
+	run_done_fn *on_done;   /* once, from the loop; the run is freed after it */
+	void *arg;
+};
+struct run;
+int run_start(struct loop *l, const struct run_opts *o, struct run **ret, struct err *reterr) MUST_CHECK;
+/* SIGTERM to its whole group, no callback any more. NULL inside allowed. */
+void run_cancel(struct run **r);
+
+/* ---- probe.c: `PROGRAM --version`, remembered ------------------------------------------------ */
+
+/* "version: 0.7.0 (build 11669, commit X)" → "0.7.0"; "version: 5835 (abc)" → "b5835"; NULL unknown. */
+char *version_parse(struct view text) MUST_CHECK;
+/* The remembered version of the program as it is now (path, size, mtime, inode), NULL if it was not
+ * asked yet; "?" is remembered for a program that tells none. cache_file may be NULL. */
+char *probe_cached(const char *cache_file, const char *program) MUST_CHECK;
+void probe_remember(const char *cache_file, const char *program, const char *version);
+
+/* ---- ensure.c: the job ----------------------------------------------------------------------- */
+
+struct package; /* package.c */
+
+struct engine_job {
+	struct loop *loop;
+	struct engine_def def;
+	char *prefix_dir, *cache_dir, *probe_file;
+	bool allow_cpu, offline;
+	engine_progress_fn *on_progress;
+	engine_done_fn *on_done;
+	void *arg;
+	struct loop_work deferred;
+	struct engine_build build; /* the answer, while it waits for its callback */
+	struct err err;            /* or this */
+	bool answered;
+	bool in_done; /* its callback is running: nothing to cancel any more */
+	struct loop_work progress_due;
+	const char *phase; /* the progress that waits for its callback; the newest replaces it */
+	int pct;
+	char *text;
+	struct run *run; /* --version of candidate */
+	char *candidate;
+	const char *candidate_how; /* static */
+	bool candidate_optional;   /* another way follows when it does not run */
+	struct package *package;
+	char *note; /* why an earlier choice of auto was passed over; NULL */
+};
+void job_progress(struct engine_job *j, const char *phase, int pct, const char *fmt, ...) PRINTF(4, 5);
+/* The answer; the callback comes at the end of the round. The job is freed after its callback. */
+void job_succeed(struct engine_job *j);
+int job_fail(struct engine_job *j, int code, const char *fmt, ...) PRINTF(3, 4);
+
+/* ---- package.c, package_apt.c, package_files.c, package_record.c ----------------------------- */
+
+/* Debian's packages in a prefix of ours:
+ *   <prefix>/llamacpp/package[-KEY].build     which folder is current: what a start reads
+ *   <prefix>/llamacpp/package-<version>/      unpacked, complete, never changed afterwards
+ *   <prefix>/llamacpp/release-<suite>[-KEY]   the newest Release date seen
+ *   <prefix>/llamacpp/package.lock            held (flock) while one process works on it
+ *   <prefix>/llamacpp/.new-<random>/          being made; removed by the next one who holds the lock
+ *   <cache>/apt[-KEY]/                        apt's configuration, lists and downloads */
+struct package_names {
+	char *dir; /* <prefix>/llamacpp */
+	char *record, *lock, *apt_dir, *release_file;
+	char *archive; /* asked for: configuration, else CORRAL_PACKAGE_ARCHIVE; NULL = what apt uses */
+	char *suite, *keyring;
+};
+int package_names_init(struct package_names *n, const struct engine_def *def, const char *prefix_dir,
+	const char *cache_dir, struct err *reterr) MUST_CHECK;
+void package_names_done(struct package_names *n);
+
+struct package_record {
+	char *folder;  /* name inside dir */
+	char *version; /* the program's own */
+	char *package; /* Debian's version */
+	char *suite;
+	char *loader;       /* relative to folder, as the next three */
+	char *library_path; /* a:b, each relative */
+	char *program;
+	char *backends;
+};
+void package_record_done(struct package_record *r);
+/* -ENOENT: there is none (or one of another layout). */
+int package_record_read(const char *file, struct package_record *ret) MUST_CHECK;
+int package_record_write(const char *file, const struct package_record *r) MUST_CHECK;
+/* Finds loader, libraries, back ends and program in an unpacked tree; offload. */
+int package_layout_find(const char *root, struct package_record *ret, struct err *reterr) MUST_CHECK;
+/* The build a record means, NULL members where it is not there any more: one stat. false: gone. */
+bool package_build_of(const struct package_names *n, const struct package_record *r, const char *note,
+	struct engine_build *ret) MUST_CHECK;
+/* The whole fast path: one read, one stat. */
+bool package_provisioned(
+	const struct package_names *n, const char *note, struct engine_build *ret) MUST_CHECK;
+
+/* "Fri, 30 Oct 2026 08:08:01 UTC" → seconds since 1970; -EINVAL. */
+int release_date_parse(struct view text, int64_t *ret) MUST_CHECK;
+/* The Date: of a Release or InRelease file. */
+int release_date_read(const char *file, int64_t *ret) MUST_CHECK;
+/* Refuses a date older than the one stored, stores a newer one. */
+int release_date_admit(const struct package_names *n, int64_t date, struct err *reterr) MUST_CHECK;
+char *release_file_find(const char *apt_dir) MUST_CHECK; /* the verified InRelease (or Release); NULL */
+
+/* One file apt would fetch. */
+struct package_file {
+	char *name;
+	char sha256[65];
+	uint64_t size;
+};
+struct package_files {
+	struct package_file *items;
+	size_t n;
+	char *version; /* of llama.cpp-tools, without the epoch */
+};
+enum { PACKAGE_FILES_MAX = 256 };
+void package_files_done(struct package_files *f);
+/* Reads `apt-get --print-uris`. */
+int package_files_parse(struct view text, struct package_files *ret, struct err *reterr) MUST_CHECK;
+
+/* What of the system's `apt-config dump` our private one needs, appended to b as configuration; the
+ * architecture it works for. */
+int apt_config_carry(struct view dump, struct buf *b, char **ret_arch) MUST_CHECK;
+/* Makes the folder with configuration, sources, status and empty lists. */
+int apt_dir_make(const struct package_names *n, const char *archive, struct view carried, const char *arch,
+	struct err *reterr) MUST_CHECK;
+/* The archive out of `apt-get indextargets` (see APT_TARGETS_FORMAT) or `apt-get --print-uris update`. */
+#define APT_TARGETS_FORMAT "$(REPO_URI)|$(ORIGIN)|$(CODENAME)|$(COMPONENT)"
+char *apt_archive_of_targets(struct view out) MUST_CHECK;
+char *apt_archive_of_uris(struct view out, const char *codename) MUST_CHECK;
+/* "pmstatus:…"/"dlstatus:n:12.5:text" → percent, or -1. */
+int apt_status_pct(struct view line);
+/* A sentence out of what apt said. */
+void apt_explain(const char *doing, const char *archive, const struct run_result *r, struct err *reterr);
+
+/* Removes a folder and all in it; offload. */
+void tree_remove(const char *path);
+/* Removes what an interrupted job left in dir (.new-*); offload. */
+void package_leftovers_remove(const char *dir);
+
+void package_start(struct engine_job *j);
+void package_cancel(struct package **p);
+
+/* ---- args.c ---------------------------------------------------------------------------------- */
+
+/* Puts llama-server's arguments in order: aliases folded to one name, duplicates: the last wins,
+ * those that contradict what we pass refused. ours is the start of the line (already folded names). */
+int llama_args_merge(const struct strv *ours, const struct strv *args, const struct strv *env,
+	struct strv *ret, struct err *reterr) MUST_CHECK;
+
+/* ---- template.c ------------------------------------------------------------------------------ */
+
+/* Replaces {port} ${PORT} {socket} {model} {ctx} {slots} {devices} {id} inside word, appends it to out. */
+int template_word(
+	const char *word, const struct engine_params *p, struct strv *out, struct err *reterr) MUST_CHECK;
+bool template_names(const struct strv *words, const char *name);
+
+#endif

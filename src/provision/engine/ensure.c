@@ -1,0 +1,425 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * engine_ensure: which way a definition goes, and the answer. Every way ends in job_succeed or
+ * job_fail, once; progress and answer reach the caller at the end of a round, so that the caller may
+ * cancel from inside either and nothing of this folder is on the stack.
+ */
+#include <stdlib.h>
+
+#include "net/addr.h"
+#include "provision/engine/engine_int.h"
+
+static void job_free(void *arg)
+{
+	struct engine_job *j = arg;
+	loop_defer_cancel(&j->deferred);
+	loop_defer_cancel(&j->progress_due);
+	run_cancel(&j->run);
+	package_cancel(&j->package);
+	engine_def_done(&j->def);
+	engine_build_done(&j->build);
+	free(j->prefix_dir);
+	free(j->cache_dir);
+	free(j->probe_file);
+	free(j->candidate);
+	free(j->note);
+	free(j->text);
+	free(j);
+}
+
+void engine_job_cancel(struct engine_job **pj)
+{
+	struct engine_job *j = *pj;
+	*pj = NULL;
+	if (j && !j->in_done)
+		job_free(j);
+}
+
+static void deliver_progress(void *arg)
+{
+	struct engine_job *j = arg;
+	AUTO(mem_freep) char *text = MEM_TAKE(j->text);
+	struct engine_progress p = { .phase = j->phase, .pct = j->pct, .text = text };
+	if (j->on_progress)
+		j->on_progress(j->arg, &p);
+}
+
+void job_progress(struct engine_job *j, const char *phase, int pct, const char *fmt, ...)
+{
+	free(j->text);
+	va_list ap;
+	va_start(ap, fmt);
+	j->text = mem_vfmt(fmt, ap);
+	va_end(ap);
+	j->phase = phase;
+	j->pct = pct;
+	loop_defer(j->loop, &j->progress_due, deliver_progress, j);
+}
+
+static void deliver_answer(void *arg)
+{
+	struct engine_job *j = arg;
+	j->in_done = true;
+	if (j->on_done)
+		j->on_done(j->arg, j->err.code ? NULL : &j->build, j->err.code ? &j->err : NULL);
+	job_free(j);
+}
+
+static void answer(struct engine_job *j)
+{
+	assert(!j->answered);
+	j->answered = true;
+	loop_defer(j->loop, &j->deferred, deliver_answer, j);
+}
+
+void job_succeed(struct engine_job *j)
+{
+	answer(j);
+}
+
+int job_fail(struct engine_job *j, int code, const char *fmt, ...)
+{
+	va_list ap;
+	va_start(ap, fmt);
+	AUTO(mem_freep) char *text = mem_vfmt(fmt, ap);
+	va_end(ap);
+	err_set(&j->err, code, "%s", text);
+	answer(j);
+	return code;
+}
+
+/* ---- external -------------------------------------------------------------------------------- */
+
+static int url_check(const char *url, struct err *reterr)
+{
+	struct net_addr a;
+	if (strncmp(url, "https://", 8) == 0)
+		return err_set(reterr, -EPROTONOSUPPORT,
+			"the engine address %s is https, which is not spoken to engines yet; use http:// on "
+			"a trusted "
+			"network or unix:/PATH",
+			url);
+	if (strncmp(url, "http://", 7) != 0 && strncmp(url, "unix:", 5) != 0)
+		return err_set(reterr, -EINVAL,
+			"the engine address \"%s\" is not one: http://HOST:PORT or unix:/PATH is accepted",
+			url);
+	struct view v = view_str(url);
+	if (strncmp(url, "http://", 7) == 0) { /* a path after the host is the caller's affair */
+		struct view host = view_from(v, 7);
+		v.n = 7 + view_find(host, '/');
+	}
+	int r = net_addr_parse(v, &a, reterr);
+	return r < 0 ? err_prefix(reterr, "the engine address %s", url) : 0;
+}
+
+static void start_external(struct engine_job *j)
+{
+	if (j->def.urls.len == 0) {
+		job_fail(j, -EINVAL,
+			"engine.mode is external, but no address is given: set engine.url: http://HOST:PORT");
+		return;
+	}
+	for (size_t i = 0; i < j->def.urls.len; i++) {
+		struct err e = { 0 };
+		int r = url_check(j->def.urls.items[i], &e);
+		if (r < 0) {
+			job_fail(j, r, "%s", e.msg);
+			return;
+		}
+	}
+	AUTO(mem_freep) char *first = url_redact(view_str(j->def.urls.items[0]));
+	j->build =
+		(struct engine_build){ .kind = j->def.kind, .mode = ENGINE_MODE_EXTERNAL, .external = true };
+	j->build.why = j->def.urls.len == 1
+			       ? mem_fmt("external: the server at %s, which somebody else runs", first)
+			       : mem_fmt("external: %zu servers, %s first, which somebody else runs",
+					 j->def.urls.len, first);
+	job_succeed(j);
+}
+
+/* ---- a program that is there ----------------------------------------------------------------- */
+
+static void set_program(struct engine_job *j, const char *program, enum engine_mode mode, const char *how,
+	const char *version)
+{
+	bool known = version && strcmp(version, "?") != 0;
+	j->build = (struct engine_build){ .kind = j->def.kind, .mode = mode };
+	j->build.program = mem_strdup(program);
+	j->build.version = known ? mem_strdup(version) : NULL;
+	j->build.why = mem_fmt("%s: %s%s%s, %s", engine_mode_name(mode), program, known ? " " : "",
+		known ? version : "", how);
+}
+
+static void start_command(struct engine_job *j)
+{
+	if (j->def.command.len == 0) {
+		job_fail(j, -EINVAL,
+			"engine.kind is command, but engine.command is empty: give the program and its "
+			"arguments");
+		return;
+	}
+	AUTO(mem_freep) char *program = tool_find(j->def.command.items[0]);
+	if (!program) {
+		job_fail(j, -ENOENT,
+			"the program %s of engine.command is not %s; install it or give its full path",
+			j->def.command.items[0],
+			strchr(j->def.command.items[0], '/') ? "an executable file" : "in PATH");
+		return;
+	}
+	set_program(j, program, ENGINE_MODE_BINARY, "named by engine.command", NULL);
+	j->build.mode = j->def.mode;
+	job_succeed(j);
+}
+
+static void start_package_or_say(struct engine_job *j);
+
+static void on_version(void *arg, const struct run_result *r)
+{
+	struct engine_job *j = arg;
+	j->run = NULL;
+	AUTO(buf_done) struct buf both = BUF(2 * RUN_OUT_MAX);
+	(void)buf_addv(&both, r->out);
+	(void)buf_addc(&both, '\n');
+	(void)buf_addv(&both, r->tail);
+	if (r->exit_code == 0 && r->signo == 0) {
+		AUTO(mem_freep) char *version = version_parse(buf_view(&both));
+		probe_remember(j->probe_file, j->candidate, version ? version : "?");
+		set_program(j, j->candidate, ENGINE_MODE_BINARY, j->candidate_how, version);
+		free(MEM_TAKE(j->candidate));
+		job_succeed(j);
+		return;
+	}
+	AUTO(mem_freep) char *sentence = NULL, *hint = NULL;
+	(void)engine_log_cause(buf_view(&both), &sentence, &hint);
+	AUTO(mem_freep) char *program = MEM_TAKE(j->candidate);
+	AUTO(mem_freep)
+	char *how_it_ended = r->silent  ? mem_strdup("said nothing for 20 s and was ended")
+			     : r->signo ? mem_fmt("was ended by signal %d", r->signo)
+					: mem_fmt("ended with exit code %d", r->exit_code);
+	AUTO(mem_freep)
+	char *note = mem_fmt("%s does not run here: `--version` %s%s%s", program, how_it_ended,
+		sentence ? ": " : "", sentence ? sentence : "");
+	if (j->candidate_optional) {
+		mem_setstr(&j->note, note);
+		start_package_or_say(j);
+	} else {
+		job_fail(j, -ENOEXEC, "%s%s%s", note, hint ? "; " : "", hint ? hint : "");
+	}
+}
+
+/* Asks the program for its version, unless that is known, and takes it. how: why this one. */
+static void take_program(struct engine_job *j, const char *program, const char *how, bool optional)
+{
+	AUTO(mem_freep) char *known = probe_cached(j->probe_file, program);
+	if (known) {
+		set_program(j, program, ENGINE_MODE_BINARY, how, known);
+		job_succeed(j);
+		return;
+	}
+	j->candidate = mem_strdup(program);
+	j->candidate_how = how;
+	j->candidate_optional = optional;
+	job_progress(j, "probe", -1, "Asking %s for its version.", program);
+	AUTO(strv_done) struct strv argv = { 0 }, env = { 0 };
+	strv_add(&argv, program);
+	strv_add(&argv, "--version");
+	env_clean(&env);
+	env_set(&env, "LANG=C.UTF-8");
+	struct run_opts o = { .argv = &argv,
+		.env = &env,
+		.cwd = "/",
+		.keep_fd = -1,
+		.silence_ms = 20000,
+		.on_done = on_version,
+		.arg = j };
+	struct err e = { 0 };
+	int r = run_start(j->loop, &o, &j->run, &e);
+	if (r == 0)
+		return;
+	free(MEM_TAKE(j->candidate));
+	if (optional) {
+		mem_setstr(&j->note, e.msg);
+		start_package_or_say(j);
+	} else {
+		job_fail(j, r, "%s", e.msg);
+	}
+}
+
+static void start_binary(struct engine_job *j)
+{
+	if (!j->def.path) {
+		job_fail(j, -EINVAL,
+			"engine.mode is binary, but engine.path is not set: give the path of the program");
+		return;
+	}
+	AUTO(mem_freep) char *program = tool_find(j->def.path);
+	if (!program)
+		job_fail(j, file_exists(j->def.path) ? -EACCES : -ENOENT, "engine.path %s %s", j->def.path,
+			file_exists(j->def.path)
+				? "is not an executable file; `chmod +x` it or name another one"
+				: "does not exist; give the path of an engine program");
+	else
+		take_program(j, program, "named by engine.path", false);
+}
+
+/* ---- auto and package ------------------------------------------------------------------------ */
+
+static bool provisioned(struct engine_job *j)
+{
+	struct package_names n;
+	struct err e;
+	if (package_names_init(&n, &j->def, j->prefix_dir, j->cache_dir, &e) < 0)
+		return false;
+	bool there = j->allow_cpu && package_provisioned(&n, j->note, &j->build);
+	package_names_done(&n);
+	return there;
+}
+
+static void start_package(struct engine_job *j)
+{
+	const char *why = j->note ? j->note : "";
+	const char *sep = j->note ? "; " : "";
+	AUTO(mem_freep) char *apt = tool_find("apt-get");
+	AUTO(mem_freep) char *dpkg = tool_find("dpkg");
+	if (!j->allow_cpu)
+		job_fail(j, -ENODEV,
+			"%s%sa GPU is required, but the package that can be had computes on the CPU; install "
+			"a "
+			"llama-server that uses the GPU and set engine.path, or set gpu: optional",
+			why, sep);
+	else if (j->offline)
+		job_fail(j, -ENETDOWN,
+			"%s%sno llama-server is here and nothing may be fetched (offline); install "
+			"llama-server, or set engine.mode: binary and engine.path",
+			why, sep);
+	else if (!apt || !dpkg)
+		job_fail(j, -ENOSYS,
+			"%s%sthere is no llama-server in PATH and no %s to get Debian's package with; "
+			"install or "
+			"build llama.cpp and set engine.path (or CORRAL_LLAMA_SERVER)",
+			why, sep, apt ? "dpkg" : "apt-get");
+	else
+		package_start(j);
+}
+
+static void start_package_or_say(struct engine_job *j)
+{
+	if (provisioned(j))
+		job_succeed(j);
+	else
+		start_package(j);
+}
+
+static void start_auto(struct engine_job *j)
+{
+	const char *named = getenv("CORRAL_LLAMA_SERVER");
+	if (named && *named) {
+		AUTO(mem_freep) char *program = tool_find(named);
+		if (program)
+			take_program(j, program, "named by CORRAL_LLAMA_SERVER", false);
+		else
+			job_fail(j, -ENOENT,
+				"CORRAL_LLAMA_SERVER names %s, which is no executable file; correct or unset "
+				"it",
+				named);
+		return;
+	}
+	AUTO(mem_freep) char *installed = tool_find("llama-server");
+	if (installed) {
+		take_program(j, installed, "installed, found in PATH", true);
+		return;
+	}
+	j->note = mem_strdup("no llama-server in PATH");
+	start_package_or_say(j);
+}
+
+static void start(struct engine_job *j)
+{
+	const struct engine_def *d = &j->def;
+	if (d->mode == ENGINE_MODE_EXTERNAL)
+		start_external(j);
+	else if (d->kind == ENGINE_OPENAI)
+		job_fail(j, -EINVAL,
+			"engine.kind openai is a server that already runs: set engine.mode: external and "
+			"engine.url");
+	else if (d->kind == ENGINE_COMMAND)
+		start_command(j);
+	else if (d->mode == ENGINE_MODE_BINARY)
+		start_binary(j);
+	else if (d->mode == ENGINE_MODE_PACKAGE)
+		start_package_or_say(j);
+	else
+		start_auto(j);
+}
+
+struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
+	const struct engine_ensure_opts *o, engine_progress_fn *on_progress, engine_done_fn *on_done,
+	void *arg)
+{
+	struct engine_job *j = NEW(struct engine_job);
+	j->loop = l;
+	engine_def_copy(&j->def, def);
+	j->prefix_dir = mem_strdup(o->prefix_dir);
+	j->cache_dir = mem_strdup(o->cache_dir ? o->cache_dir : o->prefix_dir);
+	assert(j->prefix_dir[0] == '/' && j->cache_dir[0] == '/'); /* tools of ours run in other folders */
+	j->probe_file = path_join(o->prefix_dir, "versions");
+	j->allow_cpu = o->allow_cpu;
+	j->offline = o->offline;
+	j->on_progress = on_progress;
+	j->on_done = on_done;
+	j->arg = arg;
+	struct err e = { 0 };
+	if (def->mode == ENGINE_MODE_EXTERNAL || def->kind != ENGINE_LLAMACPP || file_exists(o->prefix_dir) ||
+		dir_ensure_writable(o->prefix_dir, "state_dir", &e) == 0)
+		start(j);
+	else
+		job_fail(j, e.code, "%s", e.msg);
+	return j;
+}
+
+/* ---- what would be done ---------------------------------------------------------------------- */
+
+static char *describe_package(const struct engine_def *d, const struct engine_ensure_opts *o)
+{
+	struct package_names n;
+	struct engine_build b = { 0 };
+	struct err e = { 0 };
+	if (package_names_init(&n, d, o->prefix_dir, o->cache_dir ? o->cache_dir : o->prefix_dir, &e) < 0)
+		return mem_fmt("cannot be had: %s", e.msg);
+	char *text;
+	if (package_provisioned(&n, NULL, &b))
+		text = mem_strdup(b.why);
+	else if (o->offline)
+		text = mem_strdup(
+			"cannot be had: no llama-server is here and nothing may be fetched (offline)");
+	else
+		text = mem_fmt("package: Debian's llama.cpp from %s %s, unpacked into %s (CPU)",
+			n.archive ? "the configured archive," : "the archive apt uses,", n.suite, n.dir);
+	engine_build_done(&b);
+	package_names_done(&n);
+	return text;
+}
+
+char *engine_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
+{
+	if (d->mode == ENGINE_MODE_EXTERNAL || d->kind == ENGINE_OPENAI)
+		return d->urls.len ? url_redact(view_str(d->urls.items[0]))
+				   : mem_strdup("external, without an address");
+	const char *env = d->mode == ENGINE_MODE_AUTO ? getenv("CORRAL_LLAMA_SERVER") : NULL;
+	const char *name = d->kind == ENGINE_COMMAND        ? (d->command.len ? d->command.items[0] : "")
+			   : d->mode == ENGINE_MODE_BINARY  ? (d->path ? d->path : "")
+			   : d->mode == ENGINE_MODE_PACKAGE ? NULL
+			   : env && *env                    ? env
+							    : "llama-server";
+	AUTO(mem_freep) char *program = name && *name ? tool_find(name) : NULL;
+	if (!program && d->kind == ENGINE_LLAMACPP && d->mode != ENGINE_MODE_BINARY && !(env && *env))
+		return describe_package(d, o);
+	if (!program)
+		return mem_fmt("cannot be had: %s is not an executable file",
+			name && *name ? name : "the program (none is named)");
+	AUTO(mem_freep) char *file = path_join(o->prefix_dir, "versions");
+	AUTO(mem_freep) char *version = d->kind == ENGINE_LLAMACPP ? probe_cached(file, program) : NULL;
+	const char *base = strrchr(program, '/');
+	return mem_fmt("%s%s%s at %s", base ? base + 1 : program, version && *version != '?' ? " " : "",
+		version && *version != '?' ? version : "", program);
+}

@@ -1,0 +1,653 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The package mode: Debian's llama.cpp, resolved, fetched and unpacked by a private apt into a prefix
+ * of ours. A chain of steps, each of which starts one tool or one piece of file work and names the
+ * next. Everything is made in .new-<random> and becomes package-<version> by one rename; the record is
+ * written last. So a kill anywhere leaves nothing half-used, and what was downloaded stays.
+ *
+ * One process at a time: a flock that the tools inherit. If we are killed, an apt that is still at work
+ * holds on to it, and who comes next waits for its end instead of failing on apt's own lock.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/num.h"
+#include "base/rnd.h"
+#include "provision/engine/engine_int.h"
+
+enum { LOCK_RETRY_MS = 100, APT_SILENCE_MS = 5 * 60 * 1000, TOOL_SILENCE_MS = 2 * 60 * 1000 };
+
+typedef void step_fn(struct package *p, const struct run_result *r);
+
+struct package {
+	struct engine_job *job; /* NULL once cancelled */
+	struct loop *loop;
+	struct package_names names;
+	int lock_fd;
+	struct loop_timer retry;
+	bool waited; /* for another process: said once */
+	struct run *run;
+	step_fn *next;                        /* called when run has ended */
+	bool offloading;                      /* a thread works for us: nothing may be freed */
+	void (*work)(struct package *p);      /* on that thread */
+	void (*work_done)(struct package *p); /* back on the loop, not when cancelled */
+	struct err work_err;
+	struct buf carried;
+	char *arch, *archive;
+	struct package_files files;
+	const char *phase, *doing; /* of the tool that runs */
+	char *doing_text;          /* owns doing */
+	int pct;                   /* the last one told */
+	size_t unpacked;
+	char *fresh; /* .new-<random>, full path */
+	struct package_record record;
+	struct strv env;
+};
+
+static void package_free(struct package *p)
+{
+	loop_timer_stop(&p->retry);
+	run_cancel(&p->run);
+	fd_close(p->lock_fd);
+	package_names_done(&p->names);
+	buf_done(&p->carried);
+	free(p->arch);
+	free(p->archive);
+	package_files_done(&p->files);
+	package_record_done(&p->record);
+	free(p->fresh);
+	free(p->doing_text);
+	strv_done(&p->env);
+	free(p);
+}
+
+void package_cancel(struct package **pp)
+{
+	struct package *p = *pp;
+	*pp = NULL;
+	if (!p)
+		return;
+	p->job = NULL;
+	run_cancel(&p->run);
+	loop_timer_stop(&p->retry);
+	if (!p->offloading)
+		package_free(p);
+}
+
+/* Both end the package; nothing may touch it after them. */
+static void finish_failed(struct package *p, const struct err *e)
+{
+	struct engine_job *j = p->job;
+	job_fail(j, e->code, "%s", e->msg);
+	package_cancel(&j->package);
+}
+
+static void finish_ready(struct package *p)
+{
+	struct engine_job *j = p->job;
+	if (!package_build_of(&p->names, &p->record, j->note, &j->build)) {
+		struct err e;
+		err_set(&e, -ENOENT, "%s/%s was just made and is not there any more; start again",
+			p->names.dir, p->record.folder);
+		finish_failed(p, &e);
+		return;
+	}
+	job_progress(j, "install", 100, "llama.cpp %s is ready.", p->record.version);
+	job_succeed(j);
+	package_cancel(&j->package);
+}
+
+/* ---- tools and threads ----------------------------------------------------------------------- */
+
+static void on_tool_done(void *arg, const struct run_result *r)
+{
+	struct package *p = arg;
+	p->run = NULL;
+	p->next(p, r);
+}
+
+static void on_apt_status(void *arg, struct view line)
+{
+	struct package *p = arg;
+	int pct = apt_status_pct(line);
+	if (pct < 0 || pct == p->pct) /* apt repeats itself twice a second */
+		return;
+	p->pct = pct;
+	job_progress(p->job, p->phase, pct, "%s: %d %%.", p->doing, pct);
+}
+
+struct tool {
+	const struct strv *argv;
+	const char *cwd;
+	int64_t silence_ms;
+	bool status;
+	step_fn *next;
+};
+
+static void tool_start(struct package *p, const struct tool *t)
+{
+	struct run_opts o = {
+		.argv = t->argv,
+		.env = &p->env,
+		.cwd = t->cwd,
+		.keep_fd = p->lock_fd,
+		.silence_ms = t->silence_ms,
+		.on_status = t->status ? on_apt_status : NULL,
+		.on_done = on_tool_done,
+		.arg = p,
+	};
+	struct err e = { 0 };
+	p->next = t->next;
+	p->pct = -1;
+	if (run_start(p->loop, &o, &p->run, &e) < 0)
+		finish_failed(p, &e);
+}
+
+/* A space-separated line without quoting: no word of ours has a space. */
+static void words(struct strv *argv, const char *line)
+{
+	struct view rest = view_str(line);
+	while (rest.p) {
+		struct view w = view_split(rest, ' ', &rest);
+		if (w.n)
+			strv_addv(argv, w);
+	}
+}
+
+static void tool_line(struct package *p, const char *line, bool status, step_fn *next)
+{
+	AUTO(strv_done) struct strv argv = { 0 };
+	words(&argv, line);
+	tool_start(p, &(struct tool){ .argv = &argv,
+			      .cwd = "/",
+			      .silence_ms = APT_SILENCE_MS,
+			      .status = status,
+			      .next = next });
+}
+
+static bool failed(const struct run_result *r)
+{
+	return r->exit_code != 0 || r->signo != 0 || r->silent || r->too_long;
+}
+
+static void on_thread(void *arg)
+{
+	struct package *p = arg;
+	p->work(p);
+}
+
+static void on_thread_done(void *arg)
+{
+	struct package *p = arg;
+	p->offloading = false;
+	if (!p->job)
+		package_free(p);
+	else if (p->work_err.code)
+		finish_failed(p, &p->work_err);
+	else
+		p->work_done(p);
+}
+
+static void offload(struct package *p, void (*work)(struct package *), void (*done)(struct package *))
+{
+	p->work = work;
+	p->work_done = done;
+	p->work_err = (struct err){ 0 };
+	p->offloading = true;
+	loop_offload(p->loop, on_thread, on_thread_done, p);
+}
+
+/* ---- 8. rename and record -------------------------------------------------------------------- */
+
+static bool same_contents(const char *a, const char *b, const char *name)
+{
+	AUTO(mem_freep) char *fa = path_join(a, name);
+	AUTO(mem_freep) char *fb = path_join(b, name);
+	AUTO(buf_done) struct buf ba = BUF(1 * MIB);
+	AUTO(buf_done) struct buf bb = BUF(1 * MIB);
+	return file_read(fa, &ba) == 0 && file_read(fb, &bb) == 0 && view_eq(buf_view(&ba), buf_view(&bb));
+}
+
+/* Puts the fresh tree in its place. A folder of that version that is there already is either the same
+ * (then it stays, an engine may run from it) or was made of other packages (then ours gets a longer name). */
+static int take_place(struct package *p)
+{
+	p->record.folder = mem_fmt("package-%s", p->record.package);
+	AUTO(mem_freep) char *to = path_join(p->names.dir, p->record.folder);
+	if (file_exists(to) && same_contents(to, p->fresh, "SHA256SUMS")) {
+		tree_remove(p->fresh);
+		return 0;
+	}
+	if (file_exists(to)) {
+		AUTO(mem_freep) char *plain = MEM_TAKE(p->record.folder);
+		p->record.folder = mem_fmt("%s-%08x", plain, (unsigned)(rnd_os_u64() & 0xffffffff));
+		free(to);
+		to = path_join(p->names.dir, p->record.folder);
+	}
+	return rename(p->fresh, to) < 0 ? -errno : 0;
+}
+
+static void work_install(struct package *p)
+{
+	/* The tree is on the disk before the record says so: a power cut must not leave a record of empty
+	 * files. */
+	AUTO(fd_closep) int fd = open(p->fresh, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int r = fd < 0 || syncfs(fd) < 0 ? -errno : take_place(p);
+	if (!r)
+		r = package_record_write(p->names.record, &p->record);
+	if (r) {
+		err_set(&p->work_err, r, "the unpacked llama.cpp cannot be put into %s: %s", p->names.dir,
+			strerror(-r));
+		return;
+	}
+	AUTO(mem_freep) char *archives = path_join(p->names.apt_dir, "cache/archives");
+	for (size_t i = 0; i < p->files.n; i++) { /* unpacked now: 14 MB that nobody reads again */
+		AUTO(mem_freep) char *deb = path_join(archives, p->files.items[i].name);
+		unlink(deb);
+	}
+}
+
+/* ---- 7. ask it for its version --------------------------------------------------------------- */
+
+static void step_version(struct package *p, const struct run_result *r)
+{
+	AUTO(buf_done) struct buf both = BUF(RUN_OUT_MAX + RUN_TAIL_MAX + 1);
+	(void)buf_addv(&both, r->out);
+	(void)buf_addc(&both, '\n');
+	(void)buf_addv(&both, r->tail);
+	p->record.version = failed(r) ? NULL : version_parse(buf_view(&both));
+	if (!p->record.version) {
+		AUTO(mem_freep) char *sentence = NULL, *hint = NULL;
+		(void)engine_log_cause(buf_view(&both), &sentence, &hint);
+		struct err e;
+		err_set(&e, -ENOEXEC,
+			"the unpacked llama-server does not run here (%s %d)%s%s; is %s on a file system "
+			"without exec? Else set "
+			"engine.path",
+			r->signo ? "signal" : "exit code", r->signo ? r->signo : r->exit_code,
+			sentence ? ": " : "", sentence ? sentence : "", p->names.dir);
+		finish_failed(p, &e);
+		return;
+	}
+	job_progress(p->job, "install", -1, "Putting llama.cpp %s in its place.", p->record.version);
+	offload(p, work_install, finish_ready);
+}
+
+static void ask_version(struct package *p)
+{
+	/* The build as it will be, only in the fresh folder. */
+	struct package_record r = p->record;
+	const char *slash = strrchr(p->fresh, '/');
+	r.folder = mem_strdup(slash + 1);
+	struct engine_build b = { 0 };
+	bool there = package_build_of(&p->names, &r, NULL, &b);
+	free(r.folder);
+	AUTO(strv_done) struct strv argv = { 0 };
+	if (there) {
+		strv_add(&argv, b.program);
+		strv_copy(&argv, &b.prefix_args);
+	}
+	engine_build_done(&b);
+	if (!there) {
+		struct err e;
+		err_set(&e, -EACCES, "%s cannot be executed in %s; is the file system mounted without exec?",
+			p->record.loader, p->fresh);
+		finish_failed(p, &e);
+		return;
+	}
+	strv_add(&argv, "--version");
+	job_progress(p->job, "probe", -1, "Asking the unpacked llama-server for its version.");
+	tool_start(p, &(struct tool){ .argv = &argv, .cwd = "/", .silence_ms = 20000, .next = step_version });
+}
+
+/* ---- 6. unpack ------------------------------------------------------------------------------- */
+
+static int copy_program(const char *from, const char *to)
+{
+	AUTO(buf_done) struct buf b = BUF(64 * MIB);
+	int r = file_read(from, &b);
+	return r ? r : file_write_atomic(to, buf_view(&b), 0755, false);
+}
+
+static void work_layout(struct package *p)
+{
+	if (package_layout_find(p->fresh, &p->record, &p->work_err) < 0)
+		return;
+	/* ggml looks for back ends beside /proc/self/exe, which is the loader: a copy of it lies among them,
+	 * under the name that ps shall show. */
+	AUTO(mem_freep) char *real = path_join(p->fresh, p->record.loader);
+	char *copy = path_join(p->record.backends, "llama-server");
+	AUTO(mem_freep) char *to = path_join(p->fresh, copy);
+	int r = copy_program(real, to);
+	if (!r && chmod(to, 0755) < 0)
+		r = -errno;
+	free(p->record.loader);
+	p->record.loader = copy;
+	AUTO(mem_freep) char *sums_from = path_join(p->names.apt_dir, "SHA256SUMS");
+	AUTO(mem_freep) char *sums_to = path_join(p->fresh, "SHA256SUMS");
+	AUTO(buf_done) struct buf sums = BUF(1 * MIB);
+	if (!r)
+		r = file_read(sums_from, &sums);
+	if (!r)
+		r = file_write_atomic(sums_to, buf_view(&sums), 0644, false);
+	if (r)
+		err_set(&p->work_err, r, "the unpacked packages in %s cannot be completed: %s", p->fresh,
+			strerror(-r));
+}
+
+static void unpack_next(struct package *p);
+
+static void step_unpacked(struct package *p, const struct run_result *r)
+{
+	if (failed(r)) {
+		struct err e;
+		struct view said = view_trim(r->tail);
+		err_set(&e, -EIO, "the package %s cannot be unpacked into %s: %.*s",
+			p->files.items[p->unpacked].name, p->fresh, VIEW_ARG(view_cut(said, 250)));
+		finish_failed(p, &e);
+		return;
+	}
+	p->unpacked++;
+	unpack_next(p);
+}
+
+static void unpack_next(struct package *p)
+{
+	if (p->unpacked == p->files.n) {
+		offload(p, work_layout, ask_version);
+		return;
+	}
+	AUTO(strv_done) struct strv argv = { 0 };
+	strv_add(&argv, "dpkg");
+	strv_add(&argv, "-x");
+	strv_addf(&argv, "%s/cache/archives/%s", p->names.apt_dir, p->files.items[p->unpacked].name);
+	strv_add(&argv, p->fresh);
+	job_progress(p->job, "unpack", (int)(p->unpacked * 100 / p->files.n), "Unpacking package %zu of %zu.",
+		p->unpacked + 1, p->files.n);
+	tool_start(
+		p, &(struct tool){
+			   .argv = &argv, .cwd = "/", .silence_ms = TOOL_SILENCE_MS, .next = step_unpacked });
+}
+
+static void unpack(struct package *p)
+{
+	p->record.package = mem_strdup(p->files.version);
+	p->record.suite = mem_strdup(p->names.suite);
+	p->fresh = mem_fmt("%s/.new-%016llx", p->names.dir, (unsigned long long)rnd_os_u64());
+	int r = dir_make(p->fresh, 0755);
+	if (r) {
+		struct err e;
+		err_set(&e, r, "%s cannot be made: %s", p->fresh, strerror(-r));
+		finish_failed(p, &e);
+		return;
+	}
+	unpack_next(p);
+}
+
+/* ---- 5. verify ------------------------------------------------------------------------------- */
+
+static void step_verified(struct package *p, const struct run_result *r)
+{
+	if (!failed(r)) {
+		unpack(p);
+		return;
+	}
+	for (size_t i = 0; i < p->files.n; i++) { /* the next try fetches them anew */
+		AUTO(mem_freep)
+		char *deb = mem_fmt("%s/cache/archives/%s", p->names.apt_dir, p->files.items[i].name);
+		unlink(deb);
+	}
+	struct err e;
+	err_set(&e, -EBADMSG,
+		"a fetched package does not have the signed digest: %.*s; it was removed, start again",
+		VIEW_ARG(view_cut(view_trim(r->out.n ? r->out : r->tail), 250)));
+	finish_failed(p, &e);
+}
+
+static void step_fetched(struct package *p, const struct run_result *r)
+{
+	struct err e = { 0 };
+	if (failed(r)) {
+		apt_explain("Debian's llama.cpp cannot be fetched", p->archive, r, &e);
+		finish_failed(p, &e);
+		return;
+	}
+	AUTO(buf_done) struct buf sums = BUF(1 * MIB);
+	for (size_t i = 0; i < p->files.n; i++)
+		(void)buf_addf(&sums, "%s  %s\n", p->files.items[i].sha256, p->files.items[i].name);
+	AUTO(mem_freep) char *file = path_join(p->names.apt_dir, "SHA256SUMS");
+	int w = file_write_atomic(file, buf_view(&sums), 0644, false);
+	if (w) {
+		err_set(&e, w, "%s cannot be written: %s", file, strerror(-w));
+		finish_failed(p, &e);
+		return;
+	}
+	AUTO(mem_freep) char *archives = path_join(p->names.apt_dir, "cache/archives");
+	AUTO(strv_done) struct strv argv = { 0 };
+	words(&argv, "sha256sum --check --strict --quiet");
+	strv_add(&argv, file);
+	job_progress(p->job, "verify", -1, "Checking the digests of %zu packages.", p->files.n);
+	tool_start(p, &(struct tool){ .argv = &argv,
+			      .cwd = archives,
+			      .silence_ms = TOOL_SILENCE_MS,
+			      .next = step_verified });
+}
+
+/* ---- 4. resolve and fetch -------------------------------------------------------------------- */
+
+static void step_resolved(struct package *p, const struct run_result *r)
+{
+	struct err e = { 0 };
+	if (failed(r))
+		apt_explain("Debian's llama.cpp cannot be resolved", p->archive, r, &e);
+	else if (package_files_parse(r->out, &p->files, &e) == 0)
+		e.code = 0;
+	if (e.code) {
+		finish_failed(p, &e);
+		return;
+	}
+	uint64_t total = 0;
+	char size[32];
+	for (size_t i = 0; i < p->files.n; i++)
+		total += p->files.items[i].size;
+	num_format_bytes(total, size, sizeof size);
+	p->phase = "fetch";
+	free(MEM_TAKE(p->doing_text));
+	p->doing_text = mem_fmt(
+		"Fetching Debian's llama.cpp %s (%zu packages, %s)", p->files.version, p->files.n, size);
+	p->doing = p->doing_text;
+	job_progress(p->job, p->phase, 0, "%s.", p->doing);
+	tool_line(p, "apt-get -q -y --no-install-recommends -o APT::Status-Fd=3 -d install llama.cpp-tools",
+		true, step_fetched);
+}
+
+static void step_updated(struct package *p, const struct run_result *r)
+{
+	struct err e = { 0 };
+	AUTO(mem_freep) char *release = release_file_find(p->names.apt_dir);
+	int64_t date;
+	if (failed(r) || !release)
+		apt_explain("the list of Debian's packages cannot be fetched", p->archive, r, &e);
+	else if (release_date_read(release, &date) < 0)
+		err_set(&e, -EBADMSG, "the archive's %s release file has no date that is understood",
+			p->names.suite);
+	else if (release_date_admit(&p->names, date, &e) == 0)
+		e.code = 0;
+	if (e.code) {
+		finish_failed(p, &e);
+		return;
+	}
+	job_progress(p->job, "resolve", 100, "Resolving Debian's llama.cpp packages.");
+	/* An empty archive folder, so that packages already downloaded are named as well. */
+	AUTO(mem_freep)
+	char *line = mem_fmt("apt-get -qq -y --no-install-recommends --print-uris -o "
+			     "Dir::Cache::archives=%s/none/ install llama.cpp-tools",
+		p->names.apt_dir);
+	tool_line(p, line, false, step_resolved);
+}
+
+/* ---- 3. the private apt ---------------------------------------------------------------------- */
+
+static void update(struct package *p)
+{
+	struct err e = { 0 };
+	if (apt_dir_make(&p->names, p->archive, buf_view(&p->carried), p->arch, &e) < 0) {
+		finish_failed(p, &e);
+		return;
+	}
+	AUTO(mem_freep) char *conf = mem_fmt("APT_CONFIG=%s/apt.conf", p->names.apt_dir);
+	env_set(&p->env, conf);
+	AUTO(mem_freep) char *where = url_redact(view_str(p->archive));
+	p->phase = "resolve";
+	free(MEM_TAKE(p->doing_text));
+	p->doing_text = mem_fmt("Reading the package list of %s from %s", p->names.suite, where);
+	p->doing = p->doing_text;
+	job_progress(p->job, p->phase, 0, "%s.", p->doing);
+	tool_line(p, "apt-get -q -o APT::Status-Fd=3 update", true, step_updated);
+}
+
+/* ---- 2. which archive ------------------------------------------------------------------------ */
+
+/* VERSION_CODENAME where /etc/os-release says this is Debian; NULL elsewhere. */
+static char *debian_codename(void)
+{
+	AUTO(buf_done) struct buf b = BUF(64 * KIB);
+	if (file_read("/etc/os-release", &b) < 0)
+		return NULL;
+	struct view rest = buf_view(&b), name = { 0 };
+	bool debian = false;
+	while (rest.p) {
+		struct view value, line = view_split(rest, '\n', &rest);
+		struct view key = view_split(line, '=', &value);
+		if (value.n >= 2 && value.p[0] == '"')
+			value = view_of(value.p + 1, value.n - 2);
+		debian |= view_eqs(key, "ID") && view_eqs(value, "debian");
+		if (view_eqs(key, "VERSION_CODENAME"))
+			name = value;
+	}
+	return debian && name.n ? mem_viewdup(name) : NULL;
+}
+
+static void no_archive(struct package *p)
+{
+	struct err e;
+	err_set(&e, -ENOENT,
+		"%s%sthis machine's apt names no Debian archive; set engine.package.archive (or "
+		"CORRAL_PACKAGE_ARCHIVE) to one, "
+		"or install or build llama-server and set engine.path",
+		p->job->note ? p->job->note : "", p->job->note ? "; " : "");
+	finish_failed(p, &e);
+}
+
+static void step_uris(struct package *p, const struct run_result *r)
+{
+	AUTO(mem_freep) char *codename = debian_codename();
+	if (codename && !r->silent)
+		p->archive = apt_archive_of_uris(r->out, codename);
+	if (p->archive)
+		update(p);
+	else
+		no_archive(p);
+}
+
+static void step_targets(struct package *p, const struct run_result *r)
+{
+	if (!r->silent)
+		p->archive = apt_archive_of_targets(r->out);
+	if (p->archive)
+		update(p);
+	else /* its lists were never fetched, or removed: the sources still name it */
+		tool_line(p, "apt-get -qq --print-uris update", false, step_uris);
+}
+
+static void step_config(struct package *p, const struct run_result *r)
+{
+	struct err e = { 0 };
+	if (failed(r) || apt_config_carry(r->out, &p->carried, &p->arch) < 0) {
+		err_set(&e, -EIO, "`apt-config dump` does not tell how this machine's apt is set up: %.*s",
+			VIEW_ARG(view_cut(view_trim(r->tail), 250)));
+		finish_failed(p, &e);
+		return;
+	}
+	if (p->names.archive) {
+		p->archive = mem_strdup(p->names.archive);
+		update(p);
+	} else {
+		tool_line(p, "apt-get indextargets --format " APT_TARGETS_FORMAT, false, step_targets);
+	}
+}
+
+/* ---- 1. the lock ----------------------------------------------------------------------------- */
+
+static void work_clean(struct package *p)
+{
+	package_leftovers_remove(p->names.dir);
+}
+
+static void ask_config(struct package *p)
+{
+	tool_line(p, "apt-config dump", false, step_config);
+}
+
+static void try_lock(void *arg)
+{
+	struct package *p = arg;
+	if (flock(p->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		if (errno != EWOULDBLOCK && errno != EINTR) {
+			struct err e;
+			err_set(&e, -errno, "%s cannot be locked: %s", p->names.lock, strerror(errno));
+			finish_failed(p, &e);
+			return;
+		}
+		if (!p->waited)
+			job_progress(p->job, "resolve", -1,
+				"Waiting for another process that is getting llama.cpp.");
+		p->waited = true;
+		loop_timer_start(p->loop, &p->retry, LOCK_RETRY_MS, try_lock, p);
+		return;
+	}
+	if (package_record_read(p->names.record, &p->record) == 0) { /* somebody was faster */
+		struct engine_build b;
+		bool there = package_build_of(&p->names, &p->record, NULL, &b);
+		if (there) {
+			engine_build_done(&b);
+			finish_ready(p);
+			return;
+		}
+		package_record_done(&p->record);
+	}
+	job_progress(p->job, "resolve", -1, "Looking at how this machine's apt is set up.");
+	offload(p, work_clean, ask_config);
+}
+
+void package_start(struct engine_job *j)
+{
+	struct package *p = NEW(struct package);
+	p->job = j;
+	p->loop = j->loop;
+	p->lock_fd = -1;
+	buf_init(&p->carried, 64 * KIB);
+	j->package = p;
+	struct err e = { 0 };
+	int r = package_names_init(&p->names, &j->def, j->prefix_dir, j->cache_dir, &e);
+	if (!r)
+		r = dir_ensure_writable(p->names.dir, "state_dir", &e);
+	if (!r && (p->lock_fd = open(p->names.lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600)) < 0)
+		r = err_set(&e, -errno, "%s cannot be opened: %s", p->names.lock, strerror(errno));
+	if (r) {
+		finish_failed(p, &e);
+		return;
+	}
+	env_clean(&p->env);
+	const char *system_conf = getenv("APT_CONFIG");
+	if (system_conf)
+		strv_addf(&p->env, "APT_CONFIG=%s", system_conf);
+	env_set(&p->env, "LANG=C.UTF-8");
+	env_set(&p->env, "LC_ALL=C.UTF-8");
+	env_set(&p->env, "DEBIAN_FRONTEND=noninteractive");
+	try_lock(p);
+}
