@@ -113,23 +113,25 @@ static bool runs_on(const struct placement_facts *f, const struct placement_want
 {
 	for (size_t i = 0; i < f->nrunning; i++)
 		if (strcmp(f->running[i].replica_id, w->replica_id) == 0 &&
-		    strcmp(f->running[i].pool_id, w->pool_id) == 0 && strcmp(f->running[i].node_id, node_id) == 0)
+			strcmp(f->running[i].pool_id, w->pool_id) == 0 &&
+			strcmp(f->running[i].node_id, node_id) == 0)
 			return true;
 	return false;
 }
 
-static const struct placement_offer *offer_of(const struct placement_facts *f, const struct placement_want *w,
-                                              const char *node_id)
+static const struct placement_offer *offer_of(
+	const struct placement_facts *f, const struct placement_want *w, const char *node_id)
 {
 	for (size_t i = 0; i < f->noffers; i++)
-		if (strcmp(f->offers[i].pool_id, w->pool_id) == 0 && strcmp(f->offers[i].node_id, node_id) == 0)
+		if (strcmp(f->offers[i].pool_id, w->pool_id) == 0 &&
+			strcmp(f->offers[i].node_id, node_id) == 0)
 			return &f->offers[i];
 	return NULL;
 }
 
 /* Feasible when the result is PLACE_RUNS_HERE (it does) or PLACE_ONLY_ONE (it could). */
 static enum placement_reason feasible(const struct placement_facts *f, const struct placement_policy *policy,
-                                      const struct placement_want *w, size_t n, const struct placement_load *load)
+	const struct placement_want *w, size_t n, const struct placement_load *load)
 {
 	const struct placement_node *node = &f->nodes[n];
 	if (!node->live)
@@ -157,7 +159,7 @@ static bool is_feasible(enum placement_reason r)
 
 /* What makes a better than b; both feasible. PLACE_FIRST_BY_ID: nothing but the order. */
 static int compare(const struct placement_candidate *a, const struct placement_candidate *b,
-                   const struct placement_load *loads, enum placement_reason *ret_by)
+	const struct placement_load *loads, enum placement_reason *ret_by)
 {
 	const struct placement_load *x = &loads[a->node], *y = &loads[b->node];
 	int c = (b->reason == PLACE_RUNS_HERE) - (a->reason == PLACE_RUNS_HERE);
@@ -186,7 +188,7 @@ static enum placement_reason loser_reason(enum placement_reason by)
 }
 
 static void decide(const struct placement_facts *f, const struct placement_policy *policy,
-                   const struct placement_arrays *a, struct placement_candidate *cand, struct placement_decision *d)
+	const struct placement_arrays *a, struct placement_candidate *cand, struct placement_decision *d)
 {
 	const struct placement_want *w = &f->wants[d->want];
 	size_t best = PLACEMENT_NONE;
@@ -196,7 +198,7 @@ static void decide(const struct placement_facts *f, const struct placement_polic
 		cand[i] = (struct placement_candidate){ n, feasible(f, policy, w, n, &a->loads[n]) };
 		/* Earlier by id stays where they are equal. */
 		if (is_feasible(cand[i].reason) &&
-		    (best == PLACEMENT_NONE || compare(&cand[i], &cand[best], a->loads, &by) < 0))
+			(best == PLACEMENT_NONE || compare(&cand[i], &cand[best], a->loads, &by) < 0))
 			best = i;
 	}
 	d->candidates = cand;
@@ -226,7 +228,7 @@ static_assert(PLACE_RUNS_HERE < PLACE_ONLY_ONE && PLACE_ONLY_ONE < PLACE_FEWEST_
 	"from the coarsest rule to the finest");
 
 void placement_plan(const struct placement_facts *f, const struct placement_policy *policy,
-                    const struct placement_arrays *a, struct placement_decision *ret)
+	const struct placement_arrays *a, struct placement_decision *ret)
 {
 	sort(f, by_node, a->node_order, f->nnodes);
 	sort(f, by_want, a->want_order, f->nwants);

@@ -53,7 +53,7 @@ struct placement_policy {
 enum placement_reason {
 	/* of the chosen one */
 	PLACE_RUNS_HERE = 0,
-	PLACE_ONLY_ONE,        /* no other was feasible */
+	PLACE_ONLY_ONE, /* no other was feasible */
 	PLACE_FEWEST_REPLICAS,
 	PLACE_LEAST_LOADED,
 	PLACE_FIRST_BY_ID,
@@ -70,7 +70,7 @@ enum placement_reason {
 	PLACE_NO_ENGINE,
 	PLACE_NODE_FULL,
 	/* of the decision */
-	PLACE_NO_NODES,        /* none is known */
+	PLACE_NO_NODES, /* none is known */
 	PLACE_NONE_FEASIBLE,
 	PLACE_REASON_COUNT
 };
@@ -99,7 +99,7 @@ struct placement_arrays {
 };
 /* Fills ret[0..nwants-1], in order of (pool id, replica id). policy may be NULL. */
 void placement_plan(const struct placement_facts *f, const struct placement_policy *policy,
-                    const struct placement_arrays *a, struct placement_decision *ret);
+	const struct placement_arrays *a, struct placement_decision *ret);
 
 struct placement_replica {
 	const char *replica_id;

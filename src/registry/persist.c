@@ -33,8 +33,11 @@ void persist_node(struct registry *r, const struct node_ent *n)
 {
 	if (!r->store)
 		return;
-	const struct wire_node w = { .node_id = n->node_id, .boot_id = n->boot_id, .version = n->version,
-		.address = n->address, .pid = n->pid };
+	const struct wire_node w = { .node_id = n->node_id,
+		.boot_id = n->boot_id,
+		.version = n->version,
+		.address = n->address,
+		.pid = n->pid };
 	AUTO(buf_done) struct buf b = BUF(RECORD_MAX);
 	if (!wire_node_encode(&w, &b))
 		store_put(r->store, "node", view_str(n->node_id), buf_str(&b), false);
@@ -142,6 +145,7 @@ void persist_load(void *arg, struct view kind, struct view key, struct view valu
 		rc = load_error(r, key, value);
 	}
 	if (rc)
-		log_warn("store_row", NULL, "A row of the registry's database is not understood and left out (%.*s %.*s).",
+		log_warn("store_row", NULL,
+			"A row of the registry's database is not understood and left out (%.*s %.*s).",
 			VIEW_ARG(kind), VIEW_ARG(key));
 }

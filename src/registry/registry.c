@@ -276,9 +276,11 @@ struct registry *registry_new(const struct registry_opts *o)
 	/* Removals before this run are not known: who saw an older revision gets everything. */
 	r->forgotten = r->revision;
 	persist_floor(r);
-	/* On the disk before the first revision above it is told; a store that cannot write says so itself. */
+	/* On the disk before the first revision above it is told; a store that cannot write says so itself.
+	 */
 	if (r->store && store_flush(r->store, FLOOR_WAIT_MS))
-		log_warn("store_floor", NULL, "The registry's revision may start over after the next restart.");
+		log_warn("store_floor", NULL,
+			"The registry's revision may start over after the next restart.");
 	r->set_changed = r->changed = true;
 	registry_publish(r);
 	return r;
@@ -351,8 +353,10 @@ mono_t registry_tick(struct registry *r, mono_t now)
 		n->online = false;
 		node_changed(r, n);
 		node_replicas_changed(r, n);
-		log_warn("node_offline", n->node_id, "Nothing was heard of the node for %lld ms; its replicas get no "
-			"requests until it is heard of again.", (long long)mono_ms_between(n->heard, now));
+		log_warn("node_offline", n->node_id,
+			"Nothing was heard of the node for %lld ms; its replicas get no "
+			"requests until it is heard of again.",
+			(long long)mono_ms_between(n->heard, now));
 	}
 	registry_publish(r);
 	return next;
@@ -401,7 +405,8 @@ int registry_lease_release(struct registry *r, struct view replica_id)
 		return -ENOENT;
 	if (!e->facts.leases) {
 		atomic_fetch_add(&r->status_double_releases, 1);
-		log_warn("double_release", e->facts.replica_id, "A lease of the replica is released that was not taken; "
+		log_warn("double_release", e->facts.replica_id,
+			"A lease of the replica is released that was not taken; "
 			"nothing is changed.");
 		return -EALREADY;
 	}
@@ -425,8 +430,8 @@ void registry_report_leases(struct registry *r, const struct registry_leases *l,
 
 /* Marks */
 
-bool registry_pool_mark(struct registry *r, struct view pool_id, enum registry_mark m, bool on, const char *by,
-                        int64_t at_ms)
+bool registry_pool_mark(
+	struct registry *r, struct view pool_id, enum registry_mark m, bool on, const char *by, int64_t at_ms)
 {
 	struct pool_ent *p = pool_find(r, pool_id);
 	if ((p && p->marks[m].by) == on || (!p && !on))
@@ -474,7 +479,8 @@ void registry_unwatch(struct registry *r, registry_watch_fn *fn, void *arg)
 
 void registry_status(struct registry *r, struct registry_status *ret)
 {
-	*ret = (struct registry_status){ .persistent = r->store, .memory_only = true,
+	*ret = (struct registry_status){ .persistent = r->store,
+		.memory_only = true,
 		.double_releases = atomic_load(&r->status_double_releases) };
 	if (!r->store)
 		return;

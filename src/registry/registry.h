@@ -40,10 +40,11 @@ void registry_free(struct registry *r); /* writes what waits; NULL allowed */
 
 /* What nodes say. */
 
-struct registry_heard { /* what became of a message; done with registry_heard_done */
-	bool dropped;          /* older than one that was heard before */
-	struct strv unproven;  /* replicas said to be Ready of whose generation no health was reported: kept Proving */
-	struct strv refused;   /* replicas another online node runs */
+struct registry_heard {       /* what became of a message; done with registry_heard_done */
+	bool dropped;         /* older than one that was heard before */
+	struct strv unproven; /* replicas said to be Ready of whose generation no health was reported: kept
+				 Proving */
+	struct strv refused;  /* replicas another online node runs */
 };
 void registry_heard_done(struct registry_heard *h);
 
@@ -51,12 +52,12 @@ void registry_heard_done(struct registry_heard *h);
  * with the same generation keeps its leases. What a registration calls Ready is taken as proven, for it
  * tells of a time that this registry did not see. -ENOSPC: a bound is reached. ret may be NULL. */
 int registry_register(struct registry *r, const struct wire_node *n, mono_t now, struct registry_heard *ret,
-                      struct err *reterr) MUST_CHECK;
+	struct err *reterr) MUST_CHECK;
 /* -ENOENT: unknown, or another process of that node is registered: register again. Ready is taken when
  * Proving was reported for the generation before, or the report has load_ms (time to the first healthy
  * answer). ret may be NULL. */
 int registry_heartbeat(struct registry *r, const struct wire_node *n, mono_t now, struct registry_heard *ret,
-                       struct err *reterr) MUST_CHECK;
+	struct err *reterr) MUST_CHECK;
 /* Idempotent: forgets the node and its replicas. True if it was known. */
 bool registry_deregister(struct registry *r, struct view node_id);
 /* Takes nodes Offline whose last heartbeat is offline_after_ms old. Returns when to call again. */
@@ -82,8 +83,8 @@ enum registry_mark { MARK_DRAINING, MARK_STOPPED, MARK_DISABLED, MARK_COUNT };
 const char *registry_mark_name(enum registry_mark m); /* "draining", … */
 /* Set by an operator on a pool, survives a restart. by and at_ms (wall clock) are kept for people.
  * Setting a mark that is set keeps who set it first. False: nothing changed. */
-bool registry_pool_mark(struct registry *r, struct view pool_id, enum registry_mark m, bool on, const char *by,
-                        int64_t at_ms);
+bool registry_pool_mark(struct registry *r, struct view pool_id, enum registry_mark m, bool on,
+	const char *by, int64_t at_ms);
 /* One replica; in memory alone, forgotten with the next generation. -ENOENT: unknown. */
 int registry_drain_replica(struct registry *r, struct view replica_id, bool on);
 
@@ -108,8 +109,8 @@ struct registry_pool_mark_info {
 struct registry_pool {
 	const char *pool_id;
 	struct registry_pool_mark_info marks[MARK_COUNT];
-	bool held;                      /* any mark is set: takes nothing new */
-	const struct wire_model *model; /* NULL: no node told of one */
+	bool held;                                      /* any mark is set: takes nothing new */
+	const struct wire_model *model;                 /* NULL: no node told of one */
 	const struct registry_replica *const *replicas; /* by replica id */
 	size_t nreplicas;
 	uint64_t revision; /* of its own last change, its replicas' apart */
@@ -125,11 +126,11 @@ struct registry_snapshot {
 };
 /* Any thread; pairs with unref, on any thread, also after registry_free. */
 const struct registry_snapshot *registry_snapshot_ref(struct registry *r) MUST_CHECK;
-void registry_snapshot_unref(const struct registry_snapshot *s); /* NULL allowed */
+void registry_snapshot_unref(const struct registry_snapshot *s);   /* NULL allowed */
 void registry_snapshot_unrefp(const struct registry_snapshot **s); /* for AUTO */
 const struct registry_pool *registry_snapshot_pool(const struct registry_snapshot *s, struct view pool_id);
-const struct registry_replica *registry_snapshot_replica(const struct registry_snapshot *s, struct view pool_id,
-                                                         struct view replica_id);
+const struct registry_replica *registry_snapshot_replica(
+	const struct registry_snapshot *s, struct view pool_id, struct view replica_id);
 
 /* Called after each change, on the thread that made it, with the new snapshot (ref it to keep it). It
  * must not change the registry. */
@@ -164,7 +165,7 @@ struct registry_reply {
 };
 void registry_reply_done(struct registry_reply *ret);
 /* Fills *ret (zeroed by the callee); returns 0, or -ENOENT when path is none of these (*ret has the 404). */
-int registry_handle(struct registry *r, struct view method, struct view path, struct view query, struct view body,
-                    mono_t now, struct registry_reply *ret);
+int registry_handle(struct registry *r, struct view method, struct view path, struct view query,
+	struct view body, mono_t now, struct registry_reply *ret);
 
 #endif

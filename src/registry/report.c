@@ -42,10 +42,15 @@ static void take_models(struct registry *r, struct node_ent *n, const struct wir
 /* A new start of the engine: nothing of the old one holds but its last error. */
 static void new_generation(struct replica_ent *e, const struct wire_replica *w)
 {
-	struct wire_replica fresh = { .replica_id = MEM_TAKE(e->facts.replica_id), .pool_id = MEM_TAKE(e->facts.pool_id),
-		.have = e->facts.have & (WR_ERROR | WR_RESTARTS), .state = REPLICA_STARTING,
-		.last_error = e->facts.last_error, .restarts = e->facts.restarts, .retry_in_ms = e->facts.retry_in_ms,
-		.progress_pct = -1, .generation = w->generation };
+	struct wire_replica fresh = { .replica_id = MEM_TAKE(e->facts.replica_id),
+		.pool_id = MEM_TAKE(e->facts.pool_id),
+		.have = e->facts.have & (WR_ERROR | WR_RESTARTS),
+		.state = REPLICA_STARTING,
+		.last_error = e->facts.last_error,
+		.restarts = e->facts.restarts,
+		.retry_in_ms = e->facts.retry_in_ms,
+		.progress_pct = -1,
+		.generation = w->generation };
 	e->facts.last_error = (struct wire_error){ 0 };
 	wire_replica_done(&e->facts);
 	e->facts = fresh;
@@ -59,7 +64,8 @@ static bool holds_error(const struct replica_ent *e)
 }
 
 /* last_error stays until a success, which is Ready: a node that merely leaves it out does not clear it. */
-static void take_error(struct registry *r, struct replica_ent *e, const struct wire_replica *w, bool was_ready)
+static void take_error(
+	struct registry *r, struct replica_ent *e, const struct wire_replica *w, bool was_ready)
 {
 	bool ready = e->proved && e->facts.state == REPLICA_READY;
 	bool told = (w->have & WR_ERROR) && w->last_error.message;
@@ -69,7 +75,7 @@ static void take_error(struct registry *r, struct replica_ent *e, const struct w
 	else if (!holds_error(e) || !ready || (was_ready && !(w->have & WR_ERROR)))
 		return;
 	if (told && same(w->last_error.message, e->facts.last_error.message) &&
-	    w->last_error.at_ms == e->facts.last_error.at_ms)
+		w->last_error.at_ms == e->facts.last_error.at_ms)
 		return;
 	wire_replica_merge(&e->facts, &only);
 	persist_error(r, &e->facts);
@@ -79,15 +85,17 @@ static void take_error(struct registry *r, struct replica_ent *e, const struct w
 static void take_slots(struct replica_ent *e, const struct wire_replica *w, const struct wire_replica *was)
 {
 	uint32_t told = e->facts.slots_free;
-	bool moved = w->have & WR_LEASES || e->facts.slots_total != was->slots_total || !(was->have & WR_SLOTS_FREE);
+	bool moved = w->have & WR_LEASES || e->facts.slots_total != was->slots_total ||
+		     !(was->have & WR_SLOTS_FREE);
 	leases_set(e, w->have & WR_LEASES ? w->leases : was->leases);
 	if (w->have & WR_SLOTS_FREE || !moved)
-		e->facts.slots_free = MIN(w->have & WR_SLOTS_FREE ? told : was->slots_free, e->facts.slots_free);
+		e->facts.slots_free =
+			MIN(w->have & WR_SLOTS_FREE ? told : was->slots_free, e->facts.slots_free);
 }
 
 /* Puts one report of the node that runs e into e. proven: Ready is believed as it is. */
 static void take_replica(struct registry *r, struct replica_ent *e, const struct wire_replica *w, bool proven,
-                         struct registry_heard *heard)
+	struct registry_heard *heard)
 {
 	bool has_generation = w->have & WR_GENERATION;
 	if (has_generation && w->generation < e->facts.generation)
@@ -95,8 +103,10 @@ static void take_replica(struct registry *r, struct replica_ent *e, const struct
 	if (has_generation && w->generation > e->facts.generation)
 		new_generation(e, w);
 	bool was_ready = e->proved && e->facts.state == REPLICA_READY;
-	const struct wire_replica was = { .have = e->facts.have, .slots_total = e->facts.slots_total,
-		.slots_free = e->facts.slots_free, .leases = e->facts.leases };
+	const struct wire_replica was = { .have = e->facts.have,
+		.slots_total = e->facts.slots_total,
+		.slots_free = e->facts.slots_free,
+		.leases = e->facts.leases };
 	struct wire_replica part = *w; /* borrows w's strings */
 	part.have &= ~(unsigned)WR_ERROR;
 	wire_replica_merge(&e->facts, &part);
@@ -126,15 +136,17 @@ static bool may_take(const struct replica_ent *e, const struct node_ent *n, cons
 }
 
 static void take_list(struct registry *r, struct node_ent *n, const struct wire_node *w, bool proven,
-                      bool complete, struct registry_heard *heard)
+	bool complete, struct registry_heard *heard)
 {
 	r->stamp++;
 	for (size_t i = 0; i < w->nreplicas; i++) {
 		const struct wire_replica *x = &w->replicas[i];
 		struct replica_ent *e = replica_find(r, view_str(x->replica_id));
 		if (e && !may_take(e, n, x)) {
-			log_warn("replica_refused", x->replica_id, "Two nodes report the replica, or it changed its pool; "
-				"the report of %s is dropped.", n->node_id);
+			log_warn("replica_refused", x->replica_id,
+				"Two nodes report the replica, or it changed its pool; "
+				"the report of %s is dropped.",
+				n->node_id);
 			strv_add(&heard->refused, x->replica_id);
 			continue;
 		}
@@ -163,10 +175,12 @@ static int check_room(struct registry *r, const struct wire_node *w, struct err 
 	for (size_t i = 0; i < w->nmodels; i++)
 		pools += !pool_find(r, view_str(w->models[i].pool_id));
 	if (replicas > WIRE_REPLICAS_MAX)
-		return err_set(reterr, -ENOSPC, "the registry would hold %zu replicas; at most %d are accepted", replicas,
+		return err_set(reterr, -ENOSPC,
+			"the registry would hold %zu replicas; at most %d are accepted", replicas,
 			WIRE_REPLICAS_MAX);
 	if (pools > 2 * WIRE_POOLS_MAX) /* a name may be counted twice above */
-		return err_set(reterr, -ENOSPC, "the registry would hold about %zu pools; at most %d are accepted", pools,
+		return err_set(reterr, -ENOSPC,
+			"the registry would hold about %zu pools; at most %d are accepted", pools,
 			WIRE_POOLS_MAX);
 	return 0;
 }
@@ -189,7 +203,7 @@ static struct registry_heard *heard_of(struct registry_heard *ret, struct regist
 }
 
 int registry_register(struct registry *r, const struct wire_node *w, mono_t now, struct registry_heard *ret,
-                      struct err *reterr)
+	struct err *reterr)
 {
 	AUTO(registry_heard_done) struct registry_heard own = { 0 };
 	struct registry_heard *heard = heard_of(ret, &own);
@@ -205,8 +219,8 @@ int registry_register(struct registry *r, const struct wire_node *w, mono_t now,
 		heard->dropped = true;
 		return 0;
 	}
-	bool other = !n || !same(n->boot_id, w->boot_id) || n->pid != w->pid || !same(n->version, w->version) ||
-		     !same(n->address, w->address);
+	bool other = !n || !same(n->boot_id, w->boot_id) || n->pid != w->pid ||
+		     !same(n->version, w->version) || !same(n->address, w->address);
 	n = n ? n : node_add(r, view_str(w->node_id));
 	if (!known)
 		log_info("register", n->node_id, "The node registers with %zu replicas.", w->nreplicas);
@@ -228,7 +242,7 @@ int registry_register(struct registry *r, const struct wire_node *w, mono_t now,
 }
 
 int registry_heartbeat(struct registry *r, const struct wire_node *w, mono_t now, struct registry_heard *ret,
-                       struct err *reterr)
+	struct err *reterr)
 {
 	AUTO(registry_heard_done) struct registry_heard own = { 0 };
 	struct registry_heard *heard = heard_of(ret, &own);
@@ -236,8 +250,9 @@ int registry_heartbeat(struct registry *r, const struct wire_node *w, mono_t now
 	if (!n || !n->registered)
 		return err_set(reterr, -ENOENT, "the node %s is not registered; register again", w->node_id);
 	if (!same_process(n, w))
-		return err_set(reterr, -ENOENT, "another process of the node %s is registered (pid %d); register again",
-			w->node_id, n->pid);
+		return err_set(reterr, -ENOENT,
+			"another process of the node %s is registered (pid %d); register again", w->node_id,
+			n->pid);
 	if (w->seq && w->seq <= n->seq) {
 		heard->dropped = true;
 		return 0;

@@ -22,8 +22,10 @@ static void reply_error(struct registry_reply *ret, int status, const char *code
 	ret->status = status;
 	buf_adds(&ret->body, "{\"error\":{\"message\":");
 	buf_add_json(&ret->body, view_str(message));
-	buf_addf(&ret->body, ",\"type\":\"%s\",\"param\":null,\"code\":null,\"corral\":{\"code\":\"%s\","
-		"\"retriable\":%s}}}", status < 500 ? "invalid_request_error" : "server_error", code,
+	buf_addf(&ret->body,
+		",\"type\":\"%s\",\"param\":null,\"code\":null,\"corral\":{\"code\":\"%s\","
+		"\"retriable\":%s}}}",
+		status < 500 ? "invalid_request_error" : "server_error", code,
 		status >= 500 ? "true" : "false");
 }
 
@@ -80,8 +82,10 @@ static int add_list(struct buf *b, const char *key, const struct strv *v)
 static void reply_heard(struct registry *r, struct registry_reply *ret, const struct registry_heard *h)
 {
 	ret->status = 200;
-	buf_addf(&ret->body, "{\"revision\":%" PRIu64 ",\"heartbeat_ms\":%" PRId64 ",\"offline_after_ms\":%" PRId64
-		",\"dropped\":%s", r->revision, r->heartbeat_ms, r->offline_after_ms, h->dropped ? "true" : "false");
+	buf_addf(&ret->body,
+		"{\"revision\":%" PRIu64 ",\"heartbeat_ms\":%" PRId64 ",\"offline_after_ms\":%" PRId64
+		",\"dropped\":%s",
+		r->revision, r->heartbeat_ms, r->offline_after_ms, h->dropped ? "true" : "false");
 	if (h->unproven.len)
 		add_list(&ret->body, "unproven", &h->unproven);
 	if (h->refused.len)
@@ -90,14 +94,16 @@ static void reply_heard(struct registry *r, struct registry_reply *ret, const st
 }
 
 /* id NULL: a registration. */
-static void take_message(struct registry *r, const char *id, struct view body, mono_t now, struct registry_reply *ret)
+static void take_message(
+	struct registry *r, const char *id, struct view body, mono_t now, struct registry_reply *ret)
 {
 	AUTO(wire_node_done) struct wire_node n = { 0 };
 	AUTO(registry_heard_done) struct registry_heard h = { 0 };
 	struct err e = { 0 };
 	int rc = wire_node_decode(body, &n, &e);
 	if (!rc && id && strcmp(id, n.node_id) != 0)
-		rc = err_set(&e, -EINVAL, "the body speaks of the node %.100s, the path of %.100s", n.node_id, id);
+		rc = err_set(
+			&e, -EINVAL, "the body speaks of the node %.100s, the path of %.100s", n.node_id, id);
 	if (!rc)
 		rc = id ? registry_heartbeat(r, &n, now, &h, &e) : registry_register(r, &n, now, &h, &e);
 	if (rc)
@@ -135,14 +141,16 @@ static int add_records(const struct registry *r, uint64_t since, struct buf *b)
 		rc = buf_adds(b, "],\"replicas\":[");
 	for (size_t i = 0; !rc && i < r->nreplicas; i++)
 		if (r->replicas[i]->rec->pub.revision > since)
-			rc = add_record(b, &first, r->replicas[i]->rec->json, r->replicas[i]->rec->pub.revision);
+			rc = add_record(
+				b, &first, r->replicas[i]->rec->json, r->replicas[i]->rec->pub.revision);
 	return rc ? rc : buf_addc(b, ']');
 }
 
 static int add_removed(const struct registry *r, uint64_t since, struct buf *b)
 {
-	static const char *const kinds[] = { [REMOVED_NODE] = "node", [REMOVED_REPLICA] = "replica",
-		[REMOVED_POOL] = "pool" };
+	static const char *const kinds[] = {
+		[REMOVED_NODE] = "node", [REMOVED_REPLICA] = "replica", [REMOVED_POOL] = "pool"
+	};
 	bool first = true;
 	int rc = buf_adds(b, ",\"removed\":[");
 	for (size_t i = 0; !rc && i < r->nremoved; i++) {
@@ -184,7 +192,8 @@ static void reply_watch(struct registry *r, struct view query, struct registry_r
 		struct view name = view_split(pair, '=', &value);
 		found = view_eqs(name, "revision");
 		if (found && num_u64(value, &since)) {
-			reply_error(ret, 400, "INVALID_PARAMS", "\"revision\" is not a whole number; accepted is the "
+			reply_error(ret, 400, "INVALID_PARAMS",
+				"\"revision\" is not a whole number; accepted is the "
 				"revision of the last answer, or 0 for everything.");
 			return;
 		}
@@ -208,13 +217,14 @@ static bool method_is(struct view method, const char *want, struct registry_repl
 	return false;
 }
 
-static void handle_node(struct registry *r, struct view method, struct view rest, struct view body, mono_t now,
-                        struct registry_reply *ret)
+static void handle_node(struct registry *r, struct view method, struct view rest, struct view body,
+	mono_t now, struct registry_reply *ret)
 {
 	struct view verb, segment = view_split(rest, '/', &verb);
 	char id[NODE_ID_MAX + 1];
 	if (decode_segment(segment, id)) {
-		reply_error(ret, 400, "INVALID_PARAMS", "The node id in the path is empty, longer than 255 bytes or wrongly "
+		reply_error(ret, 400, "INVALID_PARAMS",
+			"The node id in the path is empty, longer than 255 bytes or wrongly "
 			"escaped.");
 	} else if (!verb.p) {
 		if (method_is(method, "DELETE", ret)) {
@@ -229,8 +239,8 @@ static void handle_node(struct registry *r, struct view method, struct view rest
 	}
 }
 
-int registry_handle(struct registry *r, struct view method, struct view path, struct view query, struct view body,
-                    mono_t now, struct registry_reply *ret)
+int registry_handle(struct registry *r, struct view method, struct view path, struct view query,
+	struct view body, mono_t now, struct registry_reply *ret)
 {
 	*ret = (struct registry_reply){ .body = BUF(REPLY_MAX) };
 	const struct view prefix = VIEW("/v1/registry/"), nodes = VIEW("nodes/");
@@ -247,7 +257,8 @@ int registry_handle(struct registry *r, struct view method, struct view path, st
 		if (method_is(method, "GET", ret))
 			reply_watch(r, query, ret);
 	} else {
-		reply_error(ret, 404, "INVALID_PARAMS", "There is no such route; the registry has nodes, snapshot and watch.");
+		reply_error(ret, 404, "INVALID_PARAMS",
+			"There is no such route; the registry has nodes, snapshot and watch.");
 		return -ENOENT;
 	}
 	return 0;

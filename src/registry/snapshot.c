@@ -76,8 +76,8 @@ static bool node_renew(struct node_ent *n, uint64_t revision)
 	if (n->rec && is_same(n->rec->json, &b))
 		return false;
 	struct node_rec *x = NEW(struct node_rec);
-	x->pub = (struct registry_node){ mem_strdup(n->node_id), mem_strdup(n->boot_id), mem_strdup(n->version),
-		mem_strdup(n->address), n->pid, n->online, n->registered, revision };
+	x->pub = (struct registry_node){ mem_strdup(n->node_id), mem_strdup(n->boot_id),
+		mem_strdup(n->version), mem_strdup(n->address), n->pid, n->online, n->registered, revision };
 	x->json = buf_take(&b);
 	atomic_init(&x->refs, 1);
 	node_rec_unref(n->rec);
@@ -93,8 +93,10 @@ bool replica_is_ready(const struct replica_ent *e)
 static bool replica_renew(const struct registry *r, struct replica_ent *e, uint64_t revision)
 {
 	enum replica_state s = e->facts.state;
-	struct registry_replica pub = { .online = e->node->online, .ready = replica_is_ready(e),
-		.draining = e->drain || s == REPLICA_DRAINING, .revision = revision };
+	struct registry_replica pub = { .online = e->node->online,
+		.ready = replica_is_ready(e),
+		.draining = e->drain || s == REPLICA_DRAINING,
+		.revision = revision };
 	pub.live = pub.online && e->proved &&
 		   (s == REPLICA_PROVING || s == REPLICA_READY || s == REPLICA_DRAINING);
 	pub.accepting = pub.ready && !pub.draining && !pool_held(r, e->facts.pool_id);
@@ -104,8 +106,8 @@ static bool replica_renew(const struct registry *r, struct replica_ent *e, uint6
 	assert(!rc && b.len);
 	b.len--; /* opens the object again */
 	add_str(&b, "node_id", e->node->node_id);
-	rc = buf_addf(&b, ",\"online\":%s,\"live\":%s,\"ready\":%s,\"draining\":%s,\"accepting\":%s}", word(pub.online),
-		word(pub.live), word(pub.ready), word(pub.draining), word(pub.accepting));
+	rc = buf_addf(&b, ",\"online\":%s,\"live\":%s,\"ready\":%s,\"draining\":%s,\"accepting\":%s}",
+		word(pub.online), word(pub.live), word(pub.ready), word(pub.draining), word(pub.accepting));
 	assert(!rc);
 	if (e->rec && is_same(e->rec->json, &b))
 		return false;
@@ -158,7 +160,8 @@ static bool pool_renew(const struct registry *r, struct pool_ent *p, uint64_t re
 	struct pool_rec *x = NEW(struct pool_rec);
 	x->pool_id = mem_strdup(p->pool_id);
 	for (size_t m = 0; m < MARK_COUNT; m++)
-		x->marks[m] = (struct registry_pool_mark_info){ mem_strdup(p->marks[m].by), p->marks[m].at_ms };
+		x->marks[m] =
+			(struct registry_pool_mark_info){ mem_strdup(p->marks[m].by), p->marks[m].at_ms };
 	if (model)
 		wire_model_copy(&x->model, model);
 	x->has_model = model;
@@ -182,7 +185,8 @@ static void fill_pools(const struct registry *r, struct snapshot *s)
 		atomic_fetch_add_explicit(&x->refs, 1, memory_order_relaxed);
 		s->pool_recs[i] = x;
 		struct registry_pool *p = &pools[i];
-		*p = (struct registry_pool){ .pool_id = x->pool_id, .model = x->has_model ? &x->model : NULL,
+		*p = (struct registry_pool){ .pool_id = x->pool_id,
+			.model = x->has_model ? &x->model : NULL,
 			.revision = x->revision };
 		for (size_t m = 0; m < MARK_COUNT; m++) {
 			p->marks[m] = x->marks[m];
@@ -213,8 +217,11 @@ static struct snapshot *snapshot_new(const struct registry *r)
 		atomic_fetch_add_explicit(&r->replicas[i]->rec->refs, 1, memory_order_relaxed);
 		replicas[i] = &r->replicas[i]->rec->pub;
 	}
-	s->pub = (struct registry_snapshot){ .revision = r->revision, .nodes = nodes, .nnodes = r->nnodes,
-		.replicas = replicas, .nreplicas = r->nreplicas };
+	s->pub = (struct registry_snapshot){ .revision = r->revision,
+		.nodes = nodes,
+		.nnodes = r->nnodes,
+		.replicas = replicas,
+		.nreplicas = r->nreplicas };
 	fill_pools(r, s);
 	return s;
 }
@@ -269,8 +276,8 @@ const struct registry_pool *registry_snapshot_pool(const struct registry_snapsho
 	return NULL;
 }
 
-const struct registry_replica *registry_snapshot_replica(const struct registry_snapshot *s, struct view pool_id,
-                                                         struct view replica_id)
+const struct registry_replica *registry_snapshot_replica(
+	const struct registry_snapshot *s, struct view pool_id, struct view replica_id)
 {
 	const struct registry_pool *p = registry_snapshot_pool(s, pool_id);
 	for (size_t i = 0; p && i < p->nreplicas; i++)

@@ -136,10 +136,13 @@ static int db_open(struct store *s)
 	if (!rc)
 		rc = db_schema(s);
 	if (!rc)
-		rc = sqlite3_prepare_v2(s->db, "INSERT INTO facts VALUES (?1, ?2, ?3) "
-			"ON CONFLICT (kind, key) DO UPDATE SET value = ?3", -1, &s->put, NULL);
+		rc = sqlite3_prepare_v2(s->db,
+			"INSERT INTO facts VALUES (?1, ?2, ?3) "
+			"ON CONFLICT (kind, key) DO UPDATE SET value = ?3",
+			-1, &s->put, NULL);
 	if (!rc)
-		rc = sqlite3_prepare_v2(s->db, "DELETE FROM facts WHERE kind = ?1 AND key = ?2", -1, &s->del, NULL);
+		rc = sqlite3_prepare_v2(
+			s->db, "DELETE FROM facts WHERE kind = ?1 AND key = ?2", -1, &s->del, NULL);
 	return rc;
 }
 
@@ -160,8 +163,10 @@ static void move_aside(struct store *s)
 		if (rename(from, dest) && i == 0)
 			unlink(from);
 	}
-	log_error("store_corrupt", s->path, "The registry's database %s is damaged; it is moved to %s and a new one "
-		"is started. Marks set on pools (draining, stopped, disabled) have to be set again.", s->path, to);
+	log_error("store_corrupt", s->path,
+		"The registry's database %s is damaged; it is moved to %s and a new one "
+		"is started. Marks set on pools (draining, stopped, disabled) have to be set again.",
+		s->path, to);
 }
 
 static int db_open_or_renew(struct store *s)
@@ -179,7 +184,8 @@ static int db_load(struct store *s)
 {
 	sqlite3_stmt *st = NULL;
 	size_t cap = 0;
-	int rc = sqlite3_prepare_v2(s->db, "SELECT kind, key, value FROM facts ORDER BY kind, key", -1, &st, NULL);
+	int rc = sqlite3_prepare_v2(
+		s->db, "SELECT kind, key, value FROM facts ORDER BY kind, key", -1, &st, NULL);
 	while (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
 		rc = SQLITE_OK;
 		if (s->nrows == cap) {
@@ -255,11 +261,15 @@ static void note_result(struct store *s, int rc)
 		return;
 	}
 	if (rc == SQLITE_MISMATCH)
-		snprintf(s->problem, sizeof s->problem, "%.120s was written by a newer version (schema above %d); start "
-			"that version, or move the file away", s->path, SCHEMA_VERSION);
+		snprintf(s->problem, sizeof s->problem,
+			"%.120s was written by a newer version (schema above %d); start "
+			"that version, or move the file away",
+			s->path, SCHEMA_VERSION);
 	else
-		snprintf(s->problem, sizeof s->problem, "%.120s cannot be written: %.60s; free space or make the "
-			"folder writable", s->path, sqlite3_errstr(rc));
+		snprintf(s->problem, sizeof s->problem,
+			"%.120s cannot be written: %.60s; free space or make the "
+			"folder writable",
+			s->path, sqlite3_errstr(rc));
 	if (!s->failing)
 		log_error("store_failing", s->path, "The registry is in memory only: %s.", s->problem);
 	s->failing = true;
@@ -432,8 +442,9 @@ int store_flush(struct store *s, int64_t timeout_ms)
 void store_status(struct store *s, struct store_status *ret)
 {
 	pthread_mutex_lock(&s->lock);
-	*ret = (struct store_status){ .failing = s->failing, .waiting = map_len(&s->waiting) + s->writing,
-		.written = s->written };
+	*ret = (struct store_status){
+		.failing = s->failing, .waiting = map_len(&s->waiting) + s->writing, .written = s->written
+	};
 	memcpy(ret->problem, s->problem, sizeof ret->problem);
 	pthread_mutex_unlock(&s->lock);
 }

@@ -98,11 +98,13 @@ static void doc_freep(yyjson_doc **d)
 static int parse(struct view json, yyjson_doc **ret, struct err *reterr)
 {
 	if (json.n > WIRE_BODY_MAX)
-		return err_set(reterr, -EFBIG, "the message has %zu bytes; at most %d are accepted", json.n, WIRE_BODY_MAX);
+		return err_set(reterr, -EFBIG, "the message has %zu bytes; at most %d are accepted", json.n,
+			WIRE_BODY_MAX);
 	if (!json.n)
 		return err_set(reterr, -EINVAL, "the message is empty; accepted is a JSON object");
 	yyjson_read_err e;
-	/* Without YYJSON_READ_INSITU the text is only read; the parameter is not const for that flag alone. */
+	/* Without YYJSON_READ_INSITU the text is only read; the parameter is not const for that flag alone.
+	 */
 	*ret = yyjson_read_opts((char *)(uintptr_t)json.p, json.n, YYJSON_READ_NOFLAG, NULL, &e);
 	if (*ret)
 		return 0;
@@ -144,17 +146,20 @@ int wire_replica_decode(struct view json, struct wire_replica *ret, struct err *
 }
 
 /* The list under key, or NULL when there is none. */
-static int list_of(yyjson_val *obj, const char *key, size_t max, yyjson_val **ret, size_t *ret_n, struct err *reterr)
+static int list_of(
+	yyjson_val *obj, const char *key, size_t max, yyjson_val **ret, size_t *ret_n, struct err *reterr)
 {
 	*ret = yyjson_obj_get(obj, key);
 	*ret_n = 0;
 	if (!*ret)
 		return 0;
 	if (!yyjson_is_arr(*ret))
-		return err_set(reterr, -EINVAL, "\"%s\" is a %s; accepted is a list", key, yyjson_get_type_desc(*ret));
+		return err_set(reterr, -EINVAL, "\"%s\" is a %s; accepted is a list", key,
+			yyjson_get_type_desc(*ret));
 	*ret_n = yyjson_arr_size(*ret);
 	if (*ret_n > max)
-		return err_set(reterr, -EINVAL, "\"%s\" has %zu items; at most %zu are accepted", key, *ret_n, max);
+		return err_set(
+			reterr, -EINVAL, "\"%s\" has %zu items; at most %zu are accepted", key, *ret_n, max);
 	return 0;
 }
 
@@ -178,7 +183,8 @@ static int decode_models(yyjson_val *root, struct wire_node *n, struct err *rete
 		return err_set(reterr, -ENOMEM, "no memory for %zu models", len);
 	AUTO(map_done) struct map seen = { 0 };
 	map_init(&seen);
-	yyjson_arr_foreach(list, i, max, it) {
+	yyjson_arr_foreach(list, i, max, it)
+	{
 		unsigned have = 0;
 		n->nmodels = i + 1;
 		r = wf_decode(&wf_model, it, &n->models[i], &have, reterr);
@@ -205,7 +211,8 @@ static int decode_replicas(yyjson_val *root, struct wire_node *n, struct err *re
 		return err_set(reterr, -ENOMEM, "no memory for %zu replicas", len);
 	AUTO(map_done) struct map seen = { 0 };
 	map_init(&seen);
-	yyjson_arr_foreach(list, i, max, it) {
+	yyjson_arr_foreach(list, i, max, it)
+	{
 		n->nreplicas = i + 1;
 		r = decode_replica(it, &n->replicas[i], reterr);
 		if (r) {
@@ -257,10 +264,12 @@ int wire_desired_decode(struct view json, struct wire_desired *ret, struct err *
 		return r;
 	/* Without the list nothing would be wanted, and everything would be stopped: that has to be said. */
 	if (!list)
-		return err_set(reterr, -EINVAL, "the desired state lacks \"wants\" (an empty list stops every replica)");
+		return err_set(reterr, -EINVAL,
+			"the desired state lacks \"wants\" (an empty list stops every replica)");
 	AUTO(map_done) struct map seen = { 0 };
 	map_init(&seen);
-	yyjson_arr_foreach(list, i, max, it) {
+	yyjson_arr_foreach(list, i, max, it)
+	{
 		struct wire_want *w = wire_desired_add(&tmp);
 		r = wf_decode(&wf_want, it, w, &have, reterr);
 		if (r) {

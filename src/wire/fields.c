@@ -129,7 +129,8 @@ int wf_encode(const struct wf_table *t, const void *o, unsigned have, struct buf
 
 static int wrong(const struct wf *f, yyjson_val *v, const char *accepted, struct err *reterr)
 {
-	return err_set(reterr, -EINVAL, "\"%s\" is a %s; accepted is %s", f->key, yyjson_get_type_desc(v), accepted);
+	return err_set(
+		reterr, -EINVAL, "\"%s\" is a %s; accepted is %s", f->key, yyjson_get_type_desc(v), accepted);
 }
 
 static int decode_str(const struct wf *f, yyjson_val *v, char **ret, struct err *reterr)
@@ -141,14 +142,17 @@ static int decode_str(const struct wf *f, yyjson_val *v, char **ret, struct err 
 	struct view s = view_of(yyjson_get_str(v), yyjson_get_len(v));
 	size_t max = f->type == WF_ID ? (size_t)WIRE_ID_MAX : (size_t)WIRE_STRING_MAX;
 	if (s.n > max)
-		return err_set(reterr, -EINVAL, "\"%s\" has %zu bytes; at most %zu are accepted", f->key, s.n, max);
+		return err_set(
+			reterr, -EINVAL, "\"%s\" has %zu bytes; at most %zu are accepted", f->key, s.n, max);
 	if (f->type == WF_ID && !s.n)
 		return err_set(reterr, -EINVAL, "\"%s\" is empty; a name is needed", f->key);
 	for (size_t i = 0; i < s.n; i++) {
 		unsigned char c = (unsigned char)s.p[i];
 		if (!c || (f->type == WF_ID && (c < 0x20 || c == 0x7f)))
-			return err_set(reterr, -EINVAL, "\"%s\" contains the control character 0x%02x, which is not "
-				"accepted", f->key, c);
+			return err_set(reterr, -EINVAL,
+				"\"%s\" contains the control character 0x%02x, which is not "
+				"accepted",
+				f->key, c);
 	}
 	*ret = dup_try(s);
 	return *ret ? 0 : err_set(reterr, -ENOMEM, "no memory for \"%s\"", f->key);
@@ -172,8 +176,8 @@ static int decode_i64(const struct wf *f, yyjson_val *v, int64_t *ret, struct er
 	int64_t n = big ? INT64_MAX : yyjson_get_sint(v);
 	if (big || n < f->min || n > f->max)
 		return err_set(reterr, -EINVAL,
-			"\"%s\" is %s%" PRId64 "; accepted is a whole number from %" PRId64 " to %" PRId64, f->key,
-			big ? "above " : "", n, f->min, f->max);
+			"\"%s\" is %s%" PRId64 "; accepted is a whole number from %" PRId64 " to %" PRId64,
+			f->key, big ? "above " : "", n, f->min, f->max);
 	*ret = n;
 	return 0;
 }
@@ -183,8 +187,10 @@ static int decode_state(const struct wf *f, yyjson_val *v, enum replica_state *r
 	if (!yyjson_is_str(v))
 		return wrong(f, v, "the name of a state, such as \"ready\"", reterr);
 	if (replica_state_parse(view_of(yyjson_get_str(v), yyjson_get_len(v)), ret))
-		return err_set(reterr, -EINVAL, "\"%s\" is \"%.40s\"; accepted are absent, provisioning, starting, "
-			"proving, ready, draining, stopped, backoff and failed", f->key, yyjson_get_str(v));
+		return err_set(reterr, -EINVAL,
+			"\"%s\" is \"%.40s\"; accepted are absent, provisioning, starting, "
+			"proving, ready, draining, stopped, backoff and failed",
+			f->key, yyjson_get_str(v));
 	return 0;
 }
 
@@ -225,7 +231,8 @@ static int decode_strs(const struct wf *f, yyjson_val *v, char ***ret, struct er
 	const struct wf item = { .key = f->key, .type = WF_ID };
 	size_t i, max;
 	yyjson_val *it;
-	yyjson_arr_foreach(v, i, max, it) {
+	yyjson_arr_foreach(v, i, max, it)
+	{
 		int r = decode_str(&item, it, &(*ret)[i], reterr);
 		if (r)
 			return r;
@@ -268,7 +275,8 @@ static int decode_value(const struct wf *f, yyjson_val *v, void *p, struct err *
 int wf_decode(const struct wf_table *t, yyjson_val *v, void *o, unsigned *have, struct err *reterr)
 {
 	if (!yyjson_is_obj(v))
-		return err_set(reterr, -EINVAL, "%s is a %s; accepted is an object", t->what, yyjson_get_type_desc(v));
+		return err_set(reterr, -EINVAL, "%s is a %s; accepted is an object", t->what,
+			yyjson_get_type_desc(v));
 	for (size_t i = 0; i < t->len; i++) {
 		const struct wf *f = &t->fields[i];
 		yyjson_val *it = yyjson_obj_get(v, f->key);

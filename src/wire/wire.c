@@ -5,17 +5,31 @@
 #include "wire/wire_int.h"
 
 static const char *const state_names[] = {
-	[REPLICA_ABSENT] = "absent",     [REPLICA_PROVISIONING] = "provisioning", [REPLICA_STARTING] = "starting",
-	[REPLICA_PROVING] = "proving",   [REPLICA_READY] = "ready",               [REPLICA_DRAINING] = "draining",
-	[REPLICA_STOPPED] = "stopped",   [REPLICA_BACKOFF] = "backoff",           [REPLICA_FAILED] = "failed",
+	[REPLICA_ABSENT] = "absent",
+	[REPLICA_PROVISIONING] = "provisioning",
+	[REPLICA_STARTING] = "starting",
+	[REPLICA_PROVING] = "proving",
+	[REPLICA_READY] = "ready",
+	[REPLICA_DRAINING] = "draining",
+	[REPLICA_STOPPED] = "stopped",
+	[REPLICA_BACKOFF] = "backoff",
+	[REPLICA_FAILED] = "failed",
 };
 static_assert(ARRAY_LEN(state_names) == REPLICA_STATE_COUNT, "one name per state");
 
 static const char *const cause_names[] = {
-	[CAUSE_NONE] = "none",           [CAUSE_EXIT] = "exit",               [CAUSE_SIGNAL] = "signal",
-	[CAUSE_OOM_VRAM] = "oom_vram",   [CAUSE_OOM_HOST] = "oom_host",       [CAUSE_BAD_MODEL] = "bad_model",
-	[CAUSE_BAD_ARGS] = "bad_args",   [CAUSE_NO_ENGINE] = "no_engine",     [CAUSE_NO_MODEL] = "no_model",
-	[CAUSE_HEALTH_LOST] = "health_lost", [CAUSE_HUNG] = "hung",           [CAUSE_CANARY] = "canary",
+	[CAUSE_NONE] = "none",
+	[CAUSE_EXIT] = "exit",
+	[CAUSE_SIGNAL] = "signal",
+	[CAUSE_OOM_VRAM] = "oom_vram",
+	[CAUSE_OOM_HOST] = "oom_host",
+	[CAUSE_BAD_MODEL] = "bad_model",
+	[CAUSE_BAD_ARGS] = "bad_args",
+	[CAUSE_NO_ENGINE] = "no_engine",
+	[CAUSE_NO_MODEL] = "no_model",
+	[CAUSE_HEALTH_LOST] = "health_lost",
+	[CAUSE_HUNG] = "hung",
+	[CAUSE_CANARY] = "canary",
 	[CAUSE_START_TIMEOUT] = "start_timeout",
 };
 static_assert(ARRAY_LEN(cause_names) == CAUSE_COUNT, "one name per cause");
@@ -54,9 +68,18 @@ int wire_cause_parse(struct view v, enum wire_cause *ret)
 
 enum { SLOTS_MAX = 65536 };
 #define OFF(m) (unsigned)offsetof(struct S, m)
-#define ID(m) { #m, WF_ID, OFF(m), 0, true, 0, 0 }
-#define STR(m, have) { #m, WF_STR, OFF(m), have, false, 0, 0 }
-#define NUM(m, t, have, lo, hi) { #m, t, OFF(m), have, false, lo, hi }
+#define ID(m)                                                                                                \
+	{                                                                                                    \
+#m, WF_ID, OFF(m), 0, true, 0, 0                                                             \
+	}
+#define STR(m, have)                                                                                         \
+	{                                                                                                    \
+#m, WF_STR, OFF(m), have, false, 0, 0                                                        \
+	}
+#define NUM(m, t, have, lo, hi)                                                                              \
+	{                                                                                                    \
+#m, t, OFF(m), have, false, lo, hi                                                           \
+	}
 
 #define S wire_error
 static const struct wf error_fields[] = {

@@ -3,13 +3,15 @@
  * The types that cross the control wire, and nothing else: what orchestratord wants of a node
  * (struct wire_desired) and what a node reports (struct wire_node, struct wire_replica). Version 1.
  *
- *   orchestratord ── PUT  /v1/node/replicas ──────────▶ engine-provisioner   the whole desired set + fence
- *                 ── POST /v1/node/replicas/{id}/prove ▶                     a request was the canary, or: send your own
- *                 ── GET  /v1/node/replicas/{id}/logs ─▶
- *                 ── POST /v1/node/stop ───────────────▶                     stop every engine, then end
- *   engine-provisioner ── POST /v1/registry/nodes ────▶ registry             register (idempotent)
- *                      ── POST /v1/registry/nodes/{id}/heartbeat ▶           facts; 404: register again
- *                      ── DELETE /v1/registry/nodes/{id} ▶
+ *   orchestratord to engine-provisioner
+ *     PUT  /v1/node/replicas             the whole desired set + fence
+ *     POST /v1/node/replicas/{id}/prove  a request was the canary, or: send your own
+ *     GET  /v1/node/replicas/{id}/logs
+ *     POST /v1/node/stop                 stop every engine, then end
+ *   engine-provisioner to registry
+ *     POST   /v1/registry/nodes                 register (idempotent)
+ *     POST   /v1/registry/nodes/{id}/heartbeat  facts; 404: register again
+ *     DELETE /v1/registry/nodes/{id}
  *
  * No argv, path of a program or environment ever crosses it from orchestratord to a node.
  * All strings are owned by their struct, NULL = absent. Plain data: no thread, no loop, no I/O.
@@ -100,7 +102,8 @@ struct wire_replica {
 	char *address;       /* "unix:/abs/path" or "http://host:port"; where requests go */
 	uint32_t slots_total, slots_free, leases;
 	uint32_t ctx;        /* tokens per request */
-	char *engine, *engine_version, *engine_why; /* "llamacpp", "b11669", "package: Debian's llama.cpp, CPU" */
+	/* "llamacpp", "b11669", "package: Debian's llama.cpp, CPU" */
+	char *engine, *engine_version, *engine_why;
 	char *device_mask;   /* "cpu", "0,1", "GPU-…" */
 	struct wire_error last_error;
 	char *phase, *progress_text; /* "engine_provision", "engine_start", …; a sentence */
@@ -110,7 +113,8 @@ struct wire_replica {
 	int pid;
 	int64_t started_at_ms, load_ms;
 	int64_t conn_idle_ms;    /* close our idle connections after this; 0 = default 4 s */
-	uint32_t conn_requests;  /* the engine closes a connection after so many requests; 0 = no limit known */
+	/* the engine closes a connection after so many requests; 0 = no limit known */
+	uint32_t conn_requests;
 	bool has_slots;          /* GET /slots tells which slots are busy */
 	char **remote_models;    /* NULL-terminated: ids an external engine serves; NULL = none known */
 };

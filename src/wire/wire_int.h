@@ -11,10 +11,10 @@
 #include "wire/wire.h"
 
 enum wf_type {
-	WF_ID,    /* char *, 1..WIRE_ID_MAX bytes without control characters */
-	WF_STR,   /* char *, at most WIRE_STRING_MAX bytes; JSON null = NULL */
+	WF_ID,  /* char *, 1..WIRE_ID_MAX bytes without control characters */
+	WF_STR, /* char *, at most WIRE_STRING_MAX bytes; JSON null = NULL */
 	WF_BOOL,
-	WF_INT,   /* int */
+	WF_INT, /* int */
 	WF_U32,
 	WF_U64,
 	WF_I64,

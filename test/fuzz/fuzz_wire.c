@@ -24,7 +24,7 @@ static void replica(struct view v)
 	if (wire_replica_decode(v, &one, &e))
 		return;
 	if (wire_replica_encode(&one, &a) || wire_replica_decode(buf_view(&a), &two, &e) ||
-	    wire_replica_encode(&two, &b))
+		wire_replica_encode(&two, &b))
 		abort();
 	same(&a, &b);
 	wire_replica_merge(&one, &two);
@@ -39,7 +39,8 @@ static void node(struct view v)
 	struct err e;
 	if (wire_node_decode(v, &one, &e))
 		return;
-	if (wire_node_encode(&one, &a) || wire_node_decode(buf_view(&a), &two, &e) || wire_node_encode(&two, &b))
+	if (wire_node_encode(&one, &a) || wire_node_decode(buf_view(&a), &two, &e) ||
+		wire_node_encode(&two, &b))
 		abort();
 	same(&a, &b);
 	wire_node_done(&one);
@@ -54,7 +55,7 @@ static void desired(struct view v)
 	if (wire_desired_decode(v, &one, &e))
 		return;
 	if (wire_desired_encode(&one, &a) || wire_desired_decode(buf_view(&a), &two, &e) ||
-	    wire_desired_encode(&two, &b))
+		wire_desired_encode(&two, &b))
 		abort();
 	same(&a, &b);
 	wire_desired_done(&one);

@@ -94,11 +94,13 @@ static void test_unknown_node_is_told_to_register(void **state)
 static void test_new_process_replaces(void **state)
 {
 	struct registry *r = fresh();
-	REGISTER(0, NODE(",\"seq\":90", REPLICA("a-0", ",\"state\":\"ready\",\"generation\":3,\"slots_total\":2") ","
-		REPLICA("a-1", ",\"state\":\"ready\"")));
+	REGISTER(0,
+		NODE(",\"seq\":90",
+			REPLICA("a-0", ",\"state\":\"ready\",\"generation\":3,\"slots_total\":2") "," REPLICA(
+				"a-1", ",\"state\":\"ready\"")));
 	assert_int_equal(registry_lease_acquire(r, VIEW("a-0")), 0);
-	REGISTER(1, "{\"node_id\":\"n\",\"boot_id\":\"b\",\"pid\":8,\"seq\":1,\"replicas\":["
-		REPLICA("a-0", ",\"state\":\"ready\",\"generation\":3,\"slots_total\":2") "]}");
+	REGISTER(1, "{\"node_id\":\"n\",\"boot_id\":\"b\",\"pid\":8,\"seq\":1,\"replicas\":[" REPLICA(
+			    "a-0", ",\"state\":\"ready\",\"generation\":3,\"slots_total\":2") "]}");
 	SNAP(s);
 	assert_int_equal(s->nreplicas, 1);
 	assert_int_equal(get(s, "a-0")->facts.leases, 1); /* the engine is the same one */
@@ -111,7 +113,8 @@ static void test_older_is_dropped(void **state)
 	REGISTER(0, NODE(",\"seq\":1", REPLICA("a-0", ",\"state\":\"proving\",\"generation\":5")));
 	struct registry_heard h = { 0 };
 	HEARTBEAT(1, NODE(",\"seq\":3", REPLICA("a-0", ",\"state\":\"ready\"")));
-	assert_int_equal(say(r, false, 2, &h, NODE(",\"seq\":2", REPLICA("a-0", ",\"state\":\"failed\""))), 0);
+	assert_int_equal(
+		say(r, false, 2, &h, NODE(",\"seq\":2", REPLICA("a-0", ",\"state\":\"failed\""))), 0);
 	assert_true(h.dropped);
 	HEARTBEAT(3, NODE(",\"seq\":4", REPLICA("a-0", ",\"state\":\"failed\",\"generation\":4")));
 	SNAP(s);
@@ -124,7 +127,8 @@ static void test_ready_never_before_a_probe(void **state)
 	struct registry *r = fresh();
 	struct registry_heard h = { 0 };
 	REGISTER(0, NODE("", REPLICA("a-0", ",\"state\":\"starting\",\"generation\":1,\"slots_total\":1")));
-	assert_int_equal(say(r, false, 1, &h, NODE("", REPLICA("a-0", ",\"state\":\"ready\",\"generation\":1"))), 0);
+	assert_int_equal(
+		say(r, false, 1, &h, NODE("", REPLICA("a-0", ",\"state\":\"ready\",\"generation\":1"))), 0);
 	assert_string_equal(h.unproven.items[0], "a-0");
 	registry_heard_done(&h);
 	SNAP(one);
@@ -141,7 +145,8 @@ static void test_ready_never_before_a_probe(void **state)
 	HEARTBEAT(4, NODE("", REPLICA("a-0", ",\"generation\":2")));
 	SNAP(four);
 	assert_false(get(four, "a-0")->ready);
-	HEARTBEAT(5, NODE("", REPLICA("a-0", ",\"generation\":2,\"state\":\"ready\",\"pid\":4,\"load_ms\":40")));
+	HEARTBEAT(5,
+		NODE("", REPLICA("a-0", ",\"generation\":2,\"state\":\"ready\",\"pid\":4,\"load_ms\":40")));
 	SNAP(five);
 	assert_true(get(five, "a-0")->ready);
 	registry_free(r);
@@ -150,7 +155,9 @@ static void test_ready_never_before_a_probe(void **state)
 static void test_partial_and_complete(void **state)
 {
 	struct registry *r = fresh();
-	REGISTER(0, NODE("", REPLICA("a-0", ",\"slots_total\":4,\"slots_free\":3,\"engine\":\"x\"") "," REPLICA("a-1", "")));
+	REGISTER(0,
+		NODE("", REPLICA("a-0", ",\"slots_total\":4,\"slots_free\":3,\"engine\":\"x\"") "," REPLICA(
+				 "a-1", "")));
 	HEARTBEAT(1, NODE("", REPLICA("a-0", ",\"ctx\":512")));
 	SNAP(one);
 	assert_int_equal(one->nreplicas, 2);
@@ -168,8 +175,9 @@ static void test_partial_and_complete(void **state)
 static void test_last_error_until_success(void **state)
 {
 	struct registry *r = fresh();
-	REGISTER(0, NODE("", REPLICA("a-0", ",\"generation\":1,\"state\":\"backoff\",\"last_error\":{\"cause\":\"oom_vram\","
-		"\"message\":\"no room\",\"hint\":\"less ctx\",\"at_ms\":5}")));
+	REGISTER(0, NODE("", REPLICA("a-0", ",\"generation\":1,\"state\":\"backoff\",\"last_error\":{"
+					    "\"cause\":\"oom_vram\","
+					    "\"message\":\"no room\",\"hint\":\"less ctx\",\"at_ms\":5}")));
 	HEARTBEAT(1, NODE("", REPLICA("a-0", ",\"generation\":2,\"state\":\"proving\",\"last_error\":null")));
 	SNAP(one);
 	assert_string_equal(get(one, "a-0")->facts.last_error.message, "no room");
@@ -221,7 +229,8 @@ static void test_leases_and_draining(void **state)
 	assert_int_equal(st.double_releases, 1);
 	SNAP(s);
 	assert_string_equal(registry_snapshot_pool(s, VIEW("a"))->marks[MARK_DRAINING].by, "ann");
-	assert_true(registry_snapshot_pool(s, VIEW("a"))->held && get(s, "a-0")->ready && !get(s, "a-0")->accepting);
+	assert_true(registry_snapshot_pool(s, VIEW("a"))->held && get(s, "a-0")->ready &&
+		    !get(s, "a-0")->accepting);
 	assert_true(registry_pool_mark(r, VIEW("a"), MARK_DRAINING, false, NULL, 0));
 	assert_int_equal(registry_drain_replica(r, VIEW("a-0"), true), 0);
 	assert_int_equal(registry_lease_acquire(r, VIEW("a-0")), -ESHUTDOWN);
@@ -238,7 +247,8 @@ static void test_two_nodes_one_replica(void **state)
 	struct registry *r = fresh();
 	struct registry_heard h = { 0 };
 	REGISTER(0, NODE("", REPLICA("a-0", ",\"state\":\"ready\"")));
-	const char *other = "{\"node_id\":\"m\",\"complete\":true,\"replicas\":[" REPLICA("a-0", ",\"state\":\"ready\"") "]}";
+	const char *other = "{\"node_id\":\"m\",\"complete\":true,\"replicas\":[" REPLICA(
+		"a-0", ",\"state\":\"ready\"") "]}";
 	assert_int_equal(say(r, true, 1, &h, other), 0);
 	assert_string_equal(h.refused.items[0], "a-0");
 	registry_heard_done(&h);
@@ -255,11 +265,12 @@ static void test_two_nodes_one_replica(void **state)
 static int ask(struct registry *r, const char *method, const char *path, const char *query, const char *body,
 	struct registry_reply *ret)
 {
-	return registry_handle(r, view_str(method), view_str(path), view_str(query), view_str(body), at(0), ret);
+	return registry_handle(
+		r, view_str(method), view_str(path), view_str(query), view_str(body), at(0), ret);
 }
 
-static void expect(struct registry *r, const char *method, const char *path, const char *query, const char *body,
-	int status, const char *words)
+static void expect(struct registry *r, const char *method, const char *path, const char *query,
+	const char *body, int status, const char *words)
 {
 	struct registry_reply rep;
 	ask(r, method, path, query, body, &rep);
@@ -271,13 +282,16 @@ static void expect(struct registry *r, const char *method, const char *path, con
 static void test_routes(void **state)
 {
 	struct registry *r = fresh();
-	expect(r, "POST", "/v1/registry/nodes", "", "{\"node_id\":\"n 1\",\"models\":[{\"pool_id\":\"z\",\"ctx\":9}]}", 200,
+	expect(r, "POST", "/v1/registry/nodes", "",
+		"{\"node_id\":\"n 1\",\"models\":[{\"pool_id\":\"z\",\"ctx\":9}]}", 200,
 		"\"heartbeat_ms\":10000");
-	expect(r, "POST", "/v1/registry/nodes/n%201/heartbeat", "", "{\"node_id\":\"n 1\",\"replicas\":[" REPLICA("a-0", "") "]}",
-		200, "\"dropped\":false");
-	expect(r, "POST", "/v1/registry/nodes/n/heartbeat", "", "{\"node_id\":\"n 1\"}", 400, "the path of n");
+	expect(r, "POST", "/v1/registry/nodes/n%201/heartbeat", "",
+		"{\"node_id\":\"n 1\",\"replicas\":[" REPLICA("a-0", "") "]}", 200, "\"dropped\":false");
+	expect(r, "POST", "/v1/registry/nodes/n/heartbeat", "", "{\"node_id\":\"n 1\"}", 400,
+		"the path of n");
 	expect(r, "POST", "/v1/registry/nodes/x/heartbeat", "", "{\"node_id\":\"x\"}", 404, "register again");
-	expect(r, "GET", "/v1/registry/snapshot", "", "", 200, "\"pool_id\":\"z\",\"held\":false,\"model\":{\"pool_id\":\"z\"");
+	expect(r, "GET", "/v1/registry/snapshot", "", "", 200,
+		"\"pool_id\":\"z\",\"held\":false,\"model\":{\"pool_id\":\"z\"");
 	struct registry_reply rep;
 	ask(r, "GET", "/v1/registry/snapshot", "", "", &rep);
 	AUTO(mem_freep) char *query = mem_fmt("x=1&revision=%.*s", (int)strlen(rep.etag) - 2, rep.etag + 1);
@@ -285,8 +299,10 @@ static void test_routes(void **state)
 	ask(r, "GET", "/v1/registry/watch", query, "", &rep);
 	assert_true(rep.wait && rep.status == 204);
 	registry_reply_done(&rep);
-	expect(r, "POST", "/v1/registry/nodes/n%201/heartbeat", "", "{\"node_id\":\"n 1\",\"complete\":true}", 200, "revision");
-	expect(r, "GET", "/v1/registry/watch", query, "", 200, "\"complete\":false,\"removed\":[{\"replica_id\":\"a-0\"},"
+	expect(r, "POST", "/v1/registry/nodes/n%201/heartbeat", "", "{\"node_id\":\"n 1\",\"complete\":true}",
+		200, "revision");
+	expect(r, "GET", "/v1/registry/watch", query, "", 200,
+		"\"complete\":false,\"removed\":[{\"replica_id\":\"a-0\"},"
 		"{\"pool_id\":\"a\"}],\"nodes\":[],\"pools\":[]");
 	expect(r, "GET", "/v1/registry/watch", "revision=999", "", 200, "\"complete\":true");
 	expect(r, "GET", "/v1/registry/watch", "revision=-1", "", 400, "whole number");
@@ -320,8 +336,8 @@ static int make_dir(void **state)
 
 static int remove_dir(void **state)
 {
-	static const char *const names[] = { "registry.db", "registry.db-wal", "registry.db-shm", "registry.db.corrupt-1",
-		"registry.db.corrupt-1-wal", "registry.db.corrupt-1-shm" };
+	static const char *const names[] = { "registry.db", "registry.db-wal", "registry.db-shm",
+		"registry.db.corrupt-1", "registry.db.corrupt-1-wal", "registry.db.corrupt-1-shm" };
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
 		AUTO(mem_freep) char *p = path_join(dir, names[i]);
 		unlink(p);
@@ -331,7 +347,8 @@ static int remove_dir(void **state)
 
 static void fill(struct registry *r)
 {
-	REGISTER(0, NODE("", REPLICA("a-0", ",\"state\":\"backoff\",\"last_error\":{\"message\":\"boom\",\"cause\":\"exit\"}")));
+	REGISTER(0, NODE("", REPLICA("a-0", ",\"state\":\"backoff\",\"last_error\":{\"message\":\"boom\","
+					    "\"cause\":\"exit\"}")));
 	registry_pool_mark(r, VIEW("a"), MARK_DISABLED, true, "ann", 77);
 	assert_int_equal(registry_flush(r, deadline_ms()), 0);
 }
@@ -424,7 +441,8 @@ static void test_full_disk_and_back(void **state)
 
 static void test_no_folder(void **state)
 {
-	struct registry *r = registry_new(&(struct registry_opts){ .db_path = "registry-test-missing/x/registry.db" });
+	struct registry *r =
+		registry_new(&(struct registry_opts){ .db_path = "registry-test-missing/x/registry.db" });
 	struct registry_status st;
 	registry_status(r, &st);
 	assert_true(st.memory_only && st.persistent && st.problem[0]);
@@ -451,7 +469,8 @@ static void *read_main(void *arg)
 			abort();
 		last = s->revision;
 		for (size_t i = 0; i < s->nreplicas; i++)
-			if (s->replicas[i]->facts.leases > s->replicas[i]->facts.slots_total || !s->replicas[i]->node_id[0])
+			if (s->replicas[i]->facts.leases > s->replicas[i]->facts.slots_total ||
+				!s->replicas[i]->node_id[0])
 				abort();
 		registry_snapshot_unref(s);
 		x->rounds++;
@@ -477,7 +496,8 @@ static void test_readers_under_change(void **state)
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(pthread_create(&t[i], NULL, read_main, &x[i]), 0);
 	for (int64_t i = 0; i < 500; i++) {
-		REGISTER(i, NODE("", REPLICA("a-0", ",\"state\":\"ready\",\"slots_total\":3") "," REPLICA("a-1", "")));
+		REGISTER(i, NODE("", REPLICA("a-0", ",\"state\":\"ready\",\"slots_total\":3") "," REPLICA(
+					     "a-1", "")));
 		for (int k = 0; k < 5; k++) {
 			(void)!registry_lease_acquire(r, VIEW("a-0"));
 			if (k & 1)

@@ -27,7 +27,12 @@ struct model_replica {
 	uint32_t slots, leases;
 };
 struct model {
-	struct { bool there, online; int pid; uint64_t seq; int64_t heard; } nodes[NODES];
+	struct {
+		bool there, online;
+		int pid;
+		uint64_t seq;
+		int64_t heard;
+	} nodes[NODES];
 	struct model_replica replicas[REPLICAS];
 	bool marks[POOLS][MARK_COUNT];
 	uint64_t double_releases;
@@ -72,7 +77,8 @@ static void random_report(struct world *w, size_t i, struct wire_replica *x)
 	x->slots_free = wild[pick(w, ARRAY_LEN(wild))];
 	x->leases = wild[pick(w, ARRAY_LEN(wild))];
 	if (pick(w, 4) == 0)
-		x->last_error = (struct wire_error){ .cause = CAUSE_EXIT, .message = (char *)(uintptr_t)"it broke" };
+		x->last_error =
+			(struct wire_error){ .cause = CAUSE_EXIT, .message = (char *)(uintptr_t) "it broke" };
 }
 
 /* The same report, put into the model. */
@@ -87,7 +93,9 @@ static void model_report(struct model *m, size_t i, const struct wire_replica *x
 		if (x->generation < e->generation)
 			return;
 		if (x->generation > e->generation)
-			*e = (struct model_replica){ .there = true, .error = e->error, .generation = x->generation,
+			*e = (struct model_replica){ .there = true,
+				.error = e->error,
+				.generation = x->generation,
 				.state = REPLICA_STARTING };
 	}
 	bool was_ready = e->proved && e->state == REPLICA_READY;
@@ -127,15 +135,20 @@ static void op_message(struct world *w, bool reg)
 			random_report(w, i, &list[count++]);
 			named[i] = true;
 		}
-	struct wire_node msg = { .node_id = (char *)(uintptr_t)node_ids[n], .boot_id = (char *)(uintptr_t)"b",
-		.pid = m->nodes[n].pid + (int)(pick(w, 10) / 9), .complete = pick(w, 3) == 0,
-		.seq = m->nodes[n].seq + pick(w, 4), .replicas = list, .nreplicas = count };
+	struct wire_node msg = { .node_id = (char *)(uintptr_t)node_ids[n],
+		.boot_id = (char *)(uintptr_t) "b",
+		.pid = m->nodes[n].pid + (int)(pick(w, 10) / 9),
+		.complete = pick(w, 3) == 0,
+		.seq = m->nodes[n].seq + pick(w, 4),
+		.replicas = list,
+		.nreplicas = count };
 	if (!msg.pid)
 		msg.pid = 1;
 	bool known = m->nodes[n].there && m->nodes[n].pid == msg.pid;
 	struct registry_heard h = { 0 };
 	struct err e = { 0 };
-	int rc = reg ? registry_register(w->r, &msg, now(w), &h, &e) : registry_heartbeat(w->r, &msg, now(w), &h, &e);
+	int rc = reg ? registry_register(w->r, &msg, now(w), &h, &e)
+		     : registry_heartbeat(w->r, &msg, now(w), &h, &e);
 	bool dropped = h.dropped;
 	registry_heard_done(&h);
 	if (!reg && !known) {
@@ -224,7 +237,8 @@ static void op_report_leases(struct world *w)
 {
 	size_t i = pick(w, REPLICAS);
 	struct model_replica *e = &w->m.replicas[i];
-	struct registry_leases l = { replica_ids[i], e->generation + (pick(w, 4) == 0), (uint32_t)pick(w, 7) };
+	struct registry_leases l = { replica_ids[i], e->generation + (pick(w, 4) == 0),
+		(uint32_t)pick(w, 7) };
 	registry_report_leases(w->r, &l, 1);
 	if (e->there && l.generation == e->generation)
 		e->leases = MIN(l.leases, e->slots);
@@ -234,7 +248,8 @@ static void op_mark(struct world *w)
 {
 	size_t p = pick(w, POOLS), k = pick(w, MARK_COUNT);
 	bool on = pick(w, 3) == 0;
-	assert_int_equal(registry_pool_mark(w->r, view_str(pool_ids[p]), (enum registry_mark)k, on, "ann", w->now),
+	assert_int_equal(
+		registry_pool_mark(w->r, view_str(pool_ids[p]), (enum registry_mark)k, on, "ann", w->now),
 		w->m.marks[p][k] != on);
 	w->m.marks[p][k] = on;
 }
@@ -243,7 +258,8 @@ static void op_drain(struct world *w)
 {
 	size_t i = pick(w, REPLICAS);
 	bool on = pick(w, 3) == 0;
-	assert_int_equal(registry_drain_replica(w->r, view_str(replica_ids[i]), on), w->m.replicas[i].there ? 0 : -ENOENT);
+	assert_int_equal(registry_drain_replica(w->r, view_str(replica_ids[i]), on),
+		w->m.replicas[i].there ? 0 : -ENOENT);
 	w->m.replicas[i].drain = on && w->m.replicas[i].there;
 }
 
@@ -327,7 +343,8 @@ static void on_change(void *arg, const struct registry_snapshot *s)
 
 static void test_a_million_operations(void **state)
 {
-	uint64_t seed = env_u64("CORRAL_TEST_SEED", rnd_os_u64() % 1000000), ops = env_u64("CORRAL_TEST_OPS", 1000000);
+	uint64_t seed = env_u64("CORRAL_TEST_SEED", rnd_os_u64() % 1000000),
+		 ops = env_u64("CORRAL_TEST_OPS", 1000000);
 	printf("# seed %llu, %llu operations\n", (unsigned long long)seed, (unsigned long long)ops);
 	fflush(stdout);
 	struct world w = { .r = registry_new(&(struct registry_opts){ .revision_min = 5 }), .revision = 6 };
@@ -336,10 +353,17 @@ static void test_a_million_operations(void **state)
 	registry_watch(w.r, on_change, &last);
 	for (w.op = 0; w.op < ops; w.op++) {
 		switch (pick(&w, 16)) {
-		case 0: case 1: op_message(&w, true); break;
-		case 2: case 3: case 4: case 5: op_message(&w, false); break;
-		case 6: case 7: case 8: op_acquire(&w); break;
-		case 9: case 10: op_release(&w); break;
+		case 0:
+		case 1: op_message(&w, true); break;
+		case 2:
+		case 3:
+		case 4:
+		case 5: op_message(&w, false); break;
+		case 6:
+		case 7:
+		case 8: op_acquire(&w); break;
+		case 9:
+		case 10: op_release(&w); break;
 		case 11: op_report_leases(&w); break;
 		case 12: op_mark(&w); break;
 		case 13: op_drain(&w); break;

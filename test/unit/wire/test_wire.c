@@ -11,8 +11,8 @@
 
 static char *random_text(struct rnd *rnd)
 {
-	static const char *const texts[] = { NULL, "", "unix:/run/x.sock", "a \"quoted\" \\ text\n\ttab", "caf\xc3\xa9 \xf0\x9f\x90\x8e",
-		"GPU-1234", "\x01\x1f" };
+	static const char *const texts[] = { NULL, "", "unix:/run/x.sock", "a \"quoted\" \\ text\n\ttab",
+		"caf\xc3\xa9 \xf0\x9f\x90\x8e", "GPU-1234", "\x01\x1f" };
 	return mem_strdup(texts[rnd_below(rnd, ARRAY_LEN(texts))]);
 }
 
@@ -33,15 +33,23 @@ static void random_replica(struct rnd *rnd, struct wire_replica *r, size_t n)
 		.engine_version = random_text(rnd),
 		.engine_why = random_text(rnd),
 		.device_mask = random_text(rnd),
-		.last_error = { .cause = (enum wire_cause)rnd_below(rnd, CAUSE_COUNT), .message = random_text(rnd),
-			.hint = random_text(rnd), .at_ms = 1, .exit_code = -7, .signo = 11 },
+		.last_error = { .cause = (enum wire_cause)rnd_below(rnd, CAUSE_COUNT),
+			.message = random_text(rnd),
+			.hint = random_text(rnd),
+			.at_ms = 1,
+			.exit_code = -7,
+			.signo = 11 },
 		.phase = random_text(rnd),
 		.progress_text = random_text(rnd),
 		.progress_pct = (int)rnd_below(rnd, 102) - 1,
 		.restarts = (uint32_t)rnd_u64(rnd),
 		.retry_in_ms = (int64_t)rnd_below(rnd, 100) - 1,
-		.pid = 17, .started_at_ms = 1700000000000, .load_ms = 12,
-		.conn_idle_ms = 4000, .conn_requests = 100, .has_slots = rnd_below(rnd, 2),
+		.pid = 17,
+		.started_at_ms = 1700000000000,
+		.load_ms = 12,
+		.conn_idle_ms = 4000,
+		.conn_requests = 100,
+		.has_slots = rnd_below(rnd, 2),
 	};
 	if (rnd_below(rnd, 2)) {
 		r->remote_models = mem_alloc(3 * sizeof(char *));
@@ -80,12 +88,18 @@ static void test_partial_keeps_the_rest(void **state)
 {
 	struct wire_replica to = { 0 }, from = { 0 };
 	struct err e = { 0 };
-	assert_int_equal(wire_replica_decode(VIEW("{\"replica_id\":\"a-0\",\"pool_id\":\"a\",\"state\":\"ready\","
-		"\"slots_total\":4,\"slots_free\":3,\"engine\":\"llamacpp\",\"last_error\":{\"message\":\"m\",\"cause\":\"oom_vram\"}}"),
-		&to, &e), 0);
+	assert_int_equal(
+		wire_replica_decode(VIEW("{\"replica_id\":\"a-0\",\"pool_id\":\"a\",\"state\":\"ready\","
+					 "\"slots_total\":4,\"slots_free\":3,\"engine\":\"llamacpp\",\"last_"
+					 "error\":{\"message\":\"m\",\"cause\":\"oom_vram\"}}"),
+			&to, &e),
+		0);
 	assert_int_equal(to.have, WR_STATE | WR_SLOTS | WR_SLOTS_FREE | WR_ENGINE | WR_ERROR);
-	assert_int_equal(wire_replica_decode(VIEW("{\"replica_id\":\"a-0\",\"pool_id\":\"a\",\"slots_free\":9,"
-		"\"future\":[1,{}]}"), &from, &e), 0);
+	assert_int_equal(
+		wire_replica_decode(VIEW("{\"replica_id\":\"a-0\",\"pool_id\":\"a\",\"slots_free\":9,"
+					 "\"future\":[1,{}]}"),
+			&from, &e),
+		0);
 	assert_int_equal(from.have, WR_SLOTS_FREE);
 	wire_replica_merge(&to, &from);
 	assert_int_equal(to.slots_free, 4); /* clamped */
@@ -93,8 +107,10 @@ static void test_partial_keeps_the_rest(void **state)
 	assert_string_equal(to.engine, "llamacpp");
 	assert_int_equal(to.last_error.cause, CAUSE_OOM_VRAM);
 	wire_replica_done(&from);
-	assert_int_equal(wire_replica_decode(VIEW("{\"replica_id\":\"a-0\",\"pool_id\":\"a\",\"last_error\":null}"),
-		&from, &e), 0);
+	assert_int_equal(
+		wire_replica_decode(
+			VIEW("{\"replica_id\":\"a-0\",\"pool_id\":\"a\",\"last_error\":null}"), &from, &e),
+		0);
 	assert_int_equal(from.have, WR_ERROR);
 	wire_replica_merge(&to, &from);
 	assert_null(to.last_error.message);
@@ -106,11 +122,21 @@ static void test_node_round_trip(void **state)
 {
 	struct rnd rnd;
 	rnd_seed(&rnd, 7);
-	struct wire_node n = { .node_id = mem_strdup("home"), .boot_id = mem_strdup("b"), .version = mem_strdup("0.1.0"),
-		.address = mem_strdup("unix:/x"), .pid = 3, .complete = true, .seq = UINT64_MAX, .nmodels = 2, .nreplicas = 5 };
+	struct wire_node n = { .node_id = mem_strdup("home"),
+		.boot_id = mem_strdup("b"),
+		.version = mem_strdup("0.1.0"),
+		.address = mem_strdup("unix:/x"),
+		.pid = 3,
+		.complete = true,
+		.seq = UINT64_MAX,
+		.nmodels = 2,
+		.nreplicas = 5 };
 	n.models = mem_alloc(2 * sizeof *n.models);
-	n.models[0] = (struct wire_model){ .pool_id = mem_strdup("chat"), .path = mem_strdup("/m.gguf"), .size_bytes = 5,
-		.ctx = 4096, .vision = true };
+	n.models[0] = (struct wire_model){ .pool_id = mem_strdup("chat"),
+		.path = mem_strdup("/m.gguf"),
+		.size_bytes = 5,
+		.ctx = 4096,
+		.vision = true };
 	wire_model_copy(&n.models[1], &n.models[0]);
 	mem_setstr(&n.models[1].pool_id, "embed");
 	n.replicas = mem_alloc(5 * sizeof *n.replicas);
@@ -225,7 +251,8 @@ static void test_hostile(void **state)
 	refused(node_json, "{\"node_id\":\"n\",\"replicas\":{}}", "accepted is a list");
 	refused(node_json, "{\"node_id\":\"n\",\"replicas\":[{" IDS "},{" IDS "}]}", "second time");
 	refused(node_json, "{\"node_id\":\"n\",\"replicas\":[{" IDS "},3]}", "replicas[1]");
-	refused(node_json, "{\"node_id\":\"n\",\"models\":[{\"pool_id\":\"a\"},{\"pool_id\":\"a\"}]}", "second time");
+	refused(node_json, "{\"node_id\":\"n\",\"models\":[{\"pool_id\":\"a\"},{\"pool_id\":\"a\"}]}",
+		"second time");
 	refused(desired_json, "{}", "lacks \"wants\"");
 	refused(desired_json, "{\"wants\":[{" IDS "},{" IDS "}]}", "second time");
 	refused(desired_json, "{\"fence\":-1,\"wants\":[]}", "from 0");
@@ -259,8 +286,10 @@ static void test_bounds(void **state)
 /* Every cut and many changed bytes of a good message: refused or taken, never a fault. */
 static void test_mutations(void **state)
 {
-	static const char good[] = "{\"node_id\":\"n\",\"complete\":true,\"seq\":4,\"models\":[{\"pool_id\":\"a\",\"ctx\":8}],"
-		"\"replicas\":[{" IDS ",\"state\":\"proving\",\"generation\":2,\"last_error\":{\"message\":\"m\","
+	static const char good[] =
+		"{\"node_id\":\"n\",\"complete\":true,\"seq\":4,\"models\":[{\"pool_id\":\"a\",\"ctx\":8}],"
+		"\"replicas\":[{" IDS
+		",\"state\":\"proving\",\"generation\":2,\"last_error\":{\"message\":\"m\","
 		"\"cause\":\"exit\"},\"remote_models\":[\"x\",\"y\"]}]}";
 	struct rnd rnd;
 	rnd_seed(&rnd, 1);
@@ -283,7 +312,8 @@ static void test_names(void **state)
 {
 	for (int i = 0; i < REPLICA_STATE_COUNT; i++) {
 		enum replica_state s;
-		assert_int_equal(replica_state_parse(view_str(replica_state_name((enum replica_state)i)), &s), 0);
+		assert_int_equal(
+			replica_state_parse(view_str(replica_state_name((enum replica_state)i)), &s), 0);
 		assert_int_equal(s, i);
 	}
 	for (int i = 0; i < CAUSE_COUNT; i++) {
@@ -299,10 +329,14 @@ static void test_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_replica_round_trip), cmocka_unit_test(test_partial_keeps_the_rest),
-		cmocka_unit_test(test_node_round_trip),    cmocka_unit_test(test_desired_round_trip),
-		cmocka_unit_test(test_hostile),            cmocka_unit_test(test_bounds),
-		cmocka_unit_test(test_mutations),          cmocka_unit_test(test_names),
+		cmocka_unit_test(test_replica_round_trip),
+		cmocka_unit_test(test_partial_keeps_the_rest),
+		cmocka_unit_test(test_node_round_trip),
+		cmocka_unit_test(test_desired_round_trip),
+		cmocka_unit_test(test_hostile),
+		cmocka_unit_test(test_bounds),
+		cmocka_unit_test(test_mutations),
+		cmocka_unit_test(test_names),
 	};
 	return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }
