@@ -106,6 +106,8 @@ int file_write_atomic(const char *path, struct view data, mode_t mode, bool sync
 
 int dir_make(const char *path, mode_t mode)
 {
+	if (!path[0])
+		return -ENOENT;
 	AUTO(mem_freep) char *p = mem_strdup(path);
 	for (char *s = p + 1; *s; s++) {
 		if (*s != '/')

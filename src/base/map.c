@@ -47,7 +47,7 @@ static size_t find_slot(const struct map *m, struct view key, uint64_t h)
 	size_t i = (size_t)h & mask;
 	for (; m->slots[i]; i = (i + 1) & mask) {
 		const struct map_entry *e = &m->entries[m->slots[i] - 1];
-		if (e->key && e->hash == h && view_eqs(key, e->key))
+		if (e->key && e->hash == h && view_eq(key, view_of(e->key, e->key_len)))
 			return i;
 	}
 	return i;
@@ -103,7 +103,7 @@ void *map_put(struct map *m, struct view key, void *value)
 	if (m->used == m->cap)
 		rebuild(m);
 	size_t s = find_slot(m, key, h);
-	m->entries[m->used] = (struct map_entry){ mem_viewdup(key), value, h };
+	m->entries[m->used] = (struct map_entry){ mem_viewdup(key), key.n, value, h };
 	m->slots[s] = (uint32_t)++m->used;
 	m->len++;
 	return NULL;

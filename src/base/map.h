@@ -10,7 +10,8 @@
 #include "base/view.h"
 
 struct map_entry {
-	char *key;
+	char *key; /* NUL-terminated; a key with a NUL inside is a key of its own */
+	size_t key_len;
 	void *value;
 	uint64_t hash;
 };

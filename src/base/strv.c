@@ -73,7 +73,11 @@ static size_t read_quoted(struct view t, size_t i, char quote, struct buf *word)
 		char c = t.p[i];
 		if (c == quote)
 			return i + 1;
-		if (quote == '"' && c == '\\' && i + 1 < t.n && strchr("\"\\$`", t.p[i + 1]))
+		if (quote == '"' && c == '\\' && i + 1 < t.n && t.p[i + 1] == '\n') {
+			i++; /* a line goes on */
+			continue;
+		}
+		if (quote == '"' && c == '\\' && i + 1 < t.n && memchr("\"\\$`", t.p[i + 1], 4))
 			c = t.p[++i];
 		if (buf_addc(word, c))
 			return 0;
@@ -86,6 +90,8 @@ int strv_shell_words(struct strv *v, struct view t, struct err *reterr)
 	AUTO(strv_done) struct strv words = { 0 };
 	AUTO(buf_done) struct buf word = BUF(t.n);
 	bool open = false;
+	if (view_find(t, '\0') < t.n)
+		return err_set(reterr, -EINVAL, "a NUL byte stands at character %zu", view_find(t, '\0') + 1);
 	for (size_t i = 0; i < t.n;) {
 		char c = t.p[i];
 		if (c == ' ' || c == '\t' || c == '\n' || c == '\r') {
@@ -94,6 +100,10 @@ int strv_shell_words(struct strv *v, struct view t, struct err *reterr)
 			open = false;
 			buf_reset(&word);
 			i++;
+			continue;
+		}
+		if (c == '\\' && i + 1 < t.n && t.p[i + 1] == '\n') {
+			i += 2; /* a line goes on */
 			continue;
 		}
 		open = true;
