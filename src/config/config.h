@@ -122,8 +122,10 @@ void config_unrefp(struct config **c);         /* for AUTO(config_unrefp) */
 
 /* By id or alias, or NULL. */
 const struct config_pool *config_pool_find(const struct config *c, struct view name);
+/* Where the value of a key came from; NULL for a key that is not in the table. pool NULL: a top-level key. */
+const struct config_origin *config_origin_of(const struct config *c, const struct config_pool *pool, const char *key);
 /* Where a value came from, for people: "default", "corral.yaml:7", "environment CORRAL_LISTEN", "command line".
- * pool NULL: a top-level key ("listen", "log.level"). */
+ */
 void config_origin_text(const struct config *c, const struct config_pool *pool, const char *key, char *out, size_t cap);
 
 /* The runtime_dir that holds without any file, from the environment alone (NULL = the process's). */

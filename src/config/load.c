@@ -389,6 +389,22 @@ static void load_top(struct loader *ld)
 	apply_overrides(ld, &t, "");
 }
 
+/* In the order of the lines, each file's together; what is in no file stays where it is. */
+static void sort_errors(struct config_errors *e)
+{
+	for (size_t i = 1; i < e->len; i++) {
+		struct config_error x = e->items[i];
+		size_t j = i;
+		for (; j > 0 && x.file && e->items[j - 1].file && strcmp(x.file, e->items[j - 1].file) == 0; j--) {
+			const struct config_error *y = &e->items[j - 1];
+			if (y->line < x.line || (y->line == x.line && y->column <= x.column))
+				break;
+			e->items[j] = e->items[j - 1];
+		}
+		e->items[j] = x;
+	}
+}
+
 int config_load(const struct config_source *src, struct config **ret, struct config_errors *ret_errs)
 {
 	struct loader ld = { .src = src, .errs = ret_errs, .home = source_env(src, "HOME") };
@@ -406,6 +422,7 @@ int config_load(const struct config_source *src, struct config **ret, struct con
 	for (size_t i = 0; i < ld.ndocs; i++)
 		ydoc_done(&ld.docs[i]);
 	free(ld.docs);
+	sort_errors(ret_errs);
 	if (ret_errs->len) {
 		config_unref(ld.cfg);
 		return -EINVAL;

@@ -56,13 +56,19 @@ static void origin_write(const struct config_origin *o, char *out, size_t cap)
 	}
 }
 
-void config_origin_text(const struct config *c, const struct config_pool *pool, const char *key, char *out, size_t cap)
+const struct config_origin *config_origin_of(const struct config *c, const struct config_pool *pool, const char *key)
 {
 	int f = field_find(pool ? SCOPE_POOL : SCOPE_TOP, view_str(key));
-	if (f < 0)
-		snprintf(out, cap, "unknown key");
+	return f < 0 ? NULL : &(pool ? pool->from : c->from)[field_canon(f)];
+}
+
+void config_origin_text(const struct config *c, const struct config_pool *pool, const char *key, char *out, size_t cap)
+{
+	const struct config_origin *o = config_origin_of(c, pool, key);
+	if (o)
+		origin_write(o, out, cap);
 	else
-		origin_write(&(pool ? pool->from : c->from)[field_canon(f)], out, cap);
+		snprintf(out, cap, "unknown key");
 }
 
 /* ---- secrets ------------------------------------------------------------------------------------ */

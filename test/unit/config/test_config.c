@@ -234,8 +234,8 @@ static void test_five_mistakes(void **state)
 	static const struct {
 		unsigned line, column;
 		const char *key;
-	} want[] = { { 2, 14, "log.level" }, { 6, 5, "pools[0].ctxx" }, { 7, 12, "pools[0].slots" }, { 1, 9, "listen" },
-		{ 4, 9, "pools[0].id" } };
+	} want[] = { { 1, 9, "listen" }, { 2, 14, "log.level" }, { 4, 9, "pools[0].id" }, { 6, 5, "pools[0].ctxx" },
+		{ 7, 12, "pools[0].slots" } };
 	assert_int_equal(errs.len, ARRAY_LEN(want));
 	for (size_t i = 0; i < ARRAY_LEN(want); i++) {
 		assert_int_equal(errs.items[i].line, want[i].line);

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The table of subcommands, and who is started under which name.
+ */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "cli/cli_int.h"
+
+#define COMMON                                                                                    \
+	"  --config FILE    the configuration file\n"                                             \
+	"  --json           JSON instead of text\n"                                               \
+	"  -h, --help       this text\n"
+
+#define CONTROL(verb, what, example)                                                              \
+	{ verb, "POOL", what, COMMON "\nExamples:\n" example, cmd_control, false }
+
+const struct command cli_commands[] = {
+	{ "serve", "", "Run the daemon in the foreground",
+		"  --listen ADDR    instead of the file's listen; may be given several times\n"
+		"  --set KEY=VALUE  override one key, as in --set log.level=debug\n"
+		"  --keep-engines   leave the engines running when it ends\n"
+		"  --ready-fd N     write one JSON line to descriptor N once it serves\n" COMMON
+		"\nExamples:\n"
+		"  corral serve\n"
+		"  corral serve --config corral.yaml --listen 127.0.0.1:0\n", cmd_serve, false },
+	{ "run", "MODEL [PROMPT]", "Talk to a model; starts the daemon if none runs",
+		"  MODEL is a pool's id or alias, or a .gguf file. Without PROMPT: a chat on a terminal, else the prompt is\n"
+		"  read from the standard input. In the chat /exit leaves and Ctrl-C stops the answer.\n\n"
+		"  --system TEXT    a system message\n"
+		"  --max-tokens N   stop after so many tokens\n" COMMON
+		"\nExamples:\n"
+		"  corral run chat \"Why is the sky blue?\"\n"
+		"  corral run ./model.gguf\n"
+		"  git diff | corral run coder\n", cmd_run, false },
+	{ "ps", "", "Replicas: state, slots, queue, device", COMMON "\nExamples:\n  corral ps\n  corral ps --json\n", cmd_ps, false },
+	{ "pools", "[ID]", "All pools, or everything about one", COMMON "\nExamples:\n  corral pools\n  corral pools chat\n",
+		cmd_pools, false },
+	{ "logs", "POOL", "The engine's output",
+		"  -f, --follow     go on as it is written\n"
+		"  -n, --lines N    the last N lines (100)\n" COMMON
+		"\nExamples:\n  corral logs chat -n 20\n  corral logs -f chat\n", cmd_logs, false },
+	CONTROL("start", "Start a pool's engine now", "  corral start chat\n"),
+	{ "stop", "POOL", "Let requests end, then stop the engine",
+		"  --deadline D     how long requests may take to end (30s)\n" COMMON
+		"\nExamples:\n  corral stop chat\n  corral stop chat --deadline 5m\n", cmd_control, false },
+	CONTROL("restart", "Stop, then start again; closes an open breaker", "  corral restart chat\n"),
+	{ "drain", "POOL", "Refuse new requests, wait for the old, stop",
+		"  --deadline D     how long requests may take to end (30s)\n" COMMON
+		"\nExamples:\n  corral drain chat\n  corral drain chat --deadline 5m\n", cmd_control, false },
+	CONTROL("undrain", "Take a drain back", "  corral undrain chat\n"),
+	{ "config", "check [FILE] | show [--effective] | reference | schema", "Check and show the configuration",
+		"  check            everything that is wrong with it; exit 2 when something is\n"
+		"  show             what is set, and where; with --effective the defaults too\n"
+		"  reference        every key, as Markdown\n"
+		"  schema           every key, as a JSON Schema for editors\n\n"
+		"  --set KEY=VALUE  override one key\n" COMMON
+		"\nExamples:\n"
+		"  corral config check corral.yaml\n"
+		"  corral config show --effective\n", cmd_config, false },
+	{ "version", "", "The program's version", COMMON "\nExamples:\n  corral version --json\n", cmd_version, false },
+	{ "help", "[COMMAND]", "How a command is used", COMMON "\nExamples:\n  corral help run\n", cmd_help, false },
+	{ NULL, NULL, NULL, NULL, NULL, false },
+};
+
+const struct command *command_find(const char *name)
+{
+	for (const struct command *c = cli_commands; c->name; c++)
+		if (strcmp(c->name, name) == 0)
+			return c;
+	return NULL;
+}
+
+/* ---- options ------------------------------------------------------------------------------------ */
+
+enum { OPT_HELP = 'h', OPT_JSON = 1000, OPT_CONFIG, OPT_LAST, LONGS_MAX = 16 };
+
+static int usage(const struct command *cmd, const char *why)
+{
+	complain("%s: %s", cmd->name, why);
+	hint("corral %s --help", cmd->name);
+	return CLI_USAGE;
+}
+
+static int options_loop(struct cli *c, const struct command *cmd, const struct options *o, int argc, char **argv)
+{
+	struct option longs[LONGS_MAX] = {
+		{ "help", no_argument, NULL, OPT_HELP },
+		{ "json", no_argument, NULL, OPT_JSON },
+		{ "config", required_argument, NULL, OPT_CONFIG },
+	};
+	for (size_t i = 0; o->longs && o->longs[i].name && i + 4 < LONGS_MAX; i++)
+		longs[3 + i] = o->longs[i];
+	char shorts[32];
+	snprintf(shorts, sizeof shorts, ":h%s", o->shorts ? o->shorts : "");
+	optind = 0; /* GNU: start over, also after another parse */
+	opterr = 0;
+	for (int opt; (opt = getopt_long(argc, argv, shorts, longs, NULL)) != -1;) {
+		if (opt == OPT_HELP) {
+			AUTO(buf_done) struct buf b = BUF(64 * KIB);
+			command_help(cmd, &b);
+			return say(&b) == CLI_OK ? -1 : CLI_FAILED;
+		}
+		if (opt == '?' || opt == ':') {
+			AUTO(mem_freep) char *why = mem_fmt("%s \"%s\"",
+				opt == ':' ? "a value is missing after" : "there is no such option:", argv[optind - 1]);
+			return usage(cmd, why);
+		}
+		if (opt == OPT_JSON)
+			c->json = true;
+		else if (opt == OPT_CONFIG)
+			c->config_path = optarg;
+		else if (o->fn && o->fn(o->arg, opt, optarg))
+			return CLI_USAGE;
+	}
+	return 0;
+}
+
+int options_read(struct cli *c, const struct command *cmd, const struct options *o, int argc, char **argv, int *ret_first,
+	int *ret_status)
+{
+	int r = options_loop(c, cmd, o, argc, argv);
+	int left = argc - optind;
+	if (!r && left < o->min)
+		r = usage(cmd, left ? "an argument is missing" : "it needs an argument");
+	else if (!r && o->max >= 0 && left > o->max)
+		r = usage(cmd, "too many arguments");
+	*ret_first = optind;
+	*ret_status = r == -1 ? CLI_OK : r;
+	return r;
+}
+
+/* ---- who is started ------------------------------------------------------------------------------ */
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
+static int run_role(const char *name, int argc, char **argv, const struct cli_roles *roles, int *ret)
+{
+	int (*role)(int, char **) = NULL;
+	if (strcmp(name, "orchestratord") == 0)
+		role = roles->orchestratord;
+	else if (strcmp(name, "engine-provisioner") == 0)
+		role = roles->engine_provisioner;
+	if (!role)
+		return -ENOENT;
+	*ret = role(argc, argv);
+	return 0;
+}
+
+int cli_main(int argc, char **argv, const struct cli_roles *roles)
+{
+	struct cli c = { .roles = roles };
+	int status;
+	if (argc < 1)
+		return CLI_USAGE;
+	if (run_role(base_name(argv[0]), argc, argv, roles, &status) == 0)
+		return status;
+	if (argc < 2)
+		return cmd_help(&c, command_find("help"), 1, argv);
+	if (run_role(argv[1], argc - 1, argv + 1, roles, &status) == 0)
+		return status;
+	const char *name = argv[1];
+	if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+		name = "help";
+	else if (strcmp(name, "--version") == 0)
+		name = "version";
+	const struct command *cmd = command_find(name);
+	if (!cmd) {
+		complain("there is no command \"%.80s\"", name);
+		hint("corral help lists them");
+		return CLI_USAGE;
+	}
+	return cmd->run(&c, cmd, argc - 1, argv + 1);
+}

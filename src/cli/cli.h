@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The command line: a client of the API, and the door to the daemon's roles, which main hands in as
+ * functions (the command line links no role). One file per subcommand; the table is in cli.c.
+ */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include "config/config.h"
+
+/* What the program's exit status says. */
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 /* or a mistake in the configuration */, CLI_UNREACHABLE = 3 };
+
+struct cli_serve_opts {
+	struct config *config;               /* loaded and checked; the caller's, valid during the call */
+	const struct config_source *source;  /* how it was found, to load it again; valid during the call */
+	bool keep_engines;
+	int ready_fd;                        /* one JSON line goes there once it serves; -1: none */
+};
+struct cli_roles {
+	int (*serve)(const struct cli_serve_opts *o); /* returns the exit status */
+	int (*orchestratord)(int argc, char **argv);
+	int (*engine_provisioner)(int argc, char **argv);
+};
+/* Started as orchestratord or engine-provisioner (argv[0], or as the first argument) it runs that role,
+ * else the subcommand. Returns the exit status. */
+int cli_main(int argc, char **argv, const struct cli_roles *roles);
+
+#endif

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * corral ps, corral pools [ID]
+ */
+#include <stdio.h>
+#include <unistd.h>
+#include <yyjson.h>
+
+#include "cli/cli_int.h"
+
+static const char *str_of(yyjson_val *o, const char *key)
+{
+	yyjson_val *v = yyjson_obj_get(o, key);
+	return yyjson_is_str(v) ? yyjson_get_str(v) : "";
+}
+
+static long long num_of(yyjson_val *o, const char *key)
+{
+	return (long long)yyjson_get_num(yyjson_obj_get(o, key));
+}
+
+static bool is_true(yyjson_val *o, const char *key)
+{
+	return yyjson_get_bool(yyjson_obj_get(o, key));
+}
+
+static void head(struct table *t, const char *const *names, size_t n)
+{
+	t->columns = n;
+	for (size_t i = 0; i < n; i++)
+		table_add(t, "%s", names[i]);
+}
+
+/* "starting 40%": how far, where it is known. */
+static void add_state(struct table *t, yyjson_val *o)
+{
+	yyjson_val *p = yyjson_obj_get(o, "progress");
+	const char *phase = str_of(p, "phase");
+	yyjson_val *pct = yyjson_obj_get(p, "pct");
+	if (*phase && yyjson_is_num(pct) && yyjson_get_num(pct) >= 0)
+		table_add(t, "%s %s %lld%%", str_of(o, "state"), phase, (long long)yyjson_get_num(pct));
+	else
+		table_add(t, "%s", str_of(o, "state"));
+}
+
+static void add_ctx(struct table *t, long long ctx)
+{
+	if (ctx)
+		table_add(t, "%lld", ctx);
+	else
+		table_add(t, "auto");
+}
+
+static void replica_row(struct table *t, yyjson_val *pool, yyjson_val *r)
+{
+	yyjson_val *at = r ? r : pool;
+	long long total = num_of(at, "slots_total"), ctx = num_of(at, "ctx");
+	table_add(t, "%s", str_of(pool, "id"));
+	table_add(t, "%s", r ? str_of(r, "id") : "-");
+	add_state(t, at);
+	table_add(t, "%lld/%lld", num_of(at, "leases"), total);
+	table_add(t, "%lld/%lld", num_of(pool, "waiting"), num_of(pool, "queue_capacity"));
+	table_add(t, "%s", r ? str_of(r, "device") : "-");
+	add_ctx(t, ctx ? ctx : num_of(pool, "ctx"));
+	table_add(t, "%s%s%s", str_of(pool, "engine"), *str_of(pool, "engine_version") ? " " : "", str_of(pool, "engine_version"));
+	if (r && num_of(r, "pid"))
+		table_add(t, "%lld", num_of(r, "pid"));
+	else
+		table_add(t, "-");
+}
+
+/* The pools of an answer; -EINVAL when it is none. The caller frees *ret_doc. */
+static int pools_of(struct view body, yyjson_doc **ret_doc, yyjson_val **ret_pools)
+{
+	*ret_doc = yyjson_read(body.n ? body.p : "", body.n, 0);
+	*ret_pools = yyjson_obj_get(yyjson_doc_get_root(*ret_doc), "pools");
+	return yyjson_is_arr(*ret_pools) ? 0 : -EINVAL;
+}
+
+int replicas_table(struct view body, bool color, struct buf *out)
+{
+	static const char *const names[] = { "POOL", "REPLICA", "STATE", "LEASES", "QUEUE", "DEVICE", "CTX", "ENGINE", "PID" };
+	AUTO(table_done) struct table t = { 0 };
+	yyjson_doc *doc;
+	yyjson_val *pools, *pool, *r;
+	int e = pools_of(body, &doc, &pools);
+	head(&t, names, ARRAY_LEN(names));
+	size_t i, n, j, m;
+	yyjson_arr_foreach(pools, i, n, pool) {
+		yyjson_val *replicas = yyjson_obj_get(pool, "replicas");
+		if (!yyjson_arr_size(replicas))
+			replica_row(&t, pool, NULL);
+		yyjson_arr_foreach(replicas, j, m, r) {
+			replica_row(&t, pool, r);
+		}
+	}
+	if (!e)
+		table_print(&t, color, out);
+	yyjson_doc_free(doc);
+	return e;
+}
+
+int pools_table(struct view body, bool color, struct buf *out)
+{
+	static const char *const names[] = { "POOL", "STATE", "REPLICAS", "FREE", "WAITING", "CTX", "ENGINE", "MODEL" };
+	AUTO(table_done) struct table t = { 0 };
+	yyjson_doc *doc;
+	yyjson_val *pools, *p;
+	int e = pools_of(body, &doc, &pools);
+	head(&t, names, ARRAY_LEN(names));
+	size_t i, n;
+	yyjson_arr_foreach(pools, i, n, p) {
+		table_add(&t, "%s", str_of(p, "id"));
+		table_add(&t, "%s", is_true(p, "draining") ? "draining" : str_of(p, "state"));
+		table_add(&t, "%zu", yyjson_arr_size(yyjson_obj_get(p, "replicas")));
+		table_add(&t, "%lld/%lld", num_of(p, "slots_free"), num_of(p, "slots_total"));
+		table_add(&t, "%lld", num_of(p, "waiting"));
+		add_ctx(&t, num_of(p, "ctx"));
+		table_add(&t, "%s", str_of(p, "engine"));
+		table_add(&t, "%s", str_of(p, "model"));
+	}
+	if (!e)
+		table_print(&t, color, out);
+	yyjson_doc_free(doc);
+	return e;
+}
+
+static void line(struct buf *out, const char *key, const char *value)
+{
+	if (!*value)
+		return;
+	buf_addf(out, "%-12s ", key);
+	clean_add(out, view_str(value), false);
+	buf_addc(out, '\n');
+}
+
+static void detail_replicas(yyjson_val *pool, struct buf *out)
+{
+	size_t i, n;
+	yyjson_val *r;
+	yyjson_arr_foreach(yyjson_obj_get(pool, "replicas"), i, n, r) {
+		yyjson_val *p = yyjson_obj_get(r, "progress");
+		AUTO(buf_done) struct buf b = BUF(64 * KIB);
+		buf_addf(&b, "%s %s, %lld of %lld slots in use", str_of(r, "id"), str_of(r, "state"), num_of(r, "leases"),
+			num_of(r, "slots_total"));
+		if (num_of(r, "pid"))
+			buf_addf(&b, ", pid %lld", num_of(r, "pid"));
+		if (*str_of(r, "device"))
+			buf_addf(&b, ", on %s", str_of(r, "device"));
+		if (num_of(r, "restarts"))
+			buf_addf(&b, ", restarted %lld times", num_of(r, "restarts"));
+		if (*str_of(p, "text"))
+			buf_addf(&b, ": %s", str_of(p, "text"));
+		line(out, i ? "" : "replicas", buf_str(&b));
+		if (*str_of(r, "address"))
+			line(out, "", str_of(r, "address"));
+	}
+}
+
+int pool_detail(struct view body, struct buf *out)
+{
+	yyjson_doc *doc = yyjson_read(body.n ? body.p : "", body.n, 0);
+	yyjson_val *p = yyjson_doc_get_root(doc), *err = yyjson_obj_get(p, "last_error");
+	if (!*str_of(p, "id")) {
+		yyjson_doc_free(doc);
+		return -EINVAL;
+	}
+	AUTO(buf_done) struct buf b = BUF(64 * KIB);
+	line(out, "pool", str_of(p, "id"));
+	line(out, "model", str_of(p, "model"));
+	line(out, "state", is_true(p, "draining") ? "draining" : str_of(p, "state"));
+	buf_addf(&b, "%s%s%s", str_of(p, "engine"), *str_of(p, "engine_version") ? " " : "", str_of(p, "engine_version"));
+	line(out, "engine", buf_str(&b));
+	line(out, "", str_of(p, "engine_why"));
+	buf_reset(&b);
+	buf_addf(&b, "%lld tokens a request", num_of(p, "ctx"));
+	line(out, "ctx", num_of(p, "ctx") ? buf_str(&b) : "auto");
+	buf_reset(&b);
+	buf_addf(&b, "%lld of %lld free, %lld leased, %lld cooling", num_of(p, "slots_free"), num_of(p, "slots_total"),
+		num_of(p, "leases"), num_of(p, "cooling"));
+	line(out, "slots", buf_str(&b));
+	buf_reset(&b);
+	buf_addf(&b, "%lld of %lld", num_of(p, "waiting"), num_of(p, "queue_capacity"));
+	line(out, "queue", buf_str(&b));
+	line(out, "last error", str_of(err, "message"));
+	line(out, "", str_of(err, "at"));
+	line(out, "hint", str_of(err, "hint"));
+	detail_replicas(p, out);
+	yyjson_doc_free(doc);
+	return 0;
+}
+
+static int show(struct cli *c, const char *id, bool replicas)
+{
+	struct api a;
+	AUTO(buf_done) struct buf path = BUF(8 * KIB);
+	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
+	AUTO(buf_done) struct buf out = BUF(2 * API_BODY_MAX);
+	int http, r = api_open(c, &a);
+	if (r)
+		return r;
+	buf_adds(&path, "/v1/pools");
+	if (id) {
+		buf_addc(&path, '/');
+		path_add(&path, id);
+	}
+	struct api_req req = { .method = "GET", .path = buf_str(&path) };
+	r = api_call(&a, &req, &answer, &http);
+	api_close(&a);
+	if (r)
+		return r;
+	bool color = color_for(STDOUT_FILENO);
+	int bad = 0;
+	if (c->json)
+		buf_addf(&out, "%s\n", buf_str(&answer));
+	else if (id)
+		bad = pool_detail(buf_view(&answer), &out);
+	else
+		bad = replicas ? replicas_table(buf_view(&answer), color, &out) : pools_table(buf_view(&answer), color, &out);
+	if (!bad)
+		return say(&out);
+	complain("what answers there does not look like Corral");
+	return CLI_FAILED;
+}
+
+int cmd_ps(struct cli *c, const struct command *cmd, int argc, char **argv)
+{
+	struct options o = { 0 };
+	int first, status;
+	if (options_read(c, cmd, &o, argc, argv, &first, &status))
+		return status;
+	return show(c, NULL, true);
+}
+
+int cmd_pools(struct cli *c, const struct command *cmd, int argc, char **argv)
+{
+	struct options o = { .max = 1 };
+	int first, status;
+	if (options_read(c, cmd, &o, argc, argv, &first, &status))
+		return status;
+	return show(c, first < argc ? argv[first] : NULL, false);
+}
