@@ -360,8 +360,6 @@ static void stop_listening(struct http_server *s)
 void http_server_drain(struct http_server *s, loop_fn *on_idle, void *arg)
 {
 	s->draining = true;
-	s->on_idle = on_idle;
-	s->on_idle_arg = arg;
 	stop_listening(s);
 	LIST_FOREACH(c, &s->conns, struct server_conn, node)
 	{
@@ -370,8 +368,16 @@ void http_server_drain(struct http_server *s, loop_fn *on_idle, void *arg)
 		else
 			c->x.close_after = true;
 	}
+	s->on_idle = on_idle; /* from here on the last connection to close tells */
+	s->on_idle_arg = arg;
 	if (s->nconns == 0 && on_idle)
 		loop_defer_call(s->loop, on_idle, arg);
+}
+
+void http_server_close_all(struct http_server *s)
+{
+	while (!list_empty(&s->conns))
+		conn_close(LIST_ENTRY(s->conns.next, struct server_conn, node));
 }
 
 void http_server_free(struct http_server *s)
@@ -380,8 +386,7 @@ void http_server_free(struct http_server *s)
 		return;
 	s->freeing = true;
 	stop_listening(s);
-	while (!list_empty(&s->conns))
-		conn_close(LIST_ENTRY(s->conns.next, struct server_conn, node));
+	http_server_close_all(s);
 	loop_defer_free(s->loop, s);
 }
 

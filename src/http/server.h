@@ -51,7 +51,9 @@ void http_server_accept(struct http_server *s, int fd, const struct net_peer *pe
 /* Accepts nothing new and closes idle connections; those with a request finish it and close. on_idle is
  * called (from the loop) when none is left. */
 void http_server_drain(struct http_server *s, loop_fn *on_idle, void *arg);
-/* Closes everything at once: handlers get on_gone. */
+/* Closes every connection at once: handlers get on_gone. */
+void http_server_close_all(struct http_server *s);
+/* The same, and the server is gone. */
 void http_server_free(struct http_server *s);
 size_t http_server_connections(const struct http_server *s);
 size_t http_server_exchanges(const struct http_server *s);

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The control plane's routes. Requests arrive on data loops and are answered on the control loop: a struct
+ * api_call carries one across. A data loop reads the body (at most API_BODY_MAX), posts the call, and
+ * writes what comes back; it holds no lock and waits for nothing.
+ */
+#ifndef API_API_H
+#define API_API_H
+
+#include "config/config.h"
+#include "control/control.h"
+#include "dialect/dialect.h"
+#include "http/server.h"
+#include "metrics/metrics.h"
+
+enum {
+	API_BODY_MAX = 1024 * 1024,
+	API_STREAM_MAX = 1024 * 1024, /* unsent bytes of one stream; a reader slower than that is dropped or paused */
+	API_STREAMS_MAX = 256,        /* event and log streams at once */
+};
+
+struct api;
+struct api_opts {
+	struct loop *loop; /* the control loop */
+	struct config *config;
+	struct control *control;
+	struct registry *registry;
+	struct metrics *metrics;
+	bool (*is_draining)(void *arg); /* the daemon is going down */
+	void *arg;
+};
+struct api *api_new(const struct api_opts *o) MUST_CHECK;
+/* Ends every stream; no call may arrive any more. */
+void api_free(struct api *a);
+
+/* ---- on a data loop ------------------------------------------------------------------------------------ */
+
+/* Takes the exchange over, inside on_request: reads its body and passes it to the control loop. */
+void api_start(struct api *a, struct http_exchange *x, const char *request_id);
+/* The same for a request whose body is not needed, as another path and query. */
+void api_start_as(struct api *a, struct http_exchange *x, const char *request_id, const char *path, const char *query);
+
+/* Whether a page of another origin, or one that was rebound to us, sends this: true when it was refused and
+ * answered. hosts: names that are ours besides loopback ones (the addresses listened on). */
+struct api_guard {
+	const struct strv *hosts;
+};
+bool api_guard_refuses(const struct api_guard *g, struct http_exchange *x);
+
+#endif

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The route table, and the small routes.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <yyjson.h>
+
+#include "api/api_int.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "log/log.h"
+
+struct api_route {
+	enum http_method method;
+	const char *path; /* one "*" stands for one segment without a slash, or the rest at the end */
+	route_fn *fn;
+};
+
+static const struct api_route routes[] = {
+	{ HTTP_M_GET, "/", route_root },
+	{ HTTP_M_GET, "/v1/models", route_models },
+	{ HTTP_M_GET, "/models", route_models },
+	{ HTTP_M_GET, "/v1/models/*", route_model },
+	{ HTTP_M_GET, "/v1/pools", route_pools },
+	{ HTTP_M_GET, "/v1/pools/*", route_pool },
+	{ HTTP_M_GET, "/v1/pools/*/health", route_pool_health },
+	{ HTTP_M_GET, "/v1/pools/*/logs", route_pool_logs },
+	{ HTTP_M_POST, "/v1/pools/*/start", route_pool_start },
+	{ HTTP_M_POST, "/v1/pools/*/stop", route_pool_stop },
+	{ HTTP_M_POST, "/v1/pools/*/restart", route_pool_restart },
+	{ HTTP_M_POST, "/v1/pools/*/drain", route_pool_drain },
+	{ HTTP_M_POST, "/v1/pools/*/undrain", route_pool_undrain },
+	{ HTTP_M_GET, "/v1/nodes", route_nodes },
+	{ HTTP_M_GET, "/v1/events", route_events },
+	{ HTTP_M_GET, "/v1/version", route_version },
+	{ HTTP_M_GET, "/props", route_props },
+	{ HTTP_M_GET, "/metrics", route_metrics },
+	{ HTTP_M_GET, "/healthz", route_healthz },
+	{ HTTP_M_GET, "/readyz", route_readyz },
+};
+
+/* Matches path against a pattern; *ret_id gets the segment that * stands for. A model's id may hold slashes
+ * only where * ends the pattern. */
+static bool matches(const char *pattern, struct view path, struct view *ret_id)
+{
+	struct view p = view_str(pattern);
+	size_t star = view_find(p, '*');
+	if (star == p.n)
+		return view_eq(p, path);
+	struct view before = view_cut(p, star), after = view_from(p, star + 1);
+	if (!view_starts(path, before) || !view_ends(path, after) || path.n <= before.n + after.n)
+		return false;
+	struct view id = view_of(path.p + before.n, path.n - before.n - after.n);
+	if ((after.n || !view_eqs(before, "/v1/models/")) && view_find(id, '/') != id.n)
+		return false;
+	*ret_id = id;
+	return true;
+}
+
+static bool method_fits(enum http_method want, enum http_method got)
+{
+	return want == got || (want == HTTP_M_GET && got == HTTP_M_HEAD);
+}
+
+static void wrong_method(struct api_call *c, const char *allow)
+{
+	AUTO(buf_done) struct buf body = BUF(16 * KIB);
+	AUTO(buf_done) struct buf head = BUF(1 * KIB);
+	char text[128];
+	int n = snprintf(text, sizeof text, "This route takes %s.", allow);
+	struct api_error e = { .code = CODE_INVALID_PARAMS, .status = 405, .retriable = 0, .message = view_of(text, (size_t)n),
+		.request_id = view_str(c->request_id) };
+	(void)api_error_body(DIALECT_OPENAI, &e, &body);
+	(void)http_header_add(&head, "Allow", view_str(allow));
+	api_reply(c, 405, "application/json", &head, buf_view(&body));
+}
+
+void api_dispatch(struct api_call *c)
+{
+	struct view path = view_str(c->path);
+	const char *allow = NULL;
+	for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
+		struct view raw = { 0 };
+		if (!matches(routes[i].path, path, &raw))
+			continue;
+		if (!method_fits(routes[i].method, c->method)) {
+			allow = routes[i].method == HTTP_M_GET ? "GET, HEAD" : "POST";
+			continue;
+		}
+		if (routes[i].method != HTTP_M_GET && !c->is_json) {
+			api_failf(c, CODE_INVALID_PARAMS, 415, "Add the header Content-Type: application/json.",
+				"This route takes application/json only.");
+			return;
+		}
+		AUTO(buf_done) struct buf id = BUF(1 * KIB);
+		if (http_unescape(raw, &id) < 0) {
+			api_failf(c, CODE_INVALID_PARAMS, 400, "", "The path holds a broken escape.");
+			return;
+		}
+		struct route_args args = { .id = buf_view(&id) };
+		routes[i].fn(c->api, c, &args);
+		return;
+	}
+	if (allow)
+		wrong_method(c, allow);
+	else
+		api_failf(c, CODE_MODEL_NOT_FOUND, 404, "GET /v1/models lists what can be asked; docs/reference has every route.",
+			"There is no route %s.", c->path);
+}
+
+struct control_pool *find_pool_or_fail(struct api *a, struct api_call *c, struct view id)
+{
+	struct control_pool *p = control_pool_find(a->o.control, id);
+	if (p)
+		return p;
+	const char *ids[256];
+	size_t n = 0;
+	struct control_pool *each;
+	for (size_t i = 0; n < ARRAY_LEN(ids) && (each = control_pool_at(a->o.control, i)); i++)
+		ids[n++] = control_pool_config(each)->id;
+	AUTO(buf_done) struct buf near = BUF(1 * KIB);
+	dialect_nearest(id, ids, n, &near);
+	char hint[512];
+	snprintf(hint, sizeof hint, near.len ? "Did you mean %s?" : "`corral pools` lists the pools there are.%s", buf_str(&near));
+	api_failf(c, CODE_MODEL_NOT_FOUND, 404, hint, "There is no pool \"%.*s\".", VIEW_ARG(view_cut(id, 100)));
+	return NULL;
+}
+
+bool read_deadline(struct api_call *c, int64_t def, int64_t *ret_ms)
+{
+	*ret_ms = def;
+	char q[32];
+	uint64_t ms = 0;
+	bool bad = false;
+	if (c->query && http_query_get(view_str(c->query), "deadline_ms", q, sizeof q)) {
+		bad = num_u64(view_str(q), &ms) < 0;
+		*ret_ms = (int64_t)ms;
+	}
+	if (c->body.len) {
+		yyjson_doc *d = yyjson_read(c->body.data, c->body.len, 0);
+		yyjson_val *root = yyjson_doc_get_root(d), *v = yyjson_obj_get(root, "deadline_ms");
+		if (!yyjson_is_obj(root) || (v && !yyjson_is_uint(v)))
+			bad = true;
+		else if (v)
+			*ret_ms = (int64_t)MIN(yyjson_get_uint(v), (uint64_t)INT64_MAX);
+		yyjson_doc_free(d);
+	}
+	if (bad || *ret_ms > 24 * 3600 * 1000)
+		api_failf(c, CODE_INVALID_PARAMS, 400, "", "deadline_ms is a whole number of milliseconds, at most a day (86400000).");
+	return !bad && *ret_ms <= 24 * 3600 * 1000;
+}
+
+struct loop *api_loop(const struct api *a)
+{
+	return a->o.loop;
+}
+
+struct api *api_new(const struct api_opts *o)
+{
+	struct api *a = NEW(struct api);
+	a->o = *o;
+	a->started_s = wall_ms() / 1000;
+	list_init(&a->subscribers);
+	list_init(&a->logs);
+	events_init(a);
+	return a;
+}
+
+void api_free(struct api *a)
+{
+	if (!a)
+		return;
+	events_done(a);
+	log_streams_done(a);
+	http_target_free(a->node);
+	free(a->node_address);
+	free(a);
+}
+
+/* ---- small routes ------------------------------------------------------------------------------------------ */
+
+void route_root(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	(void)a;
+	(void)args;
+	api_reply(c, 200, "text/plain; charset=utf-8", NULL,
+		VIEW("Corral " CORRAL_VERSION " is running.\n\n"
+		     "GET  /v1/models              what can be asked\n"
+		     "POST /v1/chat/completions    ask\n"
+		     "GET  /v1/pools               what runs, and why not\n"
+		     "GET  /metrics                figures for Prometheus\n"));
+}
+
+void route_healthz(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	(void)a;
+	(void)args;
+	api_reply_json(c, 200, VIEW("{\"status\":\"ok\"}"));
+}
+
+void route_readyz(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	(void)args;
+	struct registry_status st;
+	registry_status(a->o.registry, &st);
+	bool node = control_node_address(a->o.control) != NULL, draining = a->o.is_draining(a->o.arg);
+	AUTO(buf_done) struct buf b = BUF(4 * KIB);
+	(void)buf_addf(&b, "{\"status\":\"%s\",\"node\":%s,\"draining\":%s,\"store\":\"%s\"",
+		node && !draining ? "ready" : "not ready", node ? "true" : "false", draining ? "true" : "false",
+		!st.persistent ? "memory" : st.memory_only ? "memory only: it cannot write" : "ok");
+	if (st.problem[0]) {
+		(void)buf_adds(&b, ",\"store_problem\":");
+		(void)buf_add_json(&b, view_str(st.problem));
+	}
+	(void)buf_addc(&b, '}');
+	api_reply_json(c, node && !draining ? 200 : 503, buf_view(&b));
+}
+
+void route_version(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	(void)a;
+	(void)args;
+	api_reply_json(c, 200, VIEW("{\"version\":\"" CORRAL_VERSION "\",\"api_version\":\"1\"}"));
+}
+
+void route_metrics(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	(void)args;
+	AUTO(buf_done) struct buf b = BUF(32 * MIB);
+	if (metrics_expose(a->o.metrics, &b) < 0) {
+		api_failf(c, CODE_INTERNAL, 0, "", "The page of metrics is larger than 32 MiB.");
+		return;
+	}
+	api_reply(c, 200, "text/plain; version=0.0.4; charset=utf-8", NULL, buf_view(&b));
+}
+
+void route_pool_start(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	struct control_pool *p = find_pool_or_fail(a, c, args->id);
+	if (!p)
+		return;
+	control_start(a->o.control, p, c->by);
+	api_reply_json(c, 202, VIEW("{\"accepted\":true}"));
+}
+
+void route_pool_stop(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	int64_t ms;
+	struct control_pool *p = find_pool_or_fail(a, c, args->id);
+	if (!p || !read_deadline(c, 30000, &ms))
+		return;
+	control_stop(a->o.control, p, ms, c->by, NULL, NULL);
+	api_reply_json(c, 202, VIEW("{\"accepted\":true}"));
+}
+
+void route_pool_restart(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	int64_t ms;
+	struct control_pool *p = find_pool_or_fail(a, c, args->id);
+	if (!p || !read_deadline(c, 30000, &ms))
+		return;
+	control_restart(a->o.control, p, ms, c->by);
+	api_reply_json(c, 202, VIEW("{\"accepted\":true}"));
+}
+
+void route_pool_undrain(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	struct control_pool *p = find_pool_or_fail(a, c, args->id);
+	if (!p)
+		return;
+	control_undrain(a->o.control, p, c->by);
+	api_reply_json(c, 202, VIEW("{\"accepted\":true}"));
+}
+
+/* The answer comes when the pool is drained; the client may leave before, the drain goes on. */
+struct drain_wait {
+	struct api_call *call; /* NULL: the client left */
+};
+
+static void drain_client_left(void *arg)
+{
+	((struct drain_wait *)arg)->call = NULL;
+}
+
+static void on_drained(void *arg, const struct control_done *d)
+{
+	struct drain_wait *w = arg;
+	if (w->call) {
+		char body[160];
+		int n = snprintf(body, sizeof body, "{\"force_stopped\":%s,\"duration_ms\":%lld,\"final_lease_count\":%u}",
+			d->force_stopped ? "true" : "false", (long long)d->duration_ms, d->final_leases);
+		api_reply_json(w->call, 200, view_of(body, (size_t)n));
+	}
+	free(w);
+}
+
+void route_pool_drain(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	int64_t ms;
+	struct control_pool *p = find_pool_or_fail(a, c, args->id);
+	if (!p || !read_deadline(c, 30000, &ms))
+		return;
+	struct drain_wait *w = NEW(struct drain_wait);
+	w->call = c;
+	c->on_gone = drain_client_left;
+	c->arg = w;
+	control_drain(a->o.control, p, ms, c->by, on_drained, w);
+}

@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The reconciler: what the configuration and the traffic want against what the registry says there is.
+ * It pushes the desired replicas of each node over the wire, puts ready replicas into the pools and takes
+ * dying ones out, unloads what is idle, and carries out start, stop, restart and drain. Control loop only.
+ *
+ * It starts no process and keeps no second copy of facts: each reconciliation reads the registry's
+ * snapshot and the pools' own counts.
+ */
+#ifndef CONTROL_CONTROL_H
+#define CONTROL_CONTROL_H
+
+#include "config/config.h"
+#include "http/client.h"
+#include "metrics/metrics.h"
+#include "pool/pool.h"
+#include "registry/registry.h"
+
+struct control;
+
+struct control_opts {
+	struct loop *loop;
+	struct config *config;        /* a reference is taken */
+	struct registry *registry;
+	struct metrics *metrics;
+	/* The set of pools changed (at the start, later by a reload): publish it to the data loops. */
+	void (*on_pools)(void *arg);
+	/* A replica left its pool: every data loop must let go of its connections (cut: also those in use).
+	 * The reference is the callee's. */
+	void (*on_replica_gone)(void *arg, struct pool_replica *r, bool cut);
+	void *arg;
+};
+struct control *control_new(const struct control_opts *o) MUST_CHECK;
+/* No pool may have a waiting request any more. */
+void control_free(struct control *c);
+/* Changes nothing by itself any more; what runs goes on. Before control_quiesce, when the daemon ends. */
+void control_pause(struct control *c);
+/* Takes every replica out of its pool and puts none in again: the daemon is ending. */
+void control_quiesce(struct control *c);
+/* Looks at everything again at the end of this round. */
+void control_wake(struct control *c);
+/* From any thread: a request's first byte came from a proving replica. r's reference is passed on. */
+void control_proved(struct control *c, struct pool_replica *r);
+
+/* ---- what the API shows and asks --------------------------------------------------------------------- */
+
+enum pool_state { /* of a pool as a whole, the best of its replicas */
+	POOL_STATE_UNLOADED, POOL_STATE_PROVISIONING, POOL_STATE_STARTING, POOL_STATE_PROVING, POOL_STATE_READY,
+	POOL_STATE_DRAINING, POOL_STATE_BACKOFF, POOL_STATE_FAILED,
+};
+const char *pool_state_name(enum pool_state s);
+
+struct control_pool;
+struct control_pool *control_pool_find(struct control *c, struct view id_or_alias);
+struct control_pool *control_pool_at(struct control *c, size_t i); /* NULL after the last; in the file's order */
+const struct config_pool *control_pool_config(const struct control_pool *p);
+struct pool *control_pool_traffic(const struct control_pool *p);
+enum pool_state control_pool_state(struct control *c, struct control_pool *p);
+/* The node's own address for its provisioner API ("unix:…"), or NULL while none is online. */
+const char *control_node_address(struct control *c);
+/* Puts the pools' lease counts into the registry; before anybody reads both. */
+void control_report_leases(struct control *c);
+
+struct control_done { /* how an operation ended */
+	bool force_stopped;
+	int64_t duration_ms;
+	uint32_t final_leases;
+};
+typedef void control_done_fn(void *arg, const struct control_done *d);
+
+void control_start(struct control *c, struct control_pool *p, const char *by);
+/* Lets leases end (deadline_ms), then unloads; the next request starts it again. fn may be NULL. */
+void control_stop(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by, control_done_fn *fn, void *arg);
+void control_restart(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by);
+/* Refuses new leases until undrain or start, waits for none to be left, then unloads. */
+void control_drain(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by, control_done_fn *fn, void *arg);
+void control_undrain(struct control *c, struct control_pool *p, const char *by);
+bool control_pool_draining(const struct control *c, const struct control_pool *p, const char **ret_by, int64_t *ret_at_ms);
+
+#endif

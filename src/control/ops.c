@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What an operator asks of a pool: start, stop, restart, drain, undrain. An operation that waits for
+ * leases to end is one record on the pool; op_step moves it with every reconciliation.
+ */
+#include "control/control_int.h"
+
+#include "log/log.h"
+
+static void finish_op(struct control_pool *p, mono_t now)
+{
+	control_done_fn *fn = p->op_done;
+	void *arg = p->op_arg;
+	struct control_done d = {
+		.force_stopped = p->op_forced,
+		.duration_ms = mono_ms_between(p->op_since, now),
+		.final_leases = p->op_final_leases,
+	};
+	log_event(LOG_INFO, p->op == OP_DRAIN ? "drained" : "stopped", p->cfg->id,
+		(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_INT("duration_ms", d.duration_ms),
+			LOG_BOOL("forced", d.force_stopped), LOG_END },
+		"Pool %s is %s after %lld ms%s.", p->cfg->id, p->op == OP_DRAIN ? "drained" : "unloaded",
+		(long long)d.duration_ms, d.force_stopped ? ", with requests cut off at the deadline" : "");
+	p->op = OP_NONE;
+	p->op_unloading = p->op_forced = false;
+	p->op_done = NULL;
+	if (fn)
+		fn(arg, &d);
+	control_wake(p->control);
+}
+
+static bool all_gone(const struct registry_pool *rp)
+{
+	for (size_t i = 0; rp && i < rp->nreplicas; i++) {
+		enum replica_state s = rp->replicas[i]->facts.state;
+		if (rp->replicas[i]->online && s != REPLICA_STOPPED && s != REPLICA_ABSENT)
+			return false;
+	}
+	return true;
+}
+
+static void begin_unloading(struct control_pool *p, const struct pool_stats *s)
+{
+	p->op_final_leases = s->leases;
+	p->op_forced = s->leases + s->cooling > 0;
+	if (p->op != OP_RESTART) {
+		p->op_unloading = true;
+		return;
+	}
+	for (size_t i = 0; i < p->nslots; i++)
+		p->slots[i].restart_epoch++;
+	p->control->push_due = true;
+	p->op = OP_NONE;
+	p->op_forced = false;
+}
+
+void op_step(struct control_pool *p, const struct pool_stats *s, const struct registry_pool *rp, mono_t now)
+{
+	if (p->op == OP_NONE)
+		return;
+	if (!p->op_unloading && (s->leases + s->cooling == 0 || !mono_before(now, p->op_deadline)))
+		begin_unloading(p, s);
+	else if (p->op_unloading && s->replicas == 0 && all_gone(rp))
+		finish_op(p, now);
+}
+
+static void begin_op(struct control_pool *p, enum op_kind kind, int64_t deadline_ms, control_done_fn *fn, void *arg)
+{
+	if (p->op_done) { /* a newer wish takes over; who waited for the older one is told how it stands */
+		control_done_fn *old = p->op_done;
+		p->op_done = NULL;
+		old(p->op_arg, &(struct control_done){ .duration_ms = mono_ms_between(p->op_since, mono_now()) });
+	}
+	p->op = kind;
+	p->op_since = mono_now();
+	p->op_deadline = mono_add_ms(p->op_since, deadline_ms);
+	p->op_unloading = p->op_forced = false;
+	p->op_final_leases = 0;
+	p->op_done = fn;
+	p->op_arg = arg;
+	control_wake(p->control);
+}
+
+static void said(const struct control_pool *p, const char *verb, const char *by)
+{
+	log_event(LOG_INFO, verb, p->cfg->id,
+		(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_STR("by", by), LOG_END }, "%s asks to %s pool %s.", by,
+		verb, p->cfg->id);
+}
+
+static void clear_marks(struct control *c, struct control_pool *p, const char *by)
+{
+	int64_t at = wall_ms();
+	for (enum registry_mark m = 0; m < MARK_COUNT; m++)
+		registry_pool_mark(c->o.registry, view_str(p->cfg->id), m, false, by, at);
+}
+
+void control_start(struct control *c, struct control_pool *p, const char *by)
+{
+	said(p, "start", by);
+	clear_marks(c, p, by);
+	if (p->op != OP_NONE && !p->op_unloading)
+		begin_op(p, OP_NONE, 0, NULL, NULL);
+	p->started = true;
+	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
+	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
+	for (size_t i = 0; rp && i < rp->nreplicas && i < p->nslots; i++) {
+		if (rp->replicas[i]->facts.state != REPLICA_FAILED && rp->replicas[i]->facts.state != REPLICA_BACKOFF)
+			continue;
+		for (size_t k = 0; k < p->nslots; k++)
+			if (view_eqs(view_str(p->slots[k].id), rp->replicas[i]->facts.replica_id))
+				p->slots[k].restart_epoch++; /* a start forgets backoff and breaker */
+	}
+	c->push_due = true;
+	control_wake(c);
+}
+
+void control_stop(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by, control_done_fn *fn, void *arg)
+{
+	(void)c;
+	said(p, "stop", by);
+	begin_op(p, OP_STOP, deadline_ms, fn, arg);
+}
+
+void control_restart(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by)
+{
+	said(p, "restart", by);
+	clear_marks(c, p, by);
+	p->started = true;
+	begin_op(p, OP_RESTART, deadline_ms, NULL, NULL);
+}
+
+void control_drain(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by, control_done_fn *fn, void *arg)
+{
+	said(p, "drain", by);
+	registry_pool_mark(c->o.registry, view_str(p->cfg->id), MARK_DRAINING, true, by, wall_ms());
+	begin_op(p, OP_DRAIN, deadline_ms, fn, arg);
+}
+
+void control_undrain(struct control *c, struct control_pool *p, const char *by)
+{
+	said(p, "undrain", by);
+	clear_marks(c, p, by);
+	if (p->op == OP_DRAIN)
+		begin_op(p, OP_NONE, 0, NULL, NULL);
+	control_wake(c);
+}

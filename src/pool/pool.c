@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Granting, queueing, closing. Collect under the lock, act after it: a grant is decided under the pool's
+ * mutex and posted to the waiter's loop.
+ */
+#include "pool/pool_int.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+
+struct pool *pool_new(const struct pool_opts *o)
+{
+	struct pool *p = NEW(struct pool);
+	p->o = *o;
+	p->id = mem_strdup(o->id);
+	p->o.id = p->id;
+	atomic_init(&p->refs, 1);
+	atomic_init(&p->demanded, false);
+	pthread_mutex_init(&p->lock, NULL);
+	list_init(&p->replicas);
+	for (int i = 0; i < POOL_PRIORITY_COUNT; i++)
+		list_init(&p->waiting[i]);
+	return p;
+}
+
+struct pool *pool_ref(struct pool *p)
+{
+	atomic_fetch_add_explicit(&p->refs, 1, memory_order_relaxed);
+	return p;
+}
+
+void pool_unref(struct pool *p)
+{
+	if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	struct list *n;
+	while ((n = list_pop(&p->replicas))) {
+		struct pool_replica *r = LIST_ENTRY(n, struct pool_replica, node);
+		atomic_store_explicit(&r->gone, true, memory_order_release);
+		pool_replica_unref(r);
+	}
+	pthread_mutex_destroy(&p->lock);
+	free(p->id);
+	free(p);
+}
+
+const char *pool_id(const struct pool *p)
+{
+	return p->id;
+}
+
+const struct pool_opts *pool_options(const struct pool *p)
+{
+	return &p->o;
+}
+
+void pool_set_limits(struct pool *p, const struct pool_opts *o)
+{
+	pthread_mutex_lock(&p->lock);
+	p->o.queue_capacity = o->queue_capacity;
+	p->o.policy = o->policy;
+	p->o.max_wait_ms = o->max_wait_ms;
+	p->o.cancel_grace_ms = o->cancel_grace_ms;
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pool_demand_seen(struct pool *p)
+{
+	atomic_store_explicit(&p->demanded, false, memory_order_release);
+}
+
+void pool_demand(struct pool *p)
+{
+	if (p->o.on_demand && !atomic_exchange_explicit(&p->demanded, true, memory_order_acq_rel))
+		p->o.on_demand(p->o.arg, p);
+}
+
+/* ---- granting, under the lock ------------------------------------------------------------------- */
+
+/* Readiness, free slots, least loaded, then the smaller id: the same state gives the same answer. Loads
+ * are compared as fractions without dividing. */
+static struct pool_replica *pick(struct pool *p)
+{
+	struct pool_replica *best = NULL;
+	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
+	{
+		if (r->down || r->draining || r->in_use + r->cooling >= r->cap)
+			continue;
+		if (!best) {
+			best = r;
+			continue;
+		}
+		uint64_t mine = (uint64_t)(r->in_use + r->cooling) * best->cap;
+		uint64_t theirs = (uint64_t)(best->in_use + best->cooling) * r->cap;
+		if (mine < theirs || (mine == theirs && strcmp(r->id, best->id) < 0))
+			best = r;
+	}
+	return best;
+}
+
+static struct lease grant(struct pool *p, struct pool_replica *r, mono_t now)
+{
+	uint64_t id = ++p->next_lease;
+	assert(r->in_use < r->slots_total);
+	r->lease_ids[r->in_use++] = id;
+	p->stats.granted++;
+	p->stats.last_used = r->used_at = now;
+	return (struct lease){ pool_replica_ref(r), id };
+}
+
+static struct waiter *first_waiting(struct pool *p)
+{
+	for (int i = 0; i < POOL_PRIORITY_COUNT; i++) {
+		struct list *n = list_first(&p->waiting[i]);
+		if (n)
+			return LIST_ENTRY(n, struct waiter, node);
+	}
+	return NULL;
+}
+
+static void leave_queue(struct pool *p, struct waiter *w)
+{
+	list_remove(&w->node);
+	p->nwaiting[w->priority]--;
+}
+
+static void deliver(void *arg)
+{
+	struct waiter *w = arg;
+	struct lease l = w->lease;
+	w->lease = (struct lease){ 0 };
+	w->state = WAITER_IDLE;
+	if (l.replica)
+		w->on_grant(w->arg, l);
+	else
+		w->on_refused(w->arg, &w->refusal, w->victim);
+}
+
+/* Posting under the pool's mutex takes the loop's: the only place where two locks nest, always in this
+ * order, and the loop never calls back under its own. */
+static void post(struct waiter *w)
+{
+	w->state = WAITER_POSTED;
+	loop_post(w->loop, &w->work, deliver, w);
+}
+
+void pool_grant_waiting(struct pool *p, mono_t now)
+{
+	struct waiter *w;
+	struct pool_replica *r;
+	while (!p->closed_for_waiting && (w = first_waiting(p)) && (r = pick(p))) {
+		leave_queue(p, w);
+		w->lease = grant(p, r, now);
+		post(w);
+	}
+}
+
+static void refuse(struct waiter *w, const struct pool_refusal *why, bool victim)
+{
+	w->lease = (struct lease){ 0 };
+	w->refusal = *why;
+	w->victim = victim;
+	post(w);
+}
+
+/* Makes room by the policy; false: the newcomer is refused. */
+static bool make_room(struct pool *p, enum pool_priority newcomer)
+{
+	if (p->o.policy != POOL_DROP_LRU)
+		return false;
+	struct list *n = list_first(&p->waiting[POOL_BATCH]);
+	if (!n && newcomer == POOL_INTERACTIVE)
+		n = list_first(&p->waiting[POOL_INTERACTIVE]);
+	if (!n)
+		return false;
+	struct waiter *victim = LIST_ENTRY(n, struct waiter, node);
+	leave_queue(p, victim);
+	p->stats.dropped++;
+	refuse(victim, &(struct pool_refusal){ 0 }, true);
+	return true;
+}
+
+static enum pool_answer acquire_locked(struct pool *p, struct waiter *w, bool front, mono_t now, struct lease *ret,
+	struct pool_refusal *why)
+{
+	if (p->closed.code) {
+		*why = p->closed;
+		return POOL_CLOSED;
+	}
+	struct pool_replica *r = first_waiting(p) && !front ? NULL : pick(p);
+	if (r) {
+		*ret = grant(p, r, now);
+		return POOL_GRANTED;
+	}
+	uint32_t waiting = p->nwaiting[POOL_INTERACTIVE] + p->nwaiting[POOL_BATCH];
+	if (!front && waiting >= p->o.queue_capacity && !make_room(p, w->priority)) {
+		p->stats.refused_full++;
+		return POOL_FULL;
+	}
+	w->state = WAITER_QUEUED;
+	if (front)
+		list_prepend(&p->waiting[w->priority], &w->node);
+	else
+		list_append(&p->waiting[w->priority], &w->node);
+	p->nwaiting[w->priority]++;
+	return POOL_QUEUED;
+}
+
+enum pool_answer pool_acquire(struct pool *p, struct waiter *w, bool front, mono_t now, struct lease *ret,
+	struct pool_refusal *why)
+{
+	assert(w->state == WAITER_IDLE);
+	if (!front)
+		w->since = now;
+	pthread_mutex_lock(&p->lock);
+	enum pool_answer a = acquire_locked(p, w, front, now, ret, why);
+	pthread_mutex_unlock(&p->lock);
+	if (a == POOL_QUEUED)
+		pool_demand(p);
+	return a;
+}
+
+bool pool_cancel(struct pool *p, struct waiter *w)
+{
+	pthread_mutex_lock(&p->lock);
+	bool waited = w->state == WAITER_QUEUED;
+	if (waited) {
+		leave_queue(p, w);
+		w->state = WAITER_IDLE;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return waited;
+}
+
+uint32_t pool_position(struct pool *p, struct waiter *w)
+{
+	uint32_t n = 0;
+	pthread_mutex_lock(&p->lock);
+	if (w->state == WAITER_QUEUED) {
+		if (w->priority == POOL_BATCH)
+			n = p->nwaiting[POOL_INTERACTIVE];
+		for (struct list *l = &w->node; l != &p->waiting[w->priority]; l = l->prev)
+			n++;
+	}
+	pthread_mutex_unlock(&p->lock);
+	return n;
+}
+
+void pool_close(struct pool *p, const struct pool_refusal *why, bool keep_waiting)
+{
+	pthread_mutex_lock(&p->lock);
+	p->closed = *why;
+	p->closed_for_waiting = why->code && !keep_waiting;
+	struct waiter *w;
+	while (p->closed_for_waiting && (w = first_waiting(p))) {
+		leave_queue(p, w);
+		refuse(w, why, false);
+	}
+	if (!why->code)
+		pool_grant_waiting(p, mono_now());
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pool_get_stats(struct pool *p, struct pool_stats *ret)
+{
+	pthread_mutex_lock(&p->lock);
+	*ret = p->stats;
+	ret->replicas = ret->slots_total = ret->slots_free = ret->leases = ret->cooling = 0;
+	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
+	{
+		ret->replicas++;
+		ret->slots_total += r->slots_total;
+		ret->leases += r->in_use;
+		ret->cooling += r->cooling;
+		uint32_t used = r->in_use + r->cooling;
+		if (!r->down && !r->draining && used < r->cap)
+			ret->slots_free += r->cap - used;
+	}
+	for (int i = 0; i < POOL_PRIORITY_COUNT; i++)
+		ret->waiting[i] = p->nwaiting[i];
+	ret->closed = p->closed.code != 0;
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pool_set_status(struct pool *p, const char *text)
+{
+	pthread_mutex_lock(&p->lock);
+	snprintf(p->status, sizeof p->status, "%s", text);
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pool_get_status(struct pool *p, char out[POOL_STATUS_MAX])
+{
+	pthread_mutex_lock(&p->lock);
+	memcpy(out, p->status, sizeof p->status);
+	pthread_mutex_unlock(&p->lock);
+}
+
+struct pool_replica *pool_any_replica(struct pool *p)
+{
+	struct pool_replica *found = NULL;
+	pthread_mutex_lock(&p->lock);
+	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
+	{
+		if (!r->down && !r->draining && !atomic_load_explicit(&r->proving, memory_order_relaxed)) {
+			found = pool_replica_ref(r);
+			break;
+		}
+	}
+	pthread_mutex_unlock(&p->lock);
+	return found;
+}

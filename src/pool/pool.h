@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A pool as traffic sees it: replicas with slots, leases on them, and the queue of those who wait.
+ *
+ * Words: a slot is one request an engine can decode at a time; a lease is a slot in use; a cooling lease
+ * is one whose client has left while the engine may still be working on it: counted, not granted again.
+ *
+ * Threads: every function may be called from any loop. A pool has one mutex, held for a few hundred
+ * instructions, never across I/O or another lock. Callbacks to a waiter come on the waiter's own loop.
+ * Control functions (marked C) are for the control loop.
+ *
+ * Order: nobody is granted a slot while somebody waits (no barging); interactive before batch, first come
+ * first served inside; a request that is sent again goes to the front.
+ */
+#ifndef POOL_POOL_H
+#define POOL_POOL_H
+
+#include <stdatomic.h>
+
+#include "loop/loop.h"
+
+enum {
+	POOL_SLOTS_MAX = 1024,   /* of one replica */
+	POOL_LOOPS_MAX = 64,     /* data loops */
+	POOL_ID_MAX = 96,
+};
+
+enum pool_priority { POOL_INTERACTIVE, POOL_BATCH, POOL_PRIORITY_COUNT };
+enum pool_policy { POOL_REJECT, POOL_DROP_LRU };
+
+struct pool;
+struct pool_opts {
+	const char *id;
+	uint32_t queue_capacity; /* waiting requests; above it the policy decides */
+	enum pool_policy policy;
+	int64_t max_wait_ms;
+	int64_t cancel_grace_ms; /* a cooling lease of an engine that cannot tell ends after this */
+	/* Called on any thread, without a lock: somebody waits and nothing can be granted now, or a replica
+	 * was reported as failing. At most one call is outstanding until pool_demand_seen. */
+	void (*on_demand)(void *arg, struct pool *p);
+	void *arg;
+};
+
+struct pool *pool_new(const struct pool_opts *o) MUST_CHECK;
+struct pool *pool_ref(struct pool *p);
+void pool_unref(struct pool *p);
+const char *pool_id(const struct pool *p);
+const struct pool_opts *pool_options(const struct pool *p);
+void pool_set_limits(struct pool *p, const struct pool_opts *o); /* C: capacity, policy, max_wait, grace */
+void pool_demand_seen(struct pool *p); /* C: the next demand calls on_demand again */
+
+/* ---- replicas ------------------------------------------------------------------------------------- */
+
+/* One generation of a replica. Lives while anybody refers to it; `gone` once control took it out. */
+struct pool_replica {
+	struct pool *pool;        /* not a reference; valid while the replica is not gone */
+	atomic_uint refs;
+	atomic_bool proving;      /* the first response byte is its canary */
+	atomic_bool gone;         /* taken out: no lease is granted any more; connections to it should end */
+	char id[POOL_ID_MAX];
+	uint64_t generation;
+	char *address;            /* "unix:/…" or "http://…"; constant */
+	char *engine;             /* constant, may be NULL */
+	char *engine_version;     /* constant, may be NULL */
+	char *device;             /* constant, may be NULL */
+	char *remote_model;       /* constant: the id an external engine knows the model by; NULL = send unchanged */
+	int64_t conn_idle_ms;
+	uint32_t conn_requests;
+	bool has_slots;           /* GET /slots can be asked */
+	int pid;
+	void *per_loop[POOL_LOOPS_MAX]; /* each entry belongs to one data loop (its connections) */
+	/* under the pool's mutex */
+	struct list node;
+	uint32_t slots_total, cap, in_use, cooling; /* cap: slots that may be used now (1 while proving) */
+	mono_t used_at;           /* when a lease on it was last granted or ended */
+	bool draining, down;      /* down: a data loop saw it fail; until control has looked */
+	uint64_t *lease_ids;      /* ids of the leases that are held: in_use of them, of slots_total places */
+};
+struct pool_replica *pool_replica_ref(struct pool_replica *r);
+void pool_replica_unref(struct pool_replica *r);
+
+struct pool_replica_facts {
+	const char *id;
+	uint64_t generation;
+	const char *address, *engine, *engine_version, *device, *remote_model;
+	int64_t conn_idle_ms;
+	uint32_t conn_requests, slots_total;
+	bool has_slots, proving, draining;
+	int pid;
+};
+/* C: adds the replica or brings it up to date; a new generation or address takes the old one out.
+ * Grants what can now be granted. */
+void pool_put_replica(struct pool *p, const struct pool_replica_facts *f);
+/* C: takes it out. Whoever waits goes on waiting. Returns the replica (a reference) or NULL. */
+struct pool_replica *pool_take_replica(struct pool *p, const char *id) MUST_CHECK;
+/* A request found the replica failing (connect refused, closed before a byte): nothing is granted on it
+ * until pool_replica_up. Calls on_demand. */
+void pool_replica_down(struct pool_replica *r);
+void pool_replica_up(struct pool_replica *r); /* C: it answered again */
+bool pool_replica_is_down(struct pool_replica *r);
+/* A ready replica for a request that takes no lease, whatever its slots; a reference, or NULL. */
+struct pool_replica *pool_any_replica(struct pool *p) MUST_CHECK;
+/* C: calls fn for each replica, with the mutex held: fn must only look. */
+typedef void pool_replica_fn(void *arg, const struct pool_replica *r);
+void pool_each_replica(struct pool *p, pool_replica_fn *fn, void *arg);
+
+/* ---- leases --------------------------------------------------------------------------------------- */
+
+struct lease {
+	struct pool_replica *replica; /* a reference; NULL = no lease */
+	uint64_t id;
+};
+/* Ends the lease (with its reference) and grants the slot to the first who waits. 0, or -EALREADY when
+ * this lease was released before: then nothing changes. *l is empty afterwards. */
+int lease_release(struct lease *l);
+/* The client left while the engine may be working: the slot stays counted as cooling. *l is empty
+ * afterwards; pool_cooled ends it. */
+int lease_cool(struct lease *l);
+/* C: n cooling leases of the replica are over (clamped to those there are). */
+void pool_cooled(struct pool_replica *r, uint32_t n);
+
+/* ---- asking for a lease ---------------------------------------------------------------------------- */
+
+enum pool_answer {
+	POOL_GRANTED, /* *ret_lease is set; on_grant is not called */
+	POOL_QUEUED,  /* on_grant or on_refused will be called, once, on the waiter's loop */
+	POOL_FULL,    /* the queue is full: refused */
+	POOL_CLOSED,  /* the pool takes nothing now: see pool_refusal */
+};
+
+struct pool_refusal { /* why a closed pool refuses; a copy */
+	int code;        /* the caller's own numbering (dialect's enum corral_code); 0 = open */
+	bool retriable;
+	int64_t retry_after_ms;
+	char message[512];
+	char hint[256];
+};
+
+struct waiter {
+	struct list node;        /* on the pool's queue while WAITER_QUEUED */
+	struct loop *loop;
+	struct loop_work work;
+	enum { WAITER_IDLE, WAITER_QUEUED, WAITER_POSTED } state; /* under the pool's mutex */
+	enum pool_priority priority;
+	mono_t since;
+	struct lease lease;      /* what was granted, while it is on its way */
+	struct pool_refusal refusal;
+	/* Exactly one of the two is called for each POOL_QUEUED that was not cancelled. */
+	void (*on_grant)(void *arg, struct lease l);
+	void (*on_refused)(void *arg, const struct pool_refusal *why, bool victim); /* victim: dropped for a newer one */
+	void *arg;
+	bool victim;
+};
+/* front: this request waited before and is sent again; it does not count against the capacity. */
+enum pool_answer pool_acquire(struct pool *p, struct waiter *w, bool front, mono_t now, struct lease *ret_lease,
+	struct pool_refusal *ret_refusal) MUST_CHECK;
+/* True: it was still waiting and is no more; no callback comes. False: a grant or a refusal is on its way
+ * to this loop; it will be called and must be dealt with (the lease released). */
+bool pool_cancel(struct pool *p, struct waiter *w);
+/* 1-based place in the queue, 0 when it does not wait. */
+uint32_t pool_position(struct pool *p, struct waiter *w);
+
+/* C: the pool refuses everything with this reason (draining, disabled, failed); waiting requests are
+ * refused with it unless keep_waiting. code 0 opens it again. */
+void pool_close(struct pool *p, const struct pool_refusal *why, bool keep_waiting);
+
+/* C: one sentence on where the pool stands ("starting, 41 %"), for those who wait too long. */
+void pool_set_status(struct pool *p, const char *text);
+enum { POOL_STATUS_MAX = 256 };
+void pool_get_status(struct pool *p, char out[POOL_STATUS_MAX]);
+
+struct pool_stats {
+	uint32_t replicas, slots_total, slots_free, leases, cooling, waiting[POOL_PRIORITY_COUNT];
+	uint64_t granted, refused_full, dropped, double_releases;
+	mono_t last_used; /* when a lease was last granted or ended; MONO_ZERO: never */
+	bool closed;
+};
+void pool_get_stats(struct pool *p, struct pool_stats *ret);
+
+#endif

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The pool's inside. Invariants, under the lock: for each replica 0 <= in_use + cooling <= slots_total
+ * (slots that shrank are given back as leases end), in_use ids in lease_ids; nobody waits while a slot
+ * could be granted; being on a waiting list and WAITER_QUEUED are the same.
+ */
+#ifndef POOL_POOL_INT_H
+#define POOL_POOL_INT_H
+
+#include <pthread.h>
+
+#include "pool/pool.h"
+
+struct pool {
+	struct pool_opts o;
+	char *id;
+	atomic_uint refs;
+	atomic_bool demanded; /* on_demand was called and not seen yet */
+	pthread_mutex_t lock;
+	/* under lock */
+	struct list replicas; /* by id, ascending; a reference each */
+	struct list waiting[POOL_PRIORITY_COUNT]; /* those who asked and were granted nothing yet, oldest first */
+	uint32_t nwaiting[POOL_PRIORITY_COUNT];
+	uint64_t next_lease;
+	struct pool_refusal closed; /* code 0: open */
+	bool closed_for_waiting;
+	char status[POOL_STATUS_MAX];
+	struct pool_stats stats;    /* the running counts of it alone */
+};
+
+void pool_grant_waiting(struct pool *p, mono_t now); /* under the lock */
+void pool_demand(struct pool *p);                    /* without it */
+
+#endif

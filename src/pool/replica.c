@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Replicas and the leases on them.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "pool/pool_int.h"
+
+struct pool_replica *pool_replica_ref(struct pool_replica *r)
+{
+	atomic_fetch_add_explicit(&r->refs, 1, memory_order_relaxed);
+	return r;
+}
+
+void pool_replica_unref(struct pool_replica *r)
+{
+	if (!r || atomic_fetch_sub_explicit(&r->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	pool_unref(r->pool);
+	free(r->address);
+	free(r->engine);
+	free(r->engine_version);
+	free(r->device);
+	free(r->remote_model);
+	free(r->lease_ids);
+	free(r);
+}
+
+static struct pool_replica *find(struct pool *p, const char *id)
+{
+	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
+	if (strcmp(r->id, id) == 0)
+		return r;
+	return NULL;
+}
+
+static void insert_sorted(struct pool *p, struct pool_replica *r)
+{
+	struct list *at = &p->replicas;
+	LIST_FOREACH(o, &p->replicas, struct pool_replica, node)
+	{
+		if (strcmp(o->id, r->id) > 0) {
+			at = &o->node;
+			break;
+		}
+	}
+	list_append(at, &r->node); /* appending to a node puts it before that node */
+}
+
+static struct pool_replica *replica_new(struct pool *p, const struct pool_replica_facts *f)
+{
+	struct pool_replica *r = NEW(struct pool_replica);
+	r->pool = pool_ref(p);
+	atomic_init(&r->refs, 1);
+	atomic_init(&r->gone, false);
+	strncpy(r->id, f->id, sizeof r->id - 1);
+	r->generation = f->generation;
+	r->address = mem_strdup(f->address);
+	r->engine = mem_strdup(f->engine);
+	r->engine_version = mem_strdup(f->engine_version);
+	r->device = mem_strdup(f->device);
+	r->remote_model = mem_strdup(f->remote_model);
+	r->conn_idle_ms = f->conn_idle_ms;
+	r->conn_requests = f->conn_requests;
+	r->has_slots = f->has_slots;
+	r->pid = f->pid;
+	list_init(&r->node);
+	return r;
+}
+
+/* Slots may grow at once; they shrink for new leases only, those held go on. */
+static void set_slots(struct pool_replica *r, const struct pool_replica_facts *f)
+{
+	uint32_t want = MAX(MIN(f->slots_total, (uint32_t)POOL_SLOTS_MAX), 1u);
+	uint32_t room = MAX(want, r->in_use + r->cooling);
+	if (room > r->slots_total || !r->lease_ids) {
+		r->lease_ids = mem_realloc(r->lease_ids, MAX(room, r->slots_total) * sizeof *r->lease_ids);
+	}
+	r->slots_total = room;
+	r->cap = f->proving ? 1 : want;
+	r->draining = f->draining;
+	atomic_store_explicit(&r->proving, f->proving, memory_order_release);
+}
+
+static void take_out(struct pool_replica *r)
+{
+	list_remove(&r->node);
+	atomic_store_explicit(&r->gone, true, memory_order_release);
+}
+
+void pool_put_replica(struct pool *p, const struct pool_replica_facts *f)
+{
+	struct pool_replica *old = NULL;
+	pthread_mutex_lock(&p->lock);
+	struct pool_replica *r = find(p, f->id);
+	if (r && (r->generation != f->generation || strcmp(r->address, f->address) != 0)) {
+		take_out(r);
+		old = r;
+		r = NULL;
+	}
+	if (!r) {
+		r = replica_new(p, f);
+		insert_sorted(p, r);
+	}
+	set_slots(r, f);
+	pool_grant_waiting(p, mono_now());
+	pthread_mutex_unlock(&p->lock);
+	pool_replica_unref(old);
+}
+
+struct pool_replica *pool_take_replica(struct pool *p, const char *id)
+{
+	pthread_mutex_lock(&p->lock);
+	struct pool_replica *r = find(p, id);
+	if (r)
+		take_out(r);
+	pthread_mutex_unlock(&p->lock);
+	return r; /* the list's reference */
+}
+
+void pool_replica_down(struct pool_replica *r)
+{
+	struct pool *p = r->pool;
+	pthread_mutex_lock(&p->lock);
+	bool news = !r->down;
+	r->down = true;
+	pthread_mutex_unlock(&p->lock);
+	if (news)
+		pool_demand(p);
+}
+
+void pool_replica_up(struct pool_replica *r)
+{
+	struct pool *p = r->pool;
+	pthread_mutex_lock(&p->lock);
+	r->down = false;
+	pool_grant_waiting(p, mono_now());
+	pthread_mutex_unlock(&p->lock);
+}
+
+bool pool_replica_is_down(struct pool_replica *r)
+{
+	pthread_mutex_lock(&r->pool->lock);
+	bool down = r->down;
+	pthread_mutex_unlock(&r->pool->lock);
+	return down;
+}
+
+void pool_each_replica(struct pool *p, pool_replica_fn *fn, void *arg)
+{
+	pthread_mutex_lock(&p->lock);
+	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
+	fn(arg, r);
+	pthread_mutex_unlock(&p->lock);
+}
+
+/* Takes the lease off its replica; false: it was released before. Under the lock. */
+static bool end_lease(struct pool_replica *r, uint64_t id)
+{
+	for (uint32_t i = 0; i < r->in_use; i++) {
+		if (r->lease_ids[i] != id)
+			continue;
+		r->lease_ids[i] = r->lease_ids[--r->in_use];
+		return true;
+	}
+	return false;
+}
+
+static int finish(struct lease *l, bool cool)
+{
+	struct pool_replica *r = l->replica;
+	if (!r)
+		return -EALREADY;
+	struct pool *p = r->pool;
+	pthread_mutex_lock(&p->lock);
+	bool was = end_lease(r, l->id);
+	if (was) {
+		p->stats.last_used = r->used_at = mono_now();
+		if (cool)
+			r->cooling++;
+		else
+			pool_grant_waiting(p, p->stats.last_used);
+	} else {
+		p->stats.double_releases++;
+	}
+	bool drained = r->draining && r->in_use + r->cooling == 0;
+	pthread_mutex_unlock(&p->lock);
+	*l = (struct lease){ 0 };
+	if (was && (cool || drained))
+		pool_demand(p); /* control looks after what cools, and waits for what drains */
+	pool_replica_unref(r);
+	return was ? 0 : -EALREADY;
+}
+
+int lease_release(struct lease *l)
+{
+	return finish(l, false);
+}
+
+int lease_cool(struct lease *l)
+{
+	return finish(l, true);
+}
+
+void pool_cooled(struct pool_replica *r, uint32_t n)
+{
+	struct pool *p = r->pool;
+	pthread_mutex_lock(&p->lock);
+	r->cooling -= MIN(n, r->cooling);
+	bool drained = r->draining && r->in_use + r->cooling == 0;
+	pool_grant_waiting(p, mono_now());
+	pthread_mutex_unlock(&p->lock);
+	if (drained)
+		pool_demand(p);
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One request's way through a data loop: its body is read whole, its pool found, a lease taken (or
+ * waited for), the request sent to a replica, the answer relayed. One struct proxy a loop; everything
+ * here runs on that loop.
+ *
+ * States of a request, in order: BODY (arriving) → WAIT (for a lease) → SENT (to the engine, nothing
+ * relayed yet: it may be sent again) → RELAY → gone. The client may leave in each of them.
+ */
+#ifndef PROXY_PROXY_H
+#define PROXY_PROXY_H
+
+#include "dialect/dialect.h"
+#include "http/server.h"
+#include "metrics/metrics.h"
+#include "pool/pool.h"
+#include "proxy/spool.h"
+
+enum {
+	PROXY_ATTEMPTS_MAX = 5,          /* how often one request is sent to replicas that fail it */
+	PROXY_REQUEST_ID_MAX = 128,
+	PROXY_ERROR_BODY_MAX = 64 * 1024, /* an engine's error answer that is looked into */
+};
+
+struct proxy;
+struct proxy_opts {
+	struct loop *loop;
+	unsigned loop_index;             /* < POOL_LOOPS_MAX; place in pool_replica.per_loop */
+	struct spool_account *spool;
+	uint64_t body_max;
+	struct metrics *metrics;
+	/* The pool that serves `model` (empty: none was named), a reference. NULL: *e says why (code, message,
+	 * hint point to memory valid until the next call). On this loop. */
+	struct pool *(*find_pool)(void *arg, struct view model, struct api_error *e);
+	/* The first byte of a response came from a replica that was proving. On this loop; r is valid during the call. */
+	void (*on_proved)(void *arg, struct pool_replica *r);
+	/* A GET on an engine route whose pool runs nothing: answers from what is known. The exchange is the callee's. */
+	void (*answer_unloaded)(void *arg, struct http_exchange *x, const struct route *route, struct pool *p,
+		const char *request_id);
+	void *arg;
+};
+struct proxy *proxy_new(const struct proxy_opts *o) MUST_CHECK;
+/* Every request must be over. */
+void proxy_free(struct proxy *px);
+/* Takes the exchange over; called inside on_request. */
+void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route);
+size_t proxy_running(const struct proxy *px);
+
+/* The replica was taken out of its pool: idle connections to it are closed; with cut those in use are too
+ * (what was not answered moves on, streams end visibly). */
+void proxy_replica_gone(struct proxy *px, struct pool_replica *r, bool cut);
+
+/* The request's id: x-request-id or X-Correlation-Id when usable, else a new UUID. */
+void proxy_request_id(const struct http_headers *h, char out[PROXY_REQUEST_ID_MAX + 1]);
+/* Answers x with an error in the dialect's form, with the id's headers. The exchange is over. */
+void proxy_reply_error(struct http_exchange *x, enum dialect d, const struct api_error *e);
+
+#endif

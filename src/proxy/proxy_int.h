@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The proxy's inside.
+ */
+#ifndef PROXY_PROXY_INT_H
+#define PROXY_PROXY_INT_H
+
+#include "base/map.h"
+#include "http/client.h"
+#include "proxy/proxy.h"
+
+enum request_state { REQ_BODY, REQ_WAIT, REQ_SENT, REQ_RELAY, REQ_OVER };
+
+struct request {
+	struct proxy *px;
+	struct list node;         /* on px->requests until it is over */
+	struct http_exchange *x;  /* NULL once answered or the client left */
+	struct route route;
+	enum request_state state;
+	char id[PROXY_REQUEST_ID_MAX + 1];
+	char method[16];
+	struct buf path;          /* what goes to the engine: path and query */
+	struct spool spool;
+	struct body_scan scan;
+	bool scanning;
+	char model[SCAN_STRING_MAX + 1];
+	struct pool *pool;        /* a reference */
+	struct waiter waiter;
+	bool orphaned;            /* over, but a grant is on its way to it */
+	struct lease lease;
+	struct pool_replica *replica; /* a reference: the one it was sent to */
+	struct http_call *call;
+	struct loop_timer patience;   /* max_wait or the client's own deadline, until the first byte */
+	bool has_deadline;
+	uint64_t sent;            /* of the (rewritten) body */
+	bool fresh;               /* the next try uses no pooled connection */
+	int attempts;
+	/* the answer */
+	int status;
+	struct buf head;          /* header lines for the client */
+	struct event_split split;
+	struct buf hold;          /* the tail of a stream after its last whole event; an error body being looked into */
+	bool events, look_into, answer_ended;
+	int64_t answer_length;
+	/* times */
+	mono_t arrived, queued, granted, first_byte;
+	bool waited, waited_unready;
+	uint64_t bytes_out;
+	enum corral_code code;    /* of an error of ours */
+};
+
+struct pool_figures { /* metric series of one pool and route on this loop */
+	struct metric_series *duration, *first_byte, *queue_wait;
+};
+
+struct proxy {
+	struct proxy_opts o;
+	struct list requests;
+	size_t running;
+	struct map figures;       /* "pool\0route" → struct pool_figures */
+};
+
+/* request.c */
+void request_over(struct request *q);
+void request_record(struct request *q, int status, const char *outcome); /* one log line, and the figures */
+/* Answers with an error of ours: a status before the answer began, an event in it after. Ends the request. */
+void request_fail(struct request *q, const struct api_error *e);
+void request_failf(struct request *q, enum corral_code code, const char *hint, const char *fmt, ...) PRINTF(4, 5);
+/* Takes a lease, or waits. again: it had one before. */
+void request_acquire(struct request *q, bool again);
+/* Gives the lease back; cool: the engine may still be working for us. */
+void request_drop_lease(struct request *q, bool cool);
+
+/* send.c */
+void request_send(struct request *q);
+void relay_writable(void *request);
+void request_cut(struct request *q); /* the replica is taken away */
+struct http_target *replica_target(struct proxy *px, struct pool_replica *r);
+
+/* relay.c */
+extern const struct http_call_ops relay_ops;
+void relay_drained(struct request *q);
+
+/* headers.c */
+void headers_to_engine(const struct request *q, struct buf *b);
+void headers_to_client(struct request *q, const struct http_headers *h);
+
+#endif

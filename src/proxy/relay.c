@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The answer's way back: bodies unchanged, framing ours, events whole, ends honest.
+ *
+ * An event stream's response is started with its first whole event, not with the engine's head: an engine
+ * that dies between the two has relayed nothing, and the request moves on.
+ */
+#include <stdio.h>
+#include <yyjson.h>
+
+#include "base/mem.h"
+#include "log/log.h"
+#include "proxy/proxy_int.h"
+
+static void start_answer(struct request *q, int64_t length)
+{
+	q->state = REQ_RELAY;
+	loop_timer_stop(&q->patience);
+	http_start(q->x, q->status, &q->head, length);
+}
+
+static void pass(struct request *q, struct view v)
+{
+	if (!v.n)
+		return;
+	q->bytes_out += v.n;
+	if (http_body(q->x, v) && q->call)
+		http_call_pause(q->call);
+}
+
+void relay_drained(struct request *q)
+{
+	if (q->call)
+		http_call_resume(q->call);
+}
+
+static void note_first_byte(struct request *q)
+{
+	if (q->first_byte.ns)
+		return;
+	q->first_byte = mono_now();
+	if (atomic_load_explicit(&q->replica->proving, memory_order_acquire))
+		q->px->o.on_proved(q->px->o.arg, q->replica);
+}
+
+static bool is_json(const struct http_headers *h)
+{
+	struct view t = http_header_get(h, "content-type");
+	return t.n >= 16 && view_eq_ci(view_cut(t, 16), VIEW("application/json"));
+}
+
+static void on_head(void *arg, struct http_call *c, int status, const struct http_headers *h)
+{
+	struct request *q = arg;
+	q->status = status;
+	note_first_byte(q);
+	enum event_format f = event_format_of(http_header_get(h, "content-type"));
+	q->events = f != EVENTS_NONE;
+	event_split_init(&q->split, f);
+	buf_reset(&q->hold);
+	headers_to_client(q, h);
+	q->answer_length = http_call_response_length(c);
+	q->look_into = status >= 400 && is_json(h) && q->answer_length >= 0 && q->answer_length <= PROXY_ERROR_BODY_MAX;
+	if (!q->events && !q->look_into)
+		start_answer(q, q->answer_length);
+}
+
+/* Whole events go out, the tail waits. An event larger than the bound goes out as it comes. */
+static void relay_events(struct request *q, struct view v)
+{
+	size_t whole = event_split_feed(&q->split, v);
+	bool passed_bound = q->hold.len + (v.n - whole) > EVENT_HOLD_MAX;
+	if (!whole && !passed_bound) {
+		(void)buf_addv(&q->hold, v);
+		return;
+	}
+	if (q->state != REQ_RELAY)
+		start_answer(q, -1);
+	if (q->hold.len) {
+		(void)buf_addv(&q->hold, view_cut(v, passed_bound ? v.n : whole)); /* one chunk for one event */
+		pass(q, buf_view(&q->hold));
+		buf_reset(&q->hold);
+	} else {
+		pass(q, view_cut(v, passed_bound ? v.n : whole));
+	}
+	if (!passed_bound)
+		(void)buf_addv(&q->hold, view_from(v, whole));
+}
+
+static void on_data(void *arg, struct view v)
+{
+	struct request *q = arg;
+	if (q->events)
+		relay_events(q, v);
+	else if (q->look_into)
+		(void)buf_addv(&q->hold, v);
+	else
+		pass(q, v);
+}
+
+/* llama-server's own words for an overflow are put into those that agents know (contract.md, 5). */
+static bool context_exceeded(struct request *q)
+{
+	yyjson_doc *d = q->hold.len ? yyjson_read(q->hold.data, q->hold.len, 0) : NULL;
+	yyjson_val *e = yyjson_obj_get(yyjson_doc_get_root(d), "error");
+	const char *type = yyjson_get_str(yyjson_obj_get(e, "type"));
+	uint64_t prompt = yyjson_get_uint(yyjson_obj_get(e, "n_prompt_tokens"));
+	uint64_t ctx = yyjson_get_uint(yyjson_obj_get(e, "n_ctx"));
+	bool is = type && strcmp(type, "exceed_context_size_error") == 0 && ctx;
+	yyjson_doc_free(d);
+	if (!is)
+		return false;
+	char text[256];
+	int n = snprintf(text, sizeof text,
+		"This model's maximum context length is %llu tokens; the request has %llu (exceeds the available context size).",
+		(unsigned long long)ctx, (unsigned long long)prompt);
+	request_drop_lease(q, false);
+	struct api_error err = { .code = CODE_CONTEXT_EXCEEDED, .retriable = 0, .message = view_of(text, (size_t)n),
+		.n_prompt_tokens = prompt, .n_ctx = ctx, .hint = VIEW("Shorten the conversation, or raise ctx of the pool.") };
+	request_fail(q, &err);
+	return true;
+}
+
+static void finish(struct request *q)
+{
+	struct http_exchange *x = q->x;
+	q->x = NULL;
+	http_end(x);
+	request_record(q, q->status, q->status < 400 ? "complete" : "the engine's own error");
+	request_over(q);
+}
+
+static void on_end(void *arg)
+{
+	struct request *q = arg;
+	q->call = NULL;
+	q->answer_ended = true;
+	request_drop_lease(q, false);
+	if (q->look_into) {
+		if (context_exceeded(q))
+			return;
+		start_answer(q, q->answer_length);
+		pass(q, buf_view(&q->hold));
+	} else if (q->events) {
+		if (q->state != REQ_RELAY)
+			start_answer(q, -1);
+		pass(q, buf_view(&q->hold)); /* complete by the engine's own framing */
+	}
+	finish(q);
+}
+
+/* The answer broke off after bytes of it were relayed. */
+static void broke_off(struct request *q, const struct err *e)
+{
+	if (q->events && q->split.terminal && !q->hold.len) { /* only the framing's end is missing */
+		request_drop_lease(q, false);
+		finish(q);
+		return;
+	}
+	pool_replica_down(q->replica);
+	request_drop_lease(q, false);
+	request_failf(q, CODE_WORKER_RESET, "Send the request again.",
+		"The engine of pool %s ended in the middle of the answer: %s.", pool_id(q->pool), e->msg);
+}
+
+static void on_error(void *arg, enum http_fail f, const struct err *e)
+{
+	struct request *q = arg;
+	q->call = NULL;
+	if (q->state == REQ_RELAY) {
+		broke_off(q, e);
+		return;
+	}
+	if (f == HTTP_FAIL_STALE && !q->fresh) { /* the engine closed an idle connection: no attempt is counted */
+		q->fresh = true;
+		request_send(q);
+		return;
+	}
+	q->fresh = false;
+	q->first_byte = MONO_ZERO;
+	q->attempts++;
+	if (f == HTTP_FAIL_PROTOCOL || q->attempts >= PROXY_ATTEMPTS_MAX) {
+		request_drop_lease(q, false);
+		request_failf(q, CODE_ENGINE_FAILED, "`corral logs` shows what the engine said.",
+			"The engine of pool %s failed this request %d time%s before answering: %s.", pool_id(q->pool), q->attempts,
+			q->attempts == 1 ? "" : "s", e->msg);
+		return;
+	}
+	log_event(LOG_INFO, "retry", q->replica->id,
+		(struct log_field[]){ LOG_STR("correlation_id", q->id), LOG_STR("pool_id", pool_id(q->pool)),
+			LOG_STR("failure", http_fail_name(f)), LOG_END },
+		"A request that got no byte from replica %s is sent again: %s.", q->replica->id, e->msg);
+	pool_replica_down(q->replica);
+	request_drop_lease(q, false);
+	request_acquire(q, true);
+}
+
+const struct http_call_ops relay_ops = {
+	.on_head = on_head,
+	.on_data = on_data,
+	.on_end = on_end,
+	.on_error = on_error,
+	.on_writable = relay_writable,
+};

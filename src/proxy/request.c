@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From the head of a request to its lease: body, pool, queue; and its end in every way.
+ */
+#include "proxy/proxy_int.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "log/log.h"
+
+struct proxy *proxy_new(const struct proxy_opts *o)
+{
+	struct proxy *px = NEW(struct proxy);
+	px->o = *o;
+	list_init(&px->requests);
+	map_init(&px->figures);
+	return px;
+}
+
+void proxy_free(struct proxy *px)
+{
+	if (!px)
+		return;
+	assert(list_empty(&px->requests));
+	struct map_entry *e;
+	for (size_t i = 0; (e = map_next(&px->figures, &i));)
+		free(e->value);
+	map_done(&px->figures);
+	free(px);
+}
+
+size_t proxy_running(const struct proxy *px)
+{
+	return px->running;
+}
+
+/* ---- the end -------------------------------------------------------------------------------------- */
+
+static struct pool_figures *figures_of(struct proxy *px, const char *pool, const char *route)
+{
+	char key[POOL_ID_MAX + 64];
+	int n = snprintf(key, sizeof key, "%s %s", pool, route);
+	struct view k = view_of(key, MIN((size_t)n, sizeof key - 1));
+	struct pool_figures *f = map_get(&px->figures, k);
+	if (f)
+		return f;
+	f = NEW(struct pool_figures);
+	f->duration = metrics_series(px->o.metrics, "corral_request_duration_seconds", pool, route, NULL);
+	f->first_byte = metrics_series(px->o.metrics, "corral_time_to_first_byte_seconds", pool, route, NULL);
+	f->queue_wait = metrics_series(px->o.metrics, "corral_queue_wait_seconds", pool, NULL);
+	map_put(&px->figures, k, f);
+	return f;
+}
+
+static void count(struct request *q, int status)
+{
+	char code[8];
+	const char *pool = q->pool ? pool_id(q->pool) : "";
+	snprintf(code, sizeof code, "%d", status);
+	metric_inc(metrics_series(q->px->o.metrics, "corral_requests_total", pool, q->route.name, code, NULL));
+	if (!q->pool)
+		return;
+	struct pool_figures *f = figures_of(q->px, pool, q->route.name);
+	mono_t now = mono_now();
+	metric_observe_ns(f->duration, now.ns - q->arrived.ns);
+	if (q->first_byte.ns)
+		metric_observe_ns(f->first_byte, q->first_byte.ns - q->arrived.ns);
+	if (q->waited && q->granted.ns)
+		metric_observe_ns(f->queue_wait, q->granted.ns - q->queued.ns);
+}
+
+void request_record(struct request *q, int status, const char *outcome)
+{
+	count(q, status);
+	if (!log_enabled(LOG_INFO))
+		return;
+	mono_t now = mono_now();
+	log_event(LOG_INFO, "request", q->route.name,
+		(struct log_field[]){
+			LOG_STR("correlation_id", q->id),
+			LOG_STR("pool_id", q->pool ? pool_id(q->pool) : NULL),
+			LOG_STR("replica_id", q->replica ? q->replica->id : NULL),
+			LOG_INT("status", status),
+			LOG_STR("outcome", outcome),
+			LOG_STR("error_code", q->code ? corral_code_name(q->code) : NULL),
+			LOG_INT("duration_ms", mono_ms_between(q->arrived, now)),
+			LOG_INT("queue_ms", q->waited && q->granted.ns ? mono_ms_between(q->queued, q->granted) : 0),
+			LOG_INT("first_byte_ms", q->first_byte.ns ? mono_ms_between(q->arrived, q->first_byte) : -1),
+			LOG_UINT("bytes_in", spool_size(&q->spool)),
+			LOG_UINT("bytes_out", q->bytes_out),
+			LOG_INT("attempts", q->attempts),
+			LOG_END },
+		"A request on %s ends: %s.", q->route.name, outcome);
+}
+
+static void request_free(void *arg)
+{
+	struct request *q = arg;
+	buf_done(&q->path);
+	buf_done(&q->head);
+	buf_done(&q->hold);
+	spool_done(&q->spool);
+	pool_replica_unref(q->replica);
+	pool_unref(q->pool);
+	free(q);
+}
+
+void request_drop_lease(struct request *q, bool cool)
+{
+	if (!q->lease.replica)
+		return;
+	if (cool ? lease_cool(&q->lease) : lease_release(&q->lease))
+		log_warn("lease", pool_id(q->pool), "A lease is released twice; the second release is not applied.");
+}
+
+/* Every request ends here, once. */
+void request_over(struct request *q)
+{
+	if (q->state == REQ_OVER)
+		return;
+	q->state = REQ_OVER;
+	loop_timer_stop(&q->patience);
+	if (q->call) {
+		http_call_cancel(q->call);
+		q->call = NULL;
+	}
+	request_drop_lease(q, false);
+	list_remove(&q->node);
+	q->px->running--;
+	if (q->pool && q->waiter.state != WAITER_IDLE && !pool_cancel(q->pool, &q->waiter)) {
+		q->orphaned = true; /* freed when the grant arrives */
+		return;
+	}
+	loop_defer_call(q->px->o.loop, request_free, q);
+}
+
+/* ---- failing ----------------------------------------------------------------------------------------- */
+
+void request_fail(struct request *q, const struct api_error *e)
+{
+	struct api_error copy = *e;
+	copy.request_id = view_str(q->id);
+	if (q->pool)
+		copy.pool_id = view_str(pool_id(q->pool));
+	q->code = copy.code;
+	int status = api_error_status(q->route.dialect, &copy);
+	struct http_exchange *x = q->x;
+	q->x = NULL;
+	if (x && q->state == REQ_RELAY) {
+		AUTO(buf_done) struct buf b = BUF(64 * KIB);
+		if (q->events) {
+			(void)api_error_event(&q->route, &copy, &b);
+			http_body(x, buf_view(&b));
+		}
+		http_abort(x);
+		status = q->status;
+	} else if (x) {
+		proxy_reply_error(x, q->route.dialect, &copy);
+	}
+	request_record(q, status, corral_code_name(copy.code));
+	request_over(q);
+}
+
+void request_failf(struct request *q, enum corral_code code, const char *hint, const char *fmt, ...)
+{
+	char text[768];
+	va_list ap;
+	va_start(ap, fmt);
+	int n = vsnprintf(text, sizeof text, fmt, ap);
+	va_end(ap);
+	struct api_error e = { .code = code, .retriable = -1, .hint = view_str(hint),
+		.message = view_of(text, n < 0 ? 0 : MIN((size_t)n, sizeof text - 1)) };
+	request_fail(q, &e);
+}
+
+/* The client is gone: whatever the request waits for is given up at once. */
+static void on_gone(void *arg)
+{
+	struct request *q = arg;
+	q->x = NULL;
+	bool working = q->call && !q->answer_ended;
+	if (q->call) {
+		http_call_cancel(q->call);
+		q->call = NULL;
+	}
+	request_drop_lease(q, working);
+	request_record(q, 499, "the client left");
+	request_over(q);
+}
+
+/* ---- leases ------------------------------------------------------------------------------------------ */
+
+static void refused(struct request *q, const struct pool_refusal *why)
+{
+	struct api_error e = { .code = (enum corral_code)why->code, .retriable = why->retriable,
+		.retry_after_ms = why->retry_after_ms, .message = view_str(why->message), .hint = view_str(why->hint) };
+	request_fail(q, &e);
+}
+
+static void on_refused(void *arg, const struct pool_refusal *why, bool victim)
+{
+	struct request *q = arg;
+	if (q->orphaned) {
+		request_free(q);
+		return;
+	}
+	if (!victim) {
+		struct pool_refusal copy = *why;
+		refused(q, &copy);
+		return;
+	}
+	struct api_error e = { .code = CODE_QUEUE_FULL_DROP_LRU, .retriable = -1, .retry_after_ms = 1000,
+		.message = VIEW("The queue was full and this request, the oldest waiting, was dropped for a newer one."),
+		.hint = VIEW("Send it again, or raise queue.capacity or slots of the pool.") };
+	request_fail(q, &e);
+}
+
+static void granted(struct request *q, struct lease l)
+{
+	q->lease = l;
+	pool_replica_unref(q->replica);
+	q->replica = pool_replica_ref(l.replica);
+	q->granted = mono_now();
+	if (!q->route.takes_lease) /* the queue was only asked so that an engine gets started */
+		request_drop_lease(q, false);
+	request_send(q);
+}
+
+static void on_grant(void *arg, struct lease l)
+{
+	struct request *q = arg;
+	if (q->orphaned) { /* the client left meanwhile: pass the slot on */
+		if (lease_release(&l))
+			log_warn("lease", pool_id(q->pool), "A lease is released twice; the second release is not applied.");
+		request_free(q);
+		return;
+	}
+	granted(q, l);
+}
+
+static void queue_full(struct request *q)
+{
+	struct pool_stats s;
+	pool_get_stats(q->pool, &s);
+	const struct pool_opts *o = pool_options(q->pool);
+	char text[256];
+	int n = snprintf(text, sizeof text,
+		"Pool %s is busy: %u of %u slots are in use and its queue of %u is full (policy %s).", pool_id(q->pool),
+		s.leases + s.cooling, s.slots_total, o->queue_capacity, o->policy == POOL_REJECT ? "reject" : "drop-lru");
+	metric_inc(metrics_series(q->px->o.metrics, "corral_admission_rejected_total", pool_id(q->pool), "queue_full", NULL));
+	struct api_error e = { .code = CODE_ADMISSION_REJECT, .retriable = 1, .retry_after_ms = 1000,
+		.message = view_of(text, (size_t)n), .hint = VIEW("Wait and send it again, or raise queue.capacity or slots.") };
+	request_fail(q, &e);
+}
+
+static void impatient(void *arg)
+{
+	struct request *q = arg;
+	char status[POOL_STATUS_MAX];
+	pool_get_status(q->pool, status);
+	if (q->has_deadline) {
+		request_failf(q, CODE_DEADLINE_UNMET, "Give a longer X-Corral-Deadline-Ms, or leave it out.",
+			"Pool %s did not answer within the request's deadline; %s.", pool_id(q->pool), status);
+		return;
+	}
+	char text[512];
+	int n = snprintf(text, sizeof text, "Pool %s did not get to this request within queue.max_wait; %s.",
+		pool_id(q->pool), status);
+	struct api_error e = { .code = CODE_POOL_UNREADY, .retriable = 1, .retry_after_ms = 5000,
+		.message = view_of(text, MIN((size_t)n, sizeof text - 1)),
+		.hint = VIEW("Send it again later; `corral ps` shows what the pool is doing.") };
+	request_fail(q, &e);
+}
+
+void request_acquire(struct request *q, bool again)
+{
+	struct pool_refusal why = { 0 };
+	struct lease l = { 0 };
+	if (!again)
+		q->queued = mono_now();
+	if (!q->route.takes_lease) {
+		struct pool_replica *r = pool_any_replica(q->pool);
+		if (r) {
+			pool_replica_unref(q->replica);
+			q->replica = r;
+			q->granted = mono_now();
+			request_send(q);
+			return;
+		}
+	}
+	q->state = REQ_WAIT;
+	switch (pool_acquire(q->pool, &q->waiter, again, mono_now(), &l, &why)) {
+	case POOL_GRANTED: granted(q, l); return;
+	case POOL_FULL: queue_full(q); return;
+	case POOL_CLOSED: refused(q, &why); return;
+	case POOL_QUEUED: break;
+	}
+	struct pool_stats s;
+	pool_get_stats(q->pool, &s);
+	q->waited = true;
+	q->waited_unready = q->waited_unready || s.slots_total == 0;
+}
+
+/* ---- the body ---------------------------------------------------------------------------------------- */
+
+static void body_too_large(struct request *q)
+{
+	char limit[32];
+	num_format_bytes(q->px->o.body_max, limit, sizeof limit);
+	request_failf(q, CODE_PAYLOAD_TOO_LARGE, "Send less, or raise body.max in the configuration.",
+		"The request's body is larger than %s.", limit);
+}
+
+static void spool_failed(struct request *q, int error)
+{
+	if (error == -EFBIG) {
+		body_too_large(q);
+		return;
+	}
+	log_error("spool", q->px->o.spool->dir, "A request's body cannot be kept in the spool folder: %s.", strerror(-error));
+	struct api_error e = { .code = CODE_POOL_UNREADY, .retriable = 1, .retry_after_ms = 2000,
+		.message = VIEW("There is no room to keep the request's body."),
+		.hint = VIEW("Free disk space under state_dir, or raise body.spool_total.") };
+	request_fail(q, &e);
+}
+
+static void on_body(void *arg, struct view v)
+{
+	struct request *q = arg;
+	int r = spool_add(&q->spool, v);
+	if (r) {
+		spool_failed(q, r);
+		return;
+	}
+	if (q->scanning && body_scan_feed(&q->scan, v) < 0)
+		request_failf(q, CODE_INVALID_PARAMS, "", "%s", q->scan.err.msg);
+}
+
+static bool find_pool(struct request *q)
+{
+	struct api_error e = { .retriable = -1 };
+	struct view model = view_of(q->scan.model, q->scan.has_model ? q->scan.model_len : 0);
+	char from_query[SCAN_STRING_MAX];
+	if (q->route.kind == ROUTE_UPSTREAM)
+		model = q->route.pool;
+	else if (!model.n && http_query_get(http_query(q->x), "model", from_query, sizeof from_query))
+		model = view_str(from_query);
+	snprintf(q->model, sizeof q->model, "%.*s", VIEW_ARG(model));
+	q->pool = q->px->o.find_pool(q->px->o.arg, model, &e);
+	if (!q->pool)
+		request_fail(q, &e);
+	return q->pool != NULL;
+}
+
+/* max_wait, or the client's own deadline when that is shorter. */
+static void start_patience(struct request *q)
+{
+	int64_t ms = pool_options(q->pool)->max_wait_ms;
+	uint64_t own;
+	struct view v = http_header_get(http_headers(q->x), "x-corral-deadline-ms");
+	if (v.p && num_u64(v, &own) == 0 && own < (uint64_t)ms) {
+		ms = (int64_t)own;
+		q->has_deadline = true;
+	}
+	loop_timer_start(q->px->o.loop, &q->patience, ms, impatient, q);
+}
+
+static bool pool_idle(struct pool *p)
+{
+	struct pool_stats s;
+	pool_get_stats(p, &s);
+	return s.slots_total == 0;
+}
+
+static void on_body_end(void *arg)
+{
+	struct request *q = arg;
+	if (q->scanning && body_scan_end(&q->scan) < 0) {
+		request_failf(q, CODE_INVALID_PARAMS, "", "%s", q->scan.err.msg);
+		return;
+	}
+	if (!find_pool(q))
+		return;
+	if (!q->route.starts_engine && pool_idle(q->pool)) {
+		struct http_exchange *x = q->x;
+		q->x = NULL;
+		q->px->o.answer_unloaded(q->px->o.arg, x, &q->route, q->pool, q->id);
+		request_record(q, 200, "answered from what is known of the model");
+		request_over(q);
+		return;
+	}
+	if (view_eq_ci(http_header_get(http_headers(q->x), "x-corral-priority"), VIEW("batch")))
+		q->waiter.priority = POOL_BATCH;
+	start_patience(q);
+	request_acquire(q, false);
+}
+
+static void on_drained(void *arg)
+{
+	relay_drained(arg);
+}
+
+static const struct http_handler request_handler = {
+	.on_body = on_body,
+	.on_body_end = on_body_end,
+	.on_drained = on_drained,
+	.on_gone = on_gone,
+};
+
+static void set_path(struct request *q)
+{
+	struct view path = q->route.kind == ROUTE_UPSTREAM ? q->route.rest : http_path(q->x);
+	buf_init(&q->path, HTTP_TARGET_MAX + 16);
+	(void)buf_addv(&q->path, path.n ? path : VIEW("/"));
+	if (http_query(q->x).p) {
+		(void)buf_addc(&q->path, '?');
+		(void)buf_addv(&q->path, http_query(q->x));
+	}
+}
+
+void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route)
+{
+	struct request *q = NEW(struct request);
+	q->px = px;
+	q->x = x;
+	q->route = *route;
+	q->arrived = mono_now();
+	q->waiter = (struct waiter){ .loop = px->o.loop, .on_grant = on_grant, .on_refused = on_refused, .arg = q };
+	list_init(&q->waiter.node);
+	buf_init(&q->head, HTTP_HEAD_MAX);
+	buf_init(&q->hold, EVENT_HOLD_MAX + 128 * KIB);
+	spool_init(&q->spool, px->o.spool, px->o.body_max);
+	proxy_request_id(http_headers(x), q->id);
+	snprintf(q->method, sizeof q->method, "%.*s", VIEW_ARG(http_method_name(x)));
+	set_path(q);
+	list_append(&px->requests, &q->node);
+	px->running++;
+	q->scanning = !route->get && route->kind != ROUTE_UPSTREAM;
+	if (q->scanning)
+		body_scan_init(&q->scan);
+	http_handle(x, &request_handler, q);
+	if (http_content_length(x) > 0 && (uint64_t)http_content_length(x) > px->o.body_max)
+		body_too_large(q);
+}

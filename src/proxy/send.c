@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Sending a request to its replica, and deciding whether it may be sent again.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/mem.h"
+#include "log/log.h"
+#include "proxy/proxy_int.h"
+
+struct http_target *replica_target(struct proxy *px, struct pool_replica *r)
+{
+	void **at = &r->per_loop[px->o.loop_index];
+	if (*at)
+		return *at;
+	struct err e = { 0 };
+	struct http_target_opts o = {
+		.idle_max = r->slots_total + 8,
+		.idle_ms = r->conn_idle_ms ? r->conn_idle_ms : 4000,
+		.max_requests = r->conn_requests,
+	};
+	*at = http_target_new(px->o.loop, r->address, &o, &e);
+	if (!*at)
+		log_error("connect", r->id, "The address of replica %s is not usable: %s.", r->id, e.msg);
+	return *at;
+}
+
+/* Where the body is rewritten: an external engine knows the model by another name (behaviour: the body is
+ * otherwise sent untouched). */
+static bool rewrites(const struct request *q)
+{
+	return q->replica->remote_model && q->scan.has_model && q->scan.model_end > q->scan.model_begin;
+}
+
+static void remote_name(const struct request *q, struct buf *b)
+{
+	(void)buf_add_json(b, view_str(q->replica->remote_model));
+}
+
+static uint64_t body_size(const struct request *q)
+{
+	uint64_t n = spool_size(&q->spool);
+	if (!rewrites(q))
+		return n;
+	AUTO(buf_done) struct buf name = BUF(4 * KIB);
+	remote_name(q, &name);
+	return n - (q->scan.model_end - q->scan.model_begin) + name.len;
+}
+
+/* Sends until the connection is full or all is sent. */
+static void send_body(struct request *q)
+{
+	char scratch[64 * 1024];
+	bool swap = rewrites(q);
+	uint64_t size = spool_size(&q->spool);
+	/* q->sent counts bytes of the original; the name goes out when its place is reached. */
+	while (q->sent < size) {
+		if (swap && q->sent == q->scan.model_begin) {
+			AUTO(buf_done) struct buf name = BUF(4 * KIB);
+			remote_name(q, &name);
+			q->sent = q->scan.model_end;
+			if (http_call_write(q->call, buf_view(&name)))
+				return;
+			continue;
+		}
+		struct view v = spool_read(&q->spool, q->sent, scratch, sizeof scratch);
+		if (!v.p || !v.n) {
+			request_failf(q, CODE_INTERNAL, "", "The request's body cannot be read back from the spool folder.");
+			return;
+		}
+		if (swap && q->sent < q->scan.model_begin)
+			v = view_cut(v, (size_t)(q->scan.model_begin - q->sent));
+		q->sent += v.n;
+		if (http_call_write(q->call, v))
+			return;
+	}
+}
+
+void relay_writable(void *arg)
+{
+	struct request *q = arg;
+	if (q->call)
+		send_body(q);
+}
+
+void request_send(struct request *q)
+{
+	struct http_target *t = replica_target(q->px, q->replica);
+	if (!t) {
+		request_failf(q, CODE_ENGINE_FAILED, "", "The address of replica %s is not usable.", q->replica->id);
+		return;
+	}
+	AUTO(buf_done) struct buf head = BUF(HTTP_HEAD_MAX);
+	headers_to_engine(q, &head);
+	struct http_call_req r = {
+		.method = view_str(q->method),
+		.path = buf_view(&q->path),
+		.block = &head,
+		.body_len = (int64_t)body_size(q),
+		.flags = q->fresh ? HTTP_CALL_FRESH : 0,
+	};
+	q->state = REQ_SENT;
+	q->sent = 0;
+	q->call = http_call_start(t, &r, &relay_ops, q);
+	send_body(q);
+}
+
+void request_cut(struct request *q)
+{
+	if (!q->call)
+		return;
+	struct err e = { 0 };
+	err_set(&e, -ECONNRESET, "the engine is being stopped");
+	http_call_cancel(q->call);
+	q->call = NULL;
+	relay_ops.on_error(q, q->state == REQ_RELAY ? HTTP_FAIL_BROKEN : HTTP_FAIL_CLOSED, &e);
+}
+
+void proxy_replica_gone(struct proxy *px, struct pool_replica *r, bool cut)
+{
+	struct http_target *t = r->per_loop[px->o.loop_index];
+	if (t)
+		http_target_close_idle(t);
+	if (cut) {
+		LIST_FOREACH(q, &px->requests, struct request, node)
+		if (q->replica == r)
+			request_cut(q);
+	}
+	if (atomic_load_explicit(&r->gone, memory_order_acquire)) {
+		http_target_free(t); /* calls that run keep what they need */
+		r->per_loop[px->o.loop_index] = NULL;
+	}
+}

@@ -1,0 +1,316 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Data loops: each accepts from every listening socket, guards, routes, and hands a request to its proxy
+ * or to the API. What the control loop tells them comes as posted work.
+ */
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "log/log.h"
+#include "role/orchestratord/orch_int.h"
+
+/* ---- one request -------------------------------------------------------------------------------------------- */
+
+static void on_refuse(void *arg, int status, const char *reason, struct buf *b)
+{
+	(void)arg;
+	char text[256];
+	int n = snprintf(text, sizeof text, "This request is refused: %s.", reason);
+	struct api_error e = { .code = CODE_INVALID_PARAMS, .status = status, .retriable = 0,
+		.message = view_of(text, MIN((size_t)n, sizeof text - 1)) };
+	(void)api_error_body(DIALECT_OPENAI, &e, b);
+}
+
+static void wrong_method(struct http_exchange *x, const char *allow)
+{
+	char text[128];
+	AUTO(buf_done) struct buf head = BUF(KIB);
+	AUTO(buf_done) struct buf body = BUF(8 * KIB);
+	char id[PROXY_REQUEST_ID_MAX + 1];
+	proxy_request_id(http_headers(x), id);
+	int n = snprintf(text, sizeof text, "This route takes %s.", allow);
+	struct api_error e = { .code = CODE_INVALID_PARAMS, .status = 405, .retriable = 0, .message = view_of(text, (size_t)n),
+		.request_id = view_str(id) };
+	enum dialect d = dialect_of_path(http_path(x));
+	(void)api_error_body(d, &e, &body);
+	(void)http_header_add(&head, "Allow", view_str(allow));
+	(void)http_header_add(&head, "X-Request-Id", view_str(id));
+	http_reply(x, 405, "application/json", &head, buf_view(&body));
+}
+
+static void on_request(void *arg, struct http_exchange *x)
+{
+	struct data_loop *d = arg;
+	struct route route;
+	const char *allow = NULL;
+	if (api_guard_refuses(&d->guard, x))
+		return;
+	switch (dialect_route(http_method_name(x), http_path(x), &route, &allow)) {
+	case ROUTE_FOUND: proxy_start(d->proxy, x, &route); return;
+	case ROUTE_WRONG_METHOD: wrong_method(x, allow); return;
+	case ROUTE_UNKNOWN: break;
+	}
+	char id[PROXY_REQUEST_ID_MAX + 1];
+	proxy_request_id(http_headers(x), id);
+	api_start(d->orch->api, x, id);
+}
+
+static void no_such_model(struct data_loop *d, struct view model, struct api_error *e)
+{
+	AUTO(buf_done) struct buf near = BUF(400);
+	dialect_nearest(model, d->models->ids, d->models->n, &near);
+	snprintf(d->text, sizeof d->text, "The model \"%.*s\" is not served here.", VIEW_ARG(view_cut(model, 200)));
+	if (near.len)
+		snprintf(d->hint, sizeof d->hint, "Did you mean %s?", buf_str(&near));
+	else
+		snprintf(d->hint, sizeof d->hint, "GET /v1/models lists the models there are.");
+	e->code = CODE_MODEL_NOT_FOUND;
+	e->param = VIEW("model");
+}
+
+static void no_model_named(struct data_loop *d, struct api_error *e)
+{
+	AUTO(buf_done) struct buf list = BUF(500);
+	for (size_t i = 0; i < d->models->n; i++)
+		if (buf_addf(&list, "%s%s", i ? ", " : "", d->models->ids[i]) < 0)
+			break;
+	snprintf(d->text, sizeof d->text, "The request names no model and no pool is the default; the models are: %s.",
+		d->models->n ? buf_str(&list) : "none");
+	snprintf(d->hint, sizeof d->hint, "Name one as \"model\", or set default: true on a pool.");
+	e->code = CODE_INVALID_PARAMS;
+	e->param = VIEW("model");
+}
+
+static struct pool *find_pool(void *arg, struct view model, struct api_error *e)
+{
+	struct data_loop *d = arg;
+	struct pool *p = model.n ? map_get(&d->models->by_name, model) : d->models->fallback;
+	if (p)
+		return pool_ref(p);
+	if (model.n)
+		no_such_model(d, model, e);
+	else
+		no_model_named(d, e);
+	e->message = view_str(d->text);
+	e->hint = view_str(d->hint);
+	return NULL;
+}
+
+static void on_proved(void *arg, struct pool_replica *r)
+{
+	struct data_loop *d = arg;
+	control_proved(d->orch->control, pool_replica_ref(r));
+}
+
+static void answer_unloaded(void *arg, struct http_exchange *x, const struct route *route, struct pool *p,
+	const char *request_id)
+{
+	struct data_loop *d = arg;
+	AUTO(mem_freep) char *query = mem_fmt("model=%s", pool_id(p));
+	if (route->kind == ROUTE_PROPS) {
+		api_start_as(d->orch->api, x, request_id, "/props", query);
+		return;
+	}
+	char text[256];
+	int n = snprintf(text, sizeof text, "Pool %s runs no engine, and this request starts none.", pool_id(p));
+	struct api_error e = { .code = CODE_POOL_UNREADY, .retriable = 0, .message = view_of(text, (size_t)n),
+		.hint = VIEW("`corral start` starts it, or any completion does."), .request_id = view_str(request_id) };
+	proxy_reply_error(x, route->dialect, &e);
+}
+
+/* ---- what the control loop tells ------------------------------------------------------------------------------ */
+
+struct told {
+	struct data_loop *d;
+	struct models *models;
+	struct pool_replica *replica;
+	bool cut;
+	loop_fn *on_idle;
+};
+
+static void take_models(void *arg)
+{
+	struct told *t = arg;
+	models_unref(t->d->models);
+	t->d->models = t->models;
+	free(t);
+}
+
+void data_loops_models(struct orch *o)
+{
+	struct models *m = models_new(o->control);
+	for (unsigned i = 0; i < o->nloops; i++) {
+		struct told *t = NEW(struct told);
+		t->d = &o->loops[i];
+		t->models = models_ref(m);
+		if (o->loops[i].running)
+			loop_post_call(o->loops[i].loop, take_models, t);
+		else
+			take_models(t);
+	}
+	models_unref(m);
+}
+
+static void take_replica_gone(void *arg)
+{
+	struct told *t = arg;
+	proxy_replica_gone(t->d->proxy, t->replica, t->cut);
+	pool_replica_unref(t->replica);
+	free(t);
+}
+
+void data_loops_replica_gone(struct orch *o, struct pool_replica *r, bool cut)
+{
+	for (unsigned i = 0; i < o->nloops; i++) {
+		struct told *t = NEW(struct told);
+		t->d = &o->loops[i];
+		t->replica = pool_replica_ref(r);
+		t->cut = cut;
+		loop_post_call(o->loops[i].loop, take_replica_gone, t);
+	}
+	pool_replica_unref(r);
+}
+
+static void one_idle(void *arg)
+{
+	struct told *t = arg;
+	struct orch *o = t->d->orch;
+	loop_fn *fn = t->on_idle;
+	free(t);
+	if (++o->idle_loops == o->nloops && fn)
+		fn(o);
+}
+
+static void server_idle(void *arg)
+{
+	struct told *t = arg;
+	loop_post_call(t->d->orch->loop, one_idle, t);
+}
+
+static void drain_on_loop(void *arg)
+{
+	struct told *t = arg;
+	http_server_drain(t->d->server, server_idle, t);
+}
+
+void data_loops_drain(struct orch *o, loop_fn *on_idle)
+{
+	for (unsigned i = 0; i < o->nloops; i++) {
+		struct told *t = NEW(struct told);
+		t->d = &o->loops[i];
+		t->on_idle = on_idle;
+		loop_post_call(o->loops[i].loop, drain_on_loop, t);
+	}
+}
+
+static void force_on_loop(void *arg)
+{
+	struct data_loop *d = arg;
+	http_server_close_all(d->server);
+}
+
+void data_loops_force(struct orch *o)
+{
+	for (unsigned i = 0; i < o->nloops; i++)
+		loop_post_call(o->loops[i].loop, force_on_loop, &o->loops[i]);
+}
+
+/* ---- life -------------------------------------------------------------------------------------------------------- */
+
+static unsigned auto_workers(void)
+{
+	cpu_set_t set;
+	unsigned n = 1;
+	if (sched_getaffinity(0, sizeof set, &set) == 0)
+		n = (unsigned)CPU_COUNT(&set);
+	/* A container's quota: "max 100000", or microseconds of CPU a period (cgroup v2). */
+	AUTO(buf_done) struct buf b = BUF(256);
+	long long quota, period;
+	if (file_read("/sys/fs/cgroup/cpu.max", &b) == 0 && sscanf(buf_str(&b), "%lld %lld", &quota, &period) == 2 && period > 0)
+		n = MIN(n, (unsigned)MAX((quota + period - 1) / period, 1LL));
+	return MAX(MIN(n, (unsigned)LOOPS_MAX), 1u);
+}
+
+int data_loops_init(struct orch *o, struct err *reterr)
+{
+	(void)reterr;
+	o->nloops = o->config->workers ? MIN(o->config->workers, (uint32_t)LOOPS_MAX) : auto_workers();
+	for (unsigned i = 0; i < o->nloops; i++) {
+		struct data_loop *d = &o->loops[i];
+		char name[16];
+		snprintf(name, sizeof name, "data-%u", i);
+		d->orch = o;
+		d->index = i;
+		d->loop = loop_new(name);
+		d->guard.hosts = &o->hosts;
+		struct http_server_opts so = { HTTP_SERVER_DEFAULTS, .server_name = "corral", .on_request = on_request,
+			.on_refuse = on_refuse, .arg = d };
+		d->server = http_server_new(d->loop, &so);
+		struct proxy_opts po = { .loop = d->loop, .loop_index = i, .spool = &o->spool, .body_max = o->config->body_max,
+			.metrics = o->metrics, .find_pool = find_pool, .on_proved = on_proved, .answer_unloaded = answer_unloaded,
+			.arg = d };
+		d->proxy = proxy_new(&po);
+	}
+	return 0;
+}
+
+static void *run_loop(void *arg)
+{
+	struct data_loop *d = arg;
+	loop_run(d->loop);
+	return NULL;
+}
+
+int data_loops_run(struct orch *o)
+{
+	for (unsigned i = 0; i < o->nloops; i++) {
+		struct data_loop *d = &o->loops[i];
+		for (size_t k = 0; k < o->nlisten; k++) {
+			int r = http_server_listen(d->server, o->listen_fds[k]);
+			if (r < 0)
+				return r;
+		}
+		int r = pthread_create(&d->thread, NULL, run_loop, d);
+		if (r)
+			return -r;
+		d->running = true;
+	}
+	return 0;
+}
+
+static void free_server(void *arg)
+{
+	struct data_loop *d = arg;
+	http_server_free(d->server);
+	d->server = NULL;
+	loop_stop(d->loop);
+}
+
+void data_loops_stop(struct orch *o)
+{
+	for (unsigned i = 0; i < o->nloops; i++) {
+		struct data_loop *d = &o->loops[i];
+		if (!d->running)
+			continue;
+		loop_post_call(d->loop, free_server, d);
+		pthread_join(d->thread, NULL);
+		d->running = false;
+	}
+}
+
+void data_loops_free(struct orch *o)
+{
+	for (unsigned i = 0; i < o->nloops; i++) {
+		struct data_loop *d = &o->loops[i];
+		if (d->server)
+			http_server_free(d->server);
+		proxy_free(d->proxy);
+		models_unref(d->models);
+		loop_free(d->loop);
+	}
+}

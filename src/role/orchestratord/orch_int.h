@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the files of this role share.
+ */
+#ifndef ROLE_ORCH_INT_H
+#define ROLE_ORCH_INT_H
+
+#include <pthread.h>
+
+#include "api/api.h"
+#include "base/map.h"
+#include "control/control.h"
+#include "proxy/proxy.h"
+#include "role/orchestratord/orchestratord.h"
+
+enum { LISTEN_MAX = 17, LOOPS_MAX = POOL_LOOPS_MAX };
+
+/* Which name means which pool: immutable, shared by all data loops. */
+struct models {
+	atomic_uint refs;
+	struct map by_name;       /* id or alias → struct pool (a reference each pool, held by `pools`) */
+	struct pool **pools;
+	const char **ids;         /* of pools; theirs */
+	size_t n;
+	struct pool *fallback;    /* for requests that name no model; NULL: there is none */
+};
+struct models *models_new(struct control *c) MUST_CHECK;
+struct models *models_ref(struct models *m);
+void models_unref(struct models *m);
+
+struct orch;
+struct data_loop {
+	struct orch *orch;
+	unsigned index;
+	struct loop *loop;
+	pthread_t thread;
+	bool running;
+	struct http_server *server;
+	struct proxy *proxy;
+	struct models *models;    /* this loop's own reference */
+	struct api_guard guard;
+	char text[768];           /* of the last error find_pool gave */
+	char hint[512];
+};
+
+struct provisioner;
+
+struct orch {
+	struct orchestratord_opts o;
+	struct config *config;
+	struct loop *loop;
+	struct metrics *metrics;
+	struct registry *registry;
+	struct control *control;
+	struct api *api;
+	struct http_server *registry_server;
+	struct data_loop loops[LOOPS_MAX];
+	unsigned nloops;
+	int listen_fds[LISTEN_MAX];
+	char *listen_urls[LISTEN_MAX];
+	size_t nlisten;
+	int registry_fd, lock_fd;
+	struct strv hosts;        /* names in Host that are ours besides loopback */
+	struct spool_account spool;
+	char *spool_dir, *log_dir, *engines_dir, *registry_path, *node_path;
+	struct provisioner *provisioner;
+	struct loop_signal *sigterm, *sigint, *sighup;
+	struct loop_timer deadline;
+	bool draining, forced, told_ready, stopping_node;
+	unsigned idle_loops;
+	int status;
+};
+
+/* loops.c */
+int data_loops_init(struct orch *o, struct err *reterr) MUST_CHECK;
+int data_loops_run(struct orch *o) MUST_CHECK;
+void data_loops_drain(struct orch *o, loop_fn *on_idle); /* on_idle(orch) on the control loop, once all are */
+void data_loops_force(struct orch *o);
+void data_loops_stop(struct orch *o);
+void data_loops_free(struct orch *o);
+void data_loops_models(struct orch *o);
+void data_loops_replica_gone(struct orch *o, struct pool_replica *r, bool cut);
+
+/* registry_api.c */
+int registry_api_start(struct orch *o, struct err *reterr) MUST_CHECK;
+
+/* provisioner.c */
+void provisioner_start(struct orch *o);
+/* The registry heard of a node: watches its process when it is not our child. */
+void provisioner_seen(struct orch *o, int pid);
+/* Asks the node to stop every engine and end; fn(orch) when its process is gone. */
+void provisioner_stop(struct orch *o, int64_t deadline_ms, loop_fn *fn);
+void provisioner_leave(struct orch *o); /* leaves it running */
+
+#endif

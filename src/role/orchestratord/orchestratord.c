@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Start order, ready line, shutdown.
+ */
+#include "role/orchestratord/orchestratord.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "log/log.h"
+#include "role/orchestratord/orch_int.h"
+
+enum { DRAIN_MS = 30000, NODE_STOP_MS = 15000 };
+
+/* ---- start ------------------------------------------------------------------------------------------------------- */
+
+static void set_paths(struct orch *o)
+{
+	const struct config *c = o->config;
+	o->spool_dir = path_join(c->state_dir, "spool");
+	o->log_dir = path_join(c->state_dir, "log");
+	o->engines_dir = path_join(c->runtime_dir, "engines");
+	o->registry_path = path_join(c->runtime_dir, "registry.sock");
+	o->node_path = path_join(c->runtime_dir, "provisioner.sock");
+	o->spool = (struct spool_account){ .dir = o->spool_dir, .total_max = c->body_spool_total };
+	atomic_init(&o->spool.total, 0);
+}
+
+static int make_dirs(struct orch *o, struct err *e)
+{
+	int r = dir_ensure_writable(o->config->state_dir, "state_dir", e);
+	r = r ? r : dir_ensure_writable(o->config->runtime_dir, "runtime_dir", e);
+	r = r ? r : dir_ensure_writable(o->spool_dir, "state_dir", e);
+	r = r ? r : dir_ensure_writable(o->log_dir, "state_dir", e);
+	return r ? r : dir_ensure_writable(o->engines_dir, "runtime_dir", e);
+}
+
+/* One orchestratord a runtime_dir. The lock file holds the pid, for the message. */
+static int take_lock(struct orch *o, struct err *e)
+{
+	AUTO(mem_freep) char *path = path_join(o->config->runtime_dir, "orchestratord.lock");
+	o->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (o->lock_fd < 0)
+		return err_set(e, -errno, "%s cannot be opened: %s", path, strerror(errno));
+	if (flock(o->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		AUTO(buf_done) struct buf b = BUF(64);
+		(void)!file_read(path, &b);
+		return err_set(e, -EBUSY,
+			"another corral (pid %s) runs with runtime_dir %s; stop it, or give this one its own state_dir and runtime_dir",
+			b.len ? buf_str(&b) : "unknown", o->config->runtime_dir);
+	}
+	char pid[16];
+	int n = snprintf(pid, sizeof pid, "%d", (int)getpid());
+	if (ftruncate(o->lock_fd, 0) == 0)
+		(void)!pwrite(o->lock_fd, pid, (size_t)n, 0);
+	return 0;
+}
+
+static void own_host(struct orch *o, const struct net_addr *a)
+{
+	if (a->kind != NET_UNIX)
+		strv_add(&o->hosts, a->host);
+}
+
+static int listen_one(struct orch *o, const char *text, mode_t mode, struct err *e)
+{
+	struct net_addr a;
+	char url[NET_ADDR_TEXT + 16];
+	if (o->nlisten == LISTEN_MAX)
+		return err_set(e, -E2BIG, "`listen` names more than %d addresses", LISTEN_MAX - 1);
+	int r = net_addr_parse(view_str(text), &a, e);
+	r = r ? r : net_listen(&a, mode, &o->listen_fds[o->nlisten], e);
+	if (r)
+		return r;
+	if (a.kind == NET_TCP && net_addr_of_socket(o->listen_fds[o->nlisten], &a) < 0)
+		return err_set(e, -EIO, "the address listened on cannot be read");
+	net_addr_url(&a, url, sizeof url);
+	own_host(o, &a);
+	o->listen_urls[o->nlisten++] = mem_strdup(url);
+	return 0;
+}
+
+static int listen_all(struct orch *o, struct err *e)
+{
+	for (size_t i = 0; i < o->config->listen.len; i++) {
+		int r = listen_one(o, o->config->listen.items[i], 0600, e);
+		if (r)
+			return r;
+	}
+	AUTO(mem_freep) char *own = path_join(o->config->runtime_dir, "corral.sock");
+	return listen_one(o, own, 0600, e);
+}
+
+static void raise_files(void)
+{
+	struct rlimit l;
+	if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+		l.rlim_cur = l.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &l);
+	}
+}
+
+static void on_pools(void *arg)
+{
+	struct orch *o = arg;
+	if (o->control)
+		data_loops_models(o);
+}
+
+static void on_replica_gone(void *arg, struct pool_replica *r, bool cut)
+{
+	data_loops_replica_gone(arg, r, cut);
+}
+
+static bool is_draining(void *arg)
+{
+	return ((struct orch *)arg)->draining;
+}
+
+static void collect(void *arg, struct metrics *m)
+{
+	struct orch *o = arg;
+	metric_set(metrics_series(m, "corral_build_info", CORRAL_VERSION, NULL), 1);
+	struct loop_stats s = loop_stats_take(o->loop);
+	metric_set(metrics_series(m, "corral_loop_lag_seconds", "control", NULL), (double)s.max_busy_ns / 1e9);
+	for (unsigned i = 0; i < o->nloops; i++) {
+		s = loop_stats_take(o->loops[i].loop);
+		metric_set(metrics_series(m, "corral_loop_lag_seconds", loop_name(o->loops[i].loop), NULL), (double)s.max_busy_ns / 1e9);
+	}
+	struct metric_series *dropped = metrics_series(m, "corral_log_dropped_total", NULL);
+	uint64_t now = log_dropped(), told = metric_value(dropped);
+	metric_add(dropped, now > told ? now - told : 0);
+}
+
+static void write_ready(struct orch *o)
+{
+	if (o->told_ready)
+		return;
+	o->told_ready = true;
+	log_event(LOG_INFO, "listening", o->listen_urls[0],
+		(struct log_field[]){ LOG_STR("listen", o->listen_urls[0]), LOG_UINT("pools", o->config->npools),
+			LOG_UINT("workers", o->nloops), LOG_END },
+		"Corral " CORRAL_VERSION " serves %zu pool%s on %s.", o->config->npools, o->config->npools == 1 ? "" : "s",
+		o->listen_urls[0]);
+	if (o->o.ready_fd < 0)
+		return;
+	AUTO(buf_done) struct buf b = BUF(64 * KIB);
+	(void)buf_adds(&b, "{\"listen\": ");
+	(void)buf_add_json(&b, view_str(o->listen_urls[0]));
+	(void)buf_adds(&b, ", \"all\": [");
+	for (size_t i = 0; i < o->nlisten; i++) {
+		(void)buf_adds(&b, i ? ", " : "");
+		(void)buf_add_json(&b, view_str(o->listen_urls[i]));
+	}
+	(void)buf_addf(&b, "], \"pid\": %d}\n", (int)getpid());
+	(void)!fd_write_all(o->o.ready_fd, b.data, b.len);
+	fd_close(o->o.ready_fd);
+	o->o.ready_fd = -1;
+}
+
+/* Ready means: a request would be answered. Without a node it would only wait, so the first registration
+ * is waited for, but not for long: a provisioner that cannot start must not hide the reason. */
+static void ready_late(void *arg)
+{
+	write_ready(arg);
+}
+
+static void on_registry(void *arg, const struct registry_snapshot *s)
+{
+	struct orch *o = arg;
+	for (size_t i = 0; i < s->nnodes && !o->told_ready; i++)
+		if (s->nodes[i]->online && s->nodes[i]->registered) {
+			loop_timer_stop(&o->deadline);
+			write_ready(o);
+		}
+}
+
+static int set_up(struct orch *o, struct err *e)
+{
+	set_paths(o);
+	int r = make_dirs(o, e);
+	r = r ? r : take_lock(o, e);
+	r = r ? r : listen_all(o, e);
+	if (r)
+		return r;
+	AUTO(mem_freep) char *db = path_join(o->config->state_dir, "registry.db");
+	o->metrics = metrics_new();
+	metrics_on_collect(o->metrics, collect, o);
+	o->registry = registry_new(&(struct registry_opts){ .db_path = db });
+	r = data_loops_init(o, e);
+	if (r)
+		return r;
+	o->control = control_new(&(struct control_opts){ .loop = o->loop, .config = o->config, .registry = o->registry,
+		.metrics = o->metrics, .on_pools = on_pools, .on_replica_gone = on_replica_gone, .arg = o });
+	data_loops_models(o);
+	o->api = api_new(&(struct api_opts){ .loop = o->loop, .config = o->config, .control = o->control,
+		.registry = o->registry, .metrics = o->metrics, .is_draining = is_draining, .arg = o });
+	registry_watch(o->registry, on_registry, o);
+	return registry_api_start(o, e);
+}
+
+/* ---- shutdown ------------------------------------------------------------------------------------------------------ */
+
+static void finish(void *arg)
+{
+	struct orch *o = arg;
+	loop_stop(o->loop);
+}
+
+static void stop_node(struct orch *o)
+{
+	if (o->stopping_node)
+		return;
+	o->stopping_node = true;
+	loop_timer_stop(&o->deadline);
+	control_quiesce(o->control);
+	if (o->o.owns_engines && !o->o.keep_engines)
+		provisioner_stop(o, NODE_STOP_MS, finish);
+	else
+		finish(o);
+}
+
+static void all_idle(void *arg)
+{
+	stop_node(arg);
+}
+
+static void force(void *arg)
+{
+	struct orch *o = arg;
+	if (o->forced)
+		return;
+	o->forced = true;
+	log_warn("stop", "corral", "Requests that still run are cut off.");
+	data_loops_force(o);
+}
+
+/* Waiting requests are told; running ones may end. */
+static void close_pools(struct orch *o)
+{
+	struct pool_refusal why = { .code = CODE_POOL_UNAVAILABLE, .retriable = true, .retry_after_ms = 5000,
+		.message = "The server is going down." };
+	struct control_pool *p;
+	for (size_t i = 0; (p = control_pool_at(o->control, i)); i++)
+		pool_close(control_pool_traffic(p), &why, false);
+}
+
+static void on_signal(void *arg, int signo)
+{
+	struct orch *o = arg;
+	if (o->draining) {
+		force(o);
+		return;
+	}
+	o->draining = true;
+	log_info("stop", "corral", "Corral ends on %s: running requests may finish within %d s.", strsignal(signo), DRAIN_MS / 1000);
+	write_ready(o); /* whoever waits for readiness must not wait for ever */
+	control_pause(o->control);
+	close_pools(o);
+	data_loops_drain(o, all_idle);
+	loop_timer_start(o->loop, &o->deadline, DRAIN_MS, force, o);
+}
+
+static void tear_down(struct orch *o)
+{
+	data_loops_stop(o);
+	provisioner_leave(o);
+	http_server_free(o->registry_server);
+	if (o->registry)
+		registry_unwatch(o->registry, on_registry, o);
+	api_free(o->api);
+	data_loops_free(o);
+	control_free(o->control);
+	registry_free(o->registry);
+	loop_signal_stop(&o->sigterm);
+	loop_signal_stop(&o->sigint);
+	loop_signal_stop(&o->sighup);
+	loop_free(o->loop);
+	metrics_free(o->metrics);
+	for (size_t i = 0; i < o->nlisten; i++) {
+		fd_close(o->listen_fds[i]);
+		if (strncmp(o->listen_urls[i], "unix:", 5) == 0)
+			unlink(o->listen_urls[i] + 5);
+		free(o->listen_urls[i]);
+	}
+	if (o->registry_fd >= 0)
+		unlink(o->registry_path);
+	fd_close(o->registry_fd);
+	fd_close(o->lock_fd);
+	strv_done(&o->hosts);
+	free(o->spool_dir);
+	free(o->log_dir);
+	free(o->engines_dir);
+	free(o->registry_path);
+	free(o->node_path);
+	config_unref(o->config);
+	free(o);
+}
+
+static void on_hup(void *arg, int signo)
+{
+	(void)arg;
+	(void)signo;
+	log_warn("reload", "corral", "A changed configuration takes effect with the next start.");
+}
+
+static int run(struct orch *o, struct err *e)
+{
+	signal(SIGPIPE, SIG_IGN);
+	int r = set_up(o, e);
+	r = r ? r : loop_signal_start(o->loop, &o->sigterm, SIGTERM, on_signal, o);
+	r = r ? r : loop_signal_start(o->loop, &o->sigint, SIGINT, on_signal, o);
+	r = r ? r : loop_signal_start(o->loop, &o->sighup, SIGHUP, on_hup, o);
+	r = r ? r : data_loops_run(o);
+	if (r) {
+		if (!e->code)
+			err_set(e, r, "corral cannot start: %s", strerror(-r));
+		return r;
+	}
+	provisioner_start(o);
+	loop_timer_start(o->loop, &o->deadline, 10000, ready_late, o);
+	return loop_run(o->loop);
+}
+
+int orchestratord_run(const struct orchestratord_opts *opts)
+{
+	struct err e = { 0 };
+	struct log_opts lo = { .level = (enum log_level)opts->config->log_level, .format = (enum log_format)opts->config->log_format,
+		.actor = "orchestratord", .fd = 2 };
+	if (log_start(&lo, &e) < 0) {
+		fprintf(stderr, "corral: %s\n", e.msg);
+		return 1;
+	}
+	raise_files();
+	struct orch *o = NEW(struct orch);
+	o->o = *opts;
+	o->config = config_ref(opts->config);
+	o->registry_fd = o->lock_fd = -1;
+	o->loop = loop_new("control");
+	int r = run(o, &e);
+	if (r)
+		log_error("start", "corral", "%s.", e.msg);
+	tear_down(o);
+	log_stop();
+	return r ? 1 : 0;
+}
