@@ -61,10 +61,9 @@ static void on_async(uv_async_t *a)
 		uv_stop(&l->uv);
 }
 
-/* After poll: everything this round brought has been delivered. */
-static void on_check(uv_check_t *c)
+/* Everything this round brought has been delivered. */
+static void end_round(struct loop *l)
 {
-	struct loop *l = c->data;
 	run_deferred(l);
 	if (!l->round_open)
 		return;
@@ -76,12 +75,16 @@ static void on_check(uv_check_t *c)
 		atomic_store_explicit(&l->max_busy_ns, busy, memory_order_relaxed);
 }
 
-/* Before poll: what timers deferred. */
+/* After poll. */
+static void on_check(uv_check_t *c)
+{
+	end_round(c->data);
+}
+
+/* Before poll: timers have a round of their own. */
 static void on_prepare(uv_prepare_t *p)
 {
-	struct loop *l = p->data;
-	run_deferred(l);
-	l->round_open = false;
+	end_round(p->data);
 }
 
 void loop_note_wake(struct loop *l)
@@ -117,6 +120,9 @@ void loop_free(struct loop *l)
 		return;
 	run_posted(l);
 	run_deferred(l);
+	while (l->offloads) /* their threads hold memory of ours */
+		uv_run(&l->uv, UV_RUN_ONCE);
+	loop_close_procs(l);
 	uv_close((uv_handle_t *)&l->async, NULL);
 	uv_close((uv_handle_t *)&l->check, NULL);
 	uv_close((uv_handle_t *)&l->prepare, NULL);
@@ -254,6 +260,7 @@ static void offload_done(uv_work_t *req, int status)
 	struct offload *o = req->data;
 	struct loop *l = req->loop->data;
 	loop_note_wake(l);
+	l->offloads--;
 	o->done(o->arg);
 	free(o);
 }
@@ -266,6 +273,7 @@ void loop_offload(struct loop *l, loop_fn *work, loop_fn *done, void *arg)
 	o->done = done;
 	o->arg = arg;
 	l->uv.data = l;
+	l->offloads++;
 	must(uv_queue_work(&l->uv, &o->req, offload_work, offload_done), "work queue");
 }
 

@@ -19,7 +19,8 @@ struct loop;
 
 /* name shows up as the thread's name in logs; copied. Ends the process when the kernel refuses. */
 struct loop *loop_new(const char *name) MUST_CHECK;
-/* The loop must have returned from loop_run. Posted and deferred work that is left is run once. */
+/* The loop must have returned from loop_run. Posted and deferred work that is left is run once, offloaded
+ * work is waited for, children that still run go on unwatched (their loop_proc is gone). */
 void loop_free(struct loop *l);
 const char *loop_name(const struct loop *l);
 /* Runs until loop_stop. Returns 0 or a negative errno. */

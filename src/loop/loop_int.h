@@ -25,11 +25,15 @@ struct loop {
 	struct list posted;     /* work from other threads; under post_lock */
 	struct loop_timer **heap;
 	size_t heap_len, heap_cap;
+	bool ticking; /* timers are being called */
+	size_t offloads;        /* work on pool threads that is not done */
 	atomic_bool stopping;
 	atomic_uint_fast64_t rounds, busy_ns, max_busy_ns;
 };
 
 /* Every callback from libuv calls this first: opens the round and reads the clock once. */
 void loop_note_wake(struct loop *l);
+/* Lets go of children that still run. */
+void loop_close_procs(struct loop *l);
 
 #endif

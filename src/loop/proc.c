@@ -16,6 +16,7 @@ struct loop_proc {
 	uv_process_t proc;
 	struct loop *loop;
 	loop_proc_fn *fn; /* NULL once forgotten */
+	bool ended;
 	void *arg;
 };
 
@@ -30,6 +31,7 @@ static void on_proc_exit(uv_process_t *h, int64_t status, int signo)
 	loop_note_wake(p->loop);
 	loop_proc_fn *fn = p->fn;
 	p->fn = NULL;
+	p->ended = true;
 	if (fn)
 		fn(p->arg, (int)status, signo);
 	uv_close((uv_handle_t *)h, free_handle);
@@ -39,6 +41,7 @@ int loop_spawn(struct loop *l, const struct loop_spawn *s, loop_proc_fn *on_exit
                struct err *reterr)
 {
 	uv_stdio_container_t io[ARRAY_LEN(s->fds)];
+	assert(s->nfds <= ARRAY_LEN(s->fds));
 	int n = (int)MAX(s->nfds, (size_t)3);
 	for (int i = 0; i < n; i++) {
 		int fd = (size_t)i < s->nfds ? s->fds[i] : -1;
@@ -77,7 +80,7 @@ int loop_proc_pid(const struct loop_proc *p)
 
 int loop_proc_kill(struct loop_proc *p, int signo)
 {
-	return p->fn ? uv_process_kill(&p->proc, signo) : -ESRCH;
+	return p->ended ? -ESRCH : uv_process_kill(&p->proc, signo);
 }
 
 void loop_proc_forget(struct loop_proc **pp)
@@ -86,6 +89,18 @@ void loop_proc_forget(struct loop_proc **pp)
 	*pp = NULL;
 	if (p)
 		p->fn = NULL;
+}
+
+static void close_proc(uv_handle_t *h, void *arg)
+{
+	(void)arg;
+	if (h->type == UV_PROCESS && !uv_is_closing(h))
+		uv_close(h, free_handle);
+}
+
+void loop_close_procs(struct loop *l)
+{
+	uv_walk(&l->uv, close_proc, NULL);
 }
 
 struct loop_pid {

@@ -54,7 +54,9 @@ static void heap_remove(struct loop *l, size_t i)
 
 static void on_tick(uv_timer_t *tick);
 
-static void rearm(struct loop *l)
+/* min_ms 1 from within on_tick: libuv runs what is due in one go, so a timer of 0 ms would come round
+ * again before this round ends, and for ever. */
+static void rearm(struct loop *l, uint64_t min_ms)
 {
 	if (!l->heap_len) {
 		uv_timer_stop(&l->tick);
@@ -63,7 +65,7 @@ static void rearm(struct loop *l)
 	int64_t ns = l->heap[0]->due.ns - mono_now().ns;
 	uint64_t ms = ns <= 0 ? 0 : (uint64_t)(ns + 999999) / 1000000;
 	uv_update_time(&l->uv);
-	uv_timer_start(&l->tick, on_tick, ms, 0);
+	uv_timer_start(&l->tick, on_tick, MAX(ms, min_ms), 0);
 }
 
 static void on_tick(uv_timer_t *tick)
@@ -73,13 +75,15 @@ static void on_tick(uv_timer_t *tick)
 	/* Only what was due when the round began: a timer that starts itself again with 0 ms must not
 	 * keep the loop here. */
 	mono_t limit = l->now;
+	l->ticking = true;
 	size_t n = l->heap_len;
 	while (n-- && l->heap_len && !mono_before(limit, l->heap[0]->due)) {
 		struct loop_timer *t = l->heap[0];
 		heap_remove(l, 0);
 		t->fn(t->arg);
 	}
-	rearm(l);
+	l->ticking = false;
+	rearm(l, 1);
 }
 
 void loop_timer_start(struct loop *l, struct loop_timer *t, int64_t ms, loop_fn *fn, void *arg)
@@ -96,7 +100,7 @@ void loop_timer_start(struct loop *l, struct loop_timer *t, int64_t ms, loop_fn 
 	place(l, l->heap_len++, t);
 	sift_up(l, t->index - 1);
 	if (t->index == 1)
-		rearm(l);
+		rearm(l, l->ticking);
 }
 
 void loop_timer_stop(struct loop_timer *t)
