@@ -75,9 +75,9 @@ static void add_want(struct wire_desired *d, const struct control_pool *p, const
 	w->keep_alive_ms = p->cfg->keep_alive_ms;
 }
 
-static void encode(struct control *c, struct buf *b)
+static void encode(struct control *c, uint64_t revision, struct buf *b)
 {
-	struct wire_desired d = { .fence = 0 };
+	struct wire_desired d = { .fence = 0, .revision = revision };
 	for (size_t i = 0; i < c->npools; i++) {
 		struct control_pool *p = &c->pools[i];
 		struct pool_stats st;
@@ -122,21 +122,13 @@ void control_push(struct control *c, const struct registry_snapshot *s)
 	if (!n || !meet_node(c, n) || c->push || loop_timer_active(&c->push_again))
 		return;
 	AUTO(buf_done) struct buf now = BUF(WIRE_BODY_MAX);
-	encode(c, &now);
+	encode(c, 0, &now); /* without a revision, so that equal sets compare equal */
 	if (view_eq(buf_view(&now), buf_view(&c->pushed)))
 		return;
 	buf_reset(&c->pushing);
 	(void)buf_addv(&c->pushing, buf_view(&now));
-	/* The revision is put in last, so that equal sets compare equal. */
 	AUTO(buf_done) struct buf body = BUF(WIRE_BODY_MAX);
-	char with[48];
-	int len = snprintf(with, sizeof with, "\"revision\":%llu", (unsigned long long)++c->revision);
-	ptrdiff_t at = view_search(buf_view(&now), VIEW("\"revision\":0"));
-	if (at < 0)
-		return;
-	(void)buf_add(&body, now.data, (size_t)at);
-	(void)buf_add(&body, with, (size_t)len);
-	(void)buf_addv(&body, view_from(buf_view(&now), (size_t)at + strlen("\"revision\":0")));
+	encode(c, ++c->revision, &body);
 	struct http_fetch_req r = { .method = "PUT", .path = "/v1/node/replicas", .content_type = "application/json",
 		.body = buf_view(&body), .timeout_ms = PUSH_TIMEOUT_MS };
 	c->push = http_fetch(c->node, &r, on_pushed, c);
