@@ -26,7 +26,9 @@ static char *runtime_dir(const struct cli *c)
 int api_open_at(struct api *a, const char *address)
 {
 	struct err e = { 0 };
-	*a = (struct api){ .loop = loop_new("cli"), .address = mem_strdup(address), .key = mem_strdup(getenv("CORRAL_API_KEY")) };
+	*a = (struct api){ .loop = loop_new("cli"),
+		.address = mem_strdup(address),
+		.key = mem_strdup(getenv("CORRAL_API_KEY")) };
 	struct http_target_opts o = { .idle_max = 2, .idle_ms = 4000, .connect_timeout_ms = 5000 };
 	a->target = http_target_new(a->loop, address, &o, &e);
 	if (a->target)
@@ -142,7 +144,10 @@ static void on_sigint(void *arg, int signo)
 }
 
 static const struct http_call_ops call_ops = {
-	.on_head = call_on_head, .on_data = call_on_data, .on_end = call_on_end, .on_error = call_on_error,
+	.on_head = call_on_head,
+	.on_data = call_on_data,
+	.on_end = call_on_end,
+	.on_error = call_on_error,
 };
 
 static void start(struct exchange *x)
@@ -153,8 +158,11 @@ static void start(struct exchange *x)
 		(void)http_header_add(&block, "Content-Type", VIEW("application/json"));
 	if (x->api->key && *x->api->key)
 		(void)http_header_addf(&block, "Authorization", "Bearer %s", x->api->key);
-	struct http_call_req h = { .method = view_str(r->method), .path = view_str(r->path), .block = &block,
-		.body_len = r->body ? (int64_t)r->body->len : 0, .flags = HTTP_CALL_FRESH };
+	struct http_call_req h = { .method = view_str(r->method),
+		.path = view_str(r->path),
+		.block = &block,
+		.body_len = r->body ? (int64_t)r->body->len : 0,
+		.flags = HTTP_CALL_FRESH };
 	x->call = http_call_start(x->api->target, &h, &call_ops, x);
 	if (r->timeout_ms >= 0)
 		http_call_deadline(x->call, r->timeout_ms ? r->timeout_ms : 30000);
@@ -187,7 +195,8 @@ static int verdict(const struct exchange *x)
 		return CLI_FAILED;
 	}
 	if (x->too_large && !x->error_body.len) {
-		complain("the daemon's answer to %s is larger than %d MiB", x->req->path, API_BODY_MAX / 1024 / 1024);
+		complain("the daemon's answer to %s is larger than %d MiB", x->req->path,
+			API_BODY_MAX / 1024 / 1024);
 		return CLI_FAILED;
 	}
 	if (x->status >= 200 && x->status < 300)

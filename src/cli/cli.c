@@ -9,13 +9,15 @@
 #include "base/mem.h"
 #include "cli/cli_int.h"
 
-#define COMMON                                                                                    \
-	"  --config FILE    the configuration file\n"                                             \
-	"  --json           JSON instead of text\n"                                               \
+#define COMMON                                                                                               \
+	"  --config FILE    the configuration file\n"                                                        \
+	"  --json           JSON instead of text\n"                                                          \
 	"  -h, --help       this text\n"
 
-#define CONTROL(verb, what, example)                                                              \
-	{ verb, "POOL", what, COMMON "\nExamples:\n" example, cmd_control, false }
+#define CONTROL(verb, what, example)                                                                         \
+	{                                                                                                    \
+		verb, "POOL", what, COMMON "\nExamples:\n" example, cmd_control, false                       \
+	}
 
 const struct command cli_commands[] = {
 	{ "serve", "", "Run the daemon in the foreground",
@@ -25,43 +27,52 @@ const struct command cli_commands[] = {
 		"  --ready-fd N     write one JSON line to descriptor N once it serves\n" COMMON
 		"\nExamples:\n"
 		"  corral serve\n"
-		"  corral serve --config corral.yaml --listen 127.0.0.1:0\n", cmd_serve, false },
+		"  corral serve --config corral.yaml --listen 127.0.0.1:0\n",
+		cmd_serve, false },
 	{ "run", "MODEL [PROMPT]", "Talk to a model; starts the daemon if none runs",
-		"  MODEL is a pool's id or alias, or a .gguf file. Without PROMPT: a chat on a terminal, else the prompt is\n"
+		"  MODEL is a pool's id or alias, or a .gguf file. Without PROMPT: a chat on a terminal, "
+		"else the prompt is\n"
 		"  read from the standard input. In the chat /exit leaves and Ctrl-C stops the answer.\n\n"
 		"  --system TEXT    a system message\n"
-		"  --max-tokens N   stop after so many tokens\n" COMMON
-		"\nExamples:\n"
+		"  --max-tokens N   stop after so many tokens\n" COMMON "\nExamples:\n"
 		"  corral run chat \"Why is the sky blue?\"\n"
 		"  corral run ./model.gguf\n"
-		"  git diff | corral run coder\n", cmd_run, false },
-	{ "ps", "", "Replicas: state, slots, queue, device", COMMON "\nExamples:\n  corral ps\n  corral ps --json\n", cmd_ps, false },
-	{ "pools", "[ID]", "All pools, or everything about one", COMMON "\nExamples:\n  corral pools\n  corral pools chat\n",
-		cmd_pools, false },
+		"  git diff | corral run coder\n",
+		cmd_run, false },
+	{ "ps", "", "Replicas: state, slots, queue, device",
+		COMMON "\nExamples:\n  corral ps\n  corral ps --json\n", cmd_ps, false },
+	{ "pools", "[ID]", "All pools, or everything about one",
+		COMMON "\nExamples:\n  corral pools\n  corral pools chat\n", cmd_pools, false },
 	{ "logs", "POOL", "The engine's output",
 		"  -f, --follow     go on as it is written\n"
 		"  -n, --lines N    the last N lines (100)\n" COMMON
-		"\nExamples:\n  corral logs chat -n 20\n  corral logs -f chat\n", cmd_logs, false },
+		"\nExamples:\n  corral logs chat -n 20\n  corral logs -f chat\n",
+		cmd_logs, false },
 	CONTROL("start", "Start a pool's engine now", "  corral start chat\n"),
 	{ "stop", "POOL", "Let requests end, then stop the engine",
 		"  --deadline D     how long requests may take to end (30s)\n" COMMON
-		"\nExamples:\n  corral stop chat\n  corral stop chat --deadline 5m\n", cmd_control, false },
+		"\nExamples:\n  corral stop chat\n  corral stop chat --deadline 5m\n",
+		cmd_control, false },
 	CONTROL("restart", "Stop, then start again; closes an open breaker", "  corral restart chat\n"),
 	{ "drain", "POOL", "Refuse new requests, wait for the old, stop",
 		"  --deadline D     how long requests may take to end (30s)\n" COMMON
-		"\nExamples:\n  corral drain chat\n  corral drain chat --deadline 5m\n", cmd_control, false },
+		"\nExamples:\n  corral drain chat\n  corral drain chat --deadline 5m\n",
+		cmd_control, false },
 	CONTROL("undrain", "Take a drain back", "  corral undrain chat\n"),
-	{ "config", "check [FILE] | show [--effective] | reference | schema", "Check and show the configuration",
+	{ "config", "check [FILE] | show [--effective] | reference | schema",
+		"Check and show the configuration",
 		"  check            everything that is wrong with it; exit 2 when something is\n"
 		"  show             what is set, and where; with --effective the defaults too\n"
 		"  reference        every key, as Markdown\n"
 		"  schema           every key, as a JSON Schema for editors\n\n"
-		"  --set KEY=VALUE  override one key\n" COMMON
-		"\nExamples:\n"
+		"  --set KEY=VALUE  override one key\n" COMMON "\nExamples:\n"
 		"  corral config check corral.yaml\n"
-		"  corral config show --effective\n", cmd_config, false },
-	{ "version", "", "The program's version", COMMON "\nExamples:\n  corral version --json\n", cmd_version, false },
-	{ "help", "[COMMAND]", "How a command is used", COMMON "\nExamples:\n  corral help run\n", cmd_help, false },
+		"  corral config show --effective\n",
+		cmd_config, false },
+	{ "version", "", "The program's version", COMMON "\nExamples:\n  corral version --json\n",
+		cmd_version, false },
+	{ "help", "[COMMAND]", "How a command is used", COMMON "\nExamples:\n  corral help run\n", cmd_help,
+		false },
 	{ NULL, NULL, NULL, NULL, NULL, false },
 };
 
@@ -84,7 +95,8 @@ static int usage(const struct command *cmd, const char *why)
 	return CLI_USAGE;
 }
 
-static int options_loop(struct cli *c, const struct command *cmd, const struct options *o, int argc, char **argv)
+static int options_loop(
+	struct cli *c, const struct command *cmd, const struct options *o, int argc, char **argv)
 {
 	struct option longs[LONGS_MAX] = {
 		{ "help", no_argument, NULL, OPT_HELP },
@@ -104,8 +116,10 @@ static int options_loop(struct cli *c, const struct command *cmd, const struct o
 			return say(&b) == CLI_OK ? -1 : CLI_FAILED;
 		}
 		if (opt == '?' || opt == ':') {
-			AUTO(mem_freep) char *why = mem_fmt("%s \"%s\"",
-				opt == ':' ? "a value is missing after" : "there is no such option:", argv[optind - 1]);
+			AUTO(mem_freep)
+			char *why = mem_fmt("%s \"%s\"",
+				opt == ':' ? "a value is missing after" : "there is no such option:",
+				argv[optind - 1]);
 			return usage(cmd, why);
 		}
 		if (opt == OPT_JSON)
@@ -118,8 +132,8 @@ static int options_loop(struct cli *c, const struct command *cmd, const struct o
 	return 0;
 }
 
-int options_read(struct cli *c, const struct command *cmd, const struct options *o, int argc, char **argv, int *ret_first,
-	int *ret_status)
+int options_read(struct cli *c, const struct command *cmd, const struct options *o, int argc, char **argv,
+	int *ret_first, int *ret_status)
 {
 	int r = options_loop(c, cmd, o, argc, argv);
 	int left = argc - optind;

@@ -9,13 +9,18 @@
 #include "config/config.h"
 
 /* What the program's exit status says. */
-enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 /* or a mistake in the configuration */, CLI_UNREACHABLE = 3 };
+enum {
+	CLI_OK = 0,
+	CLI_FAILED = 1,
+	CLI_USAGE = 2 /* or a mistake in the configuration */,
+	CLI_UNREACHABLE = 3
+};
 
 struct cli_serve_opts {
-	struct config *config;               /* loaded and checked; the caller's, valid during the call */
-	const struct config_source *source;  /* how it was found, to load it again; valid during the call */
+	struct config *config;              /* loaded and checked; the caller's, valid during the call */
+	const struct config_source *source; /* how it was found, to load it again; valid during the call */
 	bool keep_engines;
-	int ready_fd;                        /* one JSON line goes there once it serves; -1: none */
+	int ready_fd; /* one JSON line goes there once it serves; -1: none */
 };
 struct cli_roles {
 	int (*serve)(const struct cli_serve_opts *o); /* returns the exit status */

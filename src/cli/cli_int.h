@@ -40,20 +40,20 @@ int cmd_help(struct cli *c, const struct command *cmd, int argc, char **argv);
 
 typedef int options_fn(void *arg, int opt, const char *value); /* 0, or CLI_USAGE after it said why */
 struct options {
-	const char *shorts;          /* besides -h */
-	const struct option *longs;  /* besides --help, --json, --config; ends with zeros */
+	const char *shorts;         /* besides -h */
+	const struct option *longs; /* besides --help, --json, --config; ends with zeros */
 	options_fn *fn;
 	void *arg;
-	int min, max;                /* how many arguments may follow; max -1: any number */
+	int min, max; /* how many arguments may follow; max -1: any number */
 };
 /* Reads options; *ret_first is the first argument. 0 go on; else return *ret_status. */
-int options_read(struct cli *c, const struct command *cmd, const struct options *o, int argc, char **argv, int *ret_first,
-	int *ret_status) MUST_CHECK;
+int options_read(struct cli *c, const struct command *cmd, const struct options *o, int argc, char **argv,
+	int *ret_first, int *ret_status) MUST_CHECK;
 
 /* ---- output (output.c) -------------------------------------------------------------------------- */
 
-bool color_for(int fd); /* a terminal, and no NO_COLOR */
-int say(const struct buf *out); /* to stdout; CLI_OK or CLI_FAILED */
+bool color_for(int fd);                           /* a terminal, and no NO_COLOR */
+int say(const struct buf *out);                   /* to stdout; CLI_OK or CLI_FAILED */
 void complain(const char *fmt, ...) PRINTF(1, 2); /* "corral: …" to stderr */
 void hint(const char *fmt, ...) PRINTF(1, 2);
 /* Without control characters; keep_lines: but with line ends and tabs. */
@@ -85,14 +85,15 @@ void api_close(struct api *a);
 typedef void api_data_fn(void *arg, struct view bytes);
 struct api_req {
 	const char *method, *path;
-	const struct buf *body;   /* JSON, or NULL */
-	int64_t timeout_ms;       /* until the end of the response; 0 = 30 s, -1 = none */
-	api_data_fn *on_data;     /* a 2xx answer's bytes as they come; NULL: gathered in `answer` */
-	/* The answer broke off after it began; called before that is told. True: the user knows why already. */
+	const struct buf *body; /* JSON, or NULL */
+	int64_t timeout_ms;     /* until the end of the response; 0 = 30 s, -1 = none */
+	api_data_fn *on_data;   /* a 2xx answer's bytes as they come; NULL: gathered in `answer` */
+	/* The answer broke off after it began; called before that is told. True: the user knows why already.
+	 */
 	bool (*on_broken)(void *arg);
 	void *arg;
-	bool interruptible;       /* Ctrl-C ends it: *ret_status is 0 and CLI_OK returned */
-	bool quiet_unreachable;   /* say nothing when nobody answers */
+	bool interruptible;     /* Ctrl-C ends it: *ret_status is 0 and CLI_OK returned */
+	bool quiet_unreachable; /* say nothing when nobody answers */
 };
 /* CLI_OK for a 2xx; else the exit status, after the error's message and hint were printed. */
 int api_call(struct api *a, const struct api_req *r, struct buf *answer, int *ret_status) MUST_CHECK;

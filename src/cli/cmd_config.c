@@ -78,7 +78,8 @@ static int show(struct cli *c, const struct config_source *src, bool effective)
 	int r = config_load_or_say(src, &cfg);
 	if (r)
 		return r;
-	(void)config_show(cfg, (c->json ? CONFIG_SHOW_JSON : 0) | (effective ? CONFIG_SHOW_EFFECTIVE : 0), &b);
+	(void)config_show(
+		cfg, (c->json ? CONFIG_SHOW_JSON : 0) | (effective ? CONFIG_SHOW_EFFECTIVE : 0), &b);
 	return say(&b);
 }
 
@@ -86,7 +87,8 @@ static int dispatch(struct cli *c, const struct config_args *a, const char *what
 {
 	AUTO(buf_done) struct buf b = BUF(4 * MIB);
 	struct config_source src = { .path = file ? file : c->config_path,
-		.overrides = (const char *const *)a->overrides.items, .noverrides = a->overrides.len };
+		.overrides = (const char *const *)a->overrides.items,
+		.noverrides = a->overrides.len };
 	if (strcmp(what, "check") == 0)
 		return check(c, &src);
 	if (strcmp(what, "show") == 0)

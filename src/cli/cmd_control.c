@@ -24,8 +24,10 @@ static void sentence(const char *verb, const char *pool, struct view answer, str
 {
 	static const struct {
 		const char *verb, *says;
-	} words[] = { { "start", "is being started" }, { "stop", "is being stopped; the next request starts it again" },
-		{ "restart", "is being restarted" }, { "drain", "is drained" }, { "undrain", "takes requests again" } };
+	} words[] = { { "start", "is being started" },
+		{ "stop", "is being stopped; the next request starts it again" },
+		{ "restart", "is being restarted" }, { "drain", "is drained" },
+		{ "undrain", "takes requests again" } };
 	const char *says = "done";
 	for (size_t i = 0; i < ARRAY_LEN(words); i++)
 		if (strcmp(words[i].verb, verb) == 0)
@@ -63,7 +65,9 @@ static int call(struct cli *c, const char *verb, const char *pool, int64_t deadl
 		buf_addf(&body, "{\"deadline_ms\":%lld}", (long long)deadline_ms);
 	else
 		buf_adds(&body, "{}");
-	struct api_req req = { .method = "POST", .path = buf_str(&path), .body = &body,
+	struct api_req req = { .method = "POST",
+		.path = buf_str(&path),
+		.body = &body,
 		.timeout_ms = waits ? deadline_ms + ANSWER_SLACK_MS : 0 };
 	r = api_call(&a, &req, &answer, &http);
 	api_close(&a);
@@ -81,7 +85,9 @@ int cmd_control(struct cli *c, const struct command *cmd, int argc, char **argv)
 	static const struct option longs[] = { { "deadline", required_argument, NULL, OPT_DEADLINE }, { 0 } };
 	bool waits = strcmp(cmd->name, "stop") == 0 || strcmp(cmd->name, "drain") == 0;
 	int64_t deadline_ms = DEADLINE_MS;
-	struct options o = { .longs = waits ? longs : NULL, .fn = on_option, .arg = &deadline_ms, .min = 1, .max = 1 };
+	struct options o = {
+		.longs = waits ? longs : NULL, .fn = on_option, .arg = &deadline_ms, .min = 1, .max = 1
+	};
 	int first, status;
 	if (options_read(c, cmd, &o, argc, argv, &first, &status))
 		return status;

@@ -8,18 +8,20 @@
 
 void command_help(const struct command *cmd, struct buf *out)
 {
-	buf_addf(out, "Usage: corral %s%s%s [OPTIONS]\n\n%s.\n\n%s", cmd->name, *cmd->args ? " " : "", cmd->args, cmd->summary,
-		cmd->help);
+	buf_addf(out, "Usage: corral %s%s%s [OPTIONS]\n\n%s.\n\n%s", cmd->name, *cmd->args ? " " : "",
+		cmd->args, cmd->summary, cmd->help);
 }
 
 static void overview(struct buf *out)
 {
 	buf_adds(out, "Usage: corral COMMAND [ARGUMENTS]\n\n"
-		      "Corral runs pools of LLM engines on this machine behind one OpenAI-compatible endpoint.\n\n");
+		      "Corral runs pools of LLM engines on this machine behind one OpenAI-compatible "
+		      "endpoint.\n\n");
 	for (const struct command *c = cli_commands; c->name; c++)
 		if (!c->hidden)
 			buf_addf(out, "  %-10s %s\n", c->name, c->summary);
-	buf_adds(out, "\nEvery command takes --help, --json and --config FILE. It speaks to $CORRAL_URL (with $CORRAL_API_KEY),\n"
+	buf_adds(out, "\nEvery command takes --help, --json and --config FILE. It speaks to $CORRAL_URL "
+		      "(with $CORRAL_API_KEY),\n"
 		      "else to the local daemon's socket.\n\n"
 		      "Exit status: 0 done, 1 failed, 2 usage or configuration, 3 no daemon answers.\n\n"
 		      "Examples:\n"

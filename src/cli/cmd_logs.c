@@ -44,9 +44,12 @@ static void on_data(void *arg, struct view bytes)
 
 int cmd_logs(struct cli *c, const struct command *cmd, int argc, char **argv)
 {
-	static const struct option longs[] = { { "follow", no_argument, NULL, 'f' }, { "lines", required_argument, NULL, 'n' }, { 0 } };
+	static const struct option longs[] = { { "follow", no_argument, NULL, 'f' },
+		{ "lines", required_argument, NULL, 'n' }, { 0 } };
 	struct logs_args args = { .lines = LINES_DEFAULT };
-	struct options o = { .shorts = "fn:", .longs = longs, .fn = on_option, .arg = &args, .min = 1, .max = 1 };
+	struct options o = {
+		.shorts = "fn:", .longs = longs, .fn = on_option, .arg = &args, .min = 1, .max = 1
+	};
 	AUTO(buf_done) struct buf path = BUF(8 * KIB);
 	AUTO(buf_done) struct buf answer = BUF(1 * KIB);
 	struct api a;
@@ -59,8 +62,12 @@ int cmd_logs(struct cli *c, const struct command *cmd, int argc, char **argv)
 	buf_adds(&path, "/v1/pools/");
 	path_add(&path, argv[first]);
 	buf_addf(&path, "/logs?lines=%llu%s", (unsigned long long)args.lines, args.follow ? "&follow=1" : "");
-	struct api_req req = { .method = "GET", .path = buf_str(&path), .timeout_ms = args.follow ? -1 : 0, .on_data = on_data,
-		.arg = &terminal, .interruptible = args.follow };
+	struct api_req req = { .method = "GET",
+		.path = buf_str(&path),
+		.timeout_ms = args.follow ? -1 : 0,
+		.on_data = on_data,
+		.arg = &terminal,
+		.interruptible = args.follow };
 	status = api_call(&a, &req, &answer, &http);
 	api_close(&a);
 	return status;

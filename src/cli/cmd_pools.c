@@ -62,7 +62,8 @@ static void replica_row(struct table *t, yyjson_val *pool, yyjson_val *r)
 	table_add(t, "%lld/%lld", num_of(pool, "waiting"), num_of(pool, "queue_capacity"));
 	table_add(t, "%s", r ? str_of(r, "device") : "-");
 	add_ctx(t, ctx ? ctx : num_of(pool, "ctx"));
-	table_add(t, "%s%s%s", str_of(pool, "engine"), *str_of(pool, "engine_version") ? " " : "", str_of(pool, "engine_version"));
+	table_add(t, "%s%s%s", str_of(pool, "engine"), *str_of(pool, "engine_version") ? " " : "",
+		str_of(pool, "engine_version"));
 	if (r && num_of(r, "pid"))
 		table_add(t, "%lld", num_of(r, "pid"));
 	else
@@ -79,18 +80,21 @@ static int pools_of(struct view body, yyjson_doc **ret_doc, yyjson_val **ret_poo
 
 int replicas_table(struct view body, bool color, struct buf *out)
 {
-	static const char *const names[] = { "POOL", "REPLICA", "STATE", "LEASES", "QUEUE", "DEVICE", "CTX", "ENGINE", "PID" };
+	static const char *const names[] = { "POOL", "REPLICA", "STATE", "LEASES", "QUEUE", "DEVICE", "CTX",
+		"ENGINE", "PID" };
 	AUTO(table_done) struct table t = { 0 };
 	yyjson_doc *doc;
 	yyjson_val *pools, *pool, *r;
 	int e = pools_of(body, &doc, &pools);
 	head(&t, names, ARRAY_LEN(names));
 	size_t i, n, j, m;
-	yyjson_arr_foreach(pools, i, n, pool) {
+	yyjson_arr_foreach(pools, i, n, pool)
+	{
 		yyjson_val *replicas = yyjson_obj_get(pool, "replicas");
 		if (!yyjson_arr_size(replicas))
 			replica_row(&t, pool, NULL);
-		yyjson_arr_foreach(replicas, j, m, r) {
+		yyjson_arr_foreach(replicas, j, m, r)
+		{
 			replica_row(&t, pool, r);
 		}
 	}
@@ -102,14 +106,16 @@ int replicas_table(struct view body, bool color, struct buf *out)
 
 int pools_table(struct view body, bool color, struct buf *out)
 {
-	static const char *const names[] = { "POOL", "STATE", "REPLICAS", "FREE", "WAITING", "CTX", "ENGINE", "MODEL" };
+	static const char *const names[] = { "POOL", "STATE", "REPLICAS", "FREE", "WAITING", "CTX", "ENGINE",
+		"MODEL" };
 	AUTO(table_done) struct table t = { 0 };
 	yyjson_doc *doc;
 	yyjson_val *pools, *p;
 	int e = pools_of(body, &doc, &pools);
 	head(&t, names, ARRAY_LEN(names));
 	size_t i, n;
-	yyjson_arr_foreach(pools, i, n, p) {
+	yyjson_arr_foreach(pools, i, n, p)
+	{
 		table_add(&t, "%s", str_of(p, "id"));
 		table_add(&t, "%s", is_true(p, "draining") ? "draining" : str_of(p, "state"));
 		table_add(&t, "%zu", yyjson_arr_size(yyjson_obj_get(p, "replicas")));
@@ -138,11 +144,12 @@ static void detail_replicas(yyjson_val *pool, struct buf *out)
 {
 	size_t i, n;
 	yyjson_val *r;
-	yyjson_arr_foreach(yyjson_obj_get(pool, "replicas"), i, n, r) {
+	yyjson_arr_foreach(yyjson_obj_get(pool, "replicas"), i, n, r)
+	{
 		yyjson_val *p = yyjson_obj_get(r, "progress");
 		AUTO(buf_done) struct buf b = BUF(64 * KIB);
-		buf_addf(&b, "%s %s, %lld of %lld slots in use", str_of(r, "id"), str_of(r, "state"), num_of(r, "leases"),
-			num_of(r, "slots_total"));
+		buf_addf(&b, "%s %s, %lld of %lld slots in use", str_of(r, "id"), str_of(r, "state"),
+			num_of(r, "leases"), num_of(r, "slots_total"));
 		if (num_of(r, "pid"))
 			buf_addf(&b, ", pid %lld", num_of(r, "pid"));
 		if (*str_of(r, "device"))
@@ -169,15 +176,16 @@ int pool_detail(struct view body, struct buf *out)
 	line(out, "pool", str_of(p, "id"));
 	line(out, "model", str_of(p, "model"));
 	line(out, "state", is_true(p, "draining") ? "draining" : str_of(p, "state"));
-	buf_addf(&b, "%s%s%s", str_of(p, "engine"), *str_of(p, "engine_version") ? " " : "", str_of(p, "engine_version"));
+	buf_addf(&b, "%s%s%s", str_of(p, "engine"), *str_of(p, "engine_version") ? " " : "",
+		str_of(p, "engine_version"));
 	line(out, "engine", buf_str(&b));
 	line(out, "", str_of(p, "engine_why"));
 	buf_reset(&b);
 	buf_addf(&b, "%lld tokens a request", num_of(p, "ctx"));
 	line(out, "ctx", num_of(p, "ctx") ? buf_str(&b) : "auto");
 	buf_reset(&b);
-	buf_addf(&b, "%lld of %lld free, %lld leased, %lld cooling", num_of(p, "slots_free"), num_of(p, "slots_total"),
-		num_of(p, "leases"), num_of(p, "cooling"));
+	buf_addf(&b, "%lld of %lld free, %lld leased, %lld cooling", num_of(p, "slots_free"),
+		num_of(p, "slots_total"), num_of(p, "leases"), num_of(p, "cooling"));
 	line(out, "slots", buf_str(&b));
 	buf_reset(&b);
 	buf_addf(&b, "%lld of %lld", num_of(p, "waiting"), num_of(p, "queue_capacity"));
@@ -216,7 +224,8 @@ static int show(struct cli *c, const char *id, bool replicas)
 	else if (id)
 		bad = pool_detail(buf_view(&answer), &out);
 	else
-		bad = replicas ? replicas_table(buf_view(&answer), color, &out) : pools_table(buf_view(&answer), color, &out);
+		bad = replicas ? replicas_table(buf_view(&answer), color, &out)
+			       : pools_table(buf_view(&answer), color, &out);
 	if (!bad)
 		return say(&out);
 	complain("what answers there does not look like Corral");

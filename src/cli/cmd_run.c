@@ -132,8 +132,14 @@ static int answer(struct run *r, bool *ret_stopped)
 	sse_init(&sse, run_on_event, r);
 	r->any = r->failed = false;
 	buf_reset(&r->reply);
-	struct api_req req = { .method = "POST", .path = "/v1/chat/completions", .body = &body, .timeout_ms = -1,
-		.on_data = run_on_data, .on_broken = run_on_broken, .arg = &sse, .interruptible = true };
+	struct api_req req = { .method = "POST",
+		.path = "/v1/chat/completions",
+		.body = &body,
+		.timeout_ms = -1,
+		.on_data = run_on_data,
+		.on_broken = run_on_broken,
+		.arg = &sse,
+		.interruptible = true };
 	int code = api_call(&r->api, &req, &unused, &http);
 	sse_done(&sse);
 	set_thinking(r, false);
@@ -194,7 +200,8 @@ static int from_stdin(struct run *r)
 		char *to = buf_room(&b, 64 * 1024);
 		ssize_t n = to ? read(STDIN_FILENO, to, 64 * 1024) : 0;
 		if (!to) {
-			complain("the prompt on the standard input is larger than %d MiB", PROMPT_MAX / 1024 / 1024);
+			complain("the prompt on the standard input is larger than %d MiB",
+				PROMPT_MAX / 1024 / 1024);
 			return CLI_FAILED;
 		}
 		if (n < 0 && errno == EINTR)
@@ -228,8 +235,10 @@ static char *pool_of_file(struct view body, const char *file)
 	char *id = NULL;
 	size_t i, n;
 	yyjson_val *p;
-	yyjson_arr_foreach(yyjson_obj_get(yyjson_doc_get_root(doc), "pools"), i, n, p) {
-		const char *m = yyjson_get_str(yyjson_obj_get(p, "model")), *pool = yyjson_get_str(yyjson_obj_get(p, "id"));
+	yyjson_arr_foreach(yyjson_obj_get(yyjson_doc_get_root(doc), "pools"), i, n, p)
+	{
+		const char *m = yyjson_get_str(yyjson_obj_get(p, "model")),
+			   *pool = yyjson_get_str(yyjson_obj_get(p, "id"));
 		if (!m || !pool || !*m || id)
 			continue;
 		AUTO(mem_freep) char *tail = mem_fmt("/%s", m);

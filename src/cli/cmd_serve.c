@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "cli/cli_int.h"
+#include "gguf/gguf.h"
 
 int config_load_or_say(const struct config_source *src, struct config **ret)
 {
@@ -23,35 +24,69 @@ int config_load_or_say(const struct config_source *src, struct config **ret)
 	return CLI_USAGE;
 }
 
-static void model_fail(const struct config *cfg, const struct config_pool *p, struct config_errors *errs, char *message)
+/* A mistake at the key, or where the pool begins when the key was not written. */
+static void pool_fail(const struct config *cfg, const struct config_pool *p, const char *key,
+	struct config_errors *errs, const char *fmt, ...) PRINTF(5, 6);
+static void pool_fail(const struct config *cfg, const struct config_pool *p, const char *key,
+	struct config_errors *errs, const char *fmt, ...)
 {
-	const struct config_origin *o = config_origin_of(cfg, p, "model");
+	const struct config_origin *o = config_origin_of(cfg, p, key);
+	va_list ap;
 	if (errs->len == CONFIG_ERRORS_MAX) {
 		errs->dropped++;
-		free(message);
 		return;
 	}
-	errs->items[errs->len++] = (struct config_error){ .file = o->line ? mem_strdup(o->name) : NULL, .line = o->line,
-		.column = o->column, .key = mem_fmt("pools.%s.model", p->id), .message = message };
+	if (!o || !o->line)
+		o = &p->at;
+	va_start(ap, fmt);
+	errs->items[errs->len++] = (struct config_error){ .file = o->line ? mem_strdup(o->name) : NULL,
+		.line = o->line,
+		.column = o->column,
+		.key = mem_fmt("pools.%s.%s", p->id, key),
+		.message = mem_vfmt(fmt, ap) };
+	va_end(ap);
+}
+
+/* Whether the pool's arguments stretch the context beyond what the model was trained for. */
+static bool scales_rope(const struct config_pool *p)
+{
+	for (size_t i = 0; i < p->engine.args.len; i++)
+		if (view_starts(view_str(p->engine.args.items[i]), VIEW("--rope-")) ||
+			view_starts(view_str(p->engine.args.items[i]), VIEW("--yarn-")))
+			return true;
+	return false;
 }
 
 static void model_check(const struct config *cfg, const struct config_pool *p, struct config_errors *errs)
 {
 	AUTO(mem_freep) char *path = path_join(cfg->models_dir, p->model);
-	AUTO(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	char magic[4] = { 0 };
-	if (fd < 0)
-		model_fail(cfg, p, errs, mem_fmt("%s cannot be read: %s; a relative path stands in models_dir, which is %s", path,
-			strerror(errno), cfg->models_dir));
-	else if (read(fd, magic, sizeof magic) != (ssize_t)sizeof magic || memcmp(magic, "GGUF", sizeof magic) != 0)
-		model_fail(cfg, p, errs, mem_fmt("%s is not a GGUF file; accepted: a .gguf model", path));
+	AUTO(gguf_freep) struct gguf *g = NULL;
+	struct gguf_facts facts;
+	struct err e = { 0 };
+	if (gguf_open(path, &g, &e)) {
+		pool_fail(cfg, p, "model", errs, "%s%s%s", e.msg,
+			p->model[0] == '/' ? "" : "; a relative path stands in models_dir, which is ",
+			p->model[0] == '/' ? "" : cfg->models_dir);
+		return;
+	}
+	gguf_facts(g, &facts);
+	if (facts.is_projector)
+		pool_fail(cfg, p, "model", errs,
+			"%s is a projector (mmproj), no model by itself; name the model", path);
+	else if (facts.n_ctx_train && p->ctx > facts.n_ctx_train && !scales_rope(p))
+		pool_fail(cfg, p, "ctx", errs,
+			"found %u; the model was trained for %llu tokens: lower ctx, or scale it with "
+			"--rope-scaling in "
+			"engine.args",
+			p->ctx, (unsigned long long)facts.n_ctx_train);
 }
 
 int models_check(const struct config *cfg, struct config_errors *errs)
 {
 	for (size_t i = 0; i < cfg->npools; i++) {
 		const struct config_pool *p = &cfg->pools[i];
-		if (p->engine.kind == CONFIG_ENGINE_LLAMACPP && p->engine.mode != CONFIG_MODE_EXTERNAL && p->model)
+		if (p->engine.kind == CONFIG_ENGINE_LLAMACPP && p->engine.mode != CONFIG_MODE_EXTERNAL &&
+			p->model)
 			model_check(cfg, p, errs);
 	}
 	return errs->len ? -EINVAL : 0;
@@ -91,7 +126,8 @@ static int serve(struct cli *c, struct serve_args *a)
 	AUTO(buf_done) struct buf b = BUF(1 * MIB);
 	if (a->listen.len)
 		strv_add(&a->overrides, buf_str(&a->listen));
-	struct config_source src = { .path = c->config_path, .overrides = (const char *const *)a->overrides.items,
+	struct config_source src = { .path = c->config_path,
+		.overrides = (const char *const *)a->overrides.items,
 		.noverrides = a->overrides.len };
 	int r = config_load_or_say(&src, &cfg);
 	if (r)
@@ -103,14 +139,17 @@ static int serve(struct cli *c, struct serve_args *a)
 	}
 	if (a->ready_fd >= 0)
 		(void)fcntl(a->ready_fd, F_SETFD, FD_CLOEXEC);
-	struct cli_serve_opts o = { .config = cfg, .source = &src, .keep_engines = a->keep_engines, .ready_fd = a->ready_fd };
+	struct cli_serve_opts o = {
+		.config = cfg, .source = &src, .keep_engines = a->keep_engines, .ready_fd = a->ready_fd
+	};
 	return c->roles->serve(&o);
 }
 
 int cmd_serve(struct cli *c, const struct command *cmd, int argc, char **argv)
 {
 	static const struct option longs[] = { { "listen", required_argument, NULL, OPT_LISTEN },
-		{ "keep-engines", no_argument, NULL, OPT_KEEP }, { "ready-fd", required_argument, NULL, OPT_READY },
+		{ "keep-engines", no_argument, NULL, OPT_KEEP },
+		{ "ready-fd", required_argument, NULL, OPT_READY },
 		{ "set", required_argument, NULL, OPT_SET }, { 0 } };
 	struct serve_args a = { .listen = BUF(64 * KIB), .ready_fd = -1 };
 	struct options o = { .longs = longs, .fn = on_option, .arg = &a };

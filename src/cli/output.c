@@ -40,6 +40,7 @@ void clean_add(struct buf *out, struct view v, bool keep_lines)
 	}
 }
 
+static void to_stderr(const char *prefix, const char *ansi, const char *fmt, va_list ap) PRINTF(3, 0);
 static void to_stderr(const char *prefix, const char *ansi, const char *fmt, va_list ap)
 {
 	AUTO(mem_freep) char *text = mem_vfmt(fmt, ap);
@@ -93,9 +94,9 @@ static const char *state_color(const char *cell)
 {
 	static const struct {
 		const char *word, *ansi;
-	} colors[] = { { "ready", "\033[32m" }, { "failed", "\033[31m" }, { "backoff", "\033[33m" }, { "starting", "\033[33m" },
-		{ "proving", "\033[33m" }, { "provisioning", "\033[33m" }, { "draining", "\033[33m" }, { "stopped", "\033[2m" },
-		{ "absent", "\033[2m" } };
+	} colors[] = { { "ready", "\033[32m" }, { "failed", "\033[31m" }, { "backoff", "\033[33m" },
+		{ "starting", "\033[33m" }, { "proving", "\033[33m" }, { "provisioning", "\033[33m" },
+		{ "draining", "\033[33m" }, { "stopped", "\033[2m" }, { "absent", "\033[2m" } };
 	for (size_t i = 0; i < ARRAY_LEN(colors); i++)
 		if (view_starts(view_str(cell), view_str(colors[i].word)))
 			return colors[i].ansi;

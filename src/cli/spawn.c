@@ -51,7 +51,8 @@ static void add_key(struct buf *out, const char *key, const char *value)
 
 void config_for_file(const struct config *base, const char *model_path, const char *id, struct buf *out)
 {
-	buf_adds(out, "# Written by `corral run`; for a configuration of your own see `corral config reference`.\n");
+	buf_adds(out, "# Written by `corral run`; for a configuration of your own see `corral config "
+		      "reference`.\n");
 	buf_adds(out, "listen: 127.0.0.1:0\n");
 	add_key(out, "state_dir", base->state_dir);
 	add_key(out, "runtime_dir", base->runtime_dir);
@@ -153,7 +154,8 @@ static int verdict(const struct starting *s, const char *log_path, off_t log_fro
 	if (s->exited)
 		complain("the daemon ended before it served; what it said is above and in %s", log_path);
 	else
-		complain("the daemon did not serve within %d s; what it says is in %s", START_MS / 1000, log_path);
+		complain("the daemon did not serve within %d s; what it says is in %s", START_MS / 1000,
+			log_path);
 	return CLI_FAILED;
 }
 
@@ -176,7 +178,10 @@ static int spawn(struct starting *s, const char *config_file, int log_fd, int re
 		strv_add(&argv, "--config");
 		strv_add(&argv, config_file);
 	}
-	struct loop_spawn sp = { .file = exe, .argv = argv.items, .fds = { -1, log_fd, log_fd, ready_fd }, .nfds = 4,
+	struct loop_spawn sp = { .file = exe,
+		.argv = argv.items,
+		.fds = { -1, log_fd, log_fd, ready_fd },
+		.nfds = 4,
 		.new_session = true };
 	if (loop_spawn(s->loop, &sp, on_exit_early, s, &s->proc, &e) == 0)
 		return 0;
@@ -189,7 +194,8 @@ int daemon_start(const struct config *cfg, const char *config_file, char **ret_a
 	struct err e = { 0 };
 	AUTO(mem_freep) char *log_dir = path_join(cfg->state_dir, "log");
 	AUTO(mem_freep) char *log_path = path_join(log_dir, "serve.log");
-	if (dir_ensure_writable(cfg->state_dir, "state_dir", &e) || dir_ensure_writable(log_dir, "state_dir", &e)) {
+	if (dir_ensure_writable(cfg->state_dir, "state_dir", &e) ||
+		dir_ensure_writable(log_dir, "state_dir", &e)) {
 		complain("%s", e.msg);
 		return CLI_FAILED;
 	}

@@ -36,7 +36,8 @@ static void pool_fail(const struct check *c, const char *key, const char *fmt, .
 	AUTO(mem_freep) char *msg = mem_vfmt(fmt, ap);
 	va_end(ap);
 	AUTO(mem_freep) char *full = mem_fmt("pools[%zu].%s", c->index, key);
-	const struct config_origin *o = pool_has(c, key) ? &c->p->from[field_find(SCOPE_POOL, view_str(key))] : &c->p->at;
+	const struct config_origin *o =
+		pool_has(c, key) ? &c->p->from[field_find(SCOPE_POOL, view_str(key))] : &c->p->at;
 	load_fail(c->ld, o, full, "%s", msg);
 }
 
@@ -73,7 +74,9 @@ static int listen_check(struct view v)
 	struct in_addr a4;
 	struct in6_addr a6;
 	if (bracket)
-		return inet_pton(AF_INET6, text, &a6) != 1 ? -EINVAL : IN6_IS_ADDR_LOOPBACK(&a6) ? 0 : -EACCES;
+		return inet_pton(AF_INET6, text, &a6) != 1 ? -EINVAL
+		       : IN6_IS_ADDR_LOOPBACK(&a6)         ? 0
+							   : -EACCES;
 	if (inet_pton(AF_INET, text, &a4) == 1)
 		return ntohl(a4.s_addr) >> 24 == 127 ? 0 : -EACCES;
 	if (strcmp(text, "localhost") == 0)
@@ -89,20 +92,29 @@ static void check_listen(struct loader *ld)
 		const char *a = l->items[i];
 		int r = listen_check(view_str(a));
 		if (r == -EACCES)
-			load_fail(ld, o, "listen", "%.200s is not a loopback address: anybody who reaches it could use it, and keys do "
-						   "not exist yet; accepted: 127.0.0.1:PORT, [::1]:PORT or a unix socket's path", a);
+			load_fail(ld, o, "listen",
+				"%.200s is not a loopback address: anybody who reaches it could use it, and "
+				"keys do "
+				"not exist yet; accepted: 127.0.0.1:PORT, [::1]:PORT or a unix socket's path",
+				a);
 		else if (r == -ENAMETOOLONG)
-			load_fail(ld, o, "listen", "the socket path %.120s… has %zu bytes; the system takes %d; write a shorter one", a,
-				strlen(a), CONFIG_SOCKET_MAX);
+			load_fail(ld, o, "listen",
+				"the socket path %.120s… has %zu bytes; the system takes %d; write a shorter "
+				"one",
+				a, strlen(a), CONFIG_SOCKET_MAX);
 		else if (r)
-			load_fail(ld, o, "listen", "found \"%.200s\"; accepted: HOST:PORT, PORT, /path of a unix socket, or a list of "
-						   "them", a);
+			load_fail(ld, o, "listen",
+				"found \"%.200s\"; accepted: HOST:PORT, PORT, /path of a unix socket, or a "
+				"list of "
+				"them",
+				a);
 		for (size_t j = 0; j < i; j++)
 			if (strcmp(l->items[j], a) == 0)
 				load_fail(ld, o, "listen", "%.200s is named twice; keep one of them", a);
 	}
 	if (!l->len)
-		load_fail(ld, o, "listen", "found an empty list; accepted: at least one address, as in 127.0.0.1:8080");
+		load_fail(ld, o, "listen",
+			"found an empty list; accepted: at least one address, as in 127.0.0.1:8080");
 }
 
 static void check_url(const struct check *c, char *url)
@@ -112,7 +124,8 @@ static void check_url(const struct check *c, char *url)
 		v.n--;
 	if (view_starts(v, VIEW("unix:/")) && v.n > 6) {
 		if (v.n - 5 > CONFIG_SOCKET_MAX)
-			pool_fail(c, "engine.urls", "the socket path %.60s… has %zu bytes; the system takes %d", url, v.n - 5,
+			pool_fail(c, "engine.urls",
+				"the socket path %.60s… has %zu bytes; the system takes %d", url, v.n - 5,
 				CONFIG_SOCKET_MAX);
 		return;
 	}
@@ -121,13 +134,16 @@ static void check_url(const struct check *c, char *url)
 	else if (view_starts(v, VIEW("https://")))
 		rest = view_from(v, 8);
 	if (!rest.n) {
-		pool_fail(c, "engine.urls", "found \"%.200s\"; accepted: http://HOST:PORT, https://HOST:PORT or unix:/PATH", url);
+		pool_fail(c, "engine.urls",
+			"found \"%.200s\"; accepted: http://HOST:PORT, https://HOST:PORT or unix:/PATH", url);
 		return;
 	}
 	size_t slash = view_find(rest, '/');
 	if (slash < rest.n || view_find(rest, '?') < rest.n || view_find(rest, '@') < rest.n) {
-		pool_fail(c, "engine.urls", "found \"%.200s\"; write the server's address alone (http://HOST:PORT): the path of "
-					    "each request is put behind it", url);
+		pool_fail(c, "engine.urls",
+			"found \"%.200s\"; write the server's address alone (http://HOST:PORT): the path of "
+			"each request is put behind it",
+			url);
 		return;
 	}
 	url[v.n] = '\0';
@@ -170,25 +186,31 @@ static void claim(const struct check *c, struct map *names, const char *name, co
 	char where[32] = "";
 	if (other->at.line)
 		snprintf(where, sizeof where, " in line %u", other->at.line);
-	pool_fail(c, key, "\"%.64s\" is already the name of pool \"%.64s\"%s; choose another", name, other->id ? other->id : "?",
-		where);
+	pool_fail(c, key, "\"%.64s\" is already the name of pool \"%.64s\"%s; choose another", name,
+		other->id ? other->id : "?", where);
 }
 
 static void check_names(const struct check *c, struct map *names)
 {
 	struct config_pool *p = c->p;
 	if (!p->id)
-		pool_fail(c, "id", "this pool has no valid id; accepted: a-z, 0-9, '.', '_' and '-', as in id: chat");
+		pool_fail(c, "id",
+			"this pool has no valid id; accepted: a-z, 0-9, '.', '_' and '-', as in id: chat");
 	else if (!id_ok(p->id))
-		pool_fail(c, "id", "found \"%.80s\"; accepted: 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a "
-				   "digit (other names a client may use go into aliases)", p->id);
+		pool_fail(c, "id",
+			"found \"%.80s\"; accepted: 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a "
+			"letter or a "
+			"digit (other names a client may use go into aliases)",
+			p->id);
 	else
 		claim(c, names, p->id, "id");
 	for (size_t i = 0; i < p->aliases.len; i++) {
 		if (alias_ok(p->aliases.items[i]))
 			claim(c, names, p->aliases.items[i], "aliases");
 		else
-			pool_fail(c, "aliases", "found \"%.80s\"; accepted: 1 to 128 characters without spaces", p->aliases.items[i]);
+			pool_fail(c, "aliases",
+				"found \"%.80s\"; accepted: 1 to 128 characters without spaces",
+				p->aliases.items[i]);
 	}
 }
 
@@ -212,17 +234,22 @@ static void check_engine_kind(const struct check *c)
 	const struct config_engine *e = &c->p->engine;
 	bool command = e->kind == CONFIG_ENGINE_COMMAND;
 	if (command && !e->command.len)
-		pool_fail(c, "engine.command", "an engine of kind command needs its command, as in command: [prog, --port, \"{port}\"]");
+		pool_fail(c, "engine.command",
+			"an engine of kind command needs its command, as in command: [prog, --port, "
+			"\"{port}\"]");
 	if (!command && e->command.len)
-		pool_fail(c, "engine.command", "command belongs to kind: command, and this is kind: %s; remove one of them",
+		pool_fail(c, "engine.command",
+			"command belongs to kind: command, and this is kind: %s; remove one of them",
 			config_engine_kind_name(e->kind));
 	if (!command && e->stop_command.len)
-		pool_fail(c, "engine.stop_command", "stop_command belongs to kind: command, and this is kind: %s; remove it",
+		pool_fail(c, "engine.stop_command",
+			"stop_command belongs to kind: command, and this is kind: %s; remove it",
 			config_engine_kind_name(e->kind));
 	if (command && e->mode != CONFIG_MODE_AUTO)
 		pool_fail(c, "engine.mode", "kind: command has no mode; remove it");
 	if (e->kind == CONFIG_ENGINE_OPENAI && e->mode != CONFIG_MODE_EXTERNAL)
-		pool_fail(c, "engine.mode", "kind: openai is a server that runs already; accepted: external, with its url");
+		pool_fail(c, "engine.mode",
+			"kind: openai is a server that runs already; accepted: external, with its url");
 }
 
 static void check_engine(const struct check *c)
@@ -230,17 +257,20 @@ static void check_engine(const struct check *c)
 	const struct config_engine *e = &c->p->engine;
 	check_engine_kind(c);
 	if (e->mode == CONFIG_MODE_EXTERNAL && !e->urls.len)
-		pool_fail(c, "engine.urls", "an external engine needs its address, as in url: http://127.0.0.1:8081");
+		pool_fail(c, "engine.urls",
+			"an external engine needs its address, as in url: http://127.0.0.1:8081");
 	if (e->mode != CONFIG_MODE_EXTERNAL && e->urls.len)
 		pool_fail(c, "engine.urls", "url belongs to mode: external; remove one of them");
 	if (e->mode == CONFIG_MODE_BINARY && !e->path)
-		pool_fail(c, "engine.path", "mode: binary needs the program, as in path: /usr/bin/llama-server");
+		pool_fail(c, "engine.path",
+			"mode: binary needs the program, as in path: /usr/bin/llama-server");
 	if (e->mode != CONFIG_MODE_BINARY && e->path)
 		pool_fail(c, "engine.path", "path belongs to mode: binary; remove one of them");
 	for (size_t i = 0; i < e->urls.len; i++)
 		check_url(c, e->urls.items[i]);
 	if (e->health && e->health[0] != '/')
-		pool_fail(c, "engine.health", "found \"%.100s\"; accepted: a path that begins with /, as in /health", e->health);
+		pool_fail(c, "engine.health",
+			"found \"%.100s\"; accepted: a path that begins with /, as in /health", e->health);
 }
 
 static bool leaves_folder(const char *path)
@@ -257,7 +287,9 @@ static void check_model(const struct check *c)
 	bool brings_own = p->engine.mode == CONFIG_MODE_EXTERNAL || p->engine.kind != CONFIG_ENGINE_LLAMACPP;
 	if (!p->model) {
 		if (!brings_own)
-			pool_fail(c, "model", "this pool has no valid model; write the path of a GGUF file, as in model: chat.gguf");
+			pool_fail(c, "model",
+				"this pool has no valid model; write the path of a GGUF file, as in model: "
+				"chat.gguf");
 		return;
 	}
 	if (view_starts(view_str(p->model), VIEW("file:/")))
@@ -270,10 +302,14 @@ static void check_model(const struct check *c)
 	static const char *const schemes[] = { "hf:", "ollama:", "http://", "https://", "s3://", "oci://" };
 	for (size_t i = 0; i < ARRAY_LEN(schemes); i++)
 		if (!brings_own && view_starts(view_str(p->model), view_str(schemes[i])))
-			pool_fail(c, "model", "found \"%.100s\"; models are not fetched yet; accepted: the path of a GGUF file on this "
-					      "machine", p->model);
+			pool_fail(c, "model",
+				"found \"%.100s\"; models are not fetched yet; accepted: the path of a GGUF "
+				"file on this "
+				"machine",
+				p->model);
 	if (!brings_own && p->model[0] != '/' && leaves_folder(p->model))
-		pool_fail(c, "model", "found \"%.100s\", which leaves models_dir; write the absolute path", p->model);
+		pool_fail(c, "model", "found \"%.100s\", which leaves models_dir; write the absolute path",
+			p->model);
 }
 
 /* ---- numbers and lengths ------------------------------------------------------------------------ */
@@ -288,16 +324,20 @@ static void check_replicas(const struct check *c)
 		else if (!pool_has(c, "replicas.max"))
 			p->replicas_max = MAX(urls, p->replicas_min);
 		if (p->replicas_max > urls)
-			pool_fail(c, "replicas.max", "%u replicas of an external engine with %u address%s; each replica is one address",
+			pool_fail(c, "replicas.max",
+				"%u replicas of an external engine with %u address%s; each replica is one "
+				"address",
 				p->replicas_max, urls, urls == 1 ? "" : "es");
 		return;
 	}
 	if (p->replicas_min > p->replicas_max && !pool_has(c, "replicas.max"))
 		p->replicas_max = p->replicas_min;
 	if (p->replicas_min > p->replicas_max)
-		pool_fail(c, "replicas.min", "min %u is more than max %u; raise max or lower min", p->replicas_min, p->replicas_max);
+		pool_fail(c, "replicas.min", "min %u is more than max %u; raise max or lower min",
+			p->replicas_min, p->replicas_max);
 	if ((uint64_t)p->ctx * p->slots > (1u << 30))
-		pool_fail(c, "ctx", "%u tokens × %u slots is more than any engine takes; lower one of them", p->ctx, p->slots);
+		pool_fail(c, "ctx", "%u tokens × %u slots is more than any engine takes; lower one of them",
+			p->ctx, p->slots);
 }
 
 static unsigned digits(uint32_t n)
@@ -320,9 +360,11 @@ static void check_socket(const struct check *c)
 	if (len <= CONFIG_SOCKET_MAX)
 		return;
 	size_t room = CONFIG_SOCKET_MAX - fixed;
-	pool_fail(c, "id", "the engine's socket would be %.120s/engines/%s-N.GENERATION.sock, up to %zu bytes, and the system takes %d: "
-			   "shorten runtime_dir and the id, together %zu bytes now, to at most %zu", dir, p->id, len, CONFIG_SOCKET_MAX,
-		strlen(dir) + strlen(p->id), room);
+	pool_fail(c, "id",
+		"the engine's socket would be %.120s/engines/%s-N.GENERATION.sock, up to %zu bytes, and the "
+		"system takes %d: "
+		"shorten runtime_dir and the id, together %zu bytes now, to at most %zu",
+		dir, p->id, len, CONFIG_SOCKET_MAX, strlen(dir) + strlen(p->id), room);
 }
 
 static void check_dirs(struct loader *ld)
@@ -331,12 +373,14 @@ static void check_dirs(struct loader *ld)
 	const char *dirs[] = { ld->cfg->state_dir, ld->cfg->runtime_dir, ld->cfg->models_dir };
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
 		if (dirs[i][0] != '/')
-			load_fail(ld, top_origin(ld, keys[i]), keys[i], "found \"%.100s\"; accepted: an absolute path", dirs[i]);
+			load_fail(ld, top_origin(ld, keys[i]), keys[i],
+				"found \"%.100s\"; accepted: an absolute path", dirs[i]);
 	size_t len = strlen(ld->cfg->runtime_dir) + strlen("/provisioner.sock");
 	if (len > CONFIG_SOCKET_MAX)
-		load_fail(ld, top_origin(ld, "runtime_dir"), "runtime_dir", "sockets in it would have paths of %zu bytes, and the "
-			"system takes %d: name a folder whose path has at most %zu bytes", len, CONFIG_SOCKET_MAX,
-			CONFIG_SOCKET_MAX - strlen("/provisioner.sock"));
+		load_fail(ld, top_origin(ld, "runtime_dir"), "runtime_dir",
+			"sockets in it would have paths of %zu bytes, and the "
+			"system takes %d: name a folder whose path has at most %zu bytes",
+			len, CONFIG_SOCKET_MAX, CONFIG_SOCKET_MAX - strlen("/provisioner.sock"));
 }
 
 void check_all(struct loader *ld)
@@ -355,7 +399,8 @@ void check_all(struct loader *ld)
 		check_replicas(&c);
 		check_socket(&c);
 		if (c.p->is_default && dflt)
-			pool_fail(&c, "default", "pool \"%.64s\" is the default already; keep default: true in one of them",
+			pool_fail(&c, "default",
+				"pool \"%.64s\" is the default already; keep default: true in one of them",
 				dflt->id ? dflt->id : "?");
 		else if (c.p->is_default)
 			dflt = c.p;

@@ -16,12 +16,12 @@
 enum {
 	CONFIG_FILE_MAX = 1024 * 1024,
 	CONFIG_DEPTH_MAX = 32,
-	CONFIG_NODES_MAX = 200000,  /* keys, values and lists of one file */
+	CONFIG_NODES_MAX = 200000, /* keys, values and lists of one file */
 	CONFIG_POOLS_MAX = 1024,
 	CONFIG_LIST_MAX = 1024,
 	CONFIG_STRING_MAX = 16 * 1024,
-	CONFIG_ERRORS_MAX = 64,     /* further mistakes are counted, not kept */
-	CONFIG_SOCKET_MAX = 107,    /* bytes of a unix socket's path */
+	CONFIG_ERRORS_MAX = 64,  /* further mistakes are counted, not kept */
+	CONFIG_SOCKET_MAX = 107, /* bytes of a unix socket's path */
 };
 
 enum config_gpu { CONFIG_GPU_AUTO, CONFIG_GPU_REQUIRED, CONFIG_GPU_OPTIONAL, CONFIG_GPU_NONE };
@@ -48,13 +48,13 @@ struct config_engine {
 	struct strv command, stop_command;
 	char *package_archive, *package_suite, *package_keyring; /* NULL = the provisioner's own */
 	struct strv args;
-	struct strv env;              /* "NAME=value" */
-	char *health;                 /* NULL = the kind's own */
+	struct strv env; /* "NAME=value" */
+	char *health;    /* NULL = the kind's own */
 };
 
 struct config_pool {
 	char *id;
-	char *model;            /* the reference as written; NULL: the engine brings its own */
+	char *model; /* the reference as written; NULL: the engine brings its own */
 	struct strv aliases;
 	bool is_default;
 	struct config_engine engine;
@@ -63,7 +63,7 @@ struct config_pool {
 	uint32_t ctx;             /* tokens per request; 0 = auto */
 	uint32_t slots;
 	uint32_t replicas_min, replicas_max;
-	int64_t keep_alive_ms;    /* -1 = for ever */
+	int64_t keep_alive_ms; /* -1 = for ever */
 	bool preload;
 	enum config_canary canary;
 	uint32_t queue_capacity;
@@ -75,26 +75,26 @@ struct config_pool {
 
 struct config {
 	unsigned refs;
-	struct strv files;        /* what was read, in order; empty: none was found */
-	struct strv listen;       /* as written, checked: loopback or unix */
+	struct strv files;                          /* what was read, in order; empty: none was found */
+	struct strv listen;                         /* as written, checked: loopback or unix */
 	char *state_dir, *runtime_dir, *models_dir; /* absolute */
 	enum config_gpu gpu;
-	uint32_t workers;         /* 0 = auto */
+	uint32_t workers; /* 0 = auto */
 	uint64_t body_max, body_spool_total;
 	enum config_log_format log_format;
 	enum config_log_level log_level;
 	struct config_pool *pools; /* in the order of the file */
 	size_t npools;
 	struct config_origin *from;
-	struct strv names;         /* owns what origins point to */
+	struct strv names; /* owns what origins point to */
 };
 
 struct config_source {
 	const char *path;             /* NULL: search (CORRAL_CONFIG, ./corral.yaml, XDG, /etc) */
 	const char *const *overrides; /* "key=value": listen=…, defaults.ctx=…, pools.ID.ctx=… */
 	size_t noverrides;
-	const char *const *env;       /* NULL-terminated; NULL = the process's */
-	struct view text;             /* p set: read this instead of any file, under the name `path` */
+	const char *const *env; /* NULL-terminated; NULL = the process's */
+	struct view text;       /* p set: read this instead of any file, under the name `path` */
 };
 
 struct config_error {
@@ -103,19 +103,21 @@ struct config_error {
 	unsigned width;        /* how much the caret underlines */
 	char *key;             /* "pools[0].ctx", "CORRAL_LISTEN" */
 	char *message;
-	char *excerpt;         /* the line, NULL outside a file */
+	char *excerpt; /* the line, NULL outside a file */
 };
 struct config_errors {
 	struct config_error items[CONFIG_ERRORS_MAX];
 	size_t len;
-	size_t dropped;        /* more than fitted */
+	size_t dropped; /* more than fitted */
 };
-void config_errors_done(struct config_errors *e); /* for AUTO(config_errors_done) struct config_errors e = { 0 }; */
+void config_errors_done(
+	struct config_errors *e); /* for AUTO(config_errors_done) struct config_errors e = { 0 }; */
 /* file:line:column: key: message, the line and a caret under it. */
 int config_errors_print(const struct config_errors *e, bool color, struct buf *out);
 
 /* 0 with *ret owned by the caller, or -EINVAL with at least one error in *ret_errs. */
-int config_load(const struct config_source *src, struct config **ret, struct config_errors *ret_errs) MUST_CHECK;
+int config_load(
+	const struct config_source *src, struct config **ret, struct config_errors *ret_errs) MUST_CHECK;
 struct config *config_ref(struct config *c);
 struct config *config_unref(struct config *c); /* returns NULL; NULL allowed */
 void config_unrefp(struct config **c);         /* for AUTO(config_unrefp) */
@@ -123,10 +125,13 @@ void config_unrefp(struct config **c);         /* for AUTO(config_unrefp) */
 /* By id or alias, or NULL. */
 const struct config_pool *config_pool_find(const struct config *c, struct view name);
 /* Where the value of a key came from; NULL for a key that is not in the table. pool NULL: a top-level key. */
-const struct config_origin *config_origin_of(const struct config *c, const struct config_pool *pool, const char *key);
-/* Where a value came from, for people: "default", "corral.yaml:7", "environment CORRAL_LISTEN", "command line".
+const struct config_origin *config_origin_of(
+	const struct config *c, const struct config_pool *pool, const char *key);
+/* Where a value came from, for people: "default", "corral.yaml:7", "environment CORRAL_LISTEN", "command
+ * line".
  */
-void config_origin_text(const struct config *c, const struct config_pool *pool, const char *key, char *out, size_t cap);
+void config_origin_text(
+	const struct config *c, const struct config_pool *pool, const char *key, char *out, size_t cap);
 
 /* The runtime_dir that holds without any file, from the environment alone (NULL = the process's). */
 char *config_default_runtime_dir(const char *const *env) MUST_CHECK;

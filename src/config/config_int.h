@@ -39,12 +39,12 @@ struct field_word {
 };
 struct field {
 	enum field_scope scope;
-	const char *path;  /* "log.level" */
+	const char *path; /* "log.level" */
 	enum field_type type;
-	size_t offset;     /* in struct config or struct config_pool */
-	const char *dflt;  /* as it would be written; NULL = none */
+	size_t offset;                  /* in struct config or struct config_pool */
+	const char *dflt;               /* as it would be written; NULL = none */
 	const struct field_word *words; /* accepted besides numbers (all there is for an enum) */
-	uint64_t min, max; /* of a number, in the storage's unit */
+	uint64_t min, max;              /* of a number, in the storage's unit */
 	unsigned flags;
 	const char *canon; /* with FIELD_ALIAS */
 	const char *doc;   /* Markdown sentences */
@@ -53,7 +53,7 @@ extern const struct field config_fields[];
 extern const size_t config_nfields;
 /* The index of the field at that path, or -1. */
 int field_find(enum field_scope scope, struct view path);
-int field_canon(int index); /* itself unless it is an alias */
+int field_canon(int index);                                    /* itself unless it is an alias */
 bool field_is_group(enum field_scope scope, struct view path); /* some field's path begins with path + "." */
 /* "a number from 1 to 256, or auto" */
 void field_accepts(const struct field *f, struct buf *out);
@@ -66,8 +66,10 @@ struct value_ctx {
 	const char *home;   /* for ~/; NULL unknown */
 	const char *folder; /* relative paths stand in it */
 };
-/* Parses one scalar into the field of the struct at base. -EINVAL; why: more than "found …", may stay empty. */
-int value_set(const struct field *f, void *base, struct view text, const struct value_ctx *ctx, struct buf *why);
+/* Parses one scalar into the field of the struct at base. -EINVAL; why: more than "found …", may stay empty.
+ */
+int value_set(
+	const struct field *f, void *base, struct view text, const struct value_ctx *ctx, struct buf *why);
 /* One element of a list field, appended. */
 int value_add(const struct field *f, void *base, struct view text, struct buf *why);
 /* Forgets a list's elements (before a new source replaces them). */
@@ -84,18 +86,18 @@ const struct strv *value_list(const struct field *f, const void *base);
 enum ykind { Y_SCALAR, Y_LIST, Y_MAP };
 struct ynode {
 	enum ykind kind;
-	bool plain;             /* a scalar without quotes */
-	unsigned line, column;  /* 1-based */
+	bool plain;            /* a scalar without quotes */
+	unsigned line, column; /* 1-based */
 	unsigned width;
-	char *text;             /* scalars; NUL-terminated, without inner NULs */
-	struct ynode **items;   /* a mapping's: key, value, key, value; an alias is the node it means */
+	char *text;           /* scalars; NUL-terminated, without inner NULs */
+	struct ynode **items; /* a mapping's: key, value, key, value; an alias is the node it means */
 	size_t n, cap;
 };
 struct ydoc {
-	char *name;             /* the file, as it is shown */
+	char *name; /* the file, as it is shown */
 	char *folder;
 	struct buf text;
-	struct ynode *root;     /* NULL: empty */
+	struct ynode *root; /* NULL: empty */
 	struct ynode **all;
 	size_t nall, call;
 };
@@ -109,18 +111,18 @@ int ydoc_parse(struct loader *ld, struct ydoc *d);
 
 struct target { /* what a mapping is read into */
 	enum field_scope scope;
-	void *base;                 /* struct config or struct config_pool */
+	void *base; /* struct config or struct config_pool */
 	struct config_origin *from;
-	const char *label;          /* "", "defaults", "pools[0]" */
+	const char *label; /* "", "defaults", "pools[0]" */
 };
 struct loader {
 	const struct config_source *src;
 	struct config *cfg;
 	struct config_errors *errs;
-	struct config_pool base;    /* the defaults each pool starts from */
+	struct config_pool base; /* the defaults each pool starts from */
 	struct ydoc *docs;
 	size_t ndocs;
-	size_t visits;              /* mappings read; bounded, because merge keys may fan out */
+	size_t visits; /* mappings read; bounded, because merge keys may fan out */
 	const char *home;
 };
 
@@ -128,14 +130,15 @@ const char *source_env(const struct config_source *src, const char *name); /* NU
 enum config_dir { CONFIG_DIR_STATE, CONFIG_DIR_RUNTIME, CONFIG_DIR_MODELS };
 char *default_dir(const struct config_source *src, enum config_dir which) MUST_CHECK;
 
-void load_fail(struct loader *ld, const struct config_origin *at, const char *key, const char *fmt, ...) PRINTF(4, 5);
+void load_fail(struct loader *ld, const struct config_origin *at, const char *key, const char *fmt, ...)
+	PRINTF(4, 5);
 const char *load_intern(struct loader *ld, const char *name);
 struct config_origin load_origin(struct loader *ld, const struct ydoc *d, const struct ynode *n);
 /* Reads a mapping into t. defaults: keys that are a pool's own are refused. */
 void walk_map(struct loader *ld, const struct ydoc *d, const struct ynode *map, const struct target *t);
 /* Sets one field from text that is in no file: lists are separated by commas. */
-void walk_text(struct loader *ld, int field, const struct target *t, struct view text, const struct config_origin *from,
-	const char *key);
+void walk_text(struct loader *ld, int field, const struct target *t, struct view text,
+	const struct config_origin *from, const char *key);
 void pool_init(struct config_pool *p);
 void pool_copy(struct config_pool *to, const struct config_pool *from);
 void pool_done(struct config_pool *p);

@@ -63,7 +63,8 @@ char *default_dir(const struct config_source *src, enum config_dir which)
 		AUTO(mem_freep) char *state = default_dir(src, CONFIG_DIR_STATE);
 		return path_join(state, "run");
 	}
-	if (!source_env(src, "STATE_DIRECTORY") && !is_root(src) && (d = from_xdg(src, "XDG_DATA_HOME", ".local/share"))) {
+	if (!source_env(src, "STATE_DIRECTORY") && !is_root(src) &&
+		(d = from_xdg(src, "XDG_DATA_HOME", ".local/share"))) {
 		char *m = path_join(d, "models");
 		free(d);
 		return m;

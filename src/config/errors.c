@@ -74,7 +74,8 @@ static void add_clean(struct buf *out, struct view v, size_t *ret_chars)
 		unsigned char c = (unsigned char)v.p[0];
 		if (c == '\t')
 			buf_addc(out, ' ');
-		else if (n == 0 || c < 0x20 || c == 0x7f || (n == 2 && c == 0xc2 && (unsigned char)v.p[1] < 0xa0))
+		else if (n == 0 || c < 0x20 || c == 0x7f ||
+			 (n == 2 && c == 0xc2 && (unsigned char)v.p[1] < 0xa0))
 			buf_addc(out, '?');
 		else
 			buf_add(out, v.p, n);
@@ -87,7 +88,8 @@ static void add_clean(struct buf *out, struct view v, size_t *ret_chars)
 
 static void print_one(const struct config_error *e, bool color, struct buf *out)
 {
-	const char *bold = color ? "\033[1m" : "", *red = color ? "\033[31m" : "", *off = color ? "\033[0m" : "";
+	const char *bold = color ? "\033[1m" : "", *red = color ? "\033[31m" : "",
+		   *off = color ? "\033[0m" : "";
 	buf_adds(out, bold);
 	if (e->file)
 		add_clean(out, view_str(e->file), NULL);

@@ -97,7 +97,8 @@ const char *load_intern(struct loader *ld, const char *name)
 
 struct config_origin load_origin(struct loader *ld, const struct ydoc *d, const struct ynode *n)
 {
-	return (struct config_origin){ CONFIG_FROM_FILE, load_intern(ld, d->name), n->line, n->column, n->width };
+	return (struct config_origin){ CONFIG_FROM_FILE, load_intern(ld, d->name), n->line, n->column,
+		n->width };
 }
 
 /* ---- files -------------------------------------------------------------------------------------- */
@@ -116,7 +117,9 @@ static struct ydoc *doc_add(struct loader *ld, const char *name)
 {
 	ld->docs = mem_realloc(ld->docs, (ld->ndocs + 1) * sizeof *ld->docs);
 	struct ydoc *d = &ld->docs[ld->ndocs++];
-	*d = (struct ydoc){ .name = mem_strdup(name), .folder = folder_of(name), .text = BUF(CONFIG_FILE_MAX) };
+	*d = (struct ydoc){
+		.name = mem_strdup(name), .folder = folder_of(name), .text = BUF(CONFIG_FILE_MAX)
+	};
 	return d;
 }
 
@@ -133,8 +136,10 @@ static void read_file(struct loader *ld, const char *path)
 	if (r == -EFBIG) {
 		doc_fail(ld, path, "the file is larger than 1 MiB; a configuration is not");
 	} else if (r) {
-		AUTO(mem_freep) char *msg = mem_fmt("cannot be read: %s; name an existing file with --config or CORRAL_CONFIG",
-			strerror(-r));
+		AUTO(mem_freep)
+		char *msg =
+			mem_fmt("cannot be read: %s; name an existing file with --config or CORRAL_CONFIG",
+				strerror(-r));
 		doc_fail(ld, path, msg);
 	} else {
 		strv_add(&ld->cfg->files, path);
@@ -205,9 +210,10 @@ static void read_files(struct loader *ld)
 	if (try_file(ld, "corral.yaml"))
 		return;
 	const char *xdg = source_env(src, "XDG_CONFIG_HOME");
-	AUTO(mem_freep) char *base = xdg && xdg[0] == '/' ? mem_strdup(xdg) :
-				     ld->home             ? path_join(ld->home, ".config") :
-							    NULL;
+	AUTO(mem_freep)
+	char *base = xdg && xdg[0] == '/' ? mem_strdup(xdg)
+		     : ld->home           ? path_join(ld->home, ".config")
+					  : NULL;
 	AUTO(mem_freep) char *user = base ? path_join(base, "corral/corral.yaml") : NULL;
 	if (!user || !try_file(ld, user))
 		read_system(ld);
@@ -229,7 +235,8 @@ static void set_default(struct loader *ld, const struct field *f, void *base)
 static void set_defaults(struct loader *ld)
 {
 	for (size_t i = 0; i < config_nfields; i++)
-		set_default(ld, &config_fields[i], config_fields[i].scope == SCOPE_TOP ? (void *)ld->cfg : (void *)&ld->base);
+		set_default(ld, &config_fields[i],
+			config_fields[i].scope == SCOPE_TOP ? (void *)ld->cfg : (void *)&ld->base);
 	ld->cfg->state_dir = default_dir(ld->src, CONFIG_DIR_STATE);
 	ld->cfg->runtime_dir = default_dir(ld->src, CONFIG_DIR_RUNTIME);
 	ld->cfg->models_dir = default_dir(ld->src, CONFIG_DIR_MODELS);
@@ -246,13 +253,18 @@ static const struct ynode *root_value(const struct ydoc *d, const char *key)
 
 static bool is_null(const struct ynode *n)
 {
-	return n->kind == Y_SCALAR && n->plain && (!n->text[0] || strcmp(n->text, "null") == 0 || strcmp(n->text, "~") == 0);
+	return n->kind == Y_SCALAR && n->plain &&
+	       (!n->text[0] || strcmp(n->text, "null") == 0 || strcmp(n->text, "~") == 0);
 }
 
-static void fail_kind(struct loader *ld, const struct ydoc *d, const struct ynode *n, const char *key, const char *accepted)
+static void fail_kind(
+	struct loader *ld, const struct ydoc *d, const struct ynode *n, const char *key, const char *accepted)
 {
 	struct config_origin o = load_origin(ld, d, n);
-	const char *found = n->kind == Y_LIST ? "a list" : n->kind == Y_MAP ? "a mapping" : is_null(n) ? "nothing" : n->text;
+	const char *found = n->kind == Y_LIST  ? "a list"
+			    : n->kind == Y_MAP ? "a mapping"
+			    : is_null(n)       ? "nothing"
+					       : n->text;
 	load_fail(ld, &o, key, "found %.80s; accepted: %s", found, accepted);
 }
 
@@ -285,7 +297,8 @@ static void apply_overrides(struct loader *ld, const struct target *t, const cha
 			continue;
 		AUTO(mem_freep) char *k = mem_viewdup(key);
 		if (strcmp(prefix, "defaults.") == 0 && config_fields[f].flags & FIELD_NO_DEFAULTS)
-			load_fail(ld, &o, k, "this belongs to one pool alone; write pools.ID.%s", config_fields[f].path);
+			load_fail(ld, &o, k, "this belongs to one pool alone; write pools.ID.%s",
+				config_fields[f].path);
 		else
 			walk_text(ld, f, t, value, &o, k);
 	}
@@ -315,7 +328,9 @@ static void check_overrides(struct loader *ld)
 		if (!value.p)
 			load_fail(ld, &o, k, "an override is written key=value, as in log.level=debug");
 		else if (!override_known(ld, key))
-			load_fail(ld, &o, k, "there is no such key; accepted: a key of the file, defaults.KEY or pools.ID.KEY");
+			load_fail(ld, &o, k,
+				"there is no such key; accepted: a key of the file, defaults.KEY or "
+				"pools.ID.KEY");
 	}
 }
 
@@ -369,7 +384,8 @@ static void load_base(struct loader *ld)
 		if (n && n->kind == Y_MAP)
 			walk_map(ld, &ld->docs[i], n, &t);
 		else if (n && !is_null(n))
-			fail_kind(ld, &ld->docs[i], n, "defaults", "a mapping of pool keys, as in {ctx: 8192}");
+			fail_kind(
+				ld, &ld->docs[i], n, "defaults", "a mapping of pool keys, as in {ctx: 8192}");
 	}
 	apply_env(ld, &t);
 	apply_overrides(ld, &t, "defaults.");
@@ -395,7 +411,8 @@ static void sort_errors(struct config_errors *e)
 	for (size_t i = 1; i < e->len; i++) {
 		struct config_error x = e->items[i];
 		size_t j = i;
-		for (; j > 0 && x.file && e->items[j - 1].file && strcmp(x.file, e->items[j - 1].file) == 0; j--) {
+		for (; j > 0 && x.file && e->items[j - 1].file && strcmp(x.file, e->items[j - 1].file) == 0;
+			j--) {
 			const struct config_error *y = &e->items[j - 1];
 			if (y->line < x.line || (y->line == x.line && y->column <= x.column))
 				break;

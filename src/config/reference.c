@@ -44,27 +44,35 @@ static void add_rows(enum field_scope scope, struct buf *out)
 
 int config_reference_markdown(struct buf *out)
 {
-	buf_adds(out,
-		"<!-- Made by `corral config reference`; edit src/config/table.c. -->\n"
-		"# Configuration\n\n"
-		"One YAML file. The first that exists is read: `--config FILE`, `$CORRAL_CONFIG`, `./corral.yaml`,\n"
-		"`$XDG_CONFIG_HOME/corral/corral.yaml` (`~/.config/corral/corral.yaml`), `/etc/corral/corral.yaml`; with the\n"
-		"last also every `/etc/corral/corral.d/*.yaml`, in the order of their names (a later file's key wins, pools add\n"
-		"up). No file at all is fine.\n\n"
-		"A value comes from, the later the stronger: the default, the file, the environment, the command line; for a\n"
-		"pool's key: the default, `defaults` (with its environment variable), the pool itself, `pools.ID.KEY=VALUE` on\n"
-		"the command line. `corral config show --effective` prints each value and where it came from; `corral config\n"
-		"check` checks a file and says everything that is wrong with it.\n\n"
-		"Unknown keys are mistakes, except those that begin with `x-`: they are ignored and may hold anchors. Anchors,\n"
-		"aliases and merge keys (`<<: *name`) work. Sizes are written `64MiB`, durations `10m`; a relative path stands\n"
-		"in the folder of the file it is written in, and `~/` is the home. In a variable the entries of a list are\n"
-		"separated by commas.\n\n"
-		"```yaml\n"
-		"pools:\n"
-		"  - {id: chat, model: chat.gguf, ctx: 16384}\n"
-		"  - {id: fast, engine: {kind: openai, url: http://127.0.0.1:9000}}\n"
-		"```\n\n"
-		"## The file\n\n");
+	buf_adds(out, "<!-- Made by `corral config reference`; edit src/config/table.c. -->\n"
+		      "# Configuration\n\n"
+		      "One YAML file. The first that exists is read: `--config FILE`, `$CORRAL_CONFIG`, "
+		      "`./corral.yaml`,\n"
+		      "`$XDG_CONFIG_HOME/corral/corral.yaml` (`~/.config/corral/corral.yaml`), "
+		      "`/etc/corral/corral.yaml`; with the\n"
+		      "last also every `/etc/corral/corral.d/*.yaml`, in the order of their names (a later "
+		      "file's key wins, pools add\n"
+		      "up). No file at all is fine.\n\n"
+		      "A value comes from, the later the stronger: the default, the file, the environment, "
+		      "the command line; for a\n"
+		      "pool's key: the default, `defaults` (with its environment variable), the pool itself, "
+		      "`pools.ID.KEY=VALUE` on\n"
+		      "the command line. `corral config show --effective` prints each value and where it "
+		      "came from; `corral config\n"
+		      "check` checks a file and says everything that is wrong with it.\n\n"
+		      "Unknown keys are mistakes, except those that begin with `x-`: they are ignored and "
+		      "may hold anchors. Anchors,\n"
+		      "aliases and merge keys (`<<: *name`) work. Sizes are written `64MiB`, durations "
+		      "`10m`; a relative path stands\n"
+		      "in the folder of the file it is written in, and `~/` is the home. In a variable the "
+		      "entries of a list are\n"
+		      "separated by commas.\n\n"
+		      "```yaml\n"
+		      "pools:\n"
+		      "  - {id: chat, model: chat.gguf, ctx: 16384}\n"
+		      "  - {id: fast, engine: {kind: openai, url: http://127.0.0.1:9000}}\n"
+		      "```\n\n"
+		      "## The file\n\n");
 	add_rows(SCOPE_TOP, out);
 	buf_adds(out, "## A pool\n\nThe variable sets the key under `defaults`.\n\n");
 	add_rows(SCOPE_POOL, out);
@@ -88,13 +96,18 @@ static void add_enum(const struct field_word *w, struct buf *out)
 
 static void add_type(const struct field *f, struct buf *out)
 {
-	static const char *const size = "{\"type\":[\"string\",\"integer\"],\"pattern\":\"^[0-9.]+ ?([KMGT]i?)?B?$\"}";
-	static const char *const duration = "{\"type\":[\"string\",\"integer\"],\"pattern\":\"^([0-9.]+(ms|s|m|min|h|d)?)+$\"}";
+	static const char *const size =
+		"{\"type\":[\"string\",\"integer\"],\"pattern\":\"^[0-9.]+ ?([KMGT]i?)?B?$\"}";
+	static const char *const duration =
+		"{\"type\":[\"string\",\"integer\"],\"pattern\":\"^([0-9.]+(ms|s|m|min|h|d)?)+$\"}";
 	switch (f->type) {
 	case FIELD_BOOL: buf_adds(out, "{\"type\":\"boolean\"}"); return;
 	case FIELD_ENUM: add_enum(f->words, out); return;
 	case FIELD_LIST:
-	case FIELD_WORDS: buf_adds(out, "{\"type\":[\"string\",\"array\"],\"items\":{\"type\":[\"string\",\"number\"]}}"); return;
+	case FIELD_WORDS:
+		buf_adds(out,
+			"{\"type\":[\"string\",\"array\"],\"items\":{\"type\":[\"string\",\"number\"]}}");
+		return;
 	case FIELD_ENV: buf_adds(out, "{\"type\":[\"object\",\"array\"]}"); return;
 	case FIELD_UINT:
 	case FIELD_REPLICAS:
@@ -107,8 +120,8 @@ static void add_type(const struct field *f, struct buf *out)
 	if (f->type == FIELD_SIZE || f->type == FIELD_DURATION)
 		buf_adds(out, f->type == FIELD_SIZE ? size : duration);
 	else
-		buf_addf(out, "{\"type\":\"integer\",\"minimum\":%llu,\"maximum\":%llu}", (unsigned long long)f->min,
-			(unsigned long long)f->max);
+		buf_addf(out, "{\"type\":\"integer\",\"minimum\":%llu,\"maximum\":%llu}",
+			(unsigned long long)f->min, (unsigned long long)f->max);
 	if (f->words) {
 		buf_addc(out, ',');
 		add_enum(f->words, out);
@@ -157,12 +170,14 @@ static void add_property(const struct schema *s, const char *path)
 static void add_object(const struct schema *s, const char *prefix)
 {
 	AUTO(mem_freep) char *last = NULL;
-	buf_adds(s->out, "{\"type\":\"object\",\"additionalProperties\":false,\"patternProperties\":{\"^x-\":{},\"^<<$\":{}},"
+	buf_adds(s->out, "{\"type\":\"object\",\"additionalProperties\":false,\"patternProperties\":{\"^x-\":"
+			 "{},\"^<<$\":{}},"
 			 "\"properties\":{");
 	for (size_t i = 0; i < config_nfields; i++) {
 		const struct field *f = &config_fields[i];
 		struct view p = view_str(f->path), rest;
-		if (f->scope != s->scope || !view_starts(p, view_str(prefix)) || (s->defaults && f->flags & FIELD_NO_DEFAULTS))
+		if (f->scope != s->scope || !view_starts(p, view_str(prefix)) ||
+			(s->defaults && f->flags & FIELD_NO_DEFAULTS))
 			continue;
 		struct view seg = view_split(view_from(p, strlen(prefix)), '.', &rest);
 		AUTO(mem_freep) char *path = mem_fmt("%s%.*s", prefix, VIEW_ARG(seg));
@@ -179,8 +194,10 @@ static void add_object(const struct schema *s, const char *prefix)
 
 int config_schema_json(struct buf *out)
 {
-	struct schema top = { out, SCOPE_TOP, false }, pool = { out, SCOPE_POOL, false }, defaults = { out, SCOPE_POOL, true };
-	buf_adds(out, "{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\",\"title\":\"Corral's configuration\",\"allOf\":[");
+	struct schema top = { out, SCOPE_TOP, false }, pool = { out, SCOPE_POOL, false },
+		      defaults = { out, SCOPE_POOL, true };
+	buf_adds(out, "{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\",\"title\":\"Corral's "
+		      "configuration\",\"allOf\":[");
 	add_object(&top, "");
 	buf_adds(out, "],\"$defs\":{\"pool\":");
 	add_object(&pool, "");

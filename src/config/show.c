@@ -56,13 +56,15 @@ static void origin_write(const struct config_origin *o, char *out, size_t cap)
 	}
 }
 
-const struct config_origin *config_origin_of(const struct config *c, const struct config_pool *pool, const char *key)
+const struct config_origin *config_origin_of(
+	const struct config *c, const struct config_pool *pool, const char *key)
 {
 	int f = field_find(pool ? SCOPE_POOL : SCOPE_TOP, view_str(key));
 	return f < 0 ? NULL : &(pool ? pool->from : c->from)[field_canon(f)];
 }
 
-void config_origin_text(const struct config *c, const struct config_pool *pool, const char *key, char *out, size_t cap)
+void config_origin_text(
+	const struct config *c, const struct config_pool *pool, const char *key, char *out, size_t cap)
 {
 	const struct config_origin *o = config_origin_of(c, pool, key);
 	if (o)
@@ -113,7 +115,8 @@ struct shower {
 	bool json, effective;
 };
 
-static bool shown(const struct shower *s, const struct field *f, const void *base, const struct config_origin *from)
+static bool shown(
+	const struct shower *s, const struct field *f, const void *base, const struct config_origin *from)
 {
 	if (f->flags & FIELD_ALIAS || f->type == FIELD_POOLS || f->type == FIELD_DEFAULTS)
 		return false;
@@ -139,7 +142,8 @@ static void add_scalar(const struct shower *s, const struct field *f, struct vie
 	static const char *const words[] = { "null", "true", "false", "yes", "no", "on", "off" };
 	for (size_t i = 0; i < ARRAY_LEN(words); i++)
 		plain = plain && !view_eq_ci(v, view_str(words[i]));
-	bool typed = f->type == FIELD_ENUM || f->type == FIELD_SIZE || f->type == FIELD_DURATION || f->type == FIELD_UINT;
+	bool typed = f->type == FIELD_ENUM || f->type == FIELD_SIZE || f->type == FIELD_DURATION ||
+		     f->type == FIELD_UINT;
 	if (raw || plain || (typed && !s->json))
 		buf_addv(s->out, v);
 	else
@@ -177,13 +181,15 @@ static void add_comment(const struct shower *s, size_t line_start, const struct 
 }
 
 /* The segments of path that differ from the last path's are opened as mappings. */
-static const char *open_groups(const struct shower *s, const char *path, const char *last, unsigned *depth, const char *indent)
+static const char *open_groups(
+	const struct shower *s, const char *path, const char *last, unsigned *depth, const char *indent)
 {
 	struct view rest = view_str(path), old = view_str(last);
 	bool same = true;
 	*depth = 0;
 	for (;;) {
-		struct view tail, seg = view_split(rest, '.', &tail), old_tail, old_seg = view_split(old, '.', &old_tail);
+		struct view tail, seg = view_split(rest, '.', &tail), old_tail,
+				  old_seg = view_split(old, '.', &old_tail);
 		if (!tail.p)
 			return seg.p;
 		same = same && view_eq(seg, old_seg) && old_tail.p;
@@ -195,8 +201,8 @@ static const char *open_groups(const struct shower *s, const char *path, const c
 	}
 }
 
-static bool show_yaml(const struct shower *s, enum field_scope scope, const void *base, const struct config_origin *from,
-	const char *indent)
+static bool show_yaml(const struct shower *s, enum field_scope scope, const void *base,
+	const struct config_origin *from, const char *indent)
 {
 	const char *last = "";
 	bool any = false;
@@ -231,7 +237,8 @@ static void show_all_yaml(const struct shower *s, const struct config *c)
 }
 
 /* Groups become objects: fields of one group stand together in the table. */
-static void show_json(const struct shower *s, enum field_scope scope, const void *base, const struct config_origin *from)
+static void show_json(
+	const struct shower *s, enum field_scope scope, const void *base, const struct config_origin *from)
 {
 	struct view open[4];
 	unsigned depth = 0;
@@ -264,8 +271,8 @@ static void show_json(const struct shower *s, enum field_scope scope, const void
 		buf_addc(s->out, '}');
 }
 
-static void sources_json(const struct shower *s, enum field_scope scope, const void *base, const struct config_origin *from,
-	const char *prefix, bool *first)
+static void sources_json(const struct shower *s, enum field_scope scope, const void *base,
+	const struct config_origin *from, const char *prefix, bool *first)
 {
 	for (size_t i = 0; i < config_nfields; i++) {
 		const struct field *f = &config_fields[i];

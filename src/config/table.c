@@ -9,60 +9,63 @@
 
 static const struct field_word auto_zero[] = { { "auto", 0 }, { NULL, 0 } };
 static const struct field_word never_words[] = { { "never", -1 }, { "-1", -1 }, { NULL, 0 } };
-static const struct field_word gpu_words[] = {
-	{ "auto", CONFIG_GPU_AUTO }, { "required", CONFIG_GPU_REQUIRED }, { "optional", CONFIG_GPU_OPTIONAL },
-	{ "none", CONFIG_GPU_NONE }, { NULL, 0 }
-};
-static const struct field_word format_words[] = {
-	{ "auto", CONFIG_LOG_AUTO }, { "json", CONFIG_LOG_JSON }, { "console", CONFIG_LOG_CONSOLE }, { NULL, 0 }
-};
-static const struct field_word level_words[] = {
-	{ "debug", CONFIG_LEVEL_DEBUG }, { "info", CONFIG_LEVEL_INFO }, { "warn", CONFIG_LEVEL_WARN },
-	{ "error", CONFIG_LEVEL_ERROR }, { NULL, 0 }
-};
-static const struct field_word kind_words[] = {
-	{ "llamacpp", CONFIG_ENGINE_LLAMACPP }, { "openai", CONFIG_ENGINE_OPENAI },
-	{ "command", CONFIG_ENGINE_COMMAND }, { NULL, 0 }
-};
-static const struct field_word mode_words[] = {
-	{ "auto", CONFIG_MODE_AUTO }, { "external", CONFIG_MODE_EXTERNAL }, { "binary", CONFIG_MODE_BINARY },
-	{ "package", CONFIG_MODE_PACKAGE }, { NULL, 0 }
-};
-static const struct field_word canary_words[] = {
-	{ "auto", CONFIG_CANARY_AUTO }, { "always", CONFIG_CANARY_ALWAYS }, { "never", CONFIG_CANARY_NEVER },
-	{ NULL, 0 }
-};
-static const struct field_word policy_words[] = {
-	{ "reject", CONFIG_POLICY_REJECT }, { "drop-lru", CONFIG_POLICY_DROP_LRU }, { NULL, 0 }
-};
+static const struct field_word gpu_words[] = { { "auto", CONFIG_GPU_AUTO },
+	{ "required", CONFIG_GPU_REQUIRED }, { "optional", CONFIG_GPU_OPTIONAL }, { "none", CONFIG_GPU_NONE },
+	{ NULL, 0 } };
+static const struct field_word format_words[] = { { "auto", CONFIG_LOG_AUTO }, { "json", CONFIG_LOG_JSON },
+	{ "console", CONFIG_LOG_CONSOLE }, { NULL, 0 } };
+static const struct field_word level_words[] = { { "debug", CONFIG_LEVEL_DEBUG },
+	{ "info", CONFIG_LEVEL_INFO }, { "warn", CONFIG_LEVEL_WARN }, { "error", CONFIG_LEVEL_ERROR },
+	{ NULL, 0 } };
+static const struct field_word kind_words[] = { { "llamacpp", CONFIG_ENGINE_LLAMACPP },
+	{ "openai", CONFIG_ENGINE_OPENAI }, { "command", CONFIG_ENGINE_COMMAND }, { NULL, 0 } };
+static const struct field_word mode_words[] = { { "auto", CONFIG_MODE_AUTO },
+	{ "external", CONFIG_MODE_EXTERNAL }, { "binary", CONFIG_MODE_BINARY },
+	{ "package", CONFIG_MODE_PACKAGE }, { NULL, 0 } };
+static const struct field_word canary_words[] = { { "auto", CONFIG_CANARY_AUTO },
+	{ "always", CONFIG_CANARY_ALWAYS }, { "never", CONFIG_CANARY_NEVER }, { NULL, 0 } };
+static const struct field_word policy_words[] = { { "reject", CONFIG_POLICY_REJECT },
+	{ "drop-lru", CONFIG_POLICY_DROP_LRU }, { NULL, 0 } };
 
 enum { DAY_MS = 24 * 3600 * 1000 };
 
-#define TOP(key, ftype, member, ...)                                                                    \
-	{ .scope = SCOPE_TOP, .path = key, .type = FIELD_##ftype, .offset = offsetof(struct config, member), \
-	  __VA_ARGS__ }
+#define TOP(key, ftype, member, ...)                                                                         \
+	{                                                                                                    \
+		.scope = SCOPE_TOP, .path = key, .type = FIELD_##ftype,                                      \
+		.offset = offsetof(struct config, member), __VA_ARGS__                                       \
+	}
 #define POOL(key, ftype, member, ...)                                                                        \
-	{ .scope = SCOPE_POOL, .path = key, .type = FIELD_##ftype, .offset = offsetof(struct config_pool, member), \
-	  __VA_ARGS__ }
+	{                                                                                                    \
+		.scope = SCOPE_POOL, .path = key, .type = FIELD_##ftype,                                     \
+		.offset = offsetof(struct config_pool, member), __VA_ARGS__                                  \
+	}
 
 const struct field config_fields[] = {
 	TOP("listen", LIST, listen, .dflt = "127.0.0.1:8080",
-		.doc = "Where clients connect: an address, a unix socket's path, or a list of them. Loopback and unix "
-		       "sockets only. Port 0 picks a free one. `<runtime_dir>/corral.sock` is always bound besides."),
+		.doc = "Where clients connect: an address, a unix socket's path, or a list of them. Loopback "
+		       "and unix "
+		       "sockets only. Port 0 picks a free one. `<runtime_dir>/corral.sock` is always bound "
+		       "besides."),
 	TOP("state_dir", PATH, state_dir, .flags = FIELD_COMPUTED,
 		.doc = "What survives a restart: databases, `log/`, `spool/`, engine builds. For a user "
-		       "`$XDG_STATE_HOME/corral` (`~/.local/state/corral`), for root `/var/lib/corral`, for a systemd "
+		       "`$XDG_STATE_HOME/corral` (`~/.local/state/corral`), for root `/var/lib/corral`, for "
+		       "a systemd "
 		       "service its `StateDirectory`."),
 	TOP("runtime_dir", PATH, runtime_dir, .flags = FIELD_COMPUTED,
-		.doc = "Sockets and locks. For a user `$XDG_RUNTIME_DIR/corral`, without that variable `run` under the "
-		       "default `state_dir`; for root `/run/corral`, for a systemd service its `RuntimeDirectory`."),
+		.doc = "Sockets and locks. For a user `$XDG_RUNTIME_DIR/corral`, without that variable `run` "
+		       "under the "
+		       "default `state_dir`; for root `/run/corral`, for a systemd service its "
+		       "`RuntimeDirectory`."),
 	TOP("models_dir", PATH, models_dir, .flags = FIELD_COMPUTED,
 		.doc = "Where a relative `model` is looked for. For a user `$XDG_DATA_HOME/corral/models` "
-		       "(`~/.local/share/corral/models`), for root and services `models` under `/var/lib/corral` or the "
+		       "(`~/.local/share/corral/models`), for root and services `models` under "
+		       "`/var/lib/corral` or the "
 		       "`StateDirectory`."),
 	TOP("gpu", ENUM, gpu, .dflt = "auto", .words = gpu_words,
-		.doc = "`auto`: use the GPUs that are there, the CPU when there is none. `required`: refuse to start "
-		       "without one. `optional`: may fall back to the CPU and says so. `none`: the CPU alone."),
+		.doc = "`auto`: use the GPUs that are there, the CPU when there is none. `required`: refuse "
+		       "to start "
+		       "without one. `optional`: may fall back to the CPU and says so. `none`: the CPU "
+		       "alone."),
 	TOP("workers", UINT, workers, .dflt = "auto", .words = auto_zero, .min = 1, .max = 256,
 		.doc = "Data loops (threads that carry requests). `auto`: one per CPU this process may use."),
 	TOP("body.max", SIZE, body_max, .dflt = "64MiB", .min = 1024, .max = (uint64_t)1 << 40,
@@ -70,19 +73,27 @@ const struct field config_fields[] = {
 	TOP("body.spool_total", SIZE, body_spool_total, .dflt = "4GiB", .min = 0, .max = (uint64_t)1 << 50,
 		.doc = "How much disk all waiting request bodies together may take; above it 503."),
 	TOP("log.format", ENUM, log_format, .dflt = "auto", .words = format_words,
-		.doc = "`json`: one JSON object a line. `console`: for people. `auto`: console on a terminal, else JSON."),
+		.doc = "`json`: one JSON object a line. `console`: for people. `auto`: console on a "
+		       "terminal, else JSON."),
 	TOP("log.level", ENUM, log_level, .dflt = "info", .words = level_words,
 		.doc = "The least important events that are written."),
-	{ .scope = SCOPE_TOP, .path = "defaults", .type = FIELD_DEFAULTS,
-		.doc = "Any key of a pool except `id`, `model`, `aliases` and `default`: what every pool starts from." },
-	{ .scope = SCOPE_TOP, .path = "pools", .type = FIELD_POOLS,
+	{ .scope = SCOPE_TOP,
+		.path = "defaults",
+		.type = FIELD_DEFAULTS,
+		.doc = "Any key of a pool except `id`, `model`, `aliases` and `default`: what every pool "
+		       "starts from." },
+	{ .scope = SCOPE_TOP,
+		.path = "pools",
+		.type = FIELD_POOLS,
 		.doc = "The list of pools: one model each, an engine, a number of replicas, a queue." },
 
 	POOL("id", STRING, id, .flags = FIELD_NO_DEFAULTS,
-		.doc = "The pool's name and its model id for clients: a-z, 0-9, `.`, `_` and `-`, up to 64 characters, "
+		.doc = "The pool's name and its model id for clients: a-z, 0-9, `.`, `_` and `-`, up to 64 "
+		       "characters, "
 		       "starting with a letter or a digit. Required."),
 	POOL("model", STRING, model, .flags = FIELD_NO_DEFAULTS,
-		.doc = "A GGUF file: absolute, or relative to `models_dir`. Required unless the engine is external or a "
+		.doc = "A GGUF file: absolute, or relative to `models_dir`. Required unless the engine is "
+		       "external or a "
 		       "command."),
 	POOL("model.ref", STRING, model, .flags = FIELD_NO_DEFAULTS | FIELD_ALIAS, .canon = "model",
 		.doc = "The same, written long."),
@@ -91,26 +102,34 @@ const struct field config_fields[] = {
 	POOL("default", BOOL, is_default, .dflt = "false", .flags = FIELD_NO_DEFAULTS,
 		.doc = "Answers requests that name no model. At most one pool."),
 	POOL("engine.kind", ENUM, engine.kind, .dflt = "llamacpp", .words = kind_words,
-		.doc = "`llamacpp`: llama-server. `openai`: any server that speaks the OpenAI API (external). `command`: "
+		.doc = "`llamacpp`: llama-server. `openai`: any server that speaks the OpenAI API "
+		       "(external). `command`: "
 		       "any program; taken by itself when `command` is set."),
 	POOL("engine.mode", ENUM, engine.mode, .dflt = "auto", .words = mode_words,
-		.doc = "How the engine gets here. `external`: it runs already, at `url`. `binary`: the program at `path`. "
-		       "`package`: the distribution's package, unpacked privately. `auto`: external with `url`, binary "
+		.doc = "How the engine gets here. `external`: it runs already, at `url`. `binary`: the "
+		       "program at `path`. "
+		       "`package`: the distribution's package, unpacked privately. `auto`: external with "
+		       "`url`, binary "
 		       "with `path`, else an installed llama-server, else the package."),
-	POOL("engine.path", PROGRAM, engine.path, .doc = "`binary`: the program; a name without a slash is looked up in `PATH`."),
+	POOL("engine.path", PROGRAM, engine.path,
+		.doc = "`binary`: the program; a name without a slash is looked up in `PATH`."),
 	POOL("engine.url", LIST, engine.urls, .flags = FIELD_ALIAS, .canon = "engine.urls",
 		.doc = "`external`: the server's address, without a path."),
 	POOL("engine.urls", LIST, engine.urls,
-		.doc = "`external`: addresses of several servers, one replica each: `http://host:port` or `unix:/path`."),
+		.doc = "`external`: addresses of several servers, one replica each: `http://host:port` or "
+		       "`unix:/path`."),
 	POOL("engine.command", WORDS, engine.command,
-		.doc = "`command`: the program and its arguments, a list or one line split as shell words (no shell "
-		       "runs). `{port}` (or `${PORT}`), `{socket}`, `{model}`, `{ctx}`, `{slots}`, `{devices}` and `{id}` "
+		.doc = "`command`: the program and its arguments, a list or one line split as shell words "
+		       "(no shell "
+		       "runs). `{port}` (or `${PORT}`), `{socket}`, `{model}`, `{ctx}`, `{slots}`, "
+		       "`{devices}` and `{id}` "
 		       "are filled in."),
 	POOL("engine.stop_command", WORDS, engine.stop_command,
 		.doc = "`command`: run to stop it instead of SIGTERM."),
 	POOL("engine.package.archive", STRING, engine.package_archive,
 		.doc = "`package`: the archive's URL; by default the one apt already uses."),
-	POOL("engine.package.suite", STRING, engine.package_suite, .doc = "`package`: the suite to take it from."),
+	POOL("engine.package.suite", STRING, engine.package_suite,
+		.doc = "`package`: the suite to take it from."),
 	POOL("engine.package.keyring", PATH, engine.package_keyring,
 		.doc = "`package`: the keys its signature is checked against."),
 	POOL("engine.args", WORDS, engine.args,
@@ -118,34 +137,44 @@ const struct field config_fields[] = {
 	POOL("engine.env", ENV, engine.env,
 		.doc = "More environment for the engine: `{NAME: value}` or a list of `NAME=value`."),
 	POOL("engine.health", STRING, engine.health,
-		.doc = "The path that answers 200 when it is ready; by default `/health`, for `openai` `/v1/models`."),
+		.doc = "The path that answers 200 when it is ready; by default `/health`, for `openai` "
+		       "`/v1/models`."),
 	POOL("cancel_grace", DURATION, cancel_grace_ms, .dflt = "2s", .min = 0, .max = 3600 * 1000,
-		.doc = "How long a slot stays counted after its client went away, for engines that cannot tell when "
+		.doc = "How long a slot stays counted after its client went away, for engines that cannot "
+		       "tell when "
 		       "they are done."),
-	POOL("start_timeout", DURATION, start_timeout_ms, .dflt = "auto", .words = auto_zero, .min = 1000, .max = 7 * DAY_MS,
+	POOL("start_timeout", DURATION, start_timeout_ms, .dflt = "auto", .words = auto_zero, .min = 1000,
+		.max = 7 * DAY_MS,
 		.doc = "How long a start may take. `auto`: 5 minutes and 20 seconds per GiB of the model."),
 	POOL("ctx", UINT, ctx, .dflt = "auto", .words = auto_zero, .min = 64, .max = 1 << 24,
-		.doc = "Tokens **per request**; the engine gets ctx × slots. `auto`: what the model was trained for, at "
+		.doc = "Tokens **per request**; the engine gets ctx × slots. `auto`: what the model was "
+		       "trained for, at "
 		       "most 8192."),
 	POOL("slots", UINT, slots, .dflt = "2", .min = 1, .max = 256,
 		.doc = "Requests one replica works on at the same time."),
-	POOL("replicas", REPLICAS, replicas_min, .flags = FIELD_ALIAS, .canon = "replicas.max", .min = 1, .max = 64,
-		.doc = "A number N: that many, always (`{min: N, max: N}`)."),
+	POOL("replicas", REPLICAS, replicas_min, .flags = FIELD_ALIAS, .canon = "replicas.max", .min = 1,
+		.max = 64, .doc = "A number N: that many, always (`{min: N, max: N}`)."),
 	POOL("replicas.min", UINT, replicas_min, .dflt = "0", .min = 0, .max = 64,
 		.doc = "Replicas that run whether they are used or not."),
 	POOL("replicas.max", UINT, replicas_max, .dflt = "1", .min = 1, .max = 64,
 		.doc = "The most that are started; with `engine.urls` by default one per address."),
-	POOL("keep_alive", DURATION, keep_alive_ms, .dflt = "10m", .words = never_words, .min = 0, .max = 365ull * DAY_MS,
-		.doc = "An unused replica above `replicas.min` is stopped after this. `never` (or `-1`): not at all."),
-	POOL("preload", BOOL, preload, .dflt = "false", .doc = "Start it with the daemon instead of with the first request."),
+	POOL("keep_alive", DURATION, keep_alive_ms, .dflt = "10m", .words = never_words, .min = 0,
+		.max = 365ull * DAY_MS,
+		.doc = "An unused replica above `replicas.min` is stopped after this. `never` (or `-1`): not "
+		       "at all."),
+	POOL("preload", BOOL, preload, .dflt = "false",
+		.doc = "Start it with the daemon instead of with the first request."),
 	POOL("canary", ENUM, canary, .dflt = "auto", .words = canary_words,
-		.doc = "The proof that the model answers, before a replica is ready. `auto`: a waiting request is the "
-		       "proof, else one token of our own. `always`: our own goes first. `never`: the health endpoint's 200 "
+		.doc = "The proof that the model answers, before a replica is ready. `auto`: a waiting "
+		       "request is the "
+		       "proof, else one token of our own. `always`: our own goes first. `never`: the health "
+		       "endpoint's 200 "
 		       "is enough."),
 	POOL("queue.capacity", UINT, queue_capacity, .dflt = "64", .min = 0, .max = 100000,
 		.doc = "Requests that may wait for a slot."),
 	POOL("queue.policy", ENUM, queue_policy, .dflt = "reject", .words = policy_words,
-		.doc = "When the queue is full: `reject` the new request, or `drop-lru` the one that waited longest."),
+		.doc = "When the queue is full: `reject` the new request, or `drop-lru` the one that waited "
+		       "longest."),
 	POOL("queue.max_wait", DURATION, queue_max_wait_ms, .dflt = "10m", .min = 100, .max = 7 * DAY_MS,
 		.doc = "A request that waited this long for a slot is answered 504."),
 };
@@ -169,7 +198,8 @@ bool field_is_group(enum field_scope scope, struct view path)
 {
 	for (size_t i = 0; i < config_nfields; i++) {
 		struct view p = view_str(config_fields[i].path);
-		if (config_fields[i].scope == scope && p.n > path.n && view_starts(p, path) && p.p[path.n] == '.')
+		if (config_fields[i].scope == scope && p.n > path.n && view_starts(p, path) &&
+			p.p[path.n] == '.')
 			return true;
 	}
 	return false;
@@ -193,7 +223,8 @@ static void add_range(const struct field *f, struct buf *out)
 		num_format_duration((int64_t)f->max, hi, sizeof hi);
 		buf_addf(out, "a duration from %s to %s, as in 30s or 10m", lo, hi);
 	} else {
-		buf_addf(out, "a number from %llu to %llu", (unsigned long long)f->min, (unsigned long long)f->max);
+		buf_addf(out, "a number from %llu to %llu", (unsigned long long)f->min,
+			(unsigned long long)f->max);
 	}
 	if (f->words) {
 		buf_adds(out, ", or ");
@@ -213,7 +244,9 @@ void field_accepts(const struct field *f, struct buf *out)
 	case FIELD_DURATION: add_range(f, out); break;
 	case FIELD_ENUM: add_words(f->words, out); break;
 	case FIELD_LIST: buf_adds(out, "text, or a list of texts"); break;
-	case FIELD_WORDS: buf_adds(out, "a list of words, or one line that is split as a shell splits it"); break;
+	case FIELD_WORDS:
+		buf_adds(out, "a list of words, or one line that is split as a shell splits it");
+		break;
 	case FIELD_ENV: buf_adds(out, "NAME: value pairs, or a list of NAME=value"); break;
 	case FIELD_REPLICAS: buf_adds(out, "a number from 1 to 64, or {min, max}"); break;
 	case FIELD_POOLS: buf_adds(out, "a list of pools, as in [{id: chat, model: chat.gguf}]"); break;

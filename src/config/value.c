@@ -83,7 +83,8 @@ static int set_number(const struct field *f, void *base, struct view text)
 	return 0;
 }
 
-static int set_path(const struct field *f, void *base, struct view text, const struct value_ctx *ctx, struct buf *why)
+static int set_path(
+	const struct field *f, void *base, struct view text, const struct value_ctx *ctx, struct buf *why)
 {
 	AUTO(mem_freep) char *t = mem_viewdup(text);
 	char *full;
@@ -174,10 +175,12 @@ static int set_replicas(void *m, struct view text, const struct field *f)
 	return 0;
 }
 
-int value_set(const struct field *f, void *base, struct view text, const struct value_ctx *ctx, struct buf *why)
+int value_set(
+	const struct field *f, void *base, struct view text, const struct value_ctx *ctx, struct buf *why)
 {
 	static_assert(offsetof(struct config_pool, replicas_max) ==
-			      offsetof(struct config_pool, replicas_min) + sizeof(uint32_t), "a pair");
+			      offsetof(struct config_pool, replicas_min) + sizeof(uint32_t),
+		"a pair");
 	switch (f->type) {
 	case FIELD_STRING:
 		if (text.n == 0)
@@ -215,8 +218,11 @@ int value_set(const struct field *f, void *base, struct view text, const struct 
 void value_copy(const struct field *f, void *to, const void *from)
 {
 	static const size_t sizes[] = {
-		[FIELD_BOOL] = sizeof(bool), [FIELD_UINT] = sizeof(uint32_t), [FIELD_SIZE] = sizeof(uint64_t),
-		[FIELD_DURATION] = sizeof(int64_t), [FIELD_ENUM] = sizeof(int),
+		[FIELD_BOOL] = sizeof(bool),
+		[FIELD_UINT] = sizeof(uint32_t),
+		[FIELD_SIZE] = sizeof(uint64_t),
+		[FIELD_DURATION] = sizeof(int64_t),
+		[FIELD_ENUM] = sizeof(int),
 	};
 	if (f->flags & FIELD_ALIAS || f->type == FIELD_POOLS || f->type == FIELD_DEFAULTS)
 		return;
@@ -268,12 +274,10 @@ static void add_exact(int64_t v, const struct field_word *units, struct buf *out
 
 void value_text(const struct field *f, const void *base, struct buf *out)
 {
-	static const struct field_word sizes[] = {
-		{ "GiB", (int64_t)GIB }, { "MiB", (int64_t)MIB }, { "KiB", (int64_t)KIB }, { "", 1 }, { NULL, 0 }
-	};
-	static const struct field_word times[] = {
-		{ "d", 86400000 }, { "h", 3600000 }, { "m", 60000 }, { "s", 1000 }, { "ms", 1 }, { NULL, 0 }
-	};
+	static const struct field_word sizes[] = { { "GiB", (int64_t)GIB }, { "MiB", (int64_t)MIB },
+		{ "KiB", (int64_t)KIB }, { "", 1 }, { NULL, 0 } };
+	static const struct field_word times[] = { { "d", 86400000 }, { "h", 3600000 }, { "m", 60000 },
+		{ "s", 1000 }, { "ms", 1 }, { NULL, 0 } };
 	if (field_is_text(f)) {
 		const char *s = *(char *const *)cmember(f, base);
 		buf_adds(out, s ? s : "");

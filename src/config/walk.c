@@ -23,7 +23,7 @@ struct walk {
 	const struct target *t;
 	char prefix[64]; /* "engine.package." */
 	struct seen *seen;
-	bool merging;    /* below <<: what is set already stays, silently */
+	bool merging; /* below <<: what is set already stays, silently */
 	unsigned depth;
 };
 
@@ -36,7 +36,8 @@ static char *full_key(const struct walk *w, const char *key)
 	return mem_fmt("%s%s%s%s", l, *l ? "." : "", w->prefix, key);
 }
 
-static void fail(const struct walk *w, const struct ynode *at, const char *key, const char *fmt, ...) PRINTF(4, 5);
+static void fail(const struct walk *w, const struct ynode *at, const char *key, const char *fmt, ...)
+	PRINTF(4, 5);
 static void fail(const struct walk *w, const struct ynode *at, const char *key, const char *fmt, ...)
 {
 	va_list ap;
@@ -126,7 +127,8 @@ static void read_list(const struct walk *w, const struct ynode *v, const char *k
 static void read_value(const struct walk *w, const struct ynode *v, const char *key, int index)
 {
 	const struct field *f = &config_fields[index];
-	bool fits = v->kind == Y_SCALAR || (v->kind == Y_LIST && field_is_list(f)) || (v->kind == Y_MAP && f->type == FIELD_ENV);
+	bool fits = v->kind == Y_SCALAR || (v->kind == Y_LIST && field_is_list(f)) ||
+		    (v->kind == Y_MAP && f->type == FIELD_ENV);
 	if (!fits || (node_is_null(v) && !(field_is_list(f) && v->kind != Y_SCALAR))) {
 		fail_value(w, v, key, f, NULL);
 		return;
@@ -181,7 +183,8 @@ static void read_group(const struct walk *w, const struct ynode *k, const struct
 	struct walk in = *w;
 	in.seen = &fresh;
 	in.merging = false;
-	snprintf(in.prefix, sizeof in.prefix, "%.30s%.30s.", w->prefix, k->text); /* groups of the table: short */
+	snprintf(in.prefix, sizeof in.prefix, "%.30s%.30s.", w->prefix,
+		k->text); /* groups of the table: short */
 	if (v->kind == Y_MAP) {
 		walk_into(&in, v);
 		return;
@@ -240,7 +243,8 @@ static void read_merge(const struct walk *w, const struct ynode *v)
 		if (v->items[i]->kind == Y_MAP)
 			walk_into(&in, v->items[i]);
 		else
-			fail(w, v->items[i], "<<", "a merge key takes a mapping or a list of mappings, as in <<: *name");
+			fail(w, v->items[i], "<<",
+				"a merge key takes a mapping or a list of mappings, as in <<: *name");
 	}
 }
 
@@ -248,7 +252,8 @@ static void walk_into(const struct walk *w, const struct ynode *map)
 {
 	if (++w->ld->visits > VISITS_MAX || w->depth > CONFIG_DEPTH_MAX) {
 		if (w->ld->visits == VISITS_MAX + 1 || w->depth > CONFIG_DEPTH_MAX)
-			fail(w, map, "", "merge keys bring in more than %d mappings; write fewer", VISITS_MAX);
+			fail(w, map, "", "merge keys bring in more than %d mappings; write fewer",
+				VISITS_MAX);
 		return;
 	}
 	for (size_t i = 0; i + 1 < map->n; i += 2)
@@ -268,8 +273,8 @@ void walk_map(struct loader *ld, const struct ydoc *d, const struct ynode *map, 
 	walk_into(&w, map);
 }
 
-void walk_text(struct loader *ld, int field, const struct target *t, struct view text, const struct config_origin *from,
-	const char *key)
+void walk_text(struct loader *ld, int field, const struct target *t, struct view text,
+	const struct config_origin *from, const char *key)
 {
 	const struct field *f = &config_fields[field];
 	AUTO(buf_done) struct buf why = BUF(1024);
@@ -278,7 +283,8 @@ void walk_text(struct loader *ld, int field, const struct target *t, struct view
 	ctx.folder = cwd;
 	int r = 0;
 	if (f->type == FIELD_POOLS || f->type == FIELD_DEFAULTS) {
-		load_fail(ld, from, key, "pools are written in the file; set their keys one by one, as in pools.ID.ctx=8192");
+		load_fail(ld, from, key,
+			"pools are written in the file; set their keys one by one, as in pools.ID.ctx=8192");
 		return;
 	}
 	if (f->type == FIELD_LIST) {

@@ -42,7 +42,9 @@ void ydoc_done(struct ydoc *d)
 
 static int fail_at(struct builder *b, const struct fy_mark *m, const char *msg)
 {
-	struct ynode at = { .line = m ? (unsigned)m->line + 1 : 1, .column = m ? (unsigned)m->column + 1 : 1, .width = 1 };
+	struct ynode at = {
+		.line = m ? (unsigned)m->line + 1 : 1, .column = m ? (unsigned)m->column + 1 : 1, .width = 1
+	};
 	struct config_origin o = load_origin(b->ld, b->d, &at);
 	load_fail(b->ld, &o, "", "%s", msg);
 	return -EINVAL;
@@ -141,8 +143,10 @@ static int on_alias(struct builder *b, const struct fy_event *e)
 	AUTO(mem_freep) char *name = token_name(e->alias.anchor);
 	struct ynode *n = name ? map_gets(&b->anchors, name) : NULL;
 	if (!n) {
-		AUTO(mem_freep) char *msg = mem_fmt("the alias *%.64s names no anchor that is complete before it; write "
-						    "&%.64s at the value it means", name ? name : "", name ? name : "");
+		AUTO(mem_freep)
+		char *msg = mem_fmt("the alias *%.64s names no anchor that is complete before it; write "
+				    "&%.64s at the value it means",
+			name ? name : "", name ? name : "");
 		return fail_at(b, fy_token_start_mark(e->alias.anchor), msg);
 	}
 	place(b, n);
@@ -184,13 +188,18 @@ static int on_event(struct builder *b, const struct fy_event *e)
 	switch (e->type) {
 	case FYET_DOCUMENT_START:
 		if (b->ndocs++)
-			return fail_at(b, e->document_start.document_start ? fy_token_start_mark(e->document_start.document_start) : NULL,
+			return fail_at(b,
+				e->document_start.document_start
+					? fy_token_start_mark(e->document_start.document_start)
+					: NULL,
 				"a second document begins here (---); a configuration is one document");
 		return 0;
 	case FYET_SCALAR: return on_scalar(b, e);
 	case FYET_ALIAS: return on_alias(b, e);
-	case FYET_SEQUENCE_START: return on_open(b, Y_LIST, e->sequence_start.sequence_start, e->sequence_start.anchor);
-	case FYET_MAPPING_START: return on_open(b, Y_MAP, e->mapping_start.mapping_start, e->mapping_start.anchor);
+	case FYET_SEQUENCE_START:
+		return on_open(b, Y_LIST, e->sequence_start.sequence_start, e->sequence_start.anchor);
+	case FYET_MAPPING_START:
+		return on_open(b, Y_MAP, e->mapping_start.mapping_start, e->mapping_start.anchor);
 	case FYET_SEQUENCE_END:
 	case FYET_MAPPING_END: return on_close(b);
 	default: return 0;
@@ -205,8 +214,10 @@ static int report_syntax(struct builder *b, struct fy_diag *diag)
 	while (diag && (e = fy_diag_errors_iterate(diag, &iter))) {
 		if (e->type != FYET_ERROR)
 			continue;
-		struct fy_mark m = { .line = e->line > 0 ? e->line - 1 : 0, .column = e->column > 0 ? e->column - 1 : 0 };
-		AUTO(mem_freep) char *msg = mem_fmt("this is not YAML: %.200s", e->msg ? e->msg : "syntax error");
+		struct fy_mark m = { .line = e->line > 0 ? e->line - 1 : 0,
+			.column = e->column > 0 ? e->column - 1 : 0 };
+		AUTO(mem_freep)
+		char *msg = mem_fmt("this is not YAML: %.200s", e->msg ? e->msg : "syntax error");
 		return fail_at(b, &m, msg);
 	}
 	return fail_at(b, NULL, "this is not YAML");
@@ -224,7 +235,9 @@ static int check_bytes(struct builder *b)
 		if (v.p[0] == '\0')
 			return fail_at(b, &m, "a NUL byte: this is no text file; save it as UTF-8");
 		if (v.p[0] == '%' && m.column == 0)
-			return fail_at(b, &m, "a line that begins with % is a YAML directive; a configuration needs none, remove it");
+			return fail_at(b, &m,
+				"a line that begins with % is a YAML directive; a configuration needs none, "
+				"remove it");
 		m.column++;
 		if (v.p[0] == '\n') {
 			m.line++;
@@ -261,7 +274,9 @@ int ydoc_parse(struct loader *ld, struct ydoc *d)
 	struct fy_diag *diag = fy_diag_create(&dcfg);
 	if (diag)
 		fy_diag_set_collect_errors(diag, true);
-	struct fy_parse_cfg cfg = { .search_path = "", .flags = FYPCF_QUIET | FYPCF_COLLECT_DIAG | FYPCF_JSON_NONE, .diag = diag };
+	struct fy_parse_cfg cfg = {
+		.search_path = "", .flags = FYPCF_QUIET | FYPCF_COLLECT_DIAG | FYPCF_JSON_NONE, .diag = diag
+	};
 	struct fy_parser *p = fy_parser_create(&cfg);
 	map_init(&b.anchors);
 	int r = -EINVAL;

@@ -20,7 +20,8 @@ static void collect(void *arg, struct view data)
 
 static void test_sse(void **state)
 {
-	static const char text[] = "\xef\xbb\xbf: hi\r\ndata: a\r\n\r\nevent: x\ndata:b\ndata: c\n\n: ping\n\ndata\n\ndata: cut";
+	static const char text[] =
+		"\xef\xbb\xbf: hi\r\ndata: a\r\n\r\nevent: x\ndata:b\ndata: c\n\n: ping\n\ndata\n\ndata: cut";
 	for (size_t step = 1; step < sizeof text; step++) {
 		AUTO(buf_done) struct buf got = BUF(4096);
 		struct sse s;
@@ -73,7 +74,9 @@ static void test_delta(void **state)
 	delta("[1,2]", "-", NULL, false);
 	delta("", "-", "not JSON", false);
 	struct chat_delta d;
-	chat_delta_read(VIEW("{\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"},\"finish_reason\":\"stop\"}]}"), &d);
+	chat_delta_read(
+		VIEW("{\"choices\":[{\"delta\":{\"reasoning_content\":\"hm\"},\"finish_reason\":\"stop\"}]}"),
+		&d);
 	assert_string_equal(d.reasoning, "hm");
 	assert_string_equal(d.finish, "stop");
 	chat_delta_done(&d);
@@ -82,14 +85,20 @@ static void test_delta(void **state)
 /* ---- tables ------------------------------------------------------------------------------------- */
 
 static const char answer[] =
-	"{\"pools\":[{\"id\":\"chat\",\"model\":\"chat.gguf\",\"state\":\"ready\",\"engine\":\"llamacpp\",\"engine_version\":\"b1\","
-	"\"ctx\":8192,\"slots_total\":4,\"slots_free\":3,\"leases\":1,\"waiting\":2,\"queue_capacity\":64,\"replicas\":["
-	"{\"id\":\"chat-0\",\"state\":\"ready\",\"pid\":42,\"device\":\"cpu\",\"slots_total\":2,\"leases\":1,\"ctx\":8192},"
-	"{\"id\":\"chat-1\",\"state\":\"starting\",\"pid\":43,\"device\":\"cpu\",\"slots_total\":2,\"leases\":0,\"ctx\":8192,"
+	"{\"pools\":[{\"id\":\"chat\",\"model\":\"chat.gguf\",\"state\":\"ready\",\"engine\":\"llamacpp\","
+	"\"engine_version\":\"b1\","
+	"\"ctx\":8192,\"slots_total\":4,\"slots_free\":3,\"leases\":1,\"waiting\":2,\"queue_capacity\":64,"
+	"\"replicas\":["
+	"{\"id\":\"chat-0\",\"state\":\"ready\",\"pid\":42,\"device\":\"cpu\",\"slots_total\":2,\"leases\":1,"
+	"\"ctx\":8192},"
+	"{\"id\":\"chat-1\",\"state\":\"starting\",\"pid\":43,\"device\":\"cpu\",\"slots_total\":2,"
+	"\"leases\":0,\"ctx\":8192,"
 	"\"progress\":{\"phase\":\"load\",\"pct\":40,\"text\":\"Loading.\"}}]},"
-	"{\"id\":\"idle\",\"model\":\"b\\u001b[31m.gguf\",\"state\":\"stopped\",\"engine\":\"llamacpp\",\"ctx\":0,\"slots_total\":2,"
+	"{\"id\":\"idle\",\"model\":\"b\\u001b[31m.gguf\",\"state\":\"stopped\",\"engine\":\"llamacpp\","
+	"\"ctx\":0,\"slots_total\":2,"
 	"\"slots_free\":2,\"leases\":0,\"waiting\":0,\"queue_capacity\":64,\"draining\":true,\"replicas\":[],"
-	"\"last_error\":{\"message\":\"It \\u001b[2J died.\",\"hint\":\"Try again.\",\"at\":\"2026-01-02T03:04:05.000Z\"}}]}";
+	"\"last_error\":{\"message\":\"It \\u001b[2J died.\",\"hint\":\"Try "
+	"again.\",\"at\":\"2026-01-02T03:04:05.000Z\"}}]}";
 
 static void test_ps(void **state)
 {
@@ -135,7 +144,10 @@ static void test_api_errors(void **state)
 		const char *body, *message, *hint;
 	} cases[] = {
 		{ "{\"error\":{\"message\":\"no\",\"corral\":{\"hint\":\"do\"}}}", "no", "do" },
-		{ "{\"error\":\"no\"}", "no", "" }, { "{\"error\":{\"message\":7}}", "", "" }, { "nonsense", "", "" }, { "", "", "" },
+		{ "{\"error\":\"no\"}", "no", "" },
+		{ "{\"error\":{\"message\":7}}", "", "" },
+		{ "nonsense", "", "" },
+		{ "", "", "" },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		AUTO(buf_done) struct buf m = BUF(100);
@@ -155,9 +167,10 @@ static void test_ids(void **state)
 {
 	static const struct {
 		const char *path, *id;
-	} cases[] = { { "/m/Qwen3 8B-Q4_K_M.gguf", "qwen3-8b-q4_k_m" }, { "a.gguf", "a" }, { "../._-x.gguf", "x" },
-		{ "/é.gguf", "model" }, { "x--", "x" },
-		{ "0123456789012345678901234567890123456789012345.gguf", "0123456789012345678901234567890123456789" } };
+	} cases[] = { { "/m/Qwen3 8B-Q4_K_M.gguf", "qwen3-8b-q4_k_m" }, { "a.gguf", "a" },
+		{ "../._-x.gguf", "x" }, { "/é.gguf", "model" }, { "x--", "x" },
+		{ "0123456789012345678901234567890123456789012345.gguf",
+			"0123456789012345678901234567890123456789" } };
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		AUTO(mem_freep) char *id = id_from_path(cases[i].path);
 		assert_string_equal(id, cases[i].id);
@@ -221,23 +234,28 @@ static void test_arguments(void **state)
 	assert_int_equal(seen.ready_fd, -1);
 	assert_false(seen.keep);
 	assert_string_equal(seen.listen, "127.0.0.1:8080|");
-	assert_int_equal(call("corral serve --listen 127.0.0.1:0 --listen=/x.sock --ready-fd 1 --keep-engines --set log.level=debug"), 42);
+	assert_int_equal(call("corral serve --listen 127.0.0.1:0 --listen=/x.sock --ready-fd 1 "
+			      "--keep-engines --set log.level=debug"),
+		42);
 	assert_string_equal(seen.listen, "127.0.0.1:0|/x.sock");
 	assert_int_equal(seen.ready_fd, 1);
 	assert_true(seen.keep);
-	static const char *const wrong[] = { "corral serve --ready-fd 999", "corral serve --ready-fd x", "corral serve --listen",
-		"corral serve --bogus", "corral serve x", "corral serve --listen 0.0.0.0:1", "corral serve --set nope=1",
-		"corral serve --config /nonexistent.yaml", "corral bogus", "corral logs", "corral logs a -n -1", "corral ps x",
-		"corral drain a --deadline soon", "corral start", "corral start a --deadline 5s", "corral config", "corral config bogus",
-		"corral run", "corral run a b c", "corral run a --max-tokens 0", "corral help bogus" };
+	static const char *const wrong[] = { "corral serve --ready-fd 999", "corral serve --ready-fd x",
+		"corral serve --listen", "corral serve --bogus", "corral serve x",
+		"corral serve --listen 0.0.0.0:1", "corral serve --set nope=1",
+		"corral serve --config /nonexistent.yaml", "corral bogus", "corral logs",
+		"corral logs a -n -1", "corral ps x", "corral drain a --deadline soon", "corral start",
+		"corral start a --deadline 5s", "corral config", "corral config bogus", "corral run",
+		"corral run a b c", "corral run a --max-tokens 0", "corral help bogus" };
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
 		if (call(wrong[i]) != CLI_USAGE)
 			fail_msg("%s should be a usage error", wrong[i]);
 		assert_int_equal(seen.calls, 0);
 	}
-	static const char *const fine[] = { "corral", "corral help", "corral --help", "corral help run", "corral serve --help",
-		"corral version --json", "corral --version", "corral config show", "corral config show --effective --json",
-		"corral config check", "corral config reference", "corral config schema" };
+	static const char *const fine[] = { "corral", "corral help", "corral --help", "corral help run",
+		"corral serve --help", "corral version --json", "corral --version", "corral config show",
+		"corral config show --effective --json", "corral config check", "corral config reference",
+		"corral config schema" };
 	for (size_t i = 0; i < ARRAY_LEN(fine); i++)
 		if (call(fine[i]) != CLI_OK)
 			fail_msg("%s should do", fine[i]);
@@ -251,11 +269,34 @@ static void test_roles(void **state)
 	assert_string_equal(seen.role, "engine-provisioner 3");
 }
 
+static void test_models_are_checked(void **state)
+{
+	char dir[] = "/tmp/corral-cli-XXXXXX";
+	assert_non_null(mkdtemp(dir));
+	AUTO(mem_freep) char *model = path_join(dir, "bad.gguf");
+	assert_int_equal(file_write_atomic(model, VIEW("not a model"), 0600, false), 0);
+	AUTO(mem_freep)
+	char *yaml = mem_fmt("models_dir: %s\npools:\n- {id: a, model: missing.gguf}\n"
+			     "- {id: b, model: bad.gguf}\n- {id: c, engine: {url: \"http://127.0.0.1:1\"}}\n",
+		dir);
+	struct config_source src = { .path = "x.yaml", .text = view_str(yaml) };
+	AUTO(config_errors_done) struct config_errors errs = { 0 };
+	AUTO(config_unrefp) struct config *c = NULL;
+	assert_int_equal(config_load(&src, &c, &errs), 0);
+	assert_int_equal(models_check(c, &errs), -EINVAL);
+	assert_int_equal(errs.len, 2);
+	assert_true(errs.items[0].line == 3 && errs.items[0].column == 18);
+	assert_non_null(strstr(errs.items[0].message, dir));
+	assert_string_equal(errs.items[1].key, "pools.b.model");
+	unlink(model);
+	rmdir(dir);
+}
+
 static void test_nobody_answers(void **state)
 {
 	setenv("CORRAL_RUNTIME_DIR", "/nonexistent", 1);
-	static const char *const all[] = { "corral ps", "corral pools", "corral pools a", "corral logs a", "corral stop a",
-		"corral undrain a --json" };
+	static const char *const all[] = { "corral ps", "corral pools", "corral pools a", "corral logs a",
+		"corral stop a", "corral undrain a --json" };
 	for (size_t i = 0; i < ARRAY_LEN(all); i++)
 		assert_int_equal(call(all[i]), CLI_UNREACHABLE);
 	assert_int_equal(call("corral run nosuchpool hi"), CLI_UNREACHABLE);
@@ -288,6 +329,7 @@ int main(void)
 		cmocka_unit_test(test_config_for_file),
 		cmocka_unit_test(test_arguments),
 		cmocka_unit_test(test_roles),
+		cmocka_unit_test(test_models_are_checked),
 		cmocka_unit_test(test_nobody_answers),
 		cmocka_unit_test(test_every_command_has_examples),
 	};

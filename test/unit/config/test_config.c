@@ -11,15 +11,19 @@
 
 static const char *const plain_env[] = { "HOME=/home/u", "XDG_RUNTIME_DIR=/run/user/7", NULL };
 
-static int load_with(const char *yaml, const char *const *env, const char *const *over, size_t nover, struct config **ret,
-	struct config_errors *errs)
+static int load_with(const char *yaml, const char *const *env, const char *const *over, size_t nover,
+	struct config **ret, struct config_errors *errs)
 {
-	struct config_source src = { .path = "corral.yaml", .text = view_str(yaml), .env = env, .overrides = over,
+	struct config_source src = { .path = "corral.yaml",
+		.text = view_str(yaml),
+		.env = env,
+		.overrides = over,
 		.noverrides = nover };
 	return config_load(&src, ret, errs);
 }
 
-static struct config *good_with(const char *yaml, const char *const *env, const char *const *over, size_t nover)
+static struct config *good_with(
+	const char *yaml, const char *const *env, const char *const *over, size_t nover)
 {
 	AUTO(config_errors_done) struct config_errors errs = { 0 };
 	struct config *c = NULL;
@@ -81,14 +85,16 @@ static void test_defaults(void **state)
 	const struct config_pool *p = &d->pools[0];
 	assert_true(p->ctx == 0 && p->slots == 2 && p->replicas_min == 0 && p->replicas_max == 1);
 	assert_true(p->keep_alive_ms == 600000 && p->cancel_grace_ms == 2000 && p->start_timeout_ms == 0);
-	assert_true(p->queue_capacity == 64 && p->queue_policy == CONFIG_POLICY_REJECT && p->queue_max_wait_ms == 600000);
+	assert_true(p->queue_capacity == 64 && p->queue_policy == CONFIG_POLICY_REJECT &&
+		    p->queue_max_wait_ms == 600000);
 	assert_true(p->canary == CONFIG_CANARY_AUTO && !p->preload && !p->is_default);
 	assert_true(p->engine.kind == CONFIG_ENGINE_LLAMACPP && p->engine.mode == CONFIG_MODE_AUTO);
 }
 
 static void test_dirs(void **state)
 {
-	const char *service[] = { "STATE_DIRECTORY=/var/lib/c:/other", "RUNTIME_DIRECTORY=/run/c", "HOME=/root", NULL };
+	const char *service[] = { "STATE_DIRECTORY=/var/lib/c:/other", "RUNTIME_DIRECTORY=/run/c",
+		"HOME=/root", NULL };
 	AUTO(config_unrefp) struct config *c = good_with("", service, NULL, 0);
 	assert_string_equal(c->state_dir, "/var/lib/c");
 	assert_string_equal(c->runtime_dir, "/run/c");
@@ -98,7 +104,8 @@ static void test_dirs(void **state)
 	assert_string_equal(d->state_dir, "/s/corral");
 	assert_string_equal(d->runtime_dir, "/s/corral/run");
 	assert_string_equal(d->models_dir, "/h/.local/share/corral/models");
-	AUTO(mem_freep) char *r = config_default_runtime_dir((const char *const[]){ "CORRAL_RUNTIME_DIR=/x", NULL });
+	AUTO(mem_freep)
+	char *r = config_default_runtime_dir((const char *const[]){ "CORRAL_RUNTIME_DIR=/x", NULL });
 	assert_string_equal(r, "/x");
 }
 
@@ -115,7 +122,8 @@ static const char whole[] = "x-common: &c {slots: 4, queue: {capacity: 7}}\n"
 			    "    model: {ref: /m/a.gguf}\n"
 			    "    aliases: [gpt-4o-mini, \"a:b\"]\n"
 			    "    default: true\n"
-			    "    engine: {mode: binary, path: llama-server, args: \"--temp 0 --grammar 'a b'\", env: {A: 1, B: x=y}}\n"
+			    "    engine: {mode: binary, path: llama-server, args: \"--temp 0 --grammar 'a "
+			    "b'\", env: {A: 1, B: x=y}}\n"
 			    "    replicas: 2\n"
 			    "    keep_alive: -1\n"
 			    "    preload: true\n"
@@ -155,7 +163,8 @@ static void check_whole(const struct config *c)
 	assert_int_equal(p->engine.env.len, 2);
 	assert_string_equal(p->engine.env.items[1], "B=x=y");
 	p = &c->pools[1];
-	assert_true(p->engine.mode == CONFIG_MODE_EXTERNAL && p->replicas_max == 2 && p->keep_alive_ms == 5400000);
+	assert_true(p->engine.mode == CONFIG_MODE_EXTERNAL && p->replicas_max == 2 &&
+		    p->keep_alive_ms == 5400000);
 	assert_string_equal(p->engine.urls.items[0], "http://127.0.0.1:1");
 	p = &c->pools[2];
 	assert_true(p->engine.kind == CONFIG_ENGINE_COMMAND && p->ctx == 0);
@@ -203,15 +212,17 @@ static void test_show_loads_again(void **state)
 	assert_string_equal(yyjson_get_str(yyjson_ptr_get(root, "/pools/1/engine/urls/1")), "unix:/x.sock");
 	assert_int_equal(yyjson_get_int(yyjson_ptr_get(root, "/pools/0/slots")), 4);
 	assert_string_equal(yyjson_get_str(yyjson_ptr_get(root, "/pools/0/queue/policy")), "drop-lru");
-	assert_string_equal(yyjson_get_str(yyjson_obj_get(yyjson_obj_get(root, "sources"), "pools.chat.queue.policy")),
+	assert_string_equal(
+		yyjson_get_str(yyjson_obj_get(yyjson_obj_get(root, "sources"), "pools.chat.queue.policy")),
 		"corral.yaml:28");
 	yyjson_doc_free(doc);
 }
 
 static void test_show_masks_secrets(void **state)
 {
-	AUTO(config_unrefp) struct config *c = good("pools: [{id: a, model: a.gguf, engine: {args: --api-key s3cret --n_tokens 5 "
-						    "--api-key=s3cret, env: {HF_TOKEN: s3cret, A: seen}}}]");
+	AUTO(config_unrefp)
+	struct config *c = good("pools: [{id: a, model: a.gguf, engine: {args: --api-key s3cret --n_tokens 5 "
+				"--api-key=s3cret, env: {HF_TOKEN: s3cret, A: seen}}}]");
 	AUTO(buf_done) struct buf b = BUF(1 * MIB);
 	for (int flags = 0; flags < 4; flags++)
 		config_show(c, flags, &b);
@@ -230,12 +241,13 @@ static void test_five_mistakes(void **state)
 	    "  - id: Chat\n"
 	    "    model: a.gguf\n"
 	    "    ctxx: 4096\n"
-	    "    slots: many\n", &errs);
+	    "    slots: many\n",
+		&errs);
 	static const struct {
 		unsigned line, column;
 		const char *key;
-	} want[] = { { 1, 9, "listen" }, { 2, 14, "log.level" }, { 4, 9, "pools[0].id" }, { 6, 5, "pools[0].ctxx" },
-		{ 7, 12, "pools[0].slots" } };
+	} want[] = { { 1, 9, "listen" }, { 2, 14, "log.level" }, { 4, 9, "pools[0].id" },
+		{ 6, 5, "pools[0].ctxx" }, { 7, 12, "pools[0].slots" } };
 	assert_int_equal(errs.len, ARRAY_LEN(want));
 	for (size_t i = 0; i < ARRAY_LEN(want); i++) {
 		assert_int_equal(errs.items[i].line, want[i].line);
@@ -244,9 +256,10 @@ static void test_five_mistakes(void **state)
 	}
 	assert_int_equal(config_errors_print(&errs, false, &b), 0);
 	const char *text = buf_str(&b);
-	assert_non_null(strstr(text, "corral.yaml:7:12: pools[0].slots: found \"many\"; accepted: a number from 1 to 256\n"
-				     "    7 |     slots: many\n"
-				     "      |            ^~~~\n"));
+	assert_non_null(strstr(text,
+		"corral.yaml:7:12: pools[0].slots: found \"many\"; accepted: a number from 1 to 256\n"
+		"    7 |     slots: many\n"
+		"      |            ^~~~\n"));
 	assert_non_null(strstr(text, "the nearest one is \"ctx\""));
 	assert_non_null(strstr(text, "accepted: debug, info, warn or error"));
 }
@@ -285,41 +298,51 @@ static void test_pool_mistakes(void **state)
 	one_mistake("pools:\n- {model: a}\n", 2, 3, "pools[0].id", "id: chat");
 	one_mistake(POOL("model: {ref: b}"), 2, 26, "pools[0].model", "twice");
 	one_mistake(POOL("engine: {kind: openai}"), 2, 3, "pools[0].engine.urls", "url: http");
-	one_mistake(POOL("engine: {url: \"ftp://x\"}"), 2, 40, "pools[0].engine.urls", "found \"ftp://x\"|http://HOST");
-	one_mistake(POOL("engine: {url: \"http://x/v1\"}"), 2, 40, "pools[0].engine.urls", "address alone|path");
-	one_mistake(POOL("engine: {url: \"http://x:1\", path: /p}"), 2, 60, "pools[0].engine.path", "mode: binary");
+	one_mistake(POOL("engine: {url: \"ftp://x\"}"), 2, 40, "pools[0].engine.urls",
+		"found \"ftp://x\"|http://HOST");
+	one_mistake(
+		POOL("engine: {url: \"http://x/v1\"}"), 2, 40, "pools[0].engine.urls", "address alone|path");
+	one_mistake(POOL("engine: {url: \"http://x:1\", path: /p}"), 2, 60, "pools[0].engine.path",
+		"mode: binary");
 	one_mistake(POOL("engine: {kind: command}"), 2, 3, "pools[0].engine.command", "needs its command");
-	one_mistake(POOL("engine: {kind: llamacpp, command: x}"), 2, 60, "pools[0].engine.command", "kind: command");
+	one_mistake(POOL("engine: {kind: llamacpp, command: x}"), 2, 60, "pools[0].engine.command",
+		"kind: command");
 	one_mistake(POOL("engine: {args: \"a 'b\"}"), 2, 41, "pools[0].engine.args", "never closed");
 	one_mistake(POOL("engine: {env: {1A: b}}"), 2, 41, "pools[0].engine.env", "letters");
 	one_mistake(POOL("engine: {env: [A=1, A=2]}"), 2, 46, "pools[0].engine.env", "twice");
 	one_mistake(POOL("engine: {health: ok}"), 2, 43, "pools[0].engine.health", "begins with /");
 	one_mistake(POOL("engine: {package: {suit: sid}}"), 2, 45, "pools[0].engine.package.suit", "suite");
-	one_mistake(POOL("replicas: {min: 3, max: 2}"), 2, 42, "pools[0].replicas.min", "min 3 is more than max 2");
+	one_mistake(POOL("replicas: {min: 3, max: 2}"), 2, 42, "pools[0].replicas.min",
+		"min 3 is more than max 2");
 	one_mistake(POOL("replicas: 0"), 2, 36, "pools[0].replicas", "1 to 64");
 	one_mistake(POOL("keep_alive: soon"), 2, 38, "pools[0].keep_alive", "never or -1");
 	one_mistake(POOL("preload: yes"), 2, 35, "pools[0].preload", "true or false");
 	one_mistake(POOL("aliases: [a]"), 2, 35, "pools[0].aliases", "own name");
-	one_mistake(POOL("default: true") "- {id: b, model: b, default: true}\n", 3, 30, "pools[1].default", "keep default");
+	one_mistake(POOL("default: true") "- {id: b, model: b, default: true}\n", 3, 30, "pools[1].default",
+		"keep default");
 	one_mistake(POOL("") "- {id: a, model: b}\n", 3, 8, "pools[1].id", "line 2");
-	one_mistake(POOL("") "- {id: b, model: b, aliases: [a]}\n", 3, 30, "pools[1].aliases", "already the name");
+	one_mistake(POOL("") "- {id: b, model: b, aliases: [a]}\n", 3, 30, "pools[1].aliases",
+		"already the name");
 	one_mistake("pools: [{id: a, model: ../x}]", 1, 24, "pools[0].model", "absolute");
 	one_mistake("pools: [{id: a, model: \"hf:x/y\"}]", 1, 24, "pools[0].model", "not fetched");
 }
 
 static void test_listen(void **state)
 {
-	static const char *const fine[] = { "127.0.0.1:1", "127.9.9.9:1", "localhost:80", "8080", "'[::1]:1'", "/a", "unix:/a" };
-	static const char *const not[] = { "x", "127.0.0.1", "127.0.0.1:70000", "::1:80", "[::1]", "http://127.0.0.1:80" };
-	static const char *const open[] = { "0.0.0.0:1", "192.168.1.10:8080", ":80", "'[::]:80'", "example.com:80" };
+	static const char *const fine[] = { "127.0.0.1:1", "127.9.9.9:1", "localhost:80", "8080", "'[::1]:1'",
+		"/a", "unix:/a" };
+	static const char *const not [] = { "x", "127.0.0.1", "127.0.0.1:70000", "::1:80", "[::1]",
+		"http://127.0.0.1:80" };
+	static const char *const open[] = { "0.0.0.0:1", "192.168.1.10:8080", ":80", "'[::]:80'",
+		"example.com:80" };
 	for (size_t i = 0; i < ARRAY_LEN(fine); i++) {
 		AUTO(mem_freep) char *y = mem_fmt("listen: %s", fine[i]);
 		AUTO(config_unrefp) struct config *c = good(y);
 		assert_int_equal(c->listen.len, 1);
 	}
-	for (size_t i = 0; i < ARRAY_LEN(not); i++) {
+	for (size_t i = 0; i < ARRAY_LEN(not ); i++) {
 		AUTO(config_errors_done) struct config_errors errs = { 0 };
-		AUTO(mem_freep) char *y = mem_fmt("listen: %s", not[i]);
+		AUTO(mem_freep) char *y = mem_fmt("listen: %s", not [i]);
 		bad(y, &errs);
 	}
 	for (size_t i = 0; i < ARRAY_LEN(open); i++) {
@@ -335,10 +358,12 @@ static void test_socket_length(void **state)
 	char dir[128];
 	memset(dir, 'd', sizeof dir);
 	/* "/engines/" + id + "-" + "1" + "." + 10 digits + ".sock" = 27 + id */
-	AUTO(mem_freep) char *fits = mem_fmt("runtime_dir: /%.*s\npools:\n- {id: abcd, model: m}\n", 107 - 27 - 4 - 1, dir);
+	AUTO(mem_freep)
+	char *fits = mem_fmt("runtime_dir: /%.*s\npools:\n- {id: abcd, model: m}\n", 107 - 27 - 4 - 1, dir);
 	AUTO(config_unrefp) struct config *c = good(fits);
 	assert_int_equal(c->npools, 1);
-	AUTO(mem_freep) char *over = mem_fmt("runtime_dir: /%.*s\npools:\n- {id: abcde, model: m}\n", 107 - 27 - 4 - 1, dir);
+	AUTO(mem_freep)
+	char *over = mem_fmt("runtime_dir: /%.*s\npools:\n- {id: abcde, model: m}\n", 107 - 27 - 4 - 1, dir);
 	one_mistake(over, 3, 8, "pools[0].id", "up to 108 bytes|takes 107|shorten|81 bytes now|at most 80");
 	AUTO(mem_freep) char *dir_alone = mem_fmt("runtime_dir: /%.*s\n", 95, dir);
 	one_mistake(dir_alone, 1, 14, "runtime_dir", "at most 90");
@@ -346,10 +371,12 @@ static void test_socket_length(void **state)
 
 static void test_environment(void **state)
 {
-	const char *env[] = { "HOME=/h", "CORRAL_LISTEN=127.0.0.1:1, /x.sock", "CORRAL_LOG_LEVEL=warn", "CORRAL_DEFAULTS_CTX=512",
-		"CORRAL_URL=ignored", "CORRAL_GPU=", NULL };
-	AUTO(config_unrefp) struct config *c = good_with("log: {level: debug}\npools: [{id: a, model: m}, {id: b, model: m, ctx: 1024}]",
-		env, NULL, 0);
+	const char *env[] = { "HOME=/h", "CORRAL_LISTEN=127.0.0.1:1, /x.sock", "CORRAL_LOG_LEVEL=warn",
+		"CORRAL_DEFAULTS_CTX=512", "CORRAL_URL=ignored", "CORRAL_GPU=", NULL };
+	AUTO(config_unrefp)
+	struct config *c =
+		good_with("log: {level: debug}\npools: [{id: a, model: m}, {id: b, model: m, ctx: 1024}]",
+			env, NULL, 0);
 	assert_int_equal(c->listen.len, 2);
 	assert_string_equal(c->listen.items[1], "/x.sock");
 	assert_int_equal(c->log_level, CONFIG_LEVEL_WARN);
@@ -368,9 +395,11 @@ static void test_environment(void **state)
 
 static void test_overrides(void **state)
 {
-	const char *over[] = { "listen=127.0.0.1:0", "pools.a.b.ctx=2048", "defaults.slots=7", "pools.a.engine.args=--x 'y z'" };
-	AUTO(config_unrefp) struct config *c = good_with("listen: 9000\npools: [{id: a, model: m}, {id: a.b, model: m}]", plain_env,
-		over, ARRAY_LEN(over));
+	const char *over[] = { "listen=127.0.0.1:0", "pools.a.b.ctx=2048", "defaults.slots=7",
+		"pools.a.engine.args=--x 'y z'" };
+	AUTO(config_unrefp)
+	struct config *c = good_with("listen: 9000\npools: [{id: a, model: m}, {id: a.b, model: m}]",
+		plain_env, over, ARRAY_LEN(over));
 	assert_string_equal(c->listen.items[0], "127.0.0.1:0");
 	assert_true(c->pools[0].ctx == 0 && c->pools[1].ctx == 2048 && c->pools[1].slots == 7);
 	assert_int_equal(c->pools[0].engine.args.len, 2);
