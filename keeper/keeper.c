@@ -38,7 +38,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { /* exit codes of the keeper itself */
+enum {                   /* exit codes of the keeper itself */
 	EXIT_SPEC = 64,  /* the specification makes no sense */
 	EXIT_OS = 71,    /* the system refused something */
 	EXIT_FILES = 73, /* lock or record cannot be written */
@@ -259,7 +259,8 @@ static uint64_t oom_count(void)
 		return 0;
 	static char page[16 * 1024];
 	ssize_t n, len = 0;
-	while (len < (ssize_t)sizeof page - 1 && (n = read(fd, page + len, sizeof page - 1 - (size_t)len)) > 0)
+	while (len < (ssize_t)sizeof page - 1 &&
+		(n = read(fd, page + len, sizeof page - 1 - (size_t)len)) > 0)
 		len += n;
 	close(fd);
 	page[len] = '\0';
@@ -303,10 +304,10 @@ static void record_format(char out[RECORD_LEN], const char *state)
 		"\"exit_code\":%d,\"signal\":%d,\"exec_errno\":%d,\"stop_asked\":%s,\"killed\":%s,\"oom\":%s,"
 		"\"started_at_ms\":%lld,\"ended_at_ms\":%lld,\"log_dropped_bytes\":%llu,\"socket\":%s}",
 		replica, (unsigned long long)k.spec.generation, state, k.boot_id, (int)getpid(),
-		(unsigned long long)k.self_start, (int)k.engine, (unsigned long long)k.engine_start, k.exit_code,
-		k.signo, k.exec_errno, k.stop_asked ? "true" : "false", k.killed ? "true" : "false",
-		k.oom ? "true" : "false", (long long)k.started_wall, (long long)k.ended_wall,
-		(unsigned long long)k.dropped, socket);
+		(unsigned long long)k.self_start, (int)k.engine, (unsigned long long)k.engine_start,
+		k.exit_code, k.signo, k.exec_errno, k.stop_asked ? "true" : "false",
+		k.killed ? "true" : "false", k.oom ? "true" : "false", (long long)k.started_wall,
+		(long long)k.ended_wall, (unsigned long long)k.dropped, socket);
 	out[n] = ' '; /* snprintf's NUL */
 	out[RECORD_LEN - 1] = '\n';
 }
@@ -349,7 +350,8 @@ static bool record_write(const char *state)
 
 static void log_open(void)
 {
-	k.log_fd = open(k.spec.log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
+	k.log_fd =
+		open(k.spec.log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
 	struct stat st;
 	k.log_size = k.log_fd >= 0 && fstat(k.log_fd, &st) == 0 ? (uint64_t)st.st_size : 0;
 }
@@ -378,7 +380,8 @@ static void log_write(const char *p, size_t n)
 		log_rotate();
 	if (k.dropped != k.dropped_said) {
 		char line[160];
-		int len = snprintf(line, sizeof line, "\n--- corral: %llu bytes of output were dropped here ---\n",
+		int len = snprintf(line, sizeof line,
+			"\n--- corral: %llu bytes of output were dropped here ---\n",
 			(unsigned long long)(k.dropped - k.dropped_said));
 		if (log_put(line, (size_t)len) == (size_t)len)
 			k.dropped_said = k.dropped;
@@ -668,7 +671,8 @@ static int wait_ms(void)
 static void live(void)
 {
 	for (;;) {
-		struct pollfd p[2] = { { .fd = k.sig_fd, .events = POLLIN }, { .fd = k.out_fd, .events = POLLIN } };
+		struct pollfd p[2] = { { .fd = k.sig_fd, .events = POLLIN },
+			{ .fd = k.out_fd, .events = POLLIN } };
 		if (poll(p, 2, wait_ms()) < 0 && errno != EINTR)
 			return;
 		if (p[1].revents)
@@ -713,7 +717,8 @@ static int lock_take(void)
 		if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 			bool held = errno == EWOULDBLOCK;
 			report(held ? "error: busy: an engine of %s runs already (%s is locked)"
-				    : "error: %s: %s cannot be locked", k.spec.replica, k.spec.lock);
+				    : "error: %s: %s cannot be locked",
+				k.spec.replica, k.spec.lock);
 			return held ? EXIT_BUSY : EXIT_FILES;
 		}
 		struct stat mine, there;

@@ -74,7 +74,8 @@ static bool load_record(struct keeper *k)
 {
 	AUTO(mem_freep) char *path = file_of(k->engines_dir, k->replica_id, "record");
 	struct keeper_record r;
-	if (record_read(path, &r, NULL) || r.generation != k->generation || strcmp(r.replica_id, k->replica_id) != 0)
+	if (record_read(path, &r, NULL) || r.generation != k->generation ||
+		strcmp(r.replica_id, k->replica_id) != 0)
 		return false;
 	k->record = r;
 	k->have_record = true;
@@ -101,7 +102,9 @@ static void tell_end(struct keeper *k, int keeper_exit)
 		e.known = true;
 	e.started = !failed && k->have_record && !k->record.exec_errno;
 	e.record = k->record;
-	e.message = message ? message : e.started ? NULL : "the keeper ended before it could start the engine";
+	e.message = message     ? message
+		    : e.started ? NULL
+				: "the keeper ended before it could start the engine";
 	keeper_set(k, KEEPER_ENDED);
 	k->ops->on_end(k->arg, &e);
 }
@@ -218,21 +221,25 @@ static int spec_fd(const struct keeper_spec *s, int *ret, struct err *reterr)
 {
 	AUTO(buf_done) struct buf b = BUF(SPEC_BYTES_MAX);
 	if (spec_encode(s, &b))
-		return err_set(reterr, -E2BIG, "the command line and environment of %s have more than 500 KiB; shorten args or env",
+		return err_set(reterr, -E2BIG,
+			"the command line and environment of %s have more than 500 KiB; shorten args or env",
 			s->replica_id);
 	AUTO(fd_closep) int fd = memfd_create("corral-keeper", MFD_CLOEXEC);
 	if (fd < 0)
-		return err_set(reterr, -errno, "no memory for the specification of %s: %s", s->replica_id, strerror(errno));
+		return err_set(reterr, -errno, "no memory for the specification of %s: %s", s->replica_id,
+			strerror(errno));
 	int r = fd_write_all(fd, b.data, b.len);
 	if (!r && lseek(fd, 0, SEEK_SET) < 0)
 		r = -errno;
 	if (r)
-		return err_set(reterr, r, "the specification of %s cannot be handed over: %s", s->replica_id, strerror(-r));
+		return err_set(reterr, r, "the specification of %s cannot be handed over: %s", s->replica_id,
+			strerror(-r));
 	*ret = fd_take(&fd);
 	return 0;
 }
 
-static struct keeper *keeper_make(struct loop *l, const char *dir, const char *id, const struct keeper_ops *ops, void *arg)
+static struct keeper *keeper_make(
+	struct loop *l, const char *dir, const char *id, const struct keeper_ops *ops, void *arg)
 {
 	struct keeper *k = NEW(struct keeper);
 	k->loop = l;
@@ -253,14 +260,16 @@ static int spawn(struct keeper *k, const struct keeper_spec *s, struct err *rete
 		return r;
 	int p[2];
 	if (pipe2(p, O_CLOEXEC) < 0)
-		return err_set(reterr, -errno, "no pipe for the keeper of %s: %s", s->replica_id, strerror(errno));
+		return err_set(
+			reterr, -errno, "no pipe for the keeper of %s: %s", s->replica_id, strerror(errno));
 	k->report_fd = p[0];
 	AUTO(fd_closep) int theirs = p[1];
 	r = fd_nonblock(k->report_fd);
 	if (!r)
 		r = loop_watch_start(k->loop, &k->report_watch, k->report_fd, LOOP_READ, on_report, k);
 	if (r)
-		return err_set(reterr, r, "the keeper of %s cannot be watched: %s", s->replica_id, strerror(-r));
+		return err_set(
+			reterr, r, "the keeper of %s cannot be watched: %s", s->replica_id, strerror(-r));
 	char *argv[] = { (char *)(uintptr_t)s->program, (char *)(uintptr_t)s->replica_id, NULL };
 	char *env[] = { NULL };
 	struct loop_spawn sp = {
@@ -298,8 +307,8 @@ static bool lock_held(const char *dir, const char *replica_id)
 	return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
 }
 
-int keeper_adopt(struct loop *l, const char *engines_dir, const char *replica_id, const struct keeper_ops *ops, void *arg,
-	struct keeper **ret, struct err *reterr)
+int keeper_adopt(struct loop *l, const char *engines_dir, const char *replica_id,
+	const struct keeper_ops *ops, void *arg, struct keeper **ret, struct err *reterr)
 {
 	if (!lock_held(engines_dir, replica_id))
 		return -ENOENT;
@@ -347,7 +356,8 @@ int keeper_scan(const char *engines_dir, keeper_found_fn *fn, void *arg)
 	return r;
 }
 
-int keeper_last(const char *engines_dir, const char *replica_id, struct keeper_record *ret, struct err *reterr)
+int keeper_last(
+	const char *engines_dir, const char *replica_id, struct keeper_record *ret, struct err *reterr)
 {
 	AUTO(mem_freep) char *path = file_of(engines_dir, replica_id, "record");
 	return record_read(path, ret, reterr);

@@ -21,7 +21,7 @@ enum keeper_state { KEEPER_LAUNCHING, KEEPER_RUNNING, KEEPER_STOPPING, KEEPER_EN
 const char *keeper_state_name(enum keeper_state s);
 
 struct keeper_spec {
-	const char *program;     /* path of corral-keeper */
+	const char *program; /* path of corral-keeper */
 	const char *engines_dir, *replica_id;
 	uint64_t generation;
 	const char *log_path;    /* and <log_path>.1: at most twice log_max bytes */
@@ -30,21 +30,21 @@ struct keeper_spec {
 	const char *cwd;         /* NULL = / */
 	const struct strv *argv, *env;
 	const struct strv *stop_argv; /* instead of SIGTERM; NULL or empty: SIGTERM */
-	int64_t grace_ms;        /* between SIGTERM and SIGKILL */
-	uint64_t nofile;         /* the engine's soft limit of descriptors; 0 = as ours */
+	int64_t grace_ms;             /* between SIGTERM and SIGKILL */
+	uint64_t nofile;              /* the engine's soft limit of descriptors; 0 = as ours */
 };
 
 struct keeper_end {
-	bool started;             /* the engine was executed */
-	bool known;               /* record tells how it ended; false: the keeper itself was killed */
-	bool busy;                /* not started: another engine of this replica runs already */
+	bool started;                /* the engine was executed */
+	bool known;                  /* record tells how it ended; false: the keeper itself was killed */
+	bool busy;                   /* not started: another engine of this replica runs already */
 	struct keeper_record record; /* when known */
-	const char *message;      /* not started: why, a sentence; valid during the call */
+	const char *message;         /* not started: why, a sentence; valid during the call */
 };
 
 struct keeper;
 struct keeper_ops {
-	void (*on_running)(void *arg); /* its record is there */
+	void (*on_running)(void *arg);                         /* its record is there */
 	void (*on_end)(void *arg, const struct keeper_end *e); /* the engine's whole tree is gone */
 };
 
@@ -53,8 +53,8 @@ int keeper_start(struct loop *l, const struct keeper_spec *s, const struct keepe
 	struct keeper **ret, struct err *reterr) MUST_CHECK;
 /* Takes over a keeper that runs. -ENOENT: none does. -EAGAIN: the lock is held, but no record belongs
  * to it yet: try again in a moment. */
-int keeper_adopt(struct loop *l, const char *engines_dir, const char *replica_id, const struct keeper_ops *ops, void *arg,
-	struct keeper **ret, struct err *reterr) MUST_CHECK;
+int keeper_adopt(struct loop *l, const char *engines_dir, const char *replica_id,
+	const struct keeper_ops *ops, void *arg, struct keeper **ret, struct err *reterr) MUST_CHECK;
 /* SIGTERM: the keeper gives its engine the grace, then kills. Idempotent. */
 void keeper_stop(struct keeper *k);
 /* SIGKILL for the engine's tree at once. */
@@ -70,7 +70,8 @@ const struct keeper_record *keeper_record(const struct keeper *k);
 typedef void keeper_found_fn(void *arg, const char *replica_id);
 int keeper_scan(const char *engines_dir, keeper_found_fn *fn, void *arg) MUST_CHECK;
 /* Reads the last record of a replica, whoever wrote it; -ENOENT when there is none. */
-int keeper_last(const char *engines_dir, const char *replica_id, struct keeper_record *ret, struct err *reterr) MUST_CHECK;
+int keeper_last(const char *engines_dir, const char *replica_id, struct keeper_record *ret,
+	struct err *reterr) MUST_CHECK;
 /* Removes lock and record of a replica that does not run; harmless otherwise. */
 void keeper_clean(const char *engines_dir, const char *replica_id);
 

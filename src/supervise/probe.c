@@ -50,7 +50,8 @@ static void on_deadline(void *arg)
 	p->ops->on_timeout(p->arg);
 }
 
-static void begin(struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops, void *arg)
+static void begin(
+	struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops, void *arg)
 {
 	probe_stop(p);
 	p->loop = l;
@@ -62,7 +63,8 @@ static void begin(struct probe *p, struct loop *l, const struct probe_opts *o, c
 	p->started = mono_now();
 }
 
-void probe_start(struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops, void *arg)
+void probe_start(
+	struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops, void *arg)
 {
 	begin(p, l, o, ops, arg);
 	probe_set(p, PROBE_LOADING);
@@ -71,8 +73,8 @@ void probe_start(struct probe *p, struct loop *l, const struct probe_opts *o, co
 		loop_timer_start(l, &p->deadline, o->timeout_ms, on_deadline, p);
 }
 
-void probe_start_live(struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops,
-	void *arg)
+void probe_start_live(
+	struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops, void *arg)
 {
 	begin(p, l, o, ops, arg);
 	probe_set(p, PROBE_LIVE);

@@ -50,12 +50,13 @@ struct probe {
 int64_t probe_delay_ms(int64_t loading_ms);
 
 /* Asks at the end of the round. */
-void probe_start(struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops, void *arg);
+void probe_start(
+	struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops, void *arg);
 /* Begins in LIVE: for a server that was known to be ready. */
-void probe_start_live(struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops,
-	void *arg);
+void probe_start_live(
+	struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops, void *arg);
 void probe_answered(struct probe *p, enum probe_answer a);
-void probe_stop(struct probe *p); /* harmless when it was only zeroed */
+void probe_stop(struct probe *p);                /* harmless when it was only zeroed */
 int64_t probe_loading_ms(const struct probe *p); /* since it was started */
 
 #endif

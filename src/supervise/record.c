@@ -124,8 +124,8 @@ static void doc_free(yyjson_doc **d)
 int record_decode(struct view json, struct keeper_record *ret, struct err *reterr)
 {
 	if (json.n > RECORD_FILE_MAX)
-		return err_set(reterr, -EFBIG, "a keeper's record has %zu bytes; at most %d are accepted", json.n,
-			(int)RECORD_FILE_MAX);
+		return err_set(reterr, -EFBIG, "a keeper's record has %zu bytes; at most %d are accepted",
+			json.n, (int)RECORD_FILE_MAX);
 	AUTO(doc_free) yyjson_doc *d = json.n ? yyjson_read(json.p, json.n, YYJSON_READ_NOFLAG) : NULL;
 	yyjson_val *o = yyjson_doc_get_root(d);
 	if (!yyjson_is_obj(o))

@@ -31,9 +31,9 @@ struct keeper_record {
 	enum record_state state;
 	int keeper_pid, engine_pid;
 	uint64_t keeper_start, engine_start; /* clock ticks since boot, as in /proc/PID/stat */
-	int exit_code;  /* -1: ended by a signal, or not yet */
-	int signo;      /* 0: none */
-	int exec_errno; /* the engine could not be executed */
+	int exit_code;                       /* -1: ended by a signal, or not yet */
+	int signo;                           /* 0: none */
+	int exec_errno;                      /* the engine could not be executed */
 	bool stop_asked;
 	bool killed; /* by the keeper: the grace was over */
 	bool oom;    /* SIGKILL, and the kernel counted one more kill for want of memory */

@@ -38,11 +38,11 @@ enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_TRIAL };
 struct restart {
 	struct restart_policy policy;
 	struct rnd rnd;
-	unsigned crashes; /* n: since the last long healthy run */
+	unsigned crashes;                   /* n: since the last long healthy run */
 	mono_t recent[RESTART_BREAKER_MAX]; /* the last crashes, oldest first */
 	unsigned nrecent;
 	enum breaker_state breaker;
-	bool ready;       /* this run has been ready */
+	bool ready; /* this run has been ready */
 	mono_t ready_at;
 };
 
@@ -54,9 +54,9 @@ enum restart_end {
 };
 enum restart_what {
 	RESTART_NOW,
-	RESTART_LATER,   /* after delay_ms */
-	RESTART_TRIAL,   /* the breaker is open: one trial after delay_ms */
-	RESTART_NEVER,   /* not by itself */
+	RESTART_LATER, /* after delay_ms */
+	RESTART_TRIAL, /* the breaker is open: one trial after delay_ms */
+	RESTART_NEVER, /* not by itself */
 };
 struct restart_verdict {
 	enum restart_what what;

@@ -169,8 +169,15 @@ static int setup(void **state)
 	b->log = mem_fmt("%s/chat-0.log", b->dir);
 	b->socket = mem_fmt("%s/chat-0.1.sock", b->dir);
 	b->spec = (struct keeper_spec){
-		.program = b->keeper, .engines_dir = b->dir, .replica_id = "chat-0", .generation = 1, .log_path = b->log,
-		.socket_path = b->socket, .argv = &b->argv, .env = &b->env, .grace_ms = 20000,
+		.program = b->keeper,
+		.engines_dir = b->dir,
+		.replica_id = "chat-0",
+		.generation = 1,
+		.log_path = b->log,
+		.socket_path = b->socket,
+		.argv = &b->argv,
+		.env = &b->env,
+		.grace_ms = 20000,
 	};
 	*state = b;
 	return 0;
@@ -314,7 +321,8 @@ static void ignoring_sigterm_ends_after_the_grace(void **state)
 	run_until(b, &b->ended, 1);
 	assert_true(b->end.record.stop_asked);
 	/* SIGTERM may have come before it was ignored */
-	assert_true(b->end.record.signo == SIGTERM || (b->end.record.signo == SIGKILL && b->end.record.killed));
+	assert_true(
+		b->end.record.signo == SIGTERM || (b->end.record.signo == SIGKILL && b->end.record.killed));
 }
 
 static void kill_does_not_wait_for_the_grace(void **state)
@@ -450,8 +458,10 @@ static void a_reused_pid_is_not_believed(void **state)
 	start(b, "exit", "0");
 	run_until(b, &b->ended, 1);
 	/* The record as a crashed keeper would have left it, naming this process, which is not it. */
-	AUTO(mem_freep) char *text = mem_fmt(
-		"{\"schema\":1,\"replica_id\":\"chat-0\",\"generation\":1,\"state\":\"running\",\"boot_id\":\"%s\","
+	AUTO(mem_freep)
+	char *text = mem_fmt(
+		"{\"schema\":1,\"replica_id\":\"chat-0\",\"generation\":1,\"state\":\"running\",\"boot_id\":"
+		"\"%s\","
 		"\"keeper_pid\":%d,\"keeper_start\":1,\"engine_pid\":%d,\"engine_start\":1,\"exit_code\":0,"
 		"\"signal\":0,\"exec_errno\":0,\"stop_asked\":false,\"killed\":false,\"oom\":false,"
 		"\"started_at_ms\":1,\"ended_at_ms\":0,\"log_dropped_bytes\":0,\"socket\":\"\"}",

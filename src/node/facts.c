@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the node says of itself.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "node/node_int.h"
+
+bool replica_reported(const struct replica *r)
+{
+	return r->state != REPLICA_ABSENT || r->wanted;
+}
+
+static char **copy_models(char **from)
+{
+	size_t n = 0;
+	while (from && from[n])
+		n++;
+	if (!from)
+		return NULL;
+	char **to = mem_alloc((n + 1) * sizeof *to);
+	for (size_t i = 0; i < n; i++)
+		to[i] = mem_strdup(from[i]);
+	return to;
+}
+
+static int64_t retry_in(const struct replica *r)
+{
+	if (r->state == REPLICA_BACKOFF || (r->state == REPLICA_FAILED && loop_timer_active(&r->retry)))
+		return MAX(mono_ms_between(mono_now(), r->retry_at), (int64_t)0);
+	return r->state == REPLICA_FAILED ? -1 : 0;
+}
+
+static bool has_address(const struct replica *r)
+{
+	return r->state == REPLICA_READY || (r->state == REPLICA_PROVING && r->canary_waits);
+}
+
+static void engine_facts(const struct replica *r, struct wire_replica *f)
+{
+	const struct pool *p = r->pool;
+	if (!p)
+		return;
+	f->have |= WR_ENGINE;
+	f->engine = mem_strdup(engine_kind_name(p->conf.engine.kind));
+	f->engine_version = p->have_build ? mem_strdup(p->build.version) : NULL;
+	f->engine_why = p->have_build ? mem_strdup(p->build.why) : NULL;
+	f->device_mask = mem_strdup(r->devices ? r->devices : p->conf.devices);
+}
+
+void replica_facts(const struct replica *r, struct wire_replica *f)
+{
+	*f = (struct wire_replica){
+		.replica_id = mem_strdup(r->id),
+		.pool_id = mem_strdup(r->pool_id),
+		.have = WR_STATE | WR_GENERATION | WR_ADDRESS | WR_ERROR | WR_PROGRESS | WR_RESTARTS |
+			WR_PROCESS | WR_TRAITS,
+		.state = r->state,
+		.generation = r->generation,
+		.address = has_address(r) ? mem_strdup(r->launch.address) : NULL,
+		.last_error = r->last_error,
+		.phase = mem_strdup(r->phase),
+		.progress_text = mem_strdup(r->progress_text),
+		.progress_pct = r->progress_pct,
+		.restarts = r->restarts,
+		.retry_in_ms = retry_in(r),
+		.pid = r->pid,
+		.started_at_ms = r->started_at_ms,
+		.load_ms = r->load_ms,
+		.has_slots = r->launch.has_slots,
+		.remote_models = copy_models(r->remote_models),
+	};
+	f->last_error.message = mem_strdup(r->last_error.message);
+	f->last_error.hint = mem_strdup(r->last_error.hint);
+	if (r->pool && r->pool->conf.engine.kind == ENGINE_LLAMACPP) {
+		f->conn_idle_ms = 4000; /* llama-server closes after 5 s and after 100 requests */
+		f->conn_requests = 100;
+	}
+	if (r->slots) {
+		f->have |= WR_SLOTS;
+		f->slots_total = r->slots;
+	}
+	if (r->ctx) {
+		f->have |= WR_CTX;
+		f->ctx = r->ctx;
+	}
+	engine_facts(r, f);
+}
+
+void node_facts(struct node *n, bool models, struct wire_node *f)
+{
+	*f = (struct wire_node){
+		.node_id = mem_strdup(n->opts.node_id),
+		.boot_id = mem_strdup(n->boot_id),
+		.version = mem_strdup(n->opts.version),
+		.address = mem_strdup(n->address),
+		.pid = (int)getpid(),
+		.complete = true,
+		.seq = ++n->report.seq,
+	};
+	if (map_len(&n->replicas))
+		f->replicas = mem_alloc(map_len(&n->replicas) * sizeof *f->replicas);
+	struct map_entry *e;
+	for (size_t i = 0; (e = map_next(&n->replicas, &i));)
+		if (replica_reported(e->value))
+			replica_facts(e->value, &f->replicas[f->nreplicas++]);
+	if (!models || !n->npools)
+		return;
+	f->models = mem_alloc(n->npools * sizeof *f->models);
+	for (size_t i = 0; i < n->npools; i++)
+		wire_model_copy(&f->models[f->nmodels++], &n->pools[i].model);
+}
+
+/* ---- logs ------------------------------------------------------------------------------------------------
+ */
+
+char *replica_log_path(const struct node *n, const char *id)
+{
+	return mem_fmt("%s/%s.log", n->opts.log_dir, id);
+}
+
+/* The last bytes of a file, at most max; fd stands behind them afterwards. */
+static void read_end(int fd, size_t max, struct buf *b)
+{
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+		return;
+	max = MIN(max, b->max - b->len);
+	size_t left = MIN(max, (size_t)st.st_size);
+	if (lseek(fd, st.st_size - (off_t)left, SEEK_SET) < 0)
+		return;
+	while (left) {
+		char *to = buf_room(b, left);
+		ssize_t k = to ? read(fd, to, left) : 0;
+		if (k <= 0)
+			return;
+		buf_grew(b, (size_t)k);
+		left -= (size_t)k;
+	}
+}
+
+static int open_log(const char *path)
+{
+	return open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
+void replica_log_read(const struct node *n, const char *id, int fd, struct buf *b)
+{
+	AUTO(mem_freep) char *path = replica_log_path(n, id);
+	AUTO(mem_freep) char *old = mem_fmt("%s.1", path);
+	AUTO(fd_closep) int old_fd = open_log(old);
+	struct stat st;
+	size_t now = fd >= 0 && fstat(fd, &st) == 0 ? MIN((size_t)st.st_size, b->max) : 0;
+	read_end(old_fd, b->max - now, b);
+	read_end(fd, b->max, b);
+}
+
+void replica_log_tail(const struct node *n, const char *id, uint64_t gen, struct buf *b)
+{
+	AUTO(mem_freep) char *path = replica_log_path(n, id);
+	AUTO(fd_closep) int fd = open_log(path);
+	replica_log_read(n, id, fd, b);
+	if (!gen)
+		return;
+	AUTO(mem_freep)
+	char *mark = mem_fmt("--- corral: %s, generation %llu ---\n", id, (unsigned long long)gen);
+	for (ptrdiff_t i; (i = view_search(buf_view(b), view_str(mark))) >= 0;)
+		buf_consume(b, (size_t)i + strlen(mark));
+}

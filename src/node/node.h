@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One node: makes what orchestratord wants of this machine true and says what is. Serves the node's API
+ * (wire/wire.h) on <runtime_dir>/provisioner.sock, starts engines under keepers, proves them, restarts
+ * them, stops them, and reports to the registry. It has no engine as its child: ending this process
+ * leaves every engine running, and the next one finds them by their keepers.
+ *
+ * One loop. Bounds: WIRE_BODY_MAX a body, WIRE_REPLICAS_MAX replicas, 64 followed logs at a time.
+ *
+ * Beyond the wire: GET /v1/node and /v1/node/replicas answer a struct wire_node; PUT /v1/node/replicas
+ * answers the same; POST …/prove takes {"generation": N, "by": "request"|"own"}; GET …/logs takes
+ * tail=N and follow=1; POST /v1/node/stop takes {"deadline_ms": N} and answers {"stopped": N, "killed": N}
+ * when nothing is left. Errors are {"error": {"message": …}}.
+ * A replica in PROVING has an address only while it waits for a request to be its canary.
+ */
+#ifndef NODE_NODE_H
+#define NODE_NODE_H
+
+#include "loop/loop.h"
+#include "provision/engine/engine.h"
+#include "supervise/restart.h"
+#include "wire/wire.h"
+
+enum node_canary { NODE_CANARY_AUTO, NODE_CANARY_ALWAYS, NODE_CANARY_NEVER };
+
+struct node_pool {
+	const char *id;
+	struct engine_def engine;
+	const char *model_path; /* absolute; NULL: the engine brings its own */
+	uint32_t ctx;           /* tokens per request; 0 = auto: what read_model says */
+	uint32_t slots;         /* 0 = 2 */
+	enum node_canary canary;
+	int64_t start_timeout_ms; /* 0 = 5 min + 20 s for each GiB of the model */
+	int64_t grace_ms;         /* between SIGTERM and SIGKILL: 0 = 5 s */
+	const char *devices;      /* NULL = "auto" */
+	uint64_t cache_ram_mib;   /* llama.cpp's prompt cache in host memory: 0 = 1 GiB */
+};
+
+/* Fills what is known of a pool's model: path, problem, sizes, the ctx that `auto` became. ret has pool_id
+ * and path already. */
+typedef void node_model_fn(void *arg, const struct node_pool *pool, struct wire_model *ret);
+
+struct node_opts {
+	const char *node_id, *version;
+	const char *runtime_dir, *state_dir, *log_dir;
+	const char *keeper_path;
+	const char
+		*registry_address; /* "unix:…" or "http://…"; NULL: reports to nobody and is never orphaned */
+	const struct node_pool *pools; /* copied */
+	size_t npools;
+	bool allow_cpu, offline;
+	uint64_t nofile;                      /* engines' soft limit of descriptors; 0 = as ours */
+	const struct restart_policy *restart; /* NULL = RESTART_POLICY_DEFAULT */
+	uint64_t seed;                        /* of the jitter */
+	int64_t heartbeat_ms;                 /* 0 = 10 s */
+	int64_t probe_every_ms;    /* of live engines and external servers, and the answer's time: 0 = 5 s */
+	int64_t orphan_grace_ms;   /* without an orchestratord and an engine, end after: 0 = 10 s */
+	node_model_fn *read_model; /* may be NULL */
+	loop_fn *on_done; /* nothing is left to do: the process may end. Called once, from the loop */
+	void *arg;        /* for read_model and on_done */
+};
+
+struct node;
+/* Takes the node's lock in runtime_dir, finds the engines that run, listens, reports. */
+int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struct err *reterr) MUST_CHECK;
+/* Leaves engines as they are. NULL allowed. */
+void node_free(struct node *n);
+/* Stops every engine, kills what is left after the deadline, then on_done. */
+void node_stop(struct node *n, int64_t deadline_ms);
+
+#endif

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The node's inside, for the files of this folder alone. Files: replica.c the state machine and what
+ * follows an end · start.c build, command line, keeper · prove.c readiness and canary · external.c servers
+ * that are not ours · desired.c what is wanted · facts.c what is said · handoff.c the file for others ·
+ * report.c the registry · api.c, logs.c the routes.
+ */
+#ifndef NODE_NODE_INT_H
+#define NODE_NODE_INT_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "http/client.h"
+#include "http/server.h"
+#include "node/node.h"
+#include "supervise/keeper.h"
+#include "supervise/probe.h"
+
+enum {
+	NODE_FOLLOWERS_MAX = 64,
+	NODE_TAIL_LINES_MAX = 10000,
+	NODE_TAIL_BYTES_MAX = 4 * 1024 * 1024,
+	NODE_ID_MAX = 128, /* of a replica, because it becomes a file's name */
+};
+
+struct pool {
+	struct node_pool conf; /* strings are ours */
+	struct engine_build build;
+	bool have_build;
+	struct wire_model model;
+};
+
+/* What the one request of ours to the engine is about. */
+enum replica_ask { ASK_NOTHING, ASK_CANARY, ASK_PROPS, ASK_MODELS };
+
+struct failure { /* found by us, told once the engine has ended; cause NONE = none */
+	enum wire_cause cause;
+	char *message, *hint;
+};
+
+struct replica {
+	struct node *node;
+	struct pool *pool; /* NULL: not in this node's configuration */
+	char *id, *pool_id;
+	struct wire_want want;
+	bool wanted;
+	bool epoch_known; /* want.restart_epoch was compared with one before */
+	uint32_t epoch;
+	enum replica_state state;
+	uint64_t generation;
+	struct restart restart;
+	struct loop_timer retry; /* BACKOFF, FAILED by the breaker */
+	mono_t retry_at;
+	struct loop_work work; /* reconcile at the end of the round */
+
+	struct engine_job *job;
+	struct engine_launch launch;
+	struct keeper *keeper;
+	bool external; /* a server that is not ours is being watched */
+	bool stopping; /* we asked it to end */
+	bool proven;   /* adopted from a run in which it had been ready */
+	struct failure failure;
+	char *socket_path;
+	uint32_t ctx, slots; /* of this start */
+	char *devices;
+	bool ctx_promised; /* ctx is known, so that a smaller one is a failure */
+
+	struct http_target *target;
+	struct probe probe;
+	struct http_fetch *probing, *asking;
+	enum replica_ask ask;
+	bool canary_waits; /* for a request */
+	struct loop_timer canary_timer;
+	char *probe_text; /* the last answer that was none, for people */
+
+	struct wire_error last_error;
+	char *phase, *progress_text;
+	int progress_pct;
+	uint32_t restarts;
+	int pid;
+	uint64_t pid_start;
+	int64_t started_at_ms, load_ms;
+	char **remote_models;
+};
+
+struct stop_wait { /* a POST /v1/node/stop that waits for its answer */
+	struct list node;
+	struct http_exchange *x;
+};
+
+struct report {
+	struct http_target *target;
+	struct http_fetch *fetch;
+	bool registered, registering, dirty,
+		waiting; /* waiting: the timer runs because the registry is away */
+	unsigned failures;
+	uint64_t seq;
+	struct loop_timer timer, slow;
+	struct loop_work work;
+	bool away;
+	mono_t away_since;
+};
+
+struct node {
+	struct loop *loop;
+	struct node_opts opts; /* strings are ours */
+	struct restart_policy policy;
+	char boot_id[BOOT_ID_LEN + 1];
+	char *engines_dir, *builds_dir, *socket_path, *address;
+	int lock_fd, listen_fd;
+	struct http_server *server;
+	struct pool *pools;
+	size_t npools;
+	struct map replicas; /* id → struct replica */
+	struct rnd rnd;
+	uint64_t fence, revision;
+	bool stopping, done;
+	unsigned stopped, killed; /* since stopping */
+	struct list stop_waits;
+	struct loop_timer stop_deadline, orphan;
+	struct report report;
+	struct list followers; /* struct log_stream */
+	size_t nfollowers;
+	struct http_fetch *leaving;
+	struct list found; /* keepers that are being taken over */
+};
+
+/* node.c */
+struct pool *node_pool_find(struct node *n, const char *id);
+void node_replica_gone(struct node *n); /* one fewer: is anything left to do? */
+void node_orphan_check(struct node *n);
+
+/* replica.c */
+struct replica *replica_new(struct node *n, const char *id, const char *pool_id);
+void replica_free(struct replica *r);
+void replica_set(struct replica *r, enum replica_state to); /* the only writer of r->state */
+void replica_kick(struct replica *r);                       /* reconcile at the end of the round */
+void replica_reconcile(struct replica *r);
+void replica_stop(struct replica *r);       /* ends whatever it does; STOPPED follows */
+bool replica_idle(const struct replica *r); /* nothing runs and nothing is being made for it */
+void replica_error(struct replica *r, enum wire_cause c, const char *hint, const char *fmt, ...) PRINTF(4, 5);
+void replica_progress(struct replica *r, const char *phase, int pct, const char *fmt, ...) PRINTF(4, 5);
+/* A start that cannot succeed by being tried again. */
+void replica_fail(struct replica *r);
+/* The engine must go because of c; the verdict follows its end. */
+void replica_condemn(struct replica *r, enum wire_cause c, const char *hint, const char *fmt, ...)
+	PRINTF(4, 5);
+/* An end that was no wish of ours: backoff, breaker or Failed. */
+void replica_crashed(struct replica *r, enum restart_end how);
+void replica_quiet(struct replica *r); /* ends probes, requests and connections of ours */
+extern const struct keeper_ops replica_keeper_ops;
+
+/* start.c */
+void replica_begin(struct replica *r);
+int replica_adopt(struct replica *r, struct err *reterr); /* 0, -ENOENT, -EAGAIN */
+int64_t replica_start_timeout_ms(const struct replica *r);
+
+/* prove.c */
+void replica_watch(struct replica *r); /* has a target: probe it */
+void replica_prove(struct replica *r, bool by_request);
+void replica_canary_own(struct replica *r);
+void replica_ready(struct replica *r);
+
+/* external.c */
+void external_begin(struct replica *r);
+void external_discover(struct replica *r);
+
+/* desired.c */
+void desired_apply(struct node *n, const struct wire_desired *d);
+bool replica_id_valid(struct view id);
+
+/* facts.c */
+bool replica_reported(const struct replica *r);
+void replica_facts(const struct replica *r, struct wire_replica *ret);
+void node_facts(struct node *n, bool models, struct wire_node *ret);
+char *replica_log_path(const struct node *n, const char *id);
+/* Appends the end of an engine's log, at most max bytes; only what this generation wrote when gen is not 0.
+ */
+void replica_log_tail(const struct node *n, const char *id, uint64_t gen, struct buf *b);
+/* The same of everything there is; fd is the current log (or -1) and stands behind it afterwards. */
+void replica_log_read(const struct node *n, const char *id, int fd, struct buf *b);
+
+/* handoff.c */
+void handoff_write(struct replica *r);
+void handoff_remove(struct replica *r);
+struct handoff {
+	char *url;
+	uint64_t generation;
+	uint32_t slots, ctx;
+};
+int handoff_read(const struct node *n, const char *replica_id, struct handoff *ret) MUST_CHECK;
+
+/* report.c */
+int report_init(struct node *n, struct err *reterr) MUST_CHECK;
+void report_done(struct node *n);
+void report_touch(struct node *n);      /* something changed */
+void report_touch_slow(struct node *n); /* progress changed: at most every 50 ms */
+
+/* api.c */
+void api_on_request(void *arg, struct http_exchange *x);
+void api_error(struct http_exchange *x, int status, const char *fmt, ...) PRINTF(3, 4);
+void api_stop_answer(struct node *n);
+
+/* logs.c */
+void logs_serve(struct node *n, struct http_exchange *x, const char *id);
+void logs_done(struct node *n);
+
+#endif

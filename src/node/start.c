@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From "wanted" to a process: the engine's build, the command line, the keeper. Also the way back to an
+ * engine that runs already.
+ */
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "log/log.h"
+#include "node/node_int.h"
+
+enum { DEFAULT_CTX = 4096, START_BASE_MS = 300000, START_MS_PER_GIB = 20000 };
+
+static uint64_t model_bytes(const struct pool *p)
+{
+	struct stat st;
+	if (p->model.size_bytes)
+		return p->model.size_bytes;
+	return p->conf.model_path && stat(p->conf.model_path, &st) == 0 ? (uint64_t)st.st_size : 0;
+}
+
+int64_t replica_start_timeout_ms(const struct replica *r)
+{
+	if (!r->pool)
+		return START_BASE_MS;
+	if (r->pool->conf.start_timeout_ms)
+		return r->pool->conf.start_timeout_ms;
+	uint64_t gib = MIN(model_bytes(r->pool) / GIB + 1, (uint64_t)65536);
+	return START_BASE_MS + (int64_t)gib * START_MS_PER_GIB;
+}
+
+/* Ports are found by binding. Between closing and the engine's own bind somebody may take it: then the
+ * engine fails, and the next start takes another. */
+static int free_port(uint16_t *ret)
+{
+	AUTO(fd_closep) int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t len = sizeof a;
+	if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) < 0 ||
+		getsockname(fd, (struct sockaddr *)&a, &len) < 0)
+		return -errno;
+	*ret = ntohs(a.sin_port);
+	return 0;
+}
+
+static void take_params(struct replica *r)
+{
+	const struct pool *p = r->pool;
+	r->slots = r->want.slots ? r->want.slots : p->conf.slots;
+	uint32_t ctx = r->want.ctx ? r->want.ctx : p->conf.ctx ? p->conf.ctx : p->model.ctx;
+	r->ctx_promised = ctx != 0;
+	r->ctx = ctx ? ctx : DEFAULT_CTX;
+	mem_setstr(&r->devices, r->want.devices ? r->want.devices : p->conf.devices);
+}
+
+static int build_launch(struct replica *r, struct err *e)
+{
+	struct pool *p = r->pool;
+	bool need_port, need_socket;
+	uint16_t port = 0;
+	engine_needs(&p->conf.engine, &need_port, &need_socket);
+	if (need_port) {
+		int err = free_port(&port);
+		if (err)
+			return err_set(e, err, "no free port on 127.0.0.1: %s", strerror(-err));
+	}
+	free(r->socket_path);
+	r->socket_path =
+		mem_fmt("%s/%s.%llu.sock", r->node->engines_dir, r->id, (unsigned long long)r->generation);
+	struct engine_params params = {
+		.pool_id = r->pool_id,
+		.replica_id = r->id,
+		.model_path = p->conf.model_path,
+		.socket_path = r->socket_path,
+		.port = port,
+		.ctx = r->ctx,
+		.slots = r->slots,
+		.devices = r->devices,
+		.cache_ram_mib = p->conf.cache_ram_mib,
+	};
+	engine_launch_done(&r->launch);
+	r->launch = (struct engine_launch){ 0 };
+	if (strlen(r->socket_path) > NET_UNIX_PATH_MAX &&
+		(need_socket || p->conf.engine.kind == ENGINE_LLAMACPP))
+		return err_set(e, -ENAMETOOLONG,
+			"the engine's socket %s has %zu bytes, at most %d are accepted; set a shorter "
+			"runtime_dir",
+			r->socket_path, strlen(r->socket_path), (int)NET_UNIX_PATH_MAX);
+	return engine_launch_build(&p->build, &p->conf.engine, &params, &r->launch, e);
+}
+
+static int spawn_keeper(struct replica *r, struct err *e)
+{
+	AUTO(mem_freep) char *log = replica_log_path(r->node, r->id);
+	struct keeper_spec s = {
+		.program = r->node->opts.keeper_path,
+		.engines_dir = r->node->engines_dir,
+		.replica_id = r->id,
+		.generation = r->generation,
+		.log_path = log,
+		.socket_path = r->launch.uses_socket ? r->socket_path : NULL,
+		.cwd = r->launch.cwd,
+		.argv = &r->launch.argv,
+		.env = &r->launch.env,
+		.stop_argv = &r->launch.stop_argv,
+		.grace_ms = r->pool->conf.grace_ms,
+		.nofile = r->node->opts.nofile,
+	};
+	if (r->launch.uses_socket)
+		unlink(r->socket_path); /* of a keeper that was killed: the engine would refuse to start */
+	return keeper_start(r->node->loop, &s, &replica_keeper_ops, r, &r->keeper, e);
+}
+
+static bool make_target(struct replica *r, const char *address, struct err *e)
+{
+	struct http_target_opts o = { .idle_max = 2, .idle_ms = 1000, .connect_timeout_ms = 5000 };
+	http_target_free(r->target);
+	r->target = http_target_new(r->node->loop, address, &o, e);
+	return r->target != NULL;
+}
+
+/* The engine's program is there: start it. */
+static void launch(struct replica *r)
+{
+	struct pool *p = r->pool;
+	struct err e = { 0 };
+	if (p->conf.model_path && !file_exists(p->conf.model_path)) {
+		replica_error(r, CAUSE_NO_MODEL, "put the file there or correct `model` of the pool",
+			"the model file %s is not there", p->conf.model_path);
+		replica_fail(r);
+		return;
+	}
+	r->generation++;
+	take_params(r);
+	if (build_launch(r, &e) || !make_target(r, r->launch.address, &e)) {
+		replica_error(
+			r, CAUSE_BAD_ARGS, "correct the pool's engine in the configuration", "%s", e.msg);
+		replica_fail(r);
+		return;
+	}
+	replica_set(r, REPLICA_STARTING);
+	replica_progress(r, "engine_start", -1, "The engine is being started");
+	r->load_ms = 0;
+	if (spawn_keeper(r, &e) == 0) {
+		log_event(LOG_INFO, "start", r->id,
+			(struct log_field[]){ LOG_STR("pool_id", r->pool_id), LOG_STR("replica_id", r->id),
+				LOG_UINT("generation", r->generation), LOG_UINT("ctx", r->ctx),
+				LOG_UINT("slots", r->slots), LOG_END },
+			"Replica %s starts on %s.", r->id, r->launch.address);
+		return;
+	}
+	replica_error(
+		r, CAUSE_NO_ENGINE, "check corral's installation and the limit of processes", "%s", e.msg);
+	if (e.code == -EAGAIN || e.code == -ENOMEM || e.code == -EMFILE)
+		replica_crashed(r, RESTART_END_CRASH);
+	else
+		replica_fail(r);
+}
+
+static void with_build(struct replica *r)
+{
+	if (r->pool->build.external)
+		external_begin(r);
+	else
+		launch(r);
+}
+
+static void on_engine_progress(void *arg, const struct engine_progress *p)
+{
+	replica_progress(arg, "engine_provision", p->pct, "%s", p->text ? p->text : p->phase);
+}
+
+static void on_engine_done(void *arg, const struct engine_build *build, const struct err *err)
+{
+	struct replica *r = arg;
+	struct pool *p = r->pool;
+	r->job = NULL; /* it frees itself after this call */
+	if (!build) {
+		replica_error(r, CAUSE_NO_ENGINE, "install an engine or set `engine` of the pool", "%s",
+			err ? err->msg : "no engine could be had");
+		replica_fail(r);
+		replica_kick(r);
+		return;
+	}
+	if (!p->have_build || !p->build.why || !build->why || strcmp(p->build.why, build->why) != 0)
+		log_event(LOG_INFO, "engine", p->conf.id,
+			(struct log_field[]){ LOG_STR("pool_id", p->conf.id),
+				LOG_STR("engine", engine_kind_name(build->kind)),
+				LOG_STR("engine_version", build->version), LOG_END },
+			"Pool %s runs %s.", p->conf.id,
+			build->why ? build->why : engine_kind_name(build->kind));
+	engine_build_done(&p->build);
+	p->build = (struct engine_build){ 0 };
+	engine_build_copy(&p->build, build);
+	p->have_build = true;
+	with_build(r);
+	replica_kick(r);
+}
+
+static void ensure(struct replica *r)
+{
+	struct node *n = r->node;
+	struct engine_ensure_opts o = {
+		.prefix_dir = n->builds_dir,
+		.cache_dir = n->builds_dir,
+		.allow_cpu = n->opts.allow_cpu,
+		.offline = n->opts.offline,
+	};
+	replica_progress(r, "engine_provision", -1, "The engine is being made ready");
+	r->job = engine_ensure(n->loop, &r->pool->conf.engine, &o, on_engine_progress, on_engine_done, r);
+}
+
+static bool build_is_there(const struct pool *p)
+{
+	return p->have_build && (p->build.external || (p->build.program && file_exists(p->build.program)));
+}
+
+static void read_model(struct replica *r)
+{
+	struct node *n = r->node;
+	struct pool *p = r->pool;
+	if (!n->opts.read_model)
+		return;
+	struct wire_model m = { .pool_id = mem_strdup(p->conf.id), .path = mem_strdup(p->conf.model_path) };
+	n->opts.read_model(n->opts.arg, &p->conf, &m);
+	wire_model_done(&p->model);
+	p->model = m;
+}
+
+void replica_begin(struct replica *r)
+{
+	if (!r->pool) {
+		replica_error(r, CAUSE_BAD_ARGS,
+			"both processes must read the same configuration; restart corral",
+			"pool %s is not in this node's configuration", r->pool_id);
+		replica_fail(r);
+		return;
+	}
+	/* A keeper of an earlier run that nobody watches: never a second engine. */
+	if (replica_adopt(r, NULL) == 0)
+		return;
+	replica_set(r, REPLICA_PROVISIONING);
+	restart_started(&r->restart);
+	read_model(r);
+	if (build_is_there(r->pool))
+		with_build(r);
+	else
+		ensure(r);
+}
+
+/* ---- an engine that runs already ----------------------------------------------------------------------- */
+
+static void adopted_address(struct replica *r, const struct keeper_record *rec)
+{
+	struct handoff h = { 0 };
+	bool have = handoff_read(r->node, r->id, &h) == 0 && h.generation == rec->generation;
+	if (have) {
+		r->slots = h.slots;
+		r->ctx = h.ctx;
+		r->proven = true;
+	}
+	free(r->launch.address);
+	r->launch.address = have             ? mem_strdup(h.url)
+			    : rec->socket[0] ? mem_fmt("unix:%s", rec->socket)
+					     : NULL;
+	free(h.url);
+	const struct engine_def *def = r->pool ? &r->pool->conf.engine : NULL;
+	free(r->launch.health_path);
+	r->launch.health_path = mem_strdup(def && def->health ? def->health : "/health");
+	r->launch.has_slots = def && def->kind == ENGINE_LLAMACPP;
+}
+
+int replica_adopt(struct replica *r, struct err *reterr)
+{
+	struct node *n = r->node;
+	int e = keeper_adopt(n->loop, n->engines_dir, r->id, &replica_keeper_ops, r, &r->keeper, reterr);
+	if (e)
+		return e;
+	const struct keeper_record *rec = keeper_record(r->keeper);
+	if (r->state != REPLICA_ABSENT && r->state != REPLICA_STOPPED)
+		replica_set(r, REPLICA_STOPPED);
+	r->generation = rec->generation;
+	r->pid = rec->engine_pid;
+	r->pid_start = rec->engine_start;
+	r->started_at_ms = rec->started_at_ms;
+	mem_setstr(&r->socket_path, rec->socket[0] ? rec->socket : NULL);
+	adopted_address(r, rec);
+	restart_started(&r->restart);
+	replica_set(r, REPLICA_STARTING);
+	replica_progress(r, "engine_start", -1, "An engine that runs already is being taken over");
+	log_info("adopt", r->id, "Replica %s runs already (pid %d) and is taken over.", r->id, r->pid);
+	struct err why = { 0 };
+	if (rec->state != RECORD_RUNNING || !r->launch.address || !make_target(r, r->launch.address, &why))
+		replica_stop(r); /* it is ending, or nobody can tell where it listens */
+	else
+		replica_watch(r);
+	return 0;
+}

@@ -1,0 +1,926 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A whole node between a registry and engines: the test plays the registry and the sender of what is
+ * wanted, and, started with arguments, the engines. Nothing sleeps: each step waits for the facts that
+ * the node reports. After every test no process may be left.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "http/client.h"
+#include "http/server.h"
+#include "log/log.h"
+#include "node/node.h"
+#include "fake_server.h"
+
+enum { DEADLINE_MS = 60000 };
+
+/* ---- the bench ---------------------------------------------------------------------------------------- */
+
+struct bench {
+	struct loop *loop;
+	char dir[64];
+	char self[4096], keeper[4096];
+	struct node *node;
+	struct node_opts opts;
+	struct node_pool pools[8];
+	size_t npools;
+	struct restart_policy policy;
+	struct http_server *registry;
+	int registry_fd;
+	struct http_target *target;
+	struct wire_node facts;
+	uint64_t revision;
+	int registers, beats, leaves, done, forget;
+	int status; /* of the last answer of the node */
+	struct buf body;
+	bool answered, timed_out;
+	struct loop_timer deadline;
+};
+
+struct registry_call {
+	struct bench *b;
+	struct http_exchange *x;
+	struct buf body;
+};
+
+static void call_gone(void *arg)
+{
+	struct registry_call *c = arg;
+	buf_done(&c->body);
+	free(c);
+}
+
+static void call_body(void *arg, struct view bytes)
+{
+	struct registry_call *c = arg;
+	assert_int_equal(buf_addv(&c->body, bytes), 0);
+}
+
+static void call_end(void *arg)
+{
+	struct registry_call *c = arg;
+	struct bench *b = c->b;
+	bool beat = view_ends(http_path(c->x), VIEW("/heartbeat"));
+	if (http_method(c->x) == HTTP_M_DELETE) {
+		b->leaves++;
+	} else if (beat && b->forget) {
+		b->forget--;
+		http_reply(c->x, 404, "application/json", NULL, VIEW("{}"));
+		call_gone(c);
+		return;
+	} else {
+		struct wire_node f = { 0 };
+		struct err e = { 0 };
+		int r = wire_node_decode(buf_view(&c->body), &f, &e);
+		if (r)
+			print_message("%s\n", e.msg);
+		assert_int_equal(r, 0);
+		assert_true(f.seq > b->facts.seq || f.pid != b->facts.pid || !beat);
+		wire_node_done(&b->facts);
+		b->facts = f;
+		b->registers += !beat;
+		b->beats += beat;
+	}
+	http_reply(c->x, 200, "application/json", NULL, VIEW("{}"));
+	call_gone(c);
+	loop_stop(b->loop);
+}
+
+static const struct http_handler registry_handler = {
+	.on_body = call_body, .on_body_end = call_end, .on_gone = call_gone
+};
+
+static void on_request(void *arg, struct http_exchange *x)
+{
+	struct bench *b = arg;
+	if (view_eqs(http_path(x), "/v1/models") ||
+		view_eqs(http_path(x), "/health")) { /* an external server */
+		http_reply(x, 200, "application/json", NULL,
+			VIEW("{\"data\":[{\"id\":\"one\"},{\"id\":\"two\"}]}"));
+		return;
+	}
+	struct registry_call *c = NEW(struct registry_call);
+	c->b = b;
+	c->x = x;
+	buf_init(&c->body, WIRE_BODY_MAX);
+	http_handle(x, &registry_handler, c);
+}
+
+static void on_deadline(void *arg)
+{
+	struct bench *b = arg;
+	b->timed_out = true;
+	loop_stop(b->loop);
+}
+
+static void on_done(void *arg)
+{
+	struct bench *b = arg;
+	b->done++;
+	loop_stop(b->loop);
+}
+
+typedef bool until_fn(struct bench *b, const char *id);
+
+static void until(struct bench *b, until_fn *fn, const char *id)
+{
+	loop_timer_start(b->loop, &b->deadline, DEADLINE_MS, on_deadline, b);
+	while (!fn(b, id) && !b->timed_out)
+		loop_run(b->loop);
+	loop_timer_stop(&b->deadline);
+	if (b->timed_out) {
+		AUTO(buf_done) struct buf t = BUF(MIB);
+		if (!wire_node_encode(&b->facts, &t))
+			print_message("last facts: %s\n", buf_str(&t));
+	}
+	assert_false(b->timed_out);
+}
+
+static const struct wire_replica *find(struct bench *b, const char *id)
+{
+	for (size_t i = 0; i < b->facts.nreplicas; i++)
+		if (!strcmp(b->facts.replicas[i].replica_id, id))
+			return &b->facts.replicas[i];
+	return NULL;
+}
+
+#define STATE_IS(name, S)                                                                                    \
+	static bool name(struct bench *b, const char *id)                                                    \
+	{                                                                                                    \
+		const struct wire_replica *r = find(b, id);                                                  \
+		return r && r->state == (S);                                                                 \
+	}
+STATE_IS(ready, REPLICA_READY)
+STATE_IS(starting, REPLICA_STARTING)
+STATE_IS(draining, REPLICA_DRAINING)
+STATE_IS(failed, REPLICA_FAILED)
+
+static bool proving(struct bench *b, const char *id)
+{
+	const struct wire_replica *r = find(b, id);
+	return r && r->state == REPLICA_PROVING && r->address;
+}
+
+static bool gone(struct bench *b, const char *id)
+{
+	return !find(b, id);
+}
+
+static bool answered(struct bench *b, const char *id)
+{
+	(void)id;
+	return b->answered;
+}
+
+static bool done(struct bench *b, const char *id)
+{
+	(void)id;
+	return b->done > 0;
+}
+
+static bool reported(struct bench *b, const char *id)
+{
+	(void)id;
+	return b->registers > 0;
+}
+
+static bool has_error(struct bench *b, const char *id)
+{
+	const struct wire_replica *r = find(b, id);
+	return r && r->last_error.message;
+}
+
+static void start_registry(struct bench *b)
+{
+	AUTO(mem_freep) char *path = mem_fmt("%s/registry.sock", b->dir);
+	struct net_addr a;
+	struct http_server_opts o = { HTTP_SERVER_DEFAULTS, .on_request = on_request, .arg = b };
+	assert_int_equal(net_addr_parse(view_str(path), &a, NULL), 0);
+	assert_int_equal(net_listen(&a, 0600, &b->registry_fd, NULL), 0);
+	b->registry = http_server_new(b->loop, &o);
+	assert_int_equal(http_server_listen(b->registry, b->registry_fd), 0);
+}
+
+static void stop_registry(struct bench *b)
+{
+	if (!b->registry)
+		return;
+	http_server_free(b->registry);
+	b->registry = NULL;
+	fd_close(b->registry_fd);
+	AUTO(mem_freep) char *path = mem_fmt("%s/registry.sock", b->dir);
+	unlink(path);
+}
+
+static char *in_dir(struct bench *b, const char *name)
+{
+	return mem_fmt("%s/%s", b->dir, name);
+}
+
+static void start_node(struct bench *b)
+{
+	struct err e = { 0 };
+	b->opts.pools = b->pools;
+	b->opts.npools = b->npools;
+	int r = node_new(b->loop, &b->opts, &b->node, &e);
+	if (r)
+		print_message("%s\n", e.msg);
+	assert_int_equal(r, 0);
+	until(b, reported, NULL);
+}
+
+static struct node_pool *pool(struct bench *b, const char *id, const char *mode)
+{
+	struct node_pool *p = &b->pools[b->npools++];
+	*p = (struct node_pool){
+		.id = id, .slots = 1, .ctx = 4096, .start_timeout_ms = 30000, .grace_ms = 30000
+	};
+	p->engine.kind = ENGINE_COMMAND;
+	strv_add(&p->engine.command, b->self);
+	strv_add(&p->engine.command, "{socket}");
+	strv_add(&p->engine.command, mode);
+	return p;
+}
+
+static int setup(void **state)
+{
+	struct bench *b = NEW(struct bench);
+	snprintf(b->dir, sizeof b->dir, "/tmp/test-node-XXXXXX");
+	if (!mkdtemp(b->dir) || readlink("/proc/self/exe", b->self, sizeof b->self - 1) < 0)
+		return -1;
+	AUTO(mem_freep) char *dir = mem_strdup(b->self);
+	for (int up = 0; up < 3; up++)
+		*strrchr(dir, '/') = '\0';
+	snprintf(b->keeper, sizeof b->keeper, "%.4000s/keeper/corral-keeper", dir);
+	b->loop = loop_new("test");
+	buf_init(&b->body, 8 * MIB);
+	b->policy = RESTART_POLICY_DEFAULT;
+	b->policy.base_ms = 1;
+	start_registry(b);
+	b->opts = (struct node_opts){
+		.node_id = "node-1",
+		.version = "test",
+		.runtime_dir = b->dir,
+		.state_dir = in_dir(b, "state"),
+		.log_dir = in_dir(b, "log"),
+		.keeper_path = b->keeper,
+		.restart = &b->policy,
+		.allow_cpu = true,
+		.offline = true,
+		.on_done = on_done,
+		.arg = b,
+		.registry_address = mem_fmt("unix:%s/registry.sock", b->dir),
+	};
+	AUTO(mem_freep) char *address = mem_fmt("unix:%s/provisioner.sock", b->dir);
+	struct http_target_opts o = { .idle_max = 4, .idle_ms = 4000, .connect_timeout_ms = 5000 };
+	b->target = http_target_new(b->loop, address, &o, NULL);
+	*state = b;
+	return b->target ? 0 : -1;
+}
+
+/* How many processes run this program, besides this one; zombies are gone. */
+static int left_over(const struct bench *b)
+{
+	int found = 0;
+	DIR *d = opendir("/proc");
+	for (struct dirent *e; d && (e = readdir(d));) {
+		char path[300], exe[4096];
+		snprintf(path, sizeof path, "/proc/%s/exe", e->d_name);
+		ssize_t n = readlink(path, exe, sizeof exe - 1);
+		uint64_t pid;
+		if (n < 0 || num_u64(view_str(e->d_name), &pid) || (pid_t)pid == getpid())
+			continue;
+		exe[n] = '\0';
+		found += strcmp(exe, b->self) == 0;
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+static void remove_tree(const char *path)
+{
+	DIR *d = opendir(path);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
+			continue;
+		AUTO(mem_freep) char *p = mem_fmt("%s/%s", path, e->d_name);
+		if (unlink(p) < 0)
+			remove_tree(p);
+	}
+	if (d)
+		closedir(d);
+	rmdir(path);
+}
+
+static int teardown(void **state)
+{
+	struct bench *b = *state;
+	if (b->node && !b->done) {
+		node_stop(b->node, 0);
+		until(b, done, NULL);
+	}
+	node_free(b->node);
+	stop_registry(b);
+	http_target_free(b->target);
+	loop_free(b->loop);
+	int left = left_over(b);
+	AUTO(mem_freep) char *engines = in_dir(b, "engines");
+	DIR *d = opendir(engines);
+	for (struct dirent *e; d && (e = readdir(d));)
+		if (view_ends(view_str(e->d_name), VIEW(".sock")) ||
+			view_ends(view_str(e->d_name), VIEW(".json")))
+			print_message("%s is left\n", e->d_name), left++;
+	if (d)
+		closedir(d);
+	remove_tree(b->dir);
+	for (size_t i = 0; i < b->npools; i++)
+		engine_def_done(&b->pools[i].engine);
+	free((char *)(uintptr_t)b->opts.state_dir);
+	free((char *)(uintptr_t)b->opts.log_dir);
+	free((char *)(uintptr_t)b->opts.registry_address);
+	wire_node_done(&b->facts);
+	buf_done(&b->body);
+	free(b);
+	if (left)
+		print_message("%d things are left\n", left);
+	return left ? -1 : 0;
+}
+
+static void on_answer(void *arg, int status, struct view body, const struct err *e)
+{
+	struct bench *b = arg;
+	if (!status)
+		print_message("no answer: %s\n", e->msg);
+	b->status = status;
+	b->answered = true;
+	buf_reset(&b->body);
+	assert_int_equal(buf_addv(&b->body, body), 0);
+	loop_stop(b->loop);
+}
+
+static int ask(struct bench *b, const char *method, const char *path, const char *body)
+{
+	struct http_fetch_req q = { .method = method,
+		.path = path,
+		.content_type = body ? "application/json" : NULL,
+		.body = view_str(body),
+		.timeout_ms = DEADLINE_MS,
+		.max_body = 8 * MIB };
+	b->answered = false;
+	struct http_fetch *f = http_fetch(b->target, &q, on_answer, b);
+	assert_non_null(f);
+	until(b, answered, NULL);
+	return b->status;
+}
+
+static struct wire_want *add_want(struct wire_desired *d, const char *id, const char *pool_id)
+{
+	struct wire_want *w = wire_desired_add(d);
+	w->replica_id = mem_strdup(id);
+	w->pool_id = mem_strdup(pool_id);
+	w->keep_alive_ms = -1;
+	return w;
+}
+
+static int put(struct bench *b, struct wire_desired *d)
+{
+	AUTO(buf_done) struct buf t = BUF(WIRE_BODY_MAX);
+	d->revision = ++b->revision;
+	assert_int_equal(wire_desired_encode(d, &t), 0);
+	AUTO(mem_freep) char *text = mem_viewdup(buf_view(&t));
+	return ask(b, "PUT", "/v1/node/replicas", text);
+}
+
+/* Wants one replica <pool>-0, or none at all. */
+static void want(struct bench *b, const char *pool_id, bool pulled_in, uint32_t epoch)
+{
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	if (pool_id) {
+		AUTO(mem_freep) char *id = mem_fmt("%s-0", pool_id);
+		struct wire_want *w = add_want(&d, id, pool_id);
+		w->pulled_in = pulled_in;
+		w->restart_epoch = epoch;
+	}
+	assert_int_equal(put(b, &d), 200);
+}
+
+static char *read_text(struct bench *b, const char *name)
+{
+	AUTO(mem_freep) char *path = in_dir(b, name);
+	AUTO(buf_done) struct buf t = BUF(4 * MIB);
+	return file_read(path, &t) ? NULL : buf_take(&t);
+}
+
+/* ---- the tests ----------------------------------------------------------------------------------------- */
+
+static void a_wanted_replica_gets_ready_and_goes(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "loading");
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, ready, "chat-0");
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->generation, 1);
+	assert_int_equal(r->slots_total, 1);
+	assert_int_equal(r->ctx, 4096);
+	assert_true(r->pid > 0 && r->started_at_ms > 0);
+	assert_string_equal(r->pool_id, "chat");
+	assert_string_equal(r->engine, "command");
+	AUTO(mem_freep) char *address = mem_fmt("unix:%s/engines/chat-0.1.sock", b->dir);
+	assert_string_equal(r->address, address);
+	AUTO(mem_freep) char *handoff = read_text(b, "engines/chat-0.json");
+	assert_non_null(handoff);
+	assert_non_null(strstr(handoff, "\"generation\":1,"));
+	assert_non_null(strstr(handoff, address));
+	AUTO(mem_freep) char *log = read_text(b, "log/chat-0.log");
+	assert_non_null(strstr(log, "POST /v1/chat/completions HTTP/1.1 -> 200")); /* the canary of our own */
+	want(b, NULL, false, 0);
+	until(b, gone, "chat-0");
+	AUTO(mem_freep) char *none = read_text(b, "engines/chat-0.json");
+	assert_null(none);
+}
+
+static void a_waiting_request_is_the_canary(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok");
+	start_node(b);
+	want(b, "chat", true, 0);
+	until(b, proving, "chat-0");
+	const char *path = "/v1/node/replicas/chat-0/prove";
+	assert_int_equal(ask(b, "POST", path, "{\"generation\":7,\"by\":\"request\"}"), 409);
+	assert_int_equal(ask(b, "POST", path, "{\"generation\":1,\"by\":\"me\"}"), 400);
+	assert_int_equal(
+		ask(b, "POST", "/v1/node/replicas/no-0/prove", "{\"generation\":1,\"by\":\"own\"}"), 404);
+	assert_int_equal(ask(b, "POST", path, "{\"generation\":1,\"by\":\"request\"}"), 200);
+	until(b, ready, "chat-0");
+	AUTO(mem_freep) char *log = read_text(b, "log/chat-0.log");
+	assert_null(strstr(log, "POST"));
+	assert_int_equal(ask(b, "POST", path, "{\"generation\":1,\"by\":\"request\"}"), 200);
+}
+
+static void the_sender_can_ask_for_our_canary(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok");
+	start_node(b);
+	want(b, "chat", true, 0);
+	until(b, proving, "chat-0");
+	assert_int_equal(
+		ask(b, "POST", "/v1/node/replicas/chat-0/prove", "{\"generation\":1,\"by\":\"own\"}"), 200);
+	until(b, ready, "chat-0");
+}
+
+static void canary_never_means_never(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "canary500")->canary = NODE_CANARY_NEVER;
+	start_node(b);
+	want(b, "chat", true, 0);
+	until(b, ready, "chat-0");
+}
+
+static void a_wrong_first_answer_is_a_crash(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "canary500");
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, failed, "chat-0"); /* five times: the breaker */
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->last_error.cause, CAUSE_CANARY);
+	assert_non_null(strstr(r->last_error.message, "500"));
+	assert_true(r->retry_in_ms > 200000);
+}
+
+static void crashes_open_the_breaker_and_a_restart_forgets_it(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "crash");
+	start_node(b);
+	want(b, "chat", false, 1);
+	until(b, failed, "chat-0");
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->restarts, 5);
+	assert_int_equal(r->generation, 5);
+	assert_int_equal(r->last_error.cause, CAUSE_EXIT);
+	assert_int_equal(r->last_error.exit_code, 3);
+	assert_true(r->retry_in_ms > 200000);
+	/* Asking again does not get round it. */
+	want(b, NULL, false, 0);
+	until(b, gone, "chat-0");
+	want(b, "chat", false, 1);
+	until(b, failed, "chat-0");
+	assert_int_equal(find(b, "chat-0")->generation, 5);
+	want(b, "chat", false, 2);
+	until(b, starting, "chat-0");
+	until(b, failed, "chat-0");
+	assert_int_equal(find(b, "chat-0")->generation, 10);
+}
+
+static void what_a_restart_cannot_mend_fails_at_once(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "oom");
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, failed, "chat-0");
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->last_error.cause, CAUSE_OOM_VRAM);
+	assert_int_equal(r->generation, 1);
+	assert_int_equal(r->retry_in_ms, -1);
+}
+
+static bool second_life(struct bench *b, const char *id)
+{
+	const struct wire_replica *r = find(b, id);
+	return r && r->state == REPLICA_READY && r->generation == 2;
+}
+
+static void killed_from_outside_starts_again_at_once(void **state)
+{
+	struct bench *b = *state;
+	b->policy.base_ms = b->policy.max_ms = 100000; /* a backoff would never end here */
+	pool(b, "chat", "ok");
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, ready, "chat-0");
+	assert_int_equal(kill(find(b, "chat-0")->pid, SIGKILL), 0);
+	until(b, second_life, "chat-0");
+	assert_int_equal(find(b, "chat-0")->restarts, 1);
+	assert_null(find(b, "chat-0")->last_error.message); /* cleared by the success */
+}
+
+static void a_restart_is_a_stop_and_a_start(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok");
+	start_node(b);
+	want(b, "chat", false, 3);
+	until(b, ready, "chat-0");
+	want(b, "chat", false, 4);
+	until(b, second_life, "chat-0");
+	assert_int_equal(find(b, "chat-0")->restarts, 0);
+}
+
+static void a_start_that_takes_too_long_is_ended(void **state)
+{
+	struct bench *b = *state;
+	b->policy.breaker_failures = 1;
+	pool(b, "chat", "never")->start_timeout_ms = 100;
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, failed, "chat-0");
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->last_error.cause, CAUSE_START_TIMEOUT);
+	assert_non_null(strstr(r->last_error.message, "503"));
+}
+
+static void an_engine_that_falls_silent_is_replaced(void **state)
+{
+	struct bench *b = *state;
+	b->opts.probe_every_ms = 50;
+	struct node_pool *p = pool(b, "chat", "ok");
+	p->grace_ms = 1;
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, ready, "chat-0");
+	assert_int_equal(kill(find(b, "chat-0")->pid, SIGSTOP), 0);
+	until(b, second_life, "chat-0");
+	assert_int_equal(find(b, "chat-0")->restarts, 1);
+}
+
+static void a_missing_model_is_said(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok")->model_path = "/nonexistent/model.gguf";
+	start_node(b);
+	assert_int_equal(b->facts.nmodels, 1);
+	assert_non_null(b->facts.models[0].problem);
+	want(b, "chat", false, 0);
+	until(b, failed, "chat-0");
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->last_error.cause, CAUSE_NO_MODEL);
+	assert_non_null(strstr(r->last_error.message, "/nonexistent/model.gguf"));
+	assert_int_equal(r->generation, 0);
+}
+
+static void an_unknown_pool_is_said(void **state)
+{
+	struct bench *b = *state;
+	start_node(b);
+	want(b, "other", false, 0);
+	until(b, failed, "other-0");
+	assert_int_equal(find(b, "other-0")->last_error.cause, CAUSE_BAD_ARGS);
+}
+
+static void a_smaller_fence_is_refused(void **state)
+{
+	struct bench *b = *state;
+	start_node(b);
+	struct wire_desired d = { .fence = 5 };
+	assert_int_equal(put(b, &d), 200);
+	assert_int_equal(put(b, &d), 200);
+	d.fence = 4;
+	assert_int_equal(put(b, &d), 409);
+	d.fence = 6;
+	assert_int_equal(put(b, &d), 200);
+	assert_int_equal(ask(b, "PUT", "/v1/node/replicas", "{\"fence\":true}"), 400);
+	assert_int_equal(ask(b, "GET", "/v1/nothing", NULL), 404);
+	assert_int_equal(ask(b, "GET", "/v1/node", NULL), 200);
+	AUTO(wire_node_done) struct wire_node f = { 0 };
+	assert_int_equal(wire_node_decode(buf_view(&b->body), &f, NULL), 0);
+	assert_string_equal(f.node_id, "node-1");
+}
+
+static void promised_context_is_checked(void **state)
+{
+	struct bench *b = *state;
+	AUTO(mem_freep) char *model = in_dir(b, "model.gguf");
+	assert_int_equal(file_write_atomic(model, VIEW("GGUF"), 0600, false), 0);
+	struct node_pool *p = &b->pools[b->npools++];
+	*p = (struct node_pool){ .id = "chat", .slots = 1, .ctx = 4096, .model_path = model };
+	p->engine.kind = ENGINE_LLAMACPP;
+	p->engine.mode = ENGINE_MODE_BINARY;
+	p->engine.path = mem_strdup(b->self);
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, failed, "chat-0");
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->last_error.cause, CAUSE_BAD_ARGS);
+	assert_non_null(strstr(r->last_error.message, "4096"));
+	assert_non_null(strstr(r->last_error.message, "128"));
+}
+
+static void the_next_node_finds_the_engines(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok");
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, ready, "chat-0");
+	int pid = find(b, "chat-0")->pid;
+	node_free(b->node);
+	b->registers = 0;
+	start_node(b);
+	until(b, ready, "chat-0");
+	assert_int_equal(find(b, "chat-0")->pid, pid);
+	assert_int_equal(find(b, "chat-0")->generation, 1);
+	want(b, "chat", false, 0);
+	until(b, ready, "chat-0");
+	want(b, NULL, false, 0);
+	until(b, gone, "chat-0");
+}
+
+static void a_second_node_is_refused(void **state)
+{
+	struct bench *b = *state;
+	start_node(b);
+	struct node *other;
+	struct err e = { 0 };
+	assert_int_equal(node_new(b->loop, &b->opts, &other, &e), -EBUSY);
+	assert_non_null(strstr(e.msg, "another engine-provisioner runs"));
+}
+
+static void a_stop_stops_everything_and_answers(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "a", "ok");
+	pool(b, "b", "stubborn");
+	start_node(b);
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	add_want(&d, "a-0", "a");
+	add_want(&d, "b-0", "b");
+	assert_int_equal(put(b, &d), 200);
+	until(b, ready, "a-0");
+	until(b, ready, "b-0");
+	assert_int_equal(ask(b, "POST", "/v1/node/stop", "{\"deadline_ms\":100}"), 200);
+	assert_string_equal(buf_str(&b->body), "{\"stopped\":2,\"killed\":1}\n");
+	until(b, done, NULL);
+	assert_int_equal(b->leaves, 1);
+}
+
+static void a_stubborn_engine_holds_up_nobody(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "a", "ok");
+	pool(b, "b", "stubborn");
+	start_node(b);
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	add_want(&d, "a-0", "a");
+	add_want(&d, "b-0", "b");
+	assert_int_equal(put(b, &d), 200);
+	until(b, ready, "a-0");
+	until(b, ready, "b-0");
+	want(b, NULL, false, 0);
+	until(b, gone, "a-0");
+	assert_true(draining(b, "b-0"));
+}
+
+static void logs_can_be_read(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok");
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, ready, "chat-0");
+	assert_int_equal(ask(b, "GET", "/v1/node/replicas/chat-0/logs", NULL), 200);
+	assert_non_null(strstr(buf_str(&b->body), "generation 1 ---\nGET /health HTTP/1.1 -> 200\n"));
+	assert_int_equal(ask(b, "GET", "/v1/node/replicas/chat-0/logs?tail=1", NULL), 200);
+	assert_string_equal(buf_str(&b->body), "POST /v1/chat/completions HTTP/1.1 -> 200\n");
+	assert_int_equal(ask(b, "GET", "/v1/node/replicas/chat-0/logs?tail=0", NULL), 200);
+	assert_string_equal(buf_str(&b->body), "");
+	assert_int_equal(ask(b, "GET", "/v1/node/replicas/chat-0/logs?tail=x", NULL), 400);
+	assert_int_equal(ask(b, "GET", "/v1/node/replicas/none-0/logs", NULL), 404);
+	assert_int_equal(ask(b, "GET", "/v1/node/replicas/..%2f..%2fetc/logs", NULL), 404);
+}
+
+struct follower {
+	struct bench *b;
+	struct buf text;
+	int ends;
+};
+
+static void follow_head(void *arg, struct http_call *c, int status, const struct http_headers *h)
+{
+	(void)arg;
+	(void)c;
+	(void)h;
+	assert_int_equal(status, 200);
+}
+
+static void follow_data(void *arg, struct view bytes)
+{
+	struct follower *f = arg;
+	assert_int_equal(buf_addv(&f->text, bytes), 0);
+	loop_stop(f->b->loop);
+}
+
+static void follow_end(void *arg)
+{
+	struct follower *f = arg;
+	f->ends++;
+}
+
+static void follow_error(void *arg, enum http_fail fail, const struct err *e)
+{
+	(void)fail;
+	(void)e;
+	follow_end(arg);
+}
+
+static struct follower follower;
+
+static bool followed(struct bench *b, const char *text)
+{
+	(void)b;
+	return view_search(buf_view(&follower.text), view_str(text)) >= 0;
+}
+
+static void a_followed_log_survives_rotation(void **state)
+{
+	struct bench *b = *state;
+	static const struct http_call_ops ops = { follow_head, follow_data, follow_end, follow_error, NULL };
+	start_node(b);
+	AUTO(mem_freep) char *log = in_dir(b, "log/chat-0.log");
+	AUTO(mem_freep) char *old = in_dir(b, "log/chat-0.log.1");
+	assert_int_equal(file_write_atomic(log, VIEW("one\ntwo\nthree\n"), 0600, false), 0);
+	follower = (struct follower){ .b = b, .text = BUF(MIB) };
+	struct http_call_req q = { .method = VIEW("GET"),
+		.path = VIEW("/v1/node/replicas/chat-0/logs?tail=2&follow=1") };
+	struct http_call *c = http_call_start(b->target, &q, &ops, &follower);
+	until(b, followed, "two\nthree\n");
+	AUTO(fd_closep) int fd = open(log, O_WRONLY | O_APPEND | O_CLOEXEC);
+	assert_int_equal(fd_write_all(fd, "four\n", 5), 0);
+	until(b, followed, "four\n");
+	assert_int_equal(fd_write_all(fd, "five\n", 5), 0);
+	assert_int_equal(rename(log, old), 0);
+	AUTO(fd_closep) int next = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	assert_int_equal(fd_write_all(next, "six\n", 4), 0);
+	until(b, followed, "six\n");
+	assert_string_equal(buf_str(&follower.text), "two\nthree\nfour\nfive\nsix\n");
+	http_call_cancel(c);
+	buf_done(&follower.text);
+}
+
+static void without_an_orchestratord_it_ends(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok");
+	b->opts.orphan_grace_ms = 1;
+	b->opts.heartbeat_ms = 20;
+	start_node(b);
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	add_want(&d, "chat-0", "chat")->keep_alive_ms = 100;
+	assert_int_equal(put(b, &d), 200);
+	until(b, ready, "chat-0");
+	stop_registry(b);
+	until(b, done, NULL);
+	assert_int_equal(left_over(b), 0);
+}
+
+static bool registered_twice(struct bench *b, const char *id)
+{
+	(void)id;
+	return b->registers == 2;
+}
+
+static void an_unknown_node_registers_again(void **state)
+{
+	struct bench *b = *state;
+	b->opts.heartbeat_ms = 10;
+	start_node(b);
+	b->forget = 1;
+	until(b, registered_twice, NULL);
+}
+
+static void an_external_server_is_watched(void **state)
+{
+	struct bench *b = *state;
+	b->opts.probe_every_ms = 20;
+	struct node_pool *p = &b->pools[b->npools++];
+	*p = (struct node_pool){ .id = "remote" };
+	p->engine.kind = ENGINE_OPENAI;
+	p->engine.mode = ENGINE_MODE_EXTERNAL;
+	AUTO(mem_freep) char *url = mem_fmt("unix:%s/external.sock", b->dir);
+	strv_add(&p->engine.urls, url);
+	start_node(b);
+	want(b, "remote", false, 0);
+	until(b, has_error, "remote-0");
+	assert_int_equal(find(b, "remote-0")->state, REPLICA_STARTING);
+	struct net_addr a;
+	struct http_server_opts o = { HTTP_SERVER_DEFAULTS, .on_request = on_request, .arg = b };
+	int fd;
+	assert_int_equal(net_addr_parse(view_str(url), &a, NULL), 0);
+	for (int life = 0; life < 2; life++) { /* it comes, goes, and comes back by itself */
+		assert_int_equal(net_listen(&a, 0600, &fd, NULL), 0);
+		struct http_server *s = http_server_new(b->loop, &o);
+		assert_int_equal(http_server_listen(s, fd), 0);
+		until(b, ready, "remote-0");
+		const struct wire_replica *r = find(b, "remote-0");
+		assert_string_equal(r->address, url);
+		assert_string_equal(r->remote_models[0], "one");
+		assert_string_equal(r->remote_models[1], "two");
+		assert_null(r->last_error.message);
+		http_server_free(s);
+		fd_close(fd);
+		unlink(a.host);
+		until(b, starting, "remote-0");
+		until(b, has_error, "remote-0");
+	}
+	want(b, NULL, false, 0);
+	until(b, gone, "remote-0");
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	if (argc > 1)
+		return fake_server_main(argc, argv);
+	if (!getenv("TEST_VERBOSE"))
+		log_set_level(LOG_ERROR);
+	const struct CMUnitTest tests[] = {
+		T(a_wanted_replica_gets_ready_and_goes),
+		T(a_waiting_request_is_the_canary),
+		T(the_sender_can_ask_for_our_canary),
+		T(canary_never_means_never),
+		T(a_wrong_first_answer_is_a_crash),
+		T(crashes_open_the_breaker_and_a_restart_forgets_it),
+		T(what_a_restart_cannot_mend_fails_at_once),
+		T(killed_from_outside_starts_again_at_once),
+		T(a_restart_is_a_stop_and_a_start),
+		T(a_start_that_takes_too_long_is_ended),
+		T(an_engine_that_falls_silent_is_replaced),
+		T(a_missing_model_is_said),
+		T(an_unknown_pool_is_said),
+		T(a_smaller_fence_is_refused),
+		T(promised_context_is_checked),
+		T(the_next_node_finds_the_engines),
+		T(a_second_node_is_refused),
+		T(a_stop_stops_everything_and_answers),
+		T(a_stubborn_engine_holds_up_nobody),
+		T(logs_can_be_read),
+		T(a_followed_log_survives_rotation),
+		T(without_an_orchestratord_it_ends),
+		T(an_unknown_node_registers_again),
+		T(an_external_server_is_watched),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
