@@ -61,7 +61,7 @@ int cmd_logs(struct cli *c, const struct command *cmd, int argc, char **argv)
 	bool terminal = isatty(STDOUT_FILENO);
 	buf_adds(&path, "/v1/pools/");
 	path_add(&path, argv[first]);
-	buf_addf(&path, "/logs?lines=%llu%s", (unsigned long long)args.lines, args.follow ? "&follow=1" : "");
+	buf_addf(&path, "/logs?tail=%llu%s", (unsigned long long)args.lines, args.follow ? "&follow=1" : "");
 	struct api_req req = { .method = "GET",
 		.path = buf_str(&path),
 		.timeout_ms = args.follow ? -1 : 0,
