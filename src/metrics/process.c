@@ -21,7 +21,9 @@ static uint64_t stat_field(unsigned n)
 		return 0;
 	/* The name, in parentheses, may hold anything. */
 	struct view v = buf_view(&b), rest = { 0 };
-	const char *close = v.n ? memrchr(v.p, ')', v.n) : NULL;
+	if (!v.p)
+		return 0;
+	const char *close = memrchr(v.p, ')', v.n);
 	if (!close)
 		return 0;
 	v = view_from(v, (size_t)(close - v.p) + 2);
