@@ -55,7 +55,7 @@ BREAKS = [
     ("111 columns", "check_source.py", {"src/base/x.c": f"/* {SPDX} */\nstatic int {'x' * 99};\n"},
      "columns"),
     ("strcpy", "check_source.py", {"src/base/x.c": function(4, body="\tstrcpy(a, b);\n")}, "banned"),
-    ("sleep in a test", "check_source.py", {"test/unit/x.c": function(4, body="\tsleep(1);\n")}, "banned"),
+    ("sleep in a test", "check_source.py", {"tests/unit/x.c": function(4, body="\tsleep(1);\n")}, "banned"),
     ("typedef struct", "check_source.py",
      {"src/base/x.h": GOOD_H + "typedef struct { int a; int b; } pair;\n"},
      "typedef"),
