@@ -8,8 +8,11 @@
 
 static int serve(const struct cli_serve_opts *o)
 {
-	struct orchestratord_opts r = { .config = o->config, .source = o->source, .owns_engines = true,
-		.keep_engines = o->keep_engines, .ready_fd = o->ready_fd };
+	struct orchestratord_opts r = { .config = o->config,
+		.source = o->source,
+		.owns_engines = true,
+		.keep_engines = o->keep_engines,
+		.ready_fd = o->ready_fd };
 	return orchestratord_run(&r);
 }
 

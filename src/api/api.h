@@ -15,8 +15,9 @@
 
 enum {
 	API_BODY_MAX = 1024 * 1024,
-	API_STREAM_MAX = 1024 * 1024, /* unsent bytes of one stream; a reader slower than that is dropped or paused */
-	API_STREAMS_MAX = 256,        /* event and log streams at once */
+	API_STREAM_MAX =
+		1024 * 1024, /* unsent bytes of one stream; a reader slower than that is dropped or paused */
+	API_STREAMS_MAX = 256, /* event and log streams at once */
 };
 
 struct api;
@@ -38,7 +39,8 @@ void api_free(struct api *a);
 /* Takes the exchange over, inside on_request: reads its body and passes it to the control loop. */
 void api_start(struct api *a, struct http_exchange *x, const char *request_id);
 /* The same for a request whose body is not needed, as another path and query. */
-void api_start_as(struct api *a, struct http_exchange *x, const char *request_id, const char *path, const char *query);
+void api_start_as(
+	struct api *a, struct http_exchange *x, const char *request_id, const char *path, const char *query);
 
 /* Whether a page of another origin, or one that was rebound to us, sends this: true when it was refused and
  * answered. hosts: names that are ours besides loopback ones (the addresses listened on). */

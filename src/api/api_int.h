@@ -17,10 +17,10 @@ struct api {
 	struct list subscribers; /* of /v1/events */
 	size_t nstreams;
 	uint64_t next_event;
-	atomic_uint listening;   /* subscribers, read by the log's tap on any thread */
+	atomic_uint listening; /* subscribers, read by the log's tap on any thread */
 	struct loop_timer comment;
-	int64_t started_s;       /* wall clock: `created` of models */
-	struct list logs;        /* log streams */
+	int64_t started_s; /* wall clock: `created` of models */
+	struct list logs;  /* log streams */
 	struct http_target *node;
 	char *node_address;
 };
@@ -30,13 +30,15 @@ struct route_args { /* what the path holds */
 };
 typedef void route_fn(struct api *a, struct api_call *c, const struct route_args *args);
 
-route_fn route_models, route_model, route_pools, route_pool, route_pool_health, route_pool_start, route_pool_stop,
-	route_pool_restart, route_pool_drain, route_pool_undrain, route_pool_logs, route_events, route_metrics, route_healthz,
-	route_readyz, route_version, route_props, route_root, route_nodes;
+route_fn route_models, route_model, route_pools, route_pool, route_pool_health, route_pool_start,
+	route_pool_stop, route_pool_restart, route_pool_drain, route_pool_undrain, route_pool_logs,
+	route_events, route_metrics, route_healthz, route_readyz, route_version, route_props, route_root,
+	route_nodes;
 
 /* The pool an id names, or NULL after the call was answered with 404 and the nearest ids. */
 struct control_pool *find_pool_or_fail(struct api *a, struct api_call *c, struct view id);
-/* deadline_ms of the body or the query (0..24 h), def without one; false after the call was answered with 400. */
+/* deadline_ms of the body or the query (0..24 h), def without one; false after the call was answered with
+ * 400. */
 bool read_deadline(struct api_call *c, int64_t def, int64_t *ret_ms);
 
 void events_init(struct api *a);

@@ -22,7 +22,8 @@ static void call_unref(struct api_call *c)
 	free(c);
 }
 
-/* ---- control loop to data loop ----------------------------------------------------------------------------- */
+/* ---- control loop to data loop
+ * ----------------------------------------------------------------------------- */
 
 enum part_kind { PART_REPLY, PART_START, PART_BYTES, PART_END, PART_CUT };
 struct part {
@@ -77,7 +78,8 @@ static void part_on_data(void *arg)
 	if (c->x)
 		write_part(c, p);
 	if (p->kind == PART_BYTES) {
-		size_t left = atomic_fetch_sub_explicit(&c->unsent, p->body.len, memory_order_acq_rel) - p->body.len;
+		size_t left = atomic_fetch_sub_explicit(&c->unsent, p->body.len, memory_order_acq_rel) -
+			      p->body.len;
 		if (left == 0 && c->x && !c->blocked)
 			tell_drained(c);
 	}
@@ -87,7 +89,8 @@ static void part_on_data(void *arg)
 	call_unref(c);
 }
 
-static void post_part(struct api_call *c, enum part_kind kind, int status, const struct buf *head, struct view body)
+static void post_part(
+	struct api_call *c, enum part_kind kind, int status, const struct buf *head, struct view body)
 {
 	struct part *p = NEW(struct part);
 	p->call = c;
@@ -153,7 +156,10 @@ void api_failf(struct api_call *c, enum corral_code code, int status, const char
 	va_start(ap, fmt);
 	int n = vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	struct api_error e = { .code = code, .status = status, .retriable = -1, .hint = view_str(hint),
+	struct api_error e = { .code = code,
+		.status = status,
+		.retriable = -1,
+		.hint = view_str(hint),
 		.message = view_of(text, n < 0 ? 0 : MIN((size_t)n, sizeof text - 1)) };
 	api_fail(c, &e);
 }
@@ -181,7 +187,8 @@ void api_finish(struct api_call *c, bool complete)
 	end_control(c);
 }
 
-/* ---- data loop ------------------------------------------------------------------------------------------------ */
+/* ---- data loop
+ * ------------------------------------------------------------------------------------------------ */
 
 static void arrive(void *arg)
 {
@@ -205,7 +212,9 @@ static void refuse(struct api_call *c, enum corral_code code, const char *messag
 	struct http_exchange *x = c->x;
 	AUTO(buf_done) struct buf body = BUF(16 * KIB);
 	AUTO(buf_done) struct buf head = BUF(8 * KIB);
-	struct api_error e = { .code = code, .retriable = -1, .message = view_str(message),
+	struct api_error e = { .code = code,
+		.retriable = -1,
+		.message = view_str(message),
 		.request_id = view_str(c->request_id) };
 	(void)api_error_body(DIALECT_OPENAI, &e, &body);
 	(void)http_header_add(&head, "X-Request-Id", e.request_id);
@@ -251,7 +260,10 @@ static void on_drained(void *arg)
 }
 
 static const struct http_handler call_handler = {
-	.on_body = on_body, .on_body_end = on_body_end, .on_drained = on_drained, .on_gone = on_gone,
+	.on_body = on_body,
+	.on_body_end = on_body_end,
+	.on_drained = on_drained,
+	.on_gone = on_gone,
 };
 
 static bool says_json(const struct http_headers *h)
@@ -289,7 +301,8 @@ void api_start(struct api *a, struct http_exchange *x, const char *request_id)
 	http_handle(x, &call_handler, c);
 }
 
-void api_start_as(struct api *a, struct http_exchange *x, const char *request_id, const char *path, const char *query)
+void api_start_as(
+	struct api *a, struct http_exchange *x, const char *request_id, const char *path, const char *query)
 {
 	struct api_call *c = call_new(a, x, request_id);
 	c->path = mem_strdup(path);

@@ -16,14 +16,14 @@ struct api_call {
 	struct api *api;
 	struct loop *api_loop, *data_loop;
 	enum http_method method;
-	char *path, *query;      /* query NULL: none */
+	char *path, *query; /* query NULL: none */
 	struct buf body;
 	char request_id[132];
-	char by[80];             /* who asks: "127.0.0.1:4711", "uid 1000 by unix socket" */
-	bool is_json;            /* content-type: application/json */
+	char by[80];  /* who asks: "127.0.0.1:4711", "uid 1000 by unix socket" */
+	bool is_json; /* content-type: application/json */
 	/* both sides */
 	atomic_uint refs;
-	atomic_size_t unsent;    /* bytes of a stream on their way to the client */
+	atomic_size_t unsent; /* bytes of a stream on their way to the client */
 	/* control loop */
 	struct loop_work arrive, leave;
 	bool over;
@@ -38,7 +38,8 @@ struct api_call {
 void api_reply(struct api_call *c, int status, const char *type, const struct buf *block, struct view body);
 void api_reply_json(struct api_call *c, int status, struct view body);
 void api_fail(struct api_call *c, const struct api_error *e);
-void api_failf(struct api_call *c, enum corral_code code, int status, const char *hint, const char *fmt, ...) PRINTF(5, 6);
+void api_failf(struct api_call *c, enum corral_code code, int status, const char *hint, const char *fmt, ...)
+	PRINTF(5, 6);
 /* A stream: headers at once, then bytes, then the end. */
 void api_stream(struct api_call *c, const char *type, const struct buf *block);
 bool api_send(struct api_call *c, struct view bytes); /* true: full, wait for on_drained */

@@ -36,7 +36,8 @@ static void send_all(struct api *a, struct view bytes)
 {
 	LIST_FOREACH(s, &a->subscribers, struct subscriber, node)
 	{
-		if (atomic_load_explicit(&s->call->unsent, memory_order_relaxed) + bytes.n <= API_STREAM_MAX) {
+		if (atomic_load_explicit(&s->call->unsent, memory_order_relaxed) + bytes.n <=
+			API_STREAM_MAX) {
 			api_send(s->call, bytes);
 			continue;
 		}
@@ -106,7 +107,8 @@ void route_events(struct api *a, struct api_call *c, const struct route_args *ar
 		if (c->method == HTTP_M_HEAD)
 			api_reply(c, 200, "text/event-stream", NULL, (struct view){ 0 });
 		else
-			api_failf(c, CODE_ADMISSION_REJECT, 0, "", "There are %d event and log streams already.", API_STREAMS_MAX);
+			api_failf(c, CODE_ADMISSION_REJECT, 0, "",
+				"There are %d event and log streams already.", API_STREAMS_MAX);
 		return;
 	}
 	struct subscriber *s = NEW(struct subscriber);

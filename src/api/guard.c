@@ -8,8 +8,11 @@
 static void refuse(struct http_exchange *x, int status, const char *message, const char *hint)
 {
 	AUTO(buf_done) struct buf body = BUF(16 * KIB);
-	struct api_error e = { .code = status == 403 ? CODE_FORBIDDEN : CODE_INVALID_PARAMS, .status = status, .retriable = 0,
-		.message = view_str(message), .hint = view_str(hint) };
+	struct api_error e = { .code = status == 403 ? CODE_FORBIDDEN : CODE_INVALID_PARAMS,
+		.status = status,
+		.retriable = 0,
+		.message = view_str(message),
+		.hint = view_str(hint) };
 	(void)api_error_body(dialect_of_path(http_path(x)), &e, &body);
 	http_reply(x, status, "application/json", NULL, buf_view(&body));
 }

@@ -13,7 +13,7 @@
 struct log_stream {
 	struct list node;
 	struct api *api;
-	struct api_call *call;   /* NULL: the client left */
+	struct api_call *call; /* NULL: the client left */
 	struct http_call *http;
 	bool streaming;
 	int status;
@@ -94,7 +94,9 @@ static void on_error(void *arg, enum http_fail f, const struct err *e)
 	end(arg, false, e->msg);
 }
 
-static const struct http_call_ops log_ops = { .on_head = on_head, .on_data = on_data, .on_end = on_end, .on_error = on_error };
+static const struct http_call_ops log_ops = {
+	.on_head = on_head, .on_data = on_data, .on_end = on_end, .on_error = on_error
+};
 
 static struct http_target *node_target(struct api *a)
 {
@@ -116,7 +118,8 @@ void route_pool_logs(struct api *a, struct api_call *c, const struct route_args 
 		return;
 	struct http_target *t = node_target(a);
 	if (!t || a->nstreams >= API_STREAMS_MAX) {
-		api_failf(c, CODE_POOL_UNREADY, 0, "", t ? "There are too many streams already." : "No node is online.");
+		api_failf(c, CODE_POOL_UNREADY, 0, "",
+			t ? "There are too many streams already." : "No node is online.");
 		return;
 	}
 	char replica[POOL_ID_MAX + 8], tail[24] = "200", follow[8] = "0";
@@ -130,11 +133,14 @@ void route_pool_logs(struct api *a, struct api_call *c, const struct route_args 
 	}
 	if (q.p)
 		http_query_get(q, "follow", follow, sizeof follow);
-	if (strncmp(replica, control_pool_config(p)->id, strlen(control_pool_config(p)->id)) != 0 || strpbrk(replica, "/? \r\n")) {
-		api_failf(c, CODE_INVALID_PARAMS, 400, "", "replica is one of the pool's, such as %s-0.", control_pool_config(p)->id);
+	if (strncmp(replica, control_pool_config(p)->id, strlen(control_pool_config(p)->id)) != 0 ||
+		strpbrk(replica, "/? \r\n")) {
+		api_failf(c, CODE_INVALID_PARAMS, 400, "", "replica is one of the pool's, such as %s-0.",
+			control_pool_config(p)->id);
 		return;
 	}
-	AUTO(mem_freep) char *path = mem_fmt("/v1/node/replicas/%s/logs?tail=%s&follow=%s", replica, tail,
+	AUTO(mem_freep)
+	char *path = mem_fmt("/v1/node/replicas/%s/logs?tail=%s&follow=%s", replica, tail,
 		strcmp(follow, "1") == 0 || strcmp(follow, "true") == 0 ? "1" : "0");
 	struct log_stream *s = NEW(struct log_stream);
 	s->api = a;

@@ -87,7 +87,8 @@ struct pool_view {
 	const struct config_pool *cfg;
 	struct control_pool *p;
 	const struct registry_pool *rp;
-	const struct wire_replica *lead; /* the replica that speaks for the pool: a ready one, else the first */
+	const struct wire_replica
+		*lead; /* the replica that speaks for the pool: a ready one, else the first */
 	struct pool_stats st;
 	enum pool_state state;
 };
@@ -177,7 +178,8 @@ static val *pool_json(doc *d, const struct pool_view *v)
 	yyjson_mut_obj_add_bool(d, o, "ready", v->state == POOL_STATE_READY);
 	yyjson_mut_obj_add_bool(d, o, "draining", v->rp && v->rp->marks[MARK_DRAINING].by);
 	yyjson_mut_obj_add_val(d, o, "marks", marks_json(d, v->rp));
-	add_str(d, o, "engine", v->lead && v->lead->engine ? v->lead->engine : config_engine_kind_name(v->cfg->engine.kind));
+	add_str(d, o, "engine",
+		v->lead && v->lead->engine ? v->lead->engine : config_engine_kind_name(v->cfg->engine.kind));
 	add_str(d, o, "engine_version", v->lead ? v->lead->engine_version : NULL);
 	add_str(d, o, "engine_why", v->lead ? v->lead->engine_why : NULL);
 	add_str(d, o, "device", v->lead ? v->lead->device_mask : NULL);
@@ -197,7 +199,8 @@ void route_pools(struct api *a, struct api_call *c, const struct route_args *arg
 {
 	(void)args;
 	control_report_leases(a->o.control);
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
 	doc *d = yyjson_mut_doc_new(NULL);
 	val *root = yyjson_mut_obj(d), *list = yyjson_mut_arr(d);
 	yyjson_mut_doc_set_root(d, root);
@@ -217,7 +220,8 @@ void route_pool(struct api *a, struct api_call *c, const struct route_args *args
 	if (!p)
 		return;
 	control_report_leases(a->o.control);
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
 	doc *d = yyjson_mut_doc_new(NULL);
 	struct pool_view v = view_pool(a, p, s);
 	yyjson_mut_doc_set_root(d, pool_json(d, &v));
@@ -229,7 +233,8 @@ void route_pool_health(struct api *a, struct api_call *c, const struct route_arg
 	struct control_pool *p = find_pool_or_fail(a, c, args->id);
 	if (!p)
 		return;
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
 	struct pool_view v = view_pool(a, p, s);
 	bool live = false;
 	for (size_t i = 0; v.rp && i < v.rp->nreplicas; i++)
@@ -246,7 +251,8 @@ void route_pool_health(struct api *a, struct api_call *c, const struct route_arg
 	reply_doc(c, d);
 }
 
-/* ---- models --------------------------------------------------------------------------------------------------- */
+/* ---- models
+ * --------------------------------------------------------------------------------------------------- */
 
 static const char *model_status(enum pool_state s)
 {
@@ -278,7 +284,8 @@ static val *modalities(doc *d, const struct wire_model *m)
 
 static val *model_json(doc *d, struct api *a, const struct pool_view *v)
 {
-	val *o = yyjson_mut_obj(d), *status = yyjson_mut_obj(d), *meta = yyjson_mut_obj(d), *own = yyjson_mut_obj(d);
+	val *o = yyjson_mut_obj(d), *status = yyjson_mut_obj(d), *meta = yyjson_mut_obj(d),
+	    *own = yyjson_mut_obj(d);
 	const struct wire_model *m = v->rp ? v->rp->model : NULL;
 	uint32_t ctx = ctx_of(v);
 	add_str(d, o, "id", v->cfg->id);
@@ -316,7 +323,8 @@ static val *model_json(doc *d, struct api *a, const struct pool_view *v)
 void route_models(struct api *a, struct api_call *c, const struct route_args *args)
 {
 	(void)args;
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
 	doc *d = yyjson_mut_doc_new(NULL);
 	val *root = yyjson_mut_obj(d), *list = yyjson_mut_arr(d);
 	yyjson_mut_doc_set_root(d, root);
@@ -335,7 +343,8 @@ void route_model(struct api *a, struct api_call *c, const struct route_args *arg
 	struct control_pool *p = find_pool_or_fail(a, c, args->id);
 	if (!p)
 		return;
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
 	doc *d = yyjson_mut_doc_new(NULL);
 	struct pool_view v = view_pool(a, p, s);
 	yyjson_mut_doc_set_root(d, model_json(d, a, &v));
@@ -354,7 +363,8 @@ void route_props(struct api *a, struct api_call *c, const struct route_args *arg
 	struct control_pool *p = find_pool_or_fail(a, c, view_str(name));
 	if (!p)
 		return;
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
 	struct pool_view v = view_pool(a, p, s);
 	doc *d = yyjson_mut_doc_new(NULL);
 	val *o = yyjson_mut_obj(d), *settings = yyjson_mut_obj(d);
@@ -371,7 +381,8 @@ void route_props(struct api *a, struct api_call *c, const struct route_args *arg
 void route_nodes(struct api *a, struct api_call *c, const struct route_args *args)
 {
 	(void)args;
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
 	doc *d = yyjson_mut_doc_new(NULL);
 	val *root = yyjson_mut_obj(d), *list = yyjson_mut_arr(d);
 	yyjson_mut_doc_set_root(d, root);

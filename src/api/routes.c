@@ -69,7 +69,10 @@ static void wrong_method(struct api_call *c, const char *allow)
 	AUTO(buf_done) struct buf head = BUF(1 * KIB);
 	char text[128];
 	int n = snprintf(text, sizeof text, "This route takes %s.", allow);
-	struct api_error e = { .code = CODE_INVALID_PARAMS, .status = 405, .retriable = 0, .message = view_of(text, (size_t)n),
+	struct api_error e = { .code = CODE_INVALID_PARAMS,
+		.status = 405,
+		.retriable = 0,
+		.message = view_of(text, (size_t)n),
 		.request_id = view_str(c->request_id) };
 	(void)api_error_body(DIALECT_OPENAI, &e, &body);
 	(void)http_header_add(&head, "Allow", view_str(allow));
@@ -89,7 +92,8 @@ void api_dispatch(struct api_call *c)
 			continue;
 		}
 		if (routes[i].method != HTTP_M_GET && !c->is_json) {
-			api_failf(c, CODE_INVALID_PARAMS, 415, "Add the header Content-Type: application/json.",
+			api_failf(c, CODE_INVALID_PARAMS, 415,
+				"Add the header Content-Type: application/json.",
 				"This route takes application/json only.");
 			return;
 		}
@@ -105,7 +109,8 @@ void api_dispatch(struct api_call *c)
 	if (allow)
 		wrong_method(c, allow);
 	else
-		api_failf(c, CODE_MODEL_NOT_FOUND, 404, "GET /v1/models lists what can be asked; docs/reference has every route.",
+		api_failf(c, CODE_MODEL_NOT_FOUND, 404,
+			"GET /v1/models lists what can be asked; docs/reference has every route.",
 			"There is no route %s.", c->path);
 }
 
@@ -122,8 +127,11 @@ struct control_pool *find_pool_or_fail(struct api *a, struct api_call *c, struct
 	AUTO(buf_done) struct buf near = BUF(1 * KIB);
 	dialect_nearest(id, ids, n, &near);
 	char hint[512];
-	snprintf(hint, sizeof hint, near.len ? "Did you mean %s?" : "`corral pools` lists the pools there are.%s", buf_str(&near));
-	api_failf(c, CODE_MODEL_NOT_FOUND, 404, hint, "There is no pool \"%.*s\".", VIEW_ARG(view_cut(id, 100)));
+	snprintf(hint, sizeof hint,
+		near.len ? "Did you mean %s?" : "`corral pools` lists the pools there are.%s",
+		buf_str(&near));
+	api_failf(c, CODE_MODEL_NOT_FOUND, 404, hint, "There is no pool \"%.*s\".",
+		VIEW_ARG(view_cut(id, 100)));
 	return NULL;
 }
 
@@ -147,7 +155,8 @@ bool read_deadline(struct api_call *c, int64_t def, int64_t *ret_ms)
 		yyjson_doc_free(d);
 	}
 	if (bad || *ret_ms > 24 * 3600 * 1000)
-		api_failf(c, CODE_INVALID_PARAMS, 400, "", "deadline_ms is a whole number of milliseconds, at most a day (86400000).");
+		api_failf(c, CODE_INVALID_PARAMS, 400, "",
+			"deadline_ms is a whole number of milliseconds, at most a day (86400000).");
 	return !bad && *ret_ms <= 24 * 3600 * 1000;
 }
 
@@ -178,7 +187,8 @@ void api_free(struct api *a)
 	free(a);
 }
 
-/* ---- small routes ------------------------------------------------------------------------------------------ */
+/* ---- small routes
+ * ------------------------------------------------------------------------------------------ */
 
 void route_root(struct api *a, struct api_call *c, const struct route_args *args)
 {
@@ -207,8 +217,11 @@ void route_readyz(struct api *a, struct api_call *c, const struct route_args *ar
 	bool node = control_node_address(a->o.control) != NULL, draining = a->o.is_draining(a->o.arg);
 	AUTO(buf_done) struct buf b = BUF(4 * KIB);
 	(void)buf_addf(&b, "{\"status\":\"%s\",\"node\":%s,\"draining\":%s,\"store\":\"%s\"",
-		node && !draining ? "ready" : "not ready", node ? "true" : "false", draining ? "true" : "false",
-		!st.persistent ? "memory" : st.memory_only ? "memory only: it cannot write" : "ok");
+		node && !draining ? "ready" : "not ready", node ? "true" : "false",
+		draining ? "true" : "false",
+		!st.persistent   ? "memory"
+		: st.memory_only ? "memory only: it cannot write"
+				 : "ok");
 	if (st.problem[0]) {
 		(void)buf_adds(&b, ",\"store_problem\":");
 		(void)buf_add_json(&b, view_str(st.problem));
@@ -288,7 +301,8 @@ static void on_drained(void *arg, const struct control_done *d)
 	struct drain_wait *w = arg;
 	if (w->call) {
 		char body[160];
-		int n = snprintf(body, sizeof body, "{\"force_stopped\":%s,\"duration_ms\":%lld,\"final_lease_count\":%u}",
+		int n = snprintf(body, sizeof body,
+			"{\"force_stopped\":%s,\"duration_ms\":%lld,\"final_lease_count\":%u}",
 			d->force_stopped ? "true" : "false", (long long)d->duration_ms, d->final_leases);
 		api_reply_json(w->call, 200, view_of(body, (size_t)n));
 	}

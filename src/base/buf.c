@@ -126,7 +126,7 @@ int buf_add_json(struct buf *b, struct view v)
 	while (!r && i < v.n) {
 		size_t j = i;
 		while (j < v.n && (unsigned char)v.p[j] >= 0x20 && (unsigned char)v.p[j] < 0x7f &&
-		       v.p[j] != '"' && v.p[j] != '\\')
+			v.p[j] != '"' && v.p[j] != '\\')
 			j++;
 		if (j > i) {
 			r = buf_add(b, v.p + i, j - i);

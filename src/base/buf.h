@@ -19,7 +19,7 @@ struct buf {
 #define BUF(max_bytes) ((struct buf){ .max = (max_bytes) })
 
 void buf_init(struct buf *b, size_t max);
-void buf_done(struct buf *b); /* for AUTO(buf_done) struct buf b = BUF(1 * MIB); */
+void buf_done(struct buf *b);  /* for AUTO(buf_done) struct buf b = BUF(1 * MIB); */
 void buf_reset(struct buf *b); /* forgets the contents, keeps the memory */
 /* Appends; all return 0 or -ENOBUFS. */
 int buf_add(struct buf *b, const void *p, size_t n);

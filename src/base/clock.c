@@ -26,7 +26,7 @@ void wall_format(int64_t ms, char out[WALL_STR_LEN + 1])
 	gmtime_r(&s, &tm);
 	char tmp[64];
 	snprintf(tmp, sizeof tmp, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ", tm.tm_year + 1900, tm.tm_mon + 1,
-	         tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(ms % 1000));
+		tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(ms % 1000));
 	memcpy(out, tmp, WALL_STR_LEN);
 	out[WALL_STR_LEN] = '\0';
 }

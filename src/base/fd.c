@@ -129,14 +129,15 @@ int dir_ensure_writable(const char *path, const char *what, struct err *reterr)
 {
 	int r = dir_make(path, 0700);
 	if (r)
-		return err_set(reterr, r, "%s %s cannot be made: %s; name a folder you may write to with %s", what,
-		               path, strerror(-r), what);
+		return err_set(reterr, r, "%s %s cannot be made: %s; name a folder you may write to with %s",
+			what, path, strerror(-r), what);
 	/* access(2) tells root that everything is writable; a read-only mount only shows in a write. */
 	AUTO(mem_freep) char *probe = mem_fmt("%s/.corral-write-%d", path, (int)getpid());
 	AUTO(fd_closep) int fd = open(probe, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0 && errno != EEXIST)
-		return err_set(reterr, -errno, "%s %s cannot be written: %s; name a folder you may write to with %s",
-		               what, path, strerror(errno), what);
+		return err_set(reterr, -errno,
+			"%s %s cannot be written: %s; name a folder you may write to with %s", what, path,
+			strerror(errno), what);
 	unlink(probe);
 	return 0;
 }

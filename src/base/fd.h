@@ -10,8 +10,8 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-void fd_close(int fd);    /* -1 allowed; EINTR is not retried (the descriptor is gone) */
-void fd_closep(int *fd);  /* for AUTO(fd_closep) int fd = -1; */
+void fd_close(int fd);   /* -1 allowed; EINTR is not retried (the descriptor is gone) */
+void fd_closep(int *fd); /* for AUTO(fd_closep) int fd = -1; */
 static inline int fd_take(int *fd)
 {
 	int f = *fd;

@@ -66,10 +66,10 @@ static inline void list_splice(struct list *to, struct list *from)
 
 #define LIST_ENTRY(node, type, member) CONTAINER_OF(node, type, member)
 /* The body may remove `it`, and nothing else. */
-#define LIST_FOREACH(it, head, type, member)                                                       \
-	for (type *it = LIST_ENTRY((head)->next, type, member),                                    \
-		  *it##_next = LIST_ENTRY(it->member.next, type, member);                          \
-	     &it->member != (head);                                                                \
-	     it = it##_next, it##_next = LIST_ENTRY(it->member.next, type, member))
+#define LIST_FOREACH(it, head, type, member)                                                                 \
+	for (type *it = LIST_ENTRY((head)->next, type, member),                                              \
+		  *it##_next = LIST_ENTRY(it->member.next, type, member);                                    \
+		&it->member != (head);                                                                       \
+		it = it##_next, it##_next = LIST_ENTRY(it->member.next, type, member))
 
 #endif

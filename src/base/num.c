@@ -44,13 +44,20 @@ int num_size(struct view v, uint64_t *ret_bytes)
 		const char *name;
 		double mult;
 	} units[] = {
-		{ "", 1 },          { "B", 1 },
-		{ "KiB", 0x1p10 },  { "MiB", 0x1p20 },
-		{ "GiB", 0x1p30 },  { "TiB", 0x1p40 },
-		{ "K", 0x1p10 },    { "M", 0x1p20 },
-		{ "G", 0x1p30 },    { "T", 0x1p40 },
-		{ "KB", 1e3 },      { "MB", 1e6 },
-		{ "GB", 1e9 },      { "TB", 1e12 },
+		{ "", 1 },
+		{ "B", 1 },
+		{ "KiB", 0x1p10 },
+		{ "MiB", 0x1p20 },
+		{ "GiB", 0x1p30 },
+		{ "TiB", 0x1p40 },
+		{ "K", 0x1p10 },
+		{ "M", 0x1p20 },
+		{ "G", 0x1p30 },
+		{ "T", 0x1p40 },
+		{ "KB", 1e3 },
+		{ "MB", 1e6 },
+		{ "GB", 1e9 },
+		{ "TB", 1e12 },
 	};
 	double x;
 	size_t i = read_decimal(v, &x);
@@ -74,8 +81,8 @@ int num_duration_ms(struct view v, int64_t *ret_ms)
 	static const struct {
 		const char *name;
 		double ms;
-	} units[] = { { "ms", 1 },       { "s", 1e3 },     { "m", 6e4 }, { "min", 6e4 },
-		      { "h", 3.6e6 }, { "d", 8.64e7 } };
+	} units[] = { { "ms", 1 }, { "s", 1e3 }, { "m", 6e4 }, { "min", 6e4 }, { "h", 3.6e6 },
+		{ "d", 8.64e7 } };
 	double total = 0;
 	if (v.n == 0)
 		return -EINVAL;

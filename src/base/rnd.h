@@ -20,9 +20,9 @@ uint64_t rnd_u64(struct rnd *r);
 uint64_t rnd_below(struct rnd *r, uint64_t n); /* 0..n-1; n > 0 */
 double rnd_unit(struct rnd *r);                /* [0, 1) */
 
-uint64_t rnd_os_u64(void);                 /* from getrandom(2); never fails, may end the process */
+uint64_t rnd_os_u64(void); /* from getrandom(2); never fails, may end the process */
 void rnd_os_bytes(void *p, size_t n);
 enum { UUID_LEN = 36 };
-void rnd_uuid(char out[UUID_LEN + 1]);     /* version 4, RFC 9562 */
+void rnd_uuid(char out[UUID_LEN + 1]); /* version 4, RFC 9562 */
 
 #endif

@@ -110,8 +110,8 @@ int strv_shell_words(struct strv *v, struct view t, struct err *reterr)
 		if (c == '\'' || c == '"') {
 			size_t next = read_quoted(t, i + 1, c, &word);
 			if (!next)
-				return err_set(reterr, -EINVAL, "the quote %c opened at character %zu is never closed", c,
-				               i + 1);
+				return err_set(reterr, -EINVAL,
+					"the quote %c opened at character %zu is never closed", c, i + 1);
 			i = next;
 			continue;
 		}

@@ -13,7 +13,7 @@ struct strv {
 	size_t len;
 };
 
-void strv_done(struct strv *v); /* for AUTO(strv_done) struct strv v = { 0 }; */
+void strv_done(struct strv *v);               /* for AUTO(strv_done) struct strv v = { 0 }; */
 void strv_add(struct strv *v, const char *s); /* copies */
 void strv_addv(struct strv *v, struct view s);
 void strv_addf(struct strv *v, const char *fmt, ...) PRINTF(2, 3);

@@ -40,8 +40,7 @@ static inline bool view_starts(struct view a, struct view prefix)
 }
 static inline bool view_ends(struct view a, struct view suffix)
 {
-	return a.n >= suffix.n &&
-	       (suffix.n == 0 || memcmp(a.p + (a.n - suffix.n), suffix.p, suffix.n) == 0);
+	return a.n >= suffix.n && (suffix.n == 0 || memcmp(a.p + (a.n - suffix.n), suffix.p, suffix.n) == 0);
 }
 /* From offset i (clamped) to the end. */
 static inline struct view view_from(struct view a, size_t i)
@@ -53,9 +52,9 @@ static inline struct view view_cut(struct view a, size_t n)
 {
 	return (struct view){ a.p, MIN(n, a.n) };
 }
-bool view_eq_ci(struct view a, struct view b);               /* ASCII case ignored */
-int view_cmp(struct view a, struct view b);                  /* bytewise, like strcmp */
-struct view view_trim(struct view a);                        /* without spaces and tabs at both ends */
+bool view_eq_ci(struct view a, struct view b); /* ASCII case ignored */
+int view_cmp(struct view a, struct view b);    /* bytewise, like strcmp */
+struct view view_trim(struct view a);          /* without spaces and tabs at both ends */
 /* Position of c, or a.n. */
 size_t view_find(struct view a, char c);
 /* Splits at the first sep: returns what is before, *rest gets what is after (empty, p = NULL: no sep). */

@@ -15,8 +15,8 @@ enum { RETRY_FAILED_MS = 5000 };
 
 const char *pool_state_name(enum pool_state s)
 {
-	static const char *const names[] = { "unloaded", "provisioning", "starting", "proving", "ready", "draining",
-		"backoff", "failed" };
+	static const char *const names[] = { "unloaded", "provisioning", "starting", "proving", "ready",
+		"draining", "backoff", "failed" };
 	return names[s];
 }
 
@@ -34,16 +34,19 @@ static void take_out(struct control_pool *p, struct control_slot *s, bool cut)
 
 static bool answers(const struct registry_replica *r)
 {
-	return r && r->online && r->facts.address && (r->facts.state == REPLICA_READY || r->facts.state == REPLICA_PROVING);
+	return r && r->online && r->facts.address &&
+	       (r->facts.state == REPLICA_READY || r->facts.state == REPLICA_PROVING);
 }
 
-/* The id an external server knows the model by: the pool's model where it serves that, else the one it serves. */
+/* The id an external server knows the model by: the pool's model where it serves that, else the one it
+ * serves. */
 static const char *remote_model(const struct control_pool *p, const struct wire_replica *f)
 {
 	if (p->cfg->engine.kind != CONFIG_ENGINE_OPENAI || !f->remote_models || !f->remote_models[0])
 		return NULL;
 	for (size_t i = 0; f->remote_models[i]; i++)
-		if ((p->cfg->model && strcmp(f->remote_models[i], p->cfg->model) == 0) || strcmp(f->remote_models[i], p->cfg->id) == 0)
+		if ((p->cfg->model && strcmp(f->remote_models[i], p->cfg->model) == 0) ||
+			strcmp(f->remote_models[i], p->cfg->id) == 0)
 			return f->remote_models[i];
 	return p->cfg->model ? p->cfg->model : f->remote_models[0];
 }
@@ -123,16 +126,20 @@ static void narrate(struct control_pool *p, struct control_slot *s, const struct
 	s->told_generation = r ? r->facts.generation : 0;
 	if (first)
 		return;
-	const char *why = r && (now == REPLICA_FAILED || now == REPLICA_BACKOFF) ? r->facts.last_error.message : NULL;
-	log_event(now == REPLICA_FAILED || now == REPLICA_BACKOFF ? LOG_WARN : LOG_INFO, "replica_state", s->id,
+	const char *why =
+		r && (now == REPLICA_FAILED || now == REPLICA_BACKOFF) ? r->facts.last_error.message : NULL;
+	log_event(now == REPLICA_FAILED || now == REPLICA_BACKOFF ? LOG_WARN : LOG_INFO, "replica_state",
+		s->id,
 		(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_STR("replica_id", s->id),
-			LOG_STR("state", replica_state_name(now)), LOG_STR("engine", r ? r->facts.engine : NULL),
-			LOG_STR("engine_version", r ? r->facts.engine_version : NULL), LOG_STR("hint", r ? r->facts.last_error.hint : NULL),
-			LOG_END },
+			LOG_STR("state", replica_state_name(now)),
+			LOG_STR("engine", r ? r->facts.engine : NULL),
+			LOG_STR("engine_version", r ? r->facts.engine_version : NULL),
+			LOG_STR("hint", r ? r->facts.last_error.hint : NULL), LOG_END },
 		"Replica %s is %s%s%s", s->id, replica_state_name(now), why ? ": " : ".", why ? why : "");
 }
 
-static void apply_facts(struct control_pool *p, struct control_slot *s, const struct registry_replica *r, bool waiting)
+static void apply_facts(
+	struct control_pool *p, struct control_slot *s, const struct registry_replica *r, bool waiting)
 {
 	narrate(p, s, r);
 	if (!s->plan.wanted) {
@@ -150,7 +157,8 @@ static void apply_facts(struct control_pool *p, struct control_slot *s, const st
 		put_in(p, s, &r->facts, false);
 }
 
-/* ---- why a pool refuses ---------------------------------------------------------------------------------- */
+/* ---- why a pool refuses ----------------------------------------------------------------------------------
+ */
 
 static bool for_good(const struct wire_replica *f)
 {
@@ -160,10 +168,12 @@ static bool for_good(const struct wire_replica *f)
 /* A cause that may have gone by itself (a file that is there now) is looked at again when somebody asks. */
 static bool worth_retrying(enum wire_cause c)
 {
-	return c == CAUSE_NO_MODEL || c == CAUSE_NO_ENGINE || c == CAUSE_BAD_MODEL || c == CAUSE_CANARY || c == CAUSE_START_TIMEOUT;
+	return c == CAUSE_NO_MODEL || c == CAUSE_NO_ENGINE || c == CAUSE_BAD_MODEL || c == CAUSE_CANARY ||
+	       c == CAUSE_START_TIMEOUT;
 }
 
-static void retry_failed(struct control_pool *p, struct control_slot *s, const struct wire_replica *f, mono_t now)
+static void retry_failed(
+	struct control_pool *p, struct control_slot *s, const struct wire_replica *f, mono_t now)
 {
 	if (f->retry_in_ms >= 0 || !p->demanded || !worth_retrying(f->last_error.cause))
 		return;
@@ -184,7 +194,8 @@ static void set_refusal(struct control_pool *p, const struct pool_refusal *why, 
 
 static void refuse_failed(struct control_pool *p, const struct wire_replica *f)
 {
-	struct pool_refusal why = { .code = REFUSE_POOL_UNAVAILABLE, .retriable = f->retry_in_ms >= 0,
+	struct pool_refusal why = { .code = REFUSE_POOL_UNAVAILABLE,
+		.retriable = f->retry_in_ms >= 0,
 		.retry_after_ms = MAX(f->retry_in_ms, (int64_t)0) };
 	snprintf(why.message, sizeof why.message, "Pool %s cannot serve: %s", p->cfg->id,
 		f->last_error.message ? f->last_error.message : "its engine failed.");
@@ -193,11 +204,15 @@ static void refuse_failed(struct control_pool *p, const struct wire_replica *f)
 	set_refusal(p, &why, false);
 }
 
-static void decide_refusal(struct control_pool *p, const struct registry_pool *rp, const struct wire_replica *failed, bool usable)
+static void decide_refusal(struct control_pool *p, const struct registry_pool *rp,
+	const struct wire_replica *failed, bool usable)
 {
 	if (rp && rp->marks[MARK_DRAINING].by) {
-		struct pool_refusal why = { .code = REFUSE_POOL_UNAVAILABLE, .retriable = true, .retry_after_ms = 5000 };
-		snprintf(why.message, sizeof why.message, "Pool %s is being drained (by %s) and takes nothing new.", p->cfg->id,
+		struct pool_refusal why = {
+			.code = REFUSE_POOL_UNAVAILABLE, .retriable = true, .retry_after_ms = 5000
+		};
+		snprintf(why.message, sizeof why.message,
+			"Pool %s is being drained (by %s) and takes nothing new.", p->cfg->id,
 			rp->marks[MARK_DRAINING].by);
 		snprintf(why.hint, sizeof why.hint, "`corral undrain %s` takes it back.", p->cfg->id);
 		set_refusal(p, &why, false);
@@ -208,7 +223,8 @@ static void decide_refusal(struct control_pool *p, const struct registry_pool *r
 	}
 }
 
-/* ---- one pool --------------------------------------------------------------------------------------------- */
+/* ---- one pool ---------------------------------------------------------------------------------------------
+ */
 
 struct leases_of {
 	struct control_pool *p;
@@ -233,14 +249,15 @@ static void describe(struct control_pool *p, const struct wire_replica *best)
 	if (!best)
 		snprintf(text, sizeof text, "no engine of it runs");
 	else if (best->phase && best->progress_pct >= 0)
-		snprintf(text, sizeof text, "its engine is %s (%s, %d %%)", replica_state_name(best->state), best->phase,
-			best->progress_pct);
+		snprintf(text, sizeof text, "its engine is %s (%s, %d %%)", replica_state_name(best->state),
+			best->phase, best->progress_pct);
 	else
 		snprintf(text, sizeof text, "its engine is %s", replica_state_name(best->state));
 	pool_set_status(p->pool, text);
 }
 
-static mono_t plan_pool(struct control_pool *p, const struct registry_pool *rp, const struct pool_stats *st, mono_t now)
+static mono_t plan_pool(
+	struct control_pool *p, const struct registry_pool *rp, const struct pool_stats *st, mono_t now)
 {
 	uint32_t n = (uint32_t)p->nslots;
 	AUTO(mem_freep) struct plan_slot *plan = mem_alloc((n + 1) * sizeof *plan);
@@ -279,7 +296,8 @@ static mono_t reconcile_pool(struct control_pool *p, const struct registry_snaps
 	bool usable = false;
 	for (size_t i = 0; i < p->nslots; i++) {
 		struct control_slot *s = &p->slots[i];
-		const struct registry_replica *r = registry_snapshot_replica(snap, view_str(p->cfg->id), view_str(s->id));
+		const struct registry_replica *r =
+			registry_snapshot_replica(snap, view_str(p->cfg->id), view_str(s->id));
 		s->plan.failed = r && for_good(&r->facts);
 		s->plan.ready = r && r->ready;
 		if (r && s->plan.failed) {
@@ -294,7 +312,8 @@ static mono_t reconcile_pool(struct control_pool *p, const struct registry_snaps
 	mono_t next = plan_pool(p, rp, &st, now);
 	for (size_t i = 0; i < p->nslots; i++) {
 		struct control_slot *s = &p->slots[i];
-		apply_facts(p, s, registry_snapshot_replica(snap, view_str(p->cfg->id), view_str(s->id)), waiting);
+		apply_facts(p, s, registry_snapshot_replica(snap, view_str(p->cfg->id), view_str(s->id)),
+			waiting);
 	}
 	describe(p, best ? best : failed);
 	p->demanded = false;
@@ -347,7 +366,8 @@ void control_quiesce(struct control *c)
 	}
 }
 
-/* ---- demand, from any thread ------------------------------------------------------------------------------- */
+/* ---- demand, from any thread
+ * ------------------------------------------------------------------------------- */
 
 static void demand_on_loop(void *arg)
 {
@@ -398,7 +418,8 @@ void control_proved(struct control *c, struct pool_replica *r)
 	loop_post_call(c->o.loop, proved_on_loop, v);
 }
 
-/* ---- making ------------------------------------------------------------------------------------------------- */
+/* ---- making
+ * ------------------------------------------------------------------------------------------------- */
 
 static void on_registry(void *arg, const struct registry_snapshot *s)
 {
@@ -510,23 +531,29 @@ enum pool_state control_pool_state(struct control *c, struct control_pool *p)
 {
 	/* the best first */
 	static const enum pool_state order[] = { POOL_STATE_READY, POOL_STATE_PROVING, POOL_STATE_STARTING,
-		POOL_STATE_PROVISIONING, POOL_STATE_BACKOFF, POOL_STATE_FAILED, POOL_STATE_DRAINING, POOL_STATE_UNLOADED };
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
+		POOL_STATE_PROVISIONING, POOL_STATE_BACKOFF, POOL_STATE_FAILED, POOL_STATE_DRAINING,
+		POOL_STATE_UNLOADED };
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
 	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
 	unsigned seen = 1u << POOL_STATE_UNLOADED;
 	for (size_t i = 0; rp && i < rp->nreplicas; i++)
-		seen |= 1u << (rp->replicas[i]->online ? state_of(rp->replicas[i]->facts.state) : POOL_STATE_UNLOADED);
+		seen |= 1u << (rp->replicas[i]->online ? state_of(rp->replicas[i]->facts.state)
+						       : POOL_STATE_UNLOADED);
 	if ((rp && rp->marks[MARK_DRAINING].by) || p->op == OP_STOP)
-		return seen & ((1u << POOL_STATE_READY) | (1u << POOL_STATE_DRAINING)) ? POOL_STATE_DRAINING : POOL_STATE_UNLOADED;
+		return seen & ((1u << POOL_STATE_READY) | (1u << POOL_STATE_DRAINING)) ? POOL_STATE_DRAINING
+										       : POOL_STATE_UNLOADED;
 	for (size_t i = 0; i < ARRAY_LEN(order); i++)
 		if (seen & (1u << order[i]))
 			return order[i];
 	return POOL_STATE_UNLOADED;
 }
 
-bool control_pool_draining(const struct control *c, const struct control_pool *p, const char **ret_by, int64_t *ret_at_ms)
+bool control_pool_draining(
+	const struct control *c, const struct control_pool *p, const char **ret_by, int64_t *ret_at_ms)
 {
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
 	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
 	bool on = rp && rp->marks[MARK_DRAINING].by;
 	if (ret_by)
@@ -539,8 +566,9 @@ bool control_pool_draining(const struct control *c, const struct control_pool *p
 static void report_one(void *arg, const struct pool_replica *r)
 {
 	struct registry_leases **at = arg;
-	**at = (struct registry_leases){ .replica_id = mem_strdup(r->id), .generation = r->generation,
-		.leases = r->in_use + r->cooling };
+	**at = (struct registry_leases){
+		.replica_id = mem_strdup(r->id), .generation = r->generation, .leases = r->in_use + r->cooling
+	};
 	++*at;
 }
 

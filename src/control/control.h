@@ -20,7 +20,7 @@ struct control;
 
 struct control_opts {
 	struct loop *loop;
-	struct config *config;        /* a reference is taken */
+	struct config *config; /* a reference is taken */
 	struct registry *registry;
 	struct metrics *metrics;
 	/* The set of pools changed (at the start, later by a reload): publish it to the data loops. */
@@ -45,14 +45,21 @@ void control_proved(struct control *c, struct pool_replica *r);
 /* ---- what the API shows and asks --------------------------------------------------------------------- */
 
 enum pool_state { /* of a pool as a whole, the best of its replicas */
-	POOL_STATE_UNLOADED, POOL_STATE_PROVISIONING, POOL_STATE_STARTING, POOL_STATE_PROVING, POOL_STATE_READY,
-	POOL_STATE_DRAINING, POOL_STATE_BACKOFF, POOL_STATE_FAILED,
+	POOL_STATE_UNLOADED,
+	POOL_STATE_PROVISIONING,
+	POOL_STATE_STARTING,
+	POOL_STATE_PROVING,
+	POOL_STATE_READY,
+	POOL_STATE_DRAINING,
+	POOL_STATE_BACKOFF,
+	POOL_STATE_FAILED,
 };
 const char *pool_state_name(enum pool_state s);
 
 struct control_pool;
 struct control_pool *control_pool_find(struct control *c, struct view id_or_alias);
-struct control_pool *control_pool_at(struct control *c, size_t i); /* NULL after the last; in the file's order */
+struct control_pool *control_pool_at(
+	struct control *c, size_t i); /* NULL after the last; in the file's order */
 const struct config_pool *control_pool_config(const struct control_pool *p);
 struct pool *control_pool_traffic(const struct control_pool *p);
 enum pool_state control_pool_state(struct control *c, struct control_pool *p);
@@ -70,11 +77,14 @@ typedef void control_done_fn(void *arg, const struct control_done *d);
 
 void control_start(struct control *c, struct control_pool *p, const char *by);
 /* Lets leases end (deadline_ms), then unloads; the next request starts it again. fn may be NULL. */
-void control_stop(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by, control_done_fn *fn, void *arg);
+void control_stop(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by,
+	control_done_fn *fn, void *arg);
 void control_restart(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by);
 /* Refuses new leases until undrain or start, waits for none to be left, then unloads. */
-void control_drain(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by, control_done_fn *fn, void *arg);
+void control_drain(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by,
+	control_done_fn *fn, void *arg);
 void control_undrain(struct control *c, struct control_pool *p, const char *by);
-bool control_pool_draining(const struct control *c, const struct control_pool *p, const char **ret_by, int64_t *ret_at_ms);
+bool control_pool_draining(
+	const struct control *c, const struct control_pool *p, const char **ret_by, int64_t *ret_at_ms);
 
 #endif

@@ -14,15 +14,15 @@ enum op_kind { OP_NONE, OP_STOP, OP_RESTART, OP_DRAIN };
 
 struct control_slot { /* one replica a pool may have: "<pool>-<n>" */
 	char id[POOL_ID_MAX];
-	struct plan_slot plan;   /* wanted, busy_at */
-	bool in_pool;            /* traffic knows it */
-	uint64_t generation;     /* of what traffic knows */
-	bool proved;             /* the node was told that a request proved this generation */
+	struct plan_slot plan; /* wanted, busy_at */
+	bool in_pool;          /* traffic knows it */
+	uint64_t generation;   /* of what traffic knows */
+	bool proved;           /* the node was told that a request proved this generation */
 	uint64_t proved_generation, own_generation;
 	uint32_t restart_epoch;
 	enum replica_state told; /* the last state that was narrated */
 	uint64_t told_generation;
-	mono_t retried_at;       /* the last time control asked for another try of a failed one */
+	mono_t retried_at; /* the last time control asked for another try of a failed one */
 };
 
 struct cooler;
@@ -32,8 +32,8 @@ struct control_pool {
 	const struct config_pool *cfg;
 	struct pool *pool;
 	struct control_slot *slots;
-	size_t nslots;           /* replicas_max, or one for each URL of an external engine */
-	bool external, started;  /* started: by an operator or preload, keep_alive counts from then */
+	size_t nslots;          /* replicas_max, or one for each URL of an external engine */
+	bool external, started; /* started: by an operator or preload, keep_alive counts from then */
 	bool demanded;
 	/* an operation that waits for leases to end */
 	enum op_kind op;
@@ -52,15 +52,15 @@ struct control {
 	struct config *config;
 	struct control_pool *pools;
 	size_t npools;
-	struct map by_name;      /* id or alias → struct control_pool */
+	struct map by_name; /* id or alias → struct control_pool */
 	struct loop_work wake;
 	struct loop_timer timer; /* the next keep_alive, deadline or registry tick */
 	/* the wire */
 	struct http_target *node;
 	char *node_address;
-	char *node_boot;         /* boot id + pid of the node that was told last */
+	char *node_boot; /* boot id + pid of the node that was told last */
 	struct http_fetch *push;
-	struct buf pushed;       /* the desired set that the node has */
+	struct buf pushed; /* the desired set that the node has */
 	struct buf pushing;
 	struct loop_timer push_again;
 	uint64_t revision;

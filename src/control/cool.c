@@ -17,7 +17,13 @@
 
 #include "base/mem.h"
 
-enum { FIRST_LOOK_MS = 100, NEXT_LOOK_MS = 2000, DOWN_FIRST_MS = 20, DOWN_NEXT_MS = 500, LOOK_TIMEOUT_MS = 5000 };
+enum {
+	FIRST_LOOK_MS = 100,
+	NEXT_LOOK_MS = 2000,
+	DOWN_FIRST_MS = 20,
+	DOWN_NEXT_MS = 500,
+	LOOK_TIMEOUT_MS = 5000
+};
 
 struct cooler {
 	struct cooler *next;
@@ -116,7 +122,8 @@ static void on_slots(void *arg, int status, struct view body, const struct err *
 	int busy = status == 200 && body.n ? busy_slots(body) : -1;
 	struct counts c = counts_of(k);
 	if (busy >= 0) {
-		/* Busy slots are first those of requests that run; what is more belongs to the cooling ones. */
+		/* Busy slots are first those of requests that run; what is more belongs to the cooling ones.
+		 */
 		uint32_t still = (uint32_t)busy > c.in_use ? (uint32_t)busy - c.in_use : 0;
 		if (still < c.cooling)
 			pool_cooled(k->r, c.cooling - still);
@@ -131,8 +138,8 @@ static void grace_over(struct cooler *k)
 	struct counts c = counts_of(k);
 	if (c.cooling) { /* they cooled later: a grace of their own */
 		k->due = c.cooling;
-		loop_timer_start(k->p->control->o.loop, &k->slots_timer, pool_options(k->p->pool)->cancel_grace_ms,
-			look_at_slots, k);
+		loop_timer_start(k->p->control->o.loop, &k->slots_timer,
+			pool_options(k->p->pool)->cancel_grace_ms, look_at_slots, k);
 	}
 	settle(k);
 }
@@ -146,7 +153,9 @@ static void look_at_slots(void *arg)
 	}
 	if (k->slots_fetch || !k->target)
 		return;
-	struct http_fetch_req r = { .method = "GET", .path = "/slots", .max_body = 16 * MIB, .timeout_ms = LOOK_TIMEOUT_MS };
+	struct http_fetch_req r = {
+		.method = "GET", .path = "/slots", .max_body = 16 * MIB, .timeout_ms = LOOK_TIMEOUT_MS
+	};
 	k->slots_fetch = http_fetch(k->target, &r, on_slots, k);
 }
 
@@ -201,7 +210,8 @@ static struct cooler *cooler_for(struct control_pool *p, struct pool_replica *r)
 	struct cooler *k = NEW(struct cooler);
 	k->p = p;
 	k->r = pool_replica_ref(r);
-	k->target = http_target_new(p->control->o.loop, r->address, &(struct http_target_opts){ .idle_ms = 1000 }, NULL);
+	k->target = http_target_new(
+		p->control->o.loop, r->address, &(struct http_target_opts){ .idle_ms = 1000 }, NULL);
 	k->next = p->coolers;
 	p->coolers = k;
 	return k;
@@ -218,7 +228,8 @@ void control_look_after(struct control_pool *p)
 		if (c.cooling && !loop_timer_active(&k->slots_timer) && !k->slots_fetch) {
 			k->due = c.cooling;
 			loop_timer_start(l, &k->slots_timer,
-				k->r->has_slots ? FIRST_LOOK_MS : pool_options(p->pool)->cancel_grace_ms, look_at_slots, k);
+				k->r->has_slots ? FIRST_LOOK_MS : pool_options(p->pool)->cancel_grace_ms,
+				look_at_slots, k);
 		}
 		if (c.down && !loop_timer_active(&k->down_timer) && !k->down_fetch)
 			loop_timer_start(l, &k->down_timer, DOWN_FIRST_MS, look_at_health, k);

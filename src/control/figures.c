@@ -34,7 +34,8 @@ void control_collect(void *arg, struct metrics *m)
 		set2(m, "corral_pool_slots", id, "cooling", s.cooling);
 		set1(m, "corral_pool_ready", id, control_pool_state(c, p) == POOL_STATE_READY);
 	}
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
 	unsigned online = 0;
 	for (size_t i = 0; i < s->nnodes; i++)
 		online += s->nodes[i]->online;

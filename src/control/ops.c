@@ -64,12 +64,14 @@ void op_step(struct control_pool *p, const struct pool_stats *s, const struct re
 		finish_op(p, now);
 }
 
-static void begin_op(struct control_pool *p, enum op_kind kind, int64_t deadline_ms, control_done_fn *fn, void *arg)
+static void begin_op(
+	struct control_pool *p, enum op_kind kind, int64_t deadline_ms, control_done_fn *fn, void *arg)
 {
 	if (p->op_done) { /* a newer wish takes over; who waited for the older one is told how it stands */
 		control_done_fn *old = p->op_done;
 		p->op_done = NULL;
-		old(p->op_arg, &(struct control_done){ .duration_ms = mono_ms_between(p->op_since, mono_now()) });
+		old(p->op_arg,
+			&(struct control_done){ .duration_ms = mono_ms_between(p->op_since, mono_now()) });
 	}
 	p->op = kind;
 	p->op_since = mono_now();
@@ -84,8 +86,8 @@ static void begin_op(struct control_pool *p, enum op_kind kind, int64_t deadline
 static void said(const struct control_pool *p, const char *verb, const char *by)
 {
 	log_event(LOG_INFO, verb, p->cfg->id,
-		(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_STR("by", by), LOG_END }, "%s asks to %s pool %s.", by,
-		verb, p->cfg->id);
+		(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_STR("by", by), LOG_END },
+		"%s asks to %s pool %s.", by, verb, p->cfg->id);
 }
 
 static void clear_marks(struct control *c, struct control_pool *p, const char *by)
@@ -102,10 +104,12 @@ void control_start(struct control *c, struct control_pool *p, const char *by)
 	if (p->op != OP_NONE && !p->op_unloading)
 		begin_op(p, OP_NONE, 0, NULL, NULL);
 	p->started = true;
-	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
 	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
 	for (size_t i = 0; rp && i < rp->nreplicas && i < p->nslots; i++) {
-		if (rp->replicas[i]->facts.state != REPLICA_FAILED && rp->replicas[i]->facts.state != REPLICA_BACKOFF)
+		if (rp->replicas[i]->facts.state != REPLICA_FAILED &&
+			rp->replicas[i]->facts.state != REPLICA_BACKOFF)
 			continue;
 		for (size_t k = 0; k < p->nslots; k++)
 			if (view_eqs(view_str(p->slots[k].id), rp->replicas[i]->facts.replica_id))
@@ -115,7 +119,8 @@ void control_start(struct control *c, struct control_pool *p, const char *by)
 	control_wake(c);
 }
 
-void control_stop(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by, control_done_fn *fn, void *arg)
+void control_stop(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by,
+	control_done_fn *fn, void *arg)
 {
 	(void)c;
 	said(p, "stop", by);
@@ -130,7 +135,8 @@ void control_restart(struct control *c, struct control_pool *p, int64_t deadline
 	begin_op(p, OP_RESTART, deadline_ms, NULL, NULL);
 }
 
-void control_drain(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by, control_done_fn *fn, void *arg)
+void control_drain(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by,
+	control_done_fn *fn, void *arg)
 {
 	said(p, "drain", by);
 	registry_pool_mark(c->o.registry, view_str(p->cfg->id), MARK_DRAINING, true, by, wall_ms());

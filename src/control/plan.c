@@ -41,7 +41,8 @@ static void grow(const struct plan_facts *f, struct plan_slot *slots, uint32_t n
 		need += slots[i].leases + slots[i].cooling;
 	if (count_wanted(slots, n, false) == 0 && limit > 0)
 		want_one_more(slots, n, f->now);
-	while ((uint64_t)count_wanted(slots, n, true) * f->slots < need && count_wanted(slots, n, false) < limit)
+	while ((uint64_t)count_wanted(slots, n, true) * f->slots < need &&
+		count_wanted(slots, n, false) < limit)
 		want_one_more(slots, n, f->now);
 }
 

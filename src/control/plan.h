@@ -15,18 +15,18 @@ struct plan_slot { /* one possible replica */
 	bool ready;
 	/* kept from one plan to the next */
 	bool wanted;
-	mono_t busy_at;           /* when it last had a lease, or was wanted */
+	mono_t busy_at; /* when it last had a lease, or was wanted */
 };
 
 struct plan_facts {
 	mono_t now;
-	uint32_t min, max;       /* replicas */
-	uint32_t slots;          /* of one replica */
-	int64_t keep_alive_ms;   /* -1 = for ever */
-	uint32_t waiting;        /* requests in the queue */
-	bool held;               /* draining, disabled, being stopped: nothing is wanted */
-	bool start;              /* an operator or preload wants one */
-	bool always;             /* an external engine: all are wanted */
+	uint32_t min, max;     /* replicas */
+	uint32_t slots;        /* of one replica */
+	int64_t keep_alive_ms; /* -1 = for ever */
+	uint32_t waiting;      /* requests in the queue */
+	bool held;             /* draining, disabled, being stopped: nothing is wanted */
+	bool start;            /* an operator or preload wants one */
+	bool always;           /* an external engine: all are wanted */
 };
 
 /* Decides slot[i].wanted for the n possible replicas. Returns when to ask again (the next keep_alive to

@@ -63,7 +63,8 @@ static bool meet_node(struct control *c, const struct registry_node *n)
 	return true;
 }
 
-static void add_want(struct wire_desired *d, const struct control_pool *p, const struct control_slot *s, bool waiting)
+static void add_want(
+	struct wire_desired *d, const struct control_pool *p, const struct control_slot *s, bool waiting)
 {
 	struct wire_want *w = wire_desired_add(d);
 	w->replica_id = mem_strdup(s->id);
@@ -87,8 +88,10 @@ static void encode(struct control *c, uint64_t revision, struct buf *b)
 			struct control_slot *s = &p->slots[k];
 			if (!s->plan.wanted && !s->in_pool)
 				continue;
-			/* Once it serves, who pulled it in is history: the wish must not flip with the queue. */
-			bool pulled = s->told != REPLICA_READY && (waiting || (s->told == REPLICA_PROVING && s->in_pool));
+			/* Once it serves, who pulled it in is history: the wish must not flip with the queue.
+			 */
+			bool pulled = s->told != REPLICA_READY &&
+				      (waiting || (s->told == REPLICA_PROVING && s->in_pool));
 			add_want(&d, p, s, pulled);
 		}
 	}
@@ -112,7 +115,9 @@ static void on_pushed(void *arg, int status, struct view body, const struct err 
 		return;
 	}
 	log_warn("push", "node", "The node does not take the desired replicas (%s); it is told again.",
-		e ? e->msg : body.n ? "it refused" : "no answer");
+		e        ? e->msg
+		: body.n ? "it refused"
+			 : "no answer");
 	loop_timer_start(c->o.loop, &c->push_again, PUSH_AGAIN_MS, push_again, c);
 }
 
@@ -129,8 +134,11 @@ void control_push(struct control *c, const struct registry_snapshot *s)
 	(void)buf_addv(&c->pushing, buf_view(&now));
 	AUTO(buf_done) struct buf body = BUF(WIRE_BODY_MAX);
 	encode(c, ++c->revision, &body);
-	struct http_fetch_req r = { .method = "PUT", .path = "/v1/node/replicas", .content_type = "application/json",
-		.body = buf_view(&body), .timeout_ms = PUSH_TIMEOUT_MS };
+	struct http_fetch_req r = { .method = "PUT",
+		.path = "/v1/node/replicas",
+		.content_type = "application/json",
+		.body = buf_view(&body),
+		.timeout_ms = PUSH_TIMEOUT_MS };
 	c->push = http_fetch(c->node, &r, on_pushed, c);
 }
 
@@ -144,7 +152,8 @@ static void on_told(void *arg, int status, struct view body, const struct err *e
 	struct tell *t = arg;
 	(void)body;
 	if (status != 200 && status != 202 && status != 204 && status != 409 && status != 404)
-		log_warn("prove", t->replica_id, "The node was not told that replica %s may prove itself: %s.", t->replica_id,
+		log_warn("prove", t->replica_id,
+			"The node was not told that replica %s may prove itself: %s.", t->replica_id,
 			e ? e->msg : "it refused");
 	free(t->replica_id);
 	free(t);
@@ -156,12 +165,16 @@ void control_tell_proved(struct control *c, const char *replica_id, uint64_t gen
 		return;
 	char path[POOL_ID_MAX + 64], body[96];
 	snprintf(path, sizeof path, "/v1/node/replicas/%s/prove", replica_id);
-	int n = snprintf(body, sizeof body, "{\"generation\":%llu,\"by\":\"%s\"}", (unsigned long long)generation, by);
+	int n = snprintf(
+		body, sizeof body, "{\"generation\":%llu,\"by\":\"%s\"}", (unsigned long long)generation, by);
 	struct tell *t = NEW(struct tell);
 	t->c = c;
 	t->replica_id = mem_strdup(replica_id);
-	struct http_fetch_req r = { .method = "POST", .path = path, .content_type = "application/json",
-		.body = view_of(body, (size_t)n), .timeout_ms = PUSH_TIMEOUT_MS };
+	struct http_fetch_req r = { .method = "POST",
+		.path = path,
+		.content_type = "application/json",
+		.body = view_of(body, (size_t)n),
+		.timeout_ms = PUSH_TIMEOUT_MS };
 	/* Ends by itself within its time-out, also when the node goes away. */
 	if (!http_fetch(c->node, &r, on_told, t)) {
 		free(t->replica_id);

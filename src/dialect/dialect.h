@@ -16,25 +16,38 @@ enum dialect { DIALECT_OPENAI, DIALECT_ANTHROPIC, DIALECT_OLLAMA, DIALECT_NATIVE
 
 enum route_kind {
 	ROUTE_NONE = 0, /* not an engine route */
-	ROUTE_CHAT, ROUTE_COMPLETIONS, ROUTE_RESPONSES, ROUTE_EMBEDDINGS, ROUTE_RERANK, ROUTE_MESSAGES,
-	ROUTE_COUNT_TOKENS, ROUTE_COMPLETION, ROUTE_INFILL, ROUTE_TOKENIZE, ROUTE_DETOKENIZE, ROUTE_APPLY_TEMPLATE,
-	ROUTE_EMBEDDING, ROUTE_PROPS, ROUTE_UPSTREAM,
+	ROUTE_CHAT,
+	ROUTE_COMPLETIONS,
+	ROUTE_RESPONSES,
+	ROUTE_EMBEDDINGS,
+	ROUTE_RERANK,
+	ROUTE_MESSAGES,
+	ROUTE_COUNT_TOKENS,
+	ROUTE_COMPLETION,
+	ROUTE_INFILL,
+	ROUTE_TOKENIZE,
+	ROUTE_DETOKENIZE,
+	ROUTE_APPLY_TEMPLATE,
+	ROUTE_EMBEDDING,
+	ROUTE_PROPS,
+	ROUTE_UPSTREAM,
 };
 
 struct route {
 	enum route_kind kind;
 	enum dialect dialect;
-	const char *name;     /* the label in metrics: "/v1/chat/completions"; constant */
+	const char *name; /* the label in metrics: "/v1/chat/completions"; constant */
 	bool takes_lease;
 	bool starts_engine;
-	bool get;             /* a GET: never starts an engine; answered from the catalog when nothing runs */
-	struct view pool;     /* ROUTE_UPSTREAM: the {pool} part of the path */
-	struct view rest;     /* ROUTE_UPSTREAM: what goes to the engine, with its leading slash */
+	bool get;         /* a GET: never starts an engine; answered from the catalog when nothing runs */
+	struct view pool; /* ROUTE_UPSTREAM: the {pool} part of the path */
+	struct view rest; /* ROUTE_UPSTREAM: what goes to the engine, with its leading slash */
 };
 enum route_answer { ROUTE_FOUND, ROUTE_UNKNOWN, ROUTE_WRONG_METHOD };
 /* path: as sent, without the query. WRONG_METHOD: *ret_allow names the methods ("POST"). Any method is
  * taken on /upstream/…: POST takes a lease and starts an engine, others do neither. */
-enum route_answer dialect_route(struct view method, struct view path, struct route *ret, const char **ret_allow);
+enum route_answer dialect_route(
+	struct view method, struct view path, struct route *ret, const char **ret_allow);
 /* The dialect errors on this path are written in, whether the path is known or not. */
 enum dialect dialect_of_path(struct view path);
 
@@ -42,10 +55,26 @@ enum dialect dialect_of_path(struct view path);
 
 enum corral_code {
 	CODE_NONE = 0,
-	CODE_INVALID_PARAMS, CODE_MODEL_NOT_FOUND, CODE_CONTEXT_EXCEEDED, CODE_DEADLINE_UNMET, CODE_UNAUTHENTICATED,
-	CODE_FORBIDDEN, CODE_ADMISSION_REJECT, CODE_QUEUE_FULL_DROP_LRU, CODE_QUOTA_EXCEEDED, CODE_PAYLOAD_TOO_LARGE,
-	CODE_POOL_UNREADY, CODE_POOL_UNAVAILABLE, CODE_NO_CAPACITY, CODE_ENGINE_FAILED, CODE_DECODE_TIMEOUT,
-	CODE_WORKER_RESET, CODE_MODEL_RETIRED, CODE_UNTRUSTED_ARTIFACT, CODE_DIGEST_MISMATCH, CODE_CONFLICT,
+	CODE_INVALID_PARAMS,
+	CODE_MODEL_NOT_FOUND,
+	CODE_CONTEXT_EXCEEDED,
+	CODE_DEADLINE_UNMET,
+	CODE_UNAUTHENTICATED,
+	CODE_FORBIDDEN,
+	CODE_ADMISSION_REJECT,
+	CODE_QUEUE_FULL_DROP_LRU,
+	CODE_QUOTA_EXCEEDED,
+	CODE_PAYLOAD_TOO_LARGE,
+	CODE_POOL_UNREADY,
+	CODE_POOL_UNAVAILABLE,
+	CODE_NO_CAPACITY,
+	CODE_ENGINE_FAILED,
+	CODE_DECODE_TIMEOUT,
+	CODE_WORKER_RESET,
+	CODE_MODEL_RETIRED,
+	CODE_UNTRUSTED_ARTIFACT,
+	CODE_DIGEST_MISMATCH,
+	CODE_CONFLICT,
 	CODE_INTERNAL,
 	CODE_COUNT
 };
@@ -55,16 +84,17 @@ bool corral_code_retriable(enum corral_code c);   /* the default */
 
 struct api_error {
 	enum corral_code code;
-	int status;               /* 0 = the code's own (INVALID_PARAMS also 405, 408, 415, 421, 431, 505; NOT FOUND routes 404) */
-	struct view message;      /* a sentence; empty: made from the code (CONTEXT_EXCEEDED: from the numbers) */
-	struct view hint;         /* what to do; may be empty */
-	struct view param;        /* the field that is wrong; may be empty */
+	int status; /* 0 = the code's own (INVALID_PARAMS also 405, 408, 415, 421, 431, 505; NOT FOUND routes
+		       404) */
+	struct view message; /* a sentence; empty: made from the code (CONTEXT_EXCEEDED: from the numbers) */
+	struct view hint;    /* what to do; may be empty */
+	struct view param;   /* the field that is wrong; may be empty */
 	struct view pool_id;
 	struct view request_id;
-	int retriable;            /* -1 = the code's default, 0, 1 */
-	int64_t retry_after_ms;   /* 0 = none */
+	int retriable;                   /* -1 = the code's default, 0, 1 */
+	int64_t retry_after_ms;          /* 0 = none */
 	uint64_t n_prompt_tokens, n_ctx; /* CONTEXT_EXCEEDED; 0 = unknown */
-	uint64_t sequence;        /* the number of a response.failed event: event_split.events */
+	uint64_t sequence;               /* the number of a response.failed event: event_split.events */
 };
 int api_error_status(enum dialect d, const struct api_error *e); /* 529 for a full queue on /v1/messages */
 /* Appends the body of contract.md §5. */
@@ -89,8 +119,8 @@ struct body_scan {
 	bool has_model, has_stream, stream, has_user, has_max_tokens;
 	char model[SCAN_STRING_MAX + 1], user[SCAN_STRING_MAX + 1];
 	size_t model_len, user_len;
-	uint64_t max_tokens;   /* max_tokens, max_completion_tokens, max_output_tokens or n_predict */
-	uint64_t bytes;        /* read so far */
+	uint64_t max_tokens; /* max_tokens, max_completion_tokens, max_output_tokens or n_predict */
+	uint64_t bytes;      /* read so far */
 	uint64_t model_begin, model_end; /* byte offsets of model's string, quotes included */
 	/* inside */
 	bool seen_model, seen_stream, failed;
@@ -101,9 +131,9 @@ struct body_scan {
 	uint64_t stack[SCAN_DEPTH_MAX / 64]; /* a bit a level: 1 = object */
 	bool is_key, keep, too_long;         /* of the string being read; keep: it goes to text */
 	uint8_t hex_left, utf8_left, utf8_low, utf8_high;
-	uint32_t hex, high;                  /* high: the first half of a surrogate pair, 0 = none */
+	uint32_t hex, high; /* high: the first half of a surrogate pair, 0 = none */
 	uint32_t text_len;
-	char text[SCAN_STRING_MAX + 1];      /* the key, string or number being read */
+	char text[SCAN_STRING_MAX + 1]; /* the key, string or number being read */
 	struct err err;
 };
 void body_scan_init(struct body_scan *s);
@@ -121,17 +151,18 @@ enum { EVENT_HOLD_MAX = 1024 * 1024 }; /* a longer event is passed through in pi
 
 struct event_split {
 	enum event_format format;
-	bool terminal;      /* the stream's last event was seen whole: [DONE], message_stop, response.completed|failed|
-	                     * incomplete, an error event, or an NDJSON line that is done or an error */
-	bool started;       /* at least one event with data was whole */
-	bool passing;       /* an event longer than EVENT_HOLD_MAX is being passed through in pieces */
-	uint64_t events;    /* whole events with data so far (comments are none) */
+	bool terminal;   /* the stream's last event was seen whole: [DONE], message_stop,
+			  * response.completed|failed|   incomplete, an error event, or an NDJSON line that is
+			  * done or an error */
+	bool started;    /* at least one event with data was whole */
+	bool passing;    /* an event longer than EVENT_HOLD_MAX is being passed through in pieces */
+	uint64_t events; /* whole events with data so far (comments are none) */
 	/* inside */
 	bool after_cr, has_data, ends; /* ends: the event being read is the last one */
 	uint8_t json_state;            /* NDJSON: where in the line */
 	uint32_t depth;
-	size_t event_bytes;            /* since the last event's end */
-	uint32_t line_len;             /* of the line being read; its beginning is in line */
+	size_t event_bytes; /* since the last event's end */
+	uint32_t line_len;  /* of the line being read; its beginning is in line */
 	char line[64];
 };
 void event_split_init(struct event_split *s, enum event_format f);

@@ -14,23 +14,25 @@ static const struct code_row {
 	const char *openai_type, *openai_code, *anthropic_type;
 } codes[] = {
 	[CODE_NONE] = { "NONE", 500, false, "server_error", NULL, "api_error" },
-	[CODE_INVALID_PARAMS] = { "INVALID_PARAMS", 400, false, "invalid_request_error", NULL, "invalid_request_error" },
+	[CODE_INVALID_PARAMS] = { "INVALID_PARAMS", 400, false, "invalid_request_error", NULL,
+		"invalid_request_error" },
 	[CODE_MODEL_NOT_FOUND] = { "MODEL_NOT_FOUND", 404, false, "invalid_request_error", "model_not_found",
-	                           "not_found_error" },
-	[CODE_CONTEXT_EXCEEDED] = { "CONTEXT_EXCEEDED", 400, false, "invalid_request_error", "context_length_exceeded",
-	                            "invalid_request_error" },
-	[CODE_DEADLINE_UNMET] = { "DEADLINE_UNMET", 400, false, "invalid_request_error", NULL, "invalid_request_error" },
+		"not_found_error" },
+	[CODE_CONTEXT_EXCEEDED] = { "CONTEXT_EXCEEDED", 400, false, "invalid_request_error",
+		"context_length_exceeded", "invalid_request_error" },
+	[CODE_DEADLINE_UNMET] = { "DEADLINE_UNMET", 400, false, "invalid_request_error", NULL,
+		"invalid_request_error" },
 	[CODE_UNAUTHENTICATED] = { "UNAUTHENTICATED", 401, false, "invalid_request_error", "invalid_api_key",
-	                           "authentication_error" },
+		"authentication_error" },
 	[CODE_FORBIDDEN] = { "FORBIDDEN", 403, false, "permission_error", NULL, "permission_error" },
 	[CODE_ADMISSION_REJECT] = { "ADMISSION_REJECT", 429, true, "rate_limit_error", "rate_limit_exceeded",
-	                            "overloaded_error" },
-	[CODE_QUEUE_FULL_DROP_LRU] = { "QUEUE_FULL_DROP_LRU", 429, true, "rate_limit_error", "rate_limit_exceeded",
-	                               "overloaded_error" },
+		"overloaded_error" },
+	[CODE_QUEUE_FULL_DROP_LRU] = { "QUEUE_FULL_DROP_LRU", 429, true, "rate_limit_error",
+		"rate_limit_exceeded", "overloaded_error" },
 	[CODE_QUOTA_EXCEEDED] = { "QUOTA_EXCEEDED", 429, true, "insufficient_quota", "insufficient_quota",
-	                          "rate_limit_error" },
+		"rate_limit_error" },
 	[CODE_PAYLOAD_TOO_LARGE] = { "PAYLOAD_TOO_LARGE", 413, false, "invalid_request_error", NULL,
-	                             "request_too_large" },
+		"request_too_large" },
 	[CODE_POOL_UNREADY] = { "POOL_UNREADY", 503, true, "server_error", NULL, "api_error" },
 	[CODE_POOL_UNAVAILABLE] = { "POOL_UNAVAILABLE", 503, false, "server_error", NULL, "api_error" },
 	[CODE_NO_CAPACITY] = { "NO_CAPACITY", 503, false, "server_error", NULL, "api_error" },
@@ -38,11 +40,11 @@ static const struct code_row {
 	[CODE_DECODE_TIMEOUT] = { "DECODE_TIMEOUT", 504, false, "server_error", NULL, "timeout_error" },
 	[CODE_WORKER_RESET] = { "WORKER_RESET", 502, true, "server_error", NULL, "api_error" },
 	[CODE_MODEL_RETIRED] = { "MODEL_RETIRED", 410, false, "invalid_request_error", "model_not_found",
-	                         "not_found_error" },
+		"not_found_error" },
 	[CODE_UNTRUSTED_ARTIFACT] = { "UNTRUSTED_ARTIFACT", 422, false, "invalid_request_error", NULL,
-	                              "invalid_request_error" },
+		"invalid_request_error" },
 	[CODE_DIGEST_MISMATCH] = { "DIGEST_MISMATCH", 422, false, "invalid_request_error", NULL,
-	                           "invalid_request_error" },
+		"invalid_request_error" },
 	[CODE_CONFLICT] = { "CONFLICT", 409, false, "invalid_request_error", NULL, "invalid_request_error" },
 	[CODE_INTERNAL] = { "INTERNAL", 500, false, "server_error", NULL, "api_error" },
 };
@@ -107,9 +109,9 @@ static int add_message(enum dialect d, const struct api_error *e, bool with_hint
 		r = buf_addv(&m, view_cut(e->message, MESSAGE_MAX / 2));
 	else if (!r && overflow)
 		r = buf_addf(&m,
-		             "This model's maximum context length is %llu tokens; the request has %llu "
-		             "(exceeds the available context size).",
-		             ctx, prompt);
+			"This model's maximum context length is %llu tokens; the request has %llu "
+			"(exceeds the available context size).",
+			ctx, prompt);
 	else if (!r)
 		r = buf_addf(&m, "The request failed (%s).", codes[e->code].name);
 	if (!r && with_hint && e->hint.n) {
@@ -131,10 +133,12 @@ static int add_text(struct buf *b, const char *lead, struct view v)
 
 static int add_corral(const struct api_error *e, struct buf *b)
 {
-	int r = buf_addf(b, "\"corral\":{\"code\":\"%s\",\"retriable\":%s,\"retry_after_ms\":", codes[e->code].name,
-	                 retriable(e) ? "true" : "false");
+	int r = buf_addf(b,
+		"\"corral\":{\"code\":\"%s\",\"retriable\":%s,\"retry_after_ms\":", codes[e->code].name,
+		retriable(e) ? "true" : "false");
 	if (!r)
-		r = e->retry_after_ms > 0 ? buf_addf(b, "%lld", (long long)e->retry_after_ms) : buf_adds(b, "null");
+		r = e->retry_after_ms > 0 ? buf_addf(b, "%lld", (long long)e->retry_after_ms)
+					  : buf_adds(b, "null");
 	if (!r)
 		r = add_text(b, ",\"pool_id\":", e->pool_id);
 	if (!r)
@@ -228,8 +232,8 @@ int api_error_headers(enum dialect d, const struct api_error *e, struct buf *b)
 	int r = buf_addf(b, "x-should-retry: %s\r\n", retriable(e) ? "true" : "false");
 	if (!r && e->retry_after_ms > 0)
 		r = buf_addf(b, "Retry-After: %lld\r\nretry-after-ms: %lld\r\n",
-		             (long long)(e->retry_after_ms / 1000 + (e->retry_after_ms % 1000 != 0)),
-		             (long long)e->retry_after_ms);
+			(long long)(e->retry_after_ms / 1000 + (e->retry_after_ms % 1000 != 0)),
+			(long long)e->retry_after_ms);
 	return whole_or_nothing(b, from, r);
 }
 
@@ -237,11 +241,11 @@ int api_error_headers(enum dialect d, const struct api_error *e, struct buf *b)
 static int add_response_failed(const struct api_error *e, struct buf *b)
 {
 	int r = buf_addf(b,
-	                 "event: response.failed\ndata: {\"type\":\"response.failed\",\"sequence_number\":%llu,"
-	                 "\"response\":{\"object\":\"response\",\"status\":\"failed\",\"output\":[],"
-	                 "\"incomplete_details\":null,\"error\":{\"code\":\"%s\",\"message\":",
-	                 (unsigned long long)e->sequence,
-	                 codes[e->code].openai_code ? codes[e->code].openai_code : "server_error");
+		"event: response.failed\ndata: {\"type\":\"response.failed\",\"sequence_number\":%llu,"
+		"\"response\":{\"object\":\"response\",\"status\":\"failed\",\"output\":[],"
+		"\"incomplete_details\":null,\"error\":{\"code\":\"%s\",\"message\":",
+		(unsigned long long)e->sequence,
+		codes[e->code].openai_code ? codes[e->code].openai_code : "server_error");
 	if (!r)
 		r = add_message(DIALECT_OPENAI, e, false, b);
 	if (!r)

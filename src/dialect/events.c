@@ -15,7 +15,7 @@ enum event_format event_format_of(struct view type)
 	if (view_eq_ci(type, VIEW("text/event-stream")))
 		return EVENTS_SSE;
 	if (view_eq_ci(type, VIEW("application/x-ndjson")) || view_eq_ci(type, VIEW("application/jsonl")) ||
-	    view_eq_ci(type, VIEW("application/ndjson")))
+		view_eq_ci(type, VIEW("application/ndjson")))
 		return EVENTS_NDJSON;
 	return EVENTS_NONE;
 }
@@ -44,7 +44,8 @@ static bool take(struct view *v, struct view word)
 static bool last_type(struct view name)
 {
 	return view_eqs(name, "message_stop") || view_eqs(name, "response.completed") ||
-	       view_eqs(name, "response.failed") || view_eqs(name, "response.incomplete") || view_eqs(name, "error");
+	       view_eqs(name, "response.failed") || view_eqs(name, "response.incomplete") ||
+	       view_eqs(name, "error");
 }
 
 /* The data line of a stream's last event: [DONE], {"error": …, {"type":"message_stop" … */

@@ -49,7 +49,8 @@ static enum route_answer upstream(struct view method, struct view path, struct r
 	return ROUTE_FOUND;
 }
 
-enum route_answer dialect_route(struct view method, struct view path, struct route *ret, const char **ret_allow)
+enum route_answer dialect_route(
+	struct view method, struct view path, struct route *ret, const char **ret_allow)
 {
 	if (view_starts(path, VIEW("/upstream/")))
 		return upstream(method, path, ret);

@@ -13,9 +13,9 @@
 #include "dialect/dialect.h"
 
 enum scan_state {
-	S_START,      /* before the object */
-	S_FIRST_KEY,  /* after {: a key or } */
-	S_KEY,        /* after , in an object */
+	S_START,     /* before the object */
+	S_FIRST_KEY, /* after {: a key or } */
+	S_KEY,       /* after , in an object */
 	S_COLON,
 	S_FIRST_VALUE, /* after [: a value or ] */
 	S_VALUE,
@@ -41,8 +41,8 @@ void body_scan_init(struct body_scan *s)
 static int fail(struct body_scan *s, const char *what)
 {
 	s->failed = true;
-	return err_set(&s->err, -EINVAL, "the body is not accepted at byte %llu: %s", (unsigned long long)s->bytes,
-	               what);
+	return err_set(&s->err, -EINVAL, "the body is not accepted at byte %llu: %s",
+		(unsigned long long)s->bytes, what);
 }
 
 static bool is_space(unsigned char c)
@@ -111,13 +111,9 @@ static int end_key(struct body_scan *s)
 	static const struct {
 		const char *name;
 		enum field field;
-	} names[] = { { "model", F_MODEL },
-		      { "stream", F_STREAM },
-		      { "user", F_USER },
-		      { "max_tokens", F_MAX_TOKENS },
-		      { "max_completion_tokens", F_MAX_TOKENS },
-		      { "max_output_tokens", F_MAX_TOKENS },
-		      { "n_predict", F_MAX_TOKENS } };
+	} names[] = { { "model", F_MODEL }, { "stream", F_STREAM }, { "user", F_USER },
+		{ "max_tokens", F_MAX_TOKENS }, { "max_completion_tokens", F_MAX_TOKENS },
+		{ "max_output_tokens", F_MAX_TOKENS }, { "n_predict", F_MAX_TOKENS } };
 	s->state = S_COLON;
 	if (s->depth != 1)
 		return 0;
@@ -272,7 +268,7 @@ static int number_byte(struct body_scan *s, unsigned char c)
 		return 0;
 	}
 	if (s->number_state != N_ZERO && s->number_state != N_INT && s->number_state != N_FRACTION &&
-	    s->number_state != N_EXPONENT)
+		s->number_state != N_EXPONENT)
 		return fail(s, "a number breaks off");
 	uint64_t v;
 	if (s->keep && !s->too_long && num_u64(text_of(s), &v) == 0) {
@@ -367,9 +363,7 @@ static int structure_byte(struct body_scan *s, unsigned char c)
 			return fail(s, "a key in double quotes is expected");
 		pop(s);
 		return 0;
-	case S_COLON:
-		s->state = S_VALUE;
-		return c == ':' ? 0 : fail(s, "a colon is expected after a key");
+	case S_COLON: s->state = S_VALUE; return c == ':' ? 0 : fail(s, "a colon is expected after a key");
 	case S_FIRST_VALUE:
 		if (c != ']')
 			return begin_value(s, c);
@@ -411,13 +405,14 @@ static size_t plain_run(struct view v)
 		uint64_t w;
 		memcpy(&w, v.p + i, 8);
 		uint64_t quote = w ^ (ones * '"'), slash = w ^ (ones * '\\');
-		/* a top bit: not ASCII, below 0x20, a quote or a backslash (carries may only give false alarms) */
+		/* a top bit: not ASCII, below 0x20, a quote or a backslash (carries may only give false
+		 * alarms) */
 		uint64_t stop = w | (w - ones * 0x20) | (quote - ones) | (slash - ones);
 		if (stop & tops)
 			break;
 	}
 	while (i < v.n && (unsigned char)v.p[i] >= 0x20 && (unsigned char)v.p[i] < 0x80 && v.p[i] != '"' &&
-	       v.p[i] != '\\')
+		v.p[i] != '\\')
 		i++;
 	return i;
 }
@@ -449,5 +444,6 @@ int body_scan_end(struct body_scan *s)
 		return s->err.code;
 	if (s->state == S_DONE)
 		return 0;
-	return fail(s, s->state == S_START ? "it is empty; a JSON object is expected" : "it ends before the object does");
+	return fail(s, s->state == S_START ? "it is empty; a JSON object is expected"
+					   : "it ends before the object does");
 }

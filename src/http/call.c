@@ -58,7 +58,8 @@ static void fail_errno(struct http_call *call, enum http_fail f, int error, cons
 	struct err e = { 0 };
 	char where[NET_ADDR_TEXT];
 	net_addr_text(&call->target->addr, where, sizeof where);
-	err_set(&e, error, "%s %s: %s", what, where, error == 0 ? "the connection was closed" : strerror(-error));
+	err_set(&e, error, "%s %s: %s", what, where,
+		error == 0 ? "the connection was closed" : strerror(-error));
 	call_fail(call, f, &e);
 }
 
@@ -183,7 +184,8 @@ static void start_connecting(struct http_call *call)
 static void build_head(struct http_call *call, const struct http_call_req *r)
 {
 	struct buf *b = &call->request;
-	(void)buf_addf(b, "%.*s %.*s HTTP/1.1\r\nHost: %s\r\n", VIEW_ARG(r->method), VIEW_ARG(r->path), call->target->host);
+	(void)buf_addf(b, "%.*s %.*s HTTP/1.1\r\nHost: %s\r\n", VIEW_ARG(r->method), VIEW_ARG(r->path),
+		call->target->host);
 	if (r->block)
 		(void)buf_addv(b, buf_view(r->block));
 	if (r->body_len < 0)
@@ -193,8 +195,8 @@ static void build_head(struct http_call *call, const struct http_call_req *r)
 	(void)buf_adds(b, "\r\n");
 }
 
-struct http_call *http_call_start(struct http_target *t, const struct http_call_req *r, const struct http_call_ops *ops,
-	void *arg)
+struct http_call *http_call_start(
+	struct http_target *t, const struct http_call_req *r, const struct http_call_ops *ops, void *arg)
 {
 	struct http_call *call = NEW(struct http_call);
 	call->target = t;
@@ -314,8 +316,11 @@ void client_call_data(struct http_call *call, struct view bytes)
 
 void client_call_broken(struct http_call *call, int error)
 {
-	enum http_fail f = call->got_byte ? HTTP_FAIL_BROKEN : call->reused ? HTTP_FAIL_STALE : HTTP_FAIL_CLOSED;
-	fail_errno(call, f, error, f == HTTP_FAIL_BROKEN ? "the response broke off from" : "no response from");
+	enum http_fail f = call->got_byte ? HTTP_FAIL_BROKEN
+			   : call->reused ? HTTP_FAIL_STALE
+					  : HTTP_FAIL_CLOSED;
+	fail_errno(
+		call, f, error, f == HTTP_FAIL_BROKEN ? "the response broke off from" : "no response from");
 }
 
 /* The response is whole. */

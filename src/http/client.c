@@ -126,14 +126,15 @@ int client_conn_open(struct http_target *t, const struct net_addr *a, struct cli
 	return 0;
 }
 
-struct http_target *http_target_new(struct loop *l, const char *address, const struct http_target_opts *o,
-	struct err *reterr)
+struct http_target *http_target_new(
+	struct loop *l, const char *address, const struct http_target_opts *o, struct err *reterr)
 {
 	struct net_addr a;
 	if (net_addr_parse(view_str(address), &a, reterr) < 0)
 		return NULL;
 	if (a.tls) {
-		err_set(reterr, -EPROTONOSUPPORT, "%s: https is not spoken to engines yet; use http:// or a unix socket", address);
+		err_set(reterr, -EPROTONOSUPPORT,
+			"%s: https is not spoken to engines yet; use http:// or a unix socket", address);
 		return NULL;
 	}
 	struct http_target *t = NEW(struct http_target);

@@ -57,7 +57,7 @@ struct http_call {
 	struct loop_work later;
 	enum http_fail fail;
 	struct err err;
-	struct lookup *lookup;      /* running on a pool thread */
+	struct lookup *lookup; /* running on a pool thread */
 };
 
 extern const struct sock_ops client_sock_ops;

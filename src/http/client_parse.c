@@ -85,7 +85,9 @@ static int on_headers_complete(llhttp_t *p)
 	build_headers(c, &h);
 	bool no_body = c->call->head_request || p->status_code == 204 || p->status_code == 304;
 	int64_t length = no_body ? 0
-	                 : (p->flags & F_CONTENT_LENGTH) ? (int64_t)MIN(p->content_length, (uint64_t)INT64_MAX) : -1;
+			 : (p->flags & F_CONTENT_LENGTH)
+				 ? (int64_t)MIN(p->content_length, (uint64_t)INT64_MAX)
+				 : -1;
 	client_call_head(c->call, p->status_code, &h, length);
 	if (!c->call)
 		return HPE_USER; /* cancelled by the callback */

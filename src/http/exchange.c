@@ -108,7 +108,8 @@ static const char *date_now(struct http_server *s)
 		time_t t = (time_t)sec;
 		struct tm tm;
 		gmtime_r(&t, &tm);
-		strftime(s->date, sizeof s->date, "%a, %d %b %Y %H:%M:%S GMT", &tm); /* the C locale's names */
+		strftime(
+			s->date, sizeof s->date, "%a, %d %b %Y %H:%M:%S GMT", &tm); /* the C locale's names */
 		s->date_second = sec;
 	}
 	return s->date;
@@ -133,15 +134,18 @@ void http_start(struct http_exchange *x, int status, const struct buf *block, in
 	x->chunked = body_len < 0 && x->minor == 1 && !x->no_body;
 	decide_close(x);
 	char head[512];
-	int n = snprintf(head, sizeof head, "HTTP/1.1 %d %s\r\nDate: %s\r\n%s%s%s", status, http_status_text(status),
-		date_now(c->server), c->server->o.server_name ? "Server: " : "",
-		c->server->o.server_name ? c->server->o.server_name : "", c->server->o.server_name ? "\r\n" : "");
+	int n = snprintf(head, sizeof head, "HTTP/1.1 %d %s\r\nDate: %s\r\n%s%s%s", status,
+		http_status_text(status), date_now(c->server), c->server->o.server_name ? "Server: " : "",
+		c->server->o.server_name ? c->server->o.server_name : "",
+		c->server->o.server_name ? "\r\n" : "");
 	sock_write(&c->sock, head, (size_t)n);
 	if (block && block->len)
 		sock_write(&c->sock, block->data, block->len);
 	const char *framing = x->chunked ? "Transfer-Encoding: chunked\r\n" : "";
 	n = snprintf(head, sizeof head, "%s%s", framing,
-		x->close_after ? "Connection: close\r\n" : x->minor == 0 ? "Connection: keep-alive\r\n" : "");
+		x->close_after  ? "Connection: close\r\n"
+		: x->minor == 0 ? "Connection: keep-alive\r\n"
+				: "");
 	sock_write(&c->sock, head, (size_t)n);
 	if (body_len >= 0 && status != 204 && status != 304) {
 		n = snprintf(head, sizeof head, "Content-Length: %lld\r\n", (long long)body_len);
@@ -204,7 +208,8 @@ void http_abort(struct http_exchange *x)
 	conn_exchange_done(x->conn);
 }
 
-void http_reply(struct http_exchange *x, int status, const char *type, const struct buf *block, struct view body)
+void http_reply(
+	struct http_exchange *x, int status, const char *type, const struct buf *block, struct view body)
 {
 	AUTO(buf_done) struct buf head = BUF(HTTP_HEAD_MAX);
 	if (type)

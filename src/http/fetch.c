@@ -68,8 +68,8 @@ static void on_data(void *arg, struct view bytes)
 	if (buf_addv(&f->answer, bytes) == 0)
 		return;
 	struct err e = { 0 };
-	err_set(&e, -EFBIG, "the answer of %s to %s is larger than %zu bytes", http_target_host(f->target), f->path,
-		f->answer.max);
+	err_set(&e, -EFBIG, "the answer of %s to %s is larger than %zu bytes", http_target_host(f->target),
+		f->path, f->answer.max);
 	http_call_cancel(f->call);
 	finish(f, &e);
 }
@@ -92,10 +92,14 @@ static void on_error(void *arg, enum http_fail fail, const struct err *e)
 }
 
 static const struct http_call_ops fetch_ops = {
-	.on_head = on_head, .on_data = on_data, .on_end = on_end, .on_error = on_error,
+	.on_head = on_head,
+	.on_data = on_data,
+	.on_end = on_end,
+	.on_error = on_error,
 };
 
-struct http_fetch *http_fetch(struct http_target *t, const struct http_fetch_req *r, http_fetch_fn *fn, void *arg)
+struct http_fetch *http_fetch(
+	struct http_target *t, const struct http_fetch_req *r, http_fetch_fn *fn, void *arg)
 {
 	struct http_fetch *f = NEW(struct http_fetch);
 	f->target = t;

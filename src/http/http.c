@@ -43,8 +43,9 @@ bool http_header_has_token(const struct http_headers *h, const char *name, const
 
 bool http_header_is_hop(const struct http_headers *h, struct view name)
 {
-	static const char *const hop[] = { "connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade",
-		"proxy-connection", "proxy-authenticate", "proxy-authorization", "content-length" };
+	static const char *const hop[] = { "connection", "keep-alive", "transfer-encoding", "te", "trailer",
+		"upgrade", "proxy-connection", "proxy-authenticate", "proxy-authorization",
+		"content-length" };
 	for (size_t i = 0; i < ARRAY_LEN(hop); i++)
 		if (view_eq_ci(name, view_str(hop[i])))
 			return true;
@@ -90,20 +91,43 @@ const char *http_status_text(int status)
 		int status;
 		const char *text;
 	} table[] = {
-		{ 200, "OK" }, { 201, "Created" }, { 202, "Accepted" }, { 204, "No Content" }, { 304, "Not Modified" },
-		{ 400, "Bad Request" }, { 401, "Unauthorized" }, { 403, "Forbidden" }, { 404, "Not Found" },
-		{ 405, "Method Not Allowed" }, { 408, "Request Timeout" }, { 409, "Conflict" }, { 410, "Gone" },
-		{ 413, "Content Too Large" }, { 414, "URI Too Long" }, { 415, "Unsupported Media Type" },
-		{ 417, "Expectation Failed" }, { 421, "Misdirected Request" }, { 422, "Unprocessable Content" },
-		{ 429, "Too Many Requests" }, { 431, "Request Header Fields Too Large" }, { 499, "Client Closed Request" },
-		{ 500, "Internal Server Error" }, { 501, "Not Implemented" }, { 502, "Bad Gateway" },
-		{ 503, "Service Unavailable" }, { 504, "Gateway Timeout" }, { 505, "HTTP Version Not Supported" },
+		{ 200, "OK" },
+		{ 201, "Created" },
+		{ 202, "Accepted" },
+		{ 204, "No Content" },
+		{ 304, "Not Modified" },
+		{ 400, "Bad Request" },
+		{ 401, "Unauthorized" },
+		{ 403, "Forbidden" },
+		{ 404, "Not Found" },
+		{ 405, "Method Not Allowed" },
+		{ 408, "Request Timeout" },
+		{ 409, "Conflict" },
+		{ 410, "Gone" },
+		{ 413, "Content Too Large" },
+		{ 414, "URI Too Long" },
+		{ 415, "Unsupported Media Type" },
+		{ 417, "Expectation Failed" },
+		{ 421, "Misdirected Request" },
+		{ 422, "Unprocessable Content" },
+		{ 429, "Too Many Requests" },
+		{ 431, "Request Header Fields Too Large" },
+		{ 499, "Client Closed Request" },
+		{ 500, "Internal Server Error" },
+		{ 501, "Not Implemented" },
+		{ 502, "Bad Gateway" },
+		{ 503, "Service Unavailable" },
+		{ 504, "Gateway Timeout" },
+		{ 505, "HTTP Version Not Supported" },
 		{ 529, "Overloaded" },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(table); i++)
 		if (table[i].status == status)
 			return table[i].text;
-	return status < 300 ? "OK" : status < 400 ? "Redirect" : status < 500 ? "Client Error" : "Server Error";
+	return status < 300   ? "OK"
+	       : status < 400 ? "Redirect"
+	       : status < 500 ? "Client Error"
+			      : "Server Error";
 }
 
 static int hex_value(char c)

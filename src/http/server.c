@@ -105,8 +105,10 @@ void conn_refuse(struct server_conn *c, int status, const char *reason)
 		else
 			(void)buf_addf(&body, "%s\n", reason);
 		(void)buf_addf(&head,
-			"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n", status,
-			http_status_text(status), c->server->o.on_refuse ? "application/json" : "text/plain", body.len);
+			"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: "
+			"close\r\n\r\n",
+			status, http_status_text(status),
+			c->server->o.on_refuse ? "application/json" : "text/plain", body.len);
 		sock_write(&c->sock, head.data, head.len);
 		sock_write(&c->sock, body.data, body.len);
 	}
@@ -256,7 +258,8 @@ static void on_timer(void *arg)
 	case CONN_HEAD: conn_refuse(c, 408, "the request's head did not arrive in time"); return;
 	case CONN_EXCHANGE:
 		if (!c->x.body_ended && !c->x.body_paused &&
-			mono_ms_between(c->read_at, loop_now(c->server->loop)) >= c->server->o.body_timeout_ms) {
+			mono_ms_between(c->read_at, loop_now(c->server->loop)) >=
+				c->server->o.body_timeout_ms) {
 			conn_refuse(c, 408, "the request's body stopped arriving");
 			return;
 		}

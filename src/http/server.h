@@ -15,32 +15,42 @@
 #include "loop/loop.h"
 #include "net/listen.h"
 
-enum http_method { HTTP_M_GET, HTTP_M_HEAD, HTTP_M_POST, HTTP_M_PUT, HTTP_M_DELETE, HTTP_M_OPTIONS, HTTP_M_PATCH, HTTP_M_OTHER };
+enum http_method {
+	HTTP_M_GET,
+	HTTP_M_HEAD,
+	HTTP_M_POST,
+	HTTP_M_PUT,
+	HTTP_M_DELETE,
+	HTTP_M_OPTIONS,
+	HTTP_M_PATCH,
+	HTTP_M_OTHER
+};
 
 struct http_exchange;
 
 struct http_handler {
 	void (*on_body)(void *arg, struct view bytes);
 	void (*on_body_end)(void *arg);
-	void (*on_drained)(void *arg);  /* after http_body said "full": go on */
-	void (*on_gone)(void *arg);     /* the client left or broke the protocol; the exchange is over */
+	void (*on_drained)(void *arg); /* after http_body said "full": go on */
+	void (*on_gone)(void *arg);    /* the client left or broke the protocol; the exchange is over */
 };
 
 struct http_server_opts {
-	int64_t head_timeout_ms;  /* a whole head, from its first byte: 30 s */
-	int64_t idle_timeout_ms;  /* between requests: 75 s */
-	int64_t body_timeout_ms;  /* without one byte of the body: 60 s → 408 */
-	int64_t send_timeout_ms;  /* the client takes no byte of what waits: 120 s → closed */
-	size_t max_connections;   /* above it new ones are closed: 20000 */
-	const char *server_name;  /* Server header; NULL = none */
+	int64_t head_timeout_ms; /* a whole head, from its first byte: 30 s */
+	int64_t idle_timeout_ms; /* between requests: 75 s */
+	int64_t body_timeout_ms; /* without one byte of the body: 60 s → 408 */
+	int64_t send_timeout_ms; /* the client takes no byte of what waits: 120 s → closed */
+	size_t max_connections;  /* above it new ones are closed: 20000 */
+	const char *server_name; /* Server header; NULL = none */
 	void (*on_request)(void *arg, struct http_exchange *x);
-	/* A request that is refused before it became one: appends the body (JSON) for status to b. NULL: text. */
+	/* A request that is refused before it became one: appends the body (JSON) for status to b. NULL:
+	 * text. */
 	void (*on_refuse)(void *arg, int status, const char *reason, struct buf *b);
 	void *arg;
 };
-#define HTTP_SERVER_DEFAULTS \
-	.head_timeout_ms = 30000, .idle_timeout_ms = 75000, .body_timeout_ms = 60000, .send_timeout_ms = 120000, \
-	.max_connections = 20000
+#define HTTP_SERVER_DEFAULTS                                                                                 \
+	.head_timeout_ms = 30000, .idle_timeout_ms = 75000, .body_timeout_ms = 60000,                        \
+	.send_timeout_ms = 120000, .max_connections = 20000
 
 struct http_server;
 struct http_server *http_server_new(struct loop *l, const struct http_server_opts *o) MUST_CHECK;
@@ -90,7 +100,8 @@ void http_end(struct http_exchange *x);
  * sent has left. The exchange is gone. */
 void http_abort(struct http_exchange *x);
 /* A whole response at once; the exchange is gone. type NULL: no Content-Type. */
-void http_reply(struct http_exchange *x, int status, const char *type, const struct buf *block, struct view body);
+void http_reply(
+	struct http_exchange *x, int status, const char *type, const struct buf *block, struct view body);
 /* Sends what is queued now instead of at the end of the round. */
 void http_flush(struct http_exchange *x);
 size_t http_unsent(const struct http_exchange *x);

@@ -43,9 +43,9 @@ struct http_exchange {
 	/* body in */
 	bool head_done, body_ended, body_paused, expects_continue, told_end;
 	/* response */
-	bool open;        /* on_request was called and the handler has not ended it */
+	bool open; /* on_request was called and the handler has not ended it */
 	bool responding, chunked, no_body, close_after;
-	int64_t left;     /* of a response with a length; -1 otherwise */
+	int64_t left; /* of a response with a length; -1 otherwise */
 };
 
 struct server_conn {
@@ -58,11 +58,11 @@ struct server_conn {
 	struct loop_work again; /* parse what is kept in `in` */
 	struct buf in;          /* read but not parsed yet */
 	struct net_peer peer;
-	mono_t read_at;         /* when a byte of the body last came, or reading went on */
+	mono_t read_at; /* when a byte of the body last came, or reading went on */
 	struct http_exchange x;
-	int refuse_status;      /* set by a parser callback that refuses */
+	int refuse_status; /* set by a parser callback that refuses */
 	const char *refuse_reason;
-	bool in_value;          /* the parser is inside a header's value */
+	bool in_value; /* the parser is inside a header's value */
 };
 
 struct http_server {

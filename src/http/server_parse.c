@@ -170,12 +170,15 @@ int exchange_finish_head(struct server_conn *c)
 	x->headers.len = x->nspans;
 	for (size_t i = 0; i < x->nspans; i++) {
 		x->headers.items[i].name = view_of(base + x->spans[i].name, x->spans[i].name_len);
-		x->headers.items[i].value = view_trim(view_of(base + x->spans[i].value, x->spans[i].value_len));
+		x->headers.items[i].value =
+			view_trim(view_of(base + x->spans[i].value, x->spans[i].value_len));
 	}
 	x->minor = c->parser.http_minor;
 	x->method = method_of(c->parser.method);
 	x->method_name = llhttp_method_name((llhttp_method_t)c->parser.method);
-	x->content_length = (c->parser.flags & F_CHUNKED) ? -1 : (int64_t)MIN(c->parser.content_length, (uint64_t)INT64_MAX);
+	x->content_length = (c->parser.flags & F_CHUNKED)
+				    ? -1
+				    : (int64_t)MIN(c->parser.content_length, (uint64_t)INT64_MAX);
 	x->close_after = !llhttp_should_keep_alive(&c->parser) || c->server->draining;
 	int status = check_head(c);
 	if (status)

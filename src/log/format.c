@@ -37,7 +37,8 @@ static int add_value(struct buf *b, const struct log_field *f)
 {
 	switch (f->type) {
 	case LF_STR:
-		return log_key_is_secret(view_str(f->key)) ? add_secret_string(b, f->s) : add_json_redacted(b, f->s);
+		return log_key_is_secret(view_str(f->key)) ? add_secret_string(b, f->s)
+							   : add_json_redacted(b, f->s);
 	case LF_INT: return buf_addf(b, "%lld", (long long)f->i);
 	case LF_UINT: return buf_addf(b, "%llu", (unsigned long long)f->u);
 	case LF_DOUBLE: return add_double(b, f->d);
@@ -78,7 +79,7 @@ void log_format_json(struct buf *b, const struct log_record *r)
 	wall_format(r->wall_ms, ts);
 	int e = buf_addf(&line, "{\"ts\":\"%s\",\"level\":\"%s\"", ts, level_names[r->level]);
 	const struct log_field head[] = { LOG_STR("actor", r->actor), LOG_STR("action", r->action),
-		                          LOG_STR("target", r->target), LOG_VIEW("human", r->human) };
+		LOG_STR("target", r->target), LOG_VIEW("human", r->human) };
 	for (size_t i = 0; !e && i < ARRAY_LEN(head); i++)
 		if (!left_out(&head[i]))
 			e = add_member(&line, &head[i]);
@@ -101,8 +102,9 @@ static int add_printable(struct buf *b, struct view v)
 		bool c1 = n == 2 && c == 0xc2 && (unsigned char)v.p[i + 1] < 0xa0;
 		if (n == 0 || c < 0x20 || c == 0x7f || c1) {
 			n = n ? n : 1;
-			r = c1 ? buf_addf(b, "\\x%02x", (unsigned char)v.p[i + 1]) :
-			    c == '\n' ? buf_adds(b, "\\n") : buf_addf(b, "\\x%02x", c);
+			r = c1          ? buf_addf(b, "\\x%02x", (unsigned char)v.p[i + 1])
+			    : c == '\n' ? buf_adds(b, "\\n")
+					: buf_addf(b, "\\x%02x", c);
 		} else {
 			r = buf_add(b, v.p + i, n);
 		}
@@ -146,7 +148,7 @@ void log_format_console(struct buf *b, const struct log_record *r, bool colour)
 	wall_format(r->wall_ms, ts);
 	const char *dim = colour ? "\033[2m" : "", *off = colour ? "\033[0m" : "";
 	int e = buf_addf(&line, "%s%.12s%s %s%s%s ", dim, ts + 11, off, colour ? colours[r->level] : "",
-	                 words[r->level], off);
+		words[r->level], off);
 	if (!e)
 		e = add_printable_redacted(&line, r->human);
 	if (!e)

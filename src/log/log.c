@@ -75,7 +75,8 @@ static struct log_style style_for(enum log_format format, int fd)
 {
 	bool tty = isatty(fd) == 1;
 	const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
-	struct log_style s = { .console = format == LOG_FORMAT_CONSOLE || (format == LOG_FORMAT_AUTO && tty) };
+	struct log_style s = { .console =
+				       format == LOG_FORMAT_CONSOLE || (format == LOG_FORMAT_AUTO && tty) };
 	s.colour = s.console && tty && !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
 	return s;
 }
@@ -92,11 +93,17 @@ static void format_notice(struct buf *b, void *arg, uint64_t n)
 {
 	const struct log_style *s = arg;
 	char text[96];
-	int len = snprintf(text, sizeof text, "%llu line%s dropped because the log's reader was too slow or full.",
-	                   (unsigned long long)n, n == 1 ? " was" : "s were");
+	int len = snprintf(text, sizeof text,
+		"%llu line%s dropped because the log's reader was too slow or full.", (unsigned long long)n,
+		n == 1 ? " was" : "s were");
 	struct log_field fields[] = { LOG_UINT("lines", n), LOG_END };
-	struct log_record r = { .wall_ms = wall_ms(), .level = LOG_WARN, .actor = s->actor, .action = "drop_lines",
-		                .target = "log", .human = view_of(text, (size_t)len), .fields = fields };
+	struct log_record r = { .wall_ms = wall_ms(),
+		.level = LOG_WARN,
+		.actor = s->actor,
+		.action = "drop_lines",
+		.target = "log",
+		.human = view_of(text, (size_t)len),
+		.fields = fields };
 	format_line(b, s, &r);
 }
 
@@ -128,8 +135,10 @@ int log_start(const struct log_opts *o, struct err *reterr)
 		logger.style = style_for(o->format, o->fd);
 		logger.style.actor = mem_strdup(o->actor);
 		log_set_level(o->level);
-		struct log_writer_opts wo = { .fd = o->fd, .bound = o->queue_bytes ? o->queue_bytes : QUEUE_BYTES,
-			                      .notice = format_notice, .arg = &logger.style };
+		struct log_writer_opts wo = { .fd = o->fd,
+			.bound = o->queue_bytes ? o->queue_bytes : QUEUE_BYTES,
+			.notice = format_notice,
+			.arg = &logger.style };
 		r = log_writer_new(&logger.writer, &wo);
 	}
 	pthread_rwlock_unlock(&logger.lock);
@@ -172,7 +181,7 @@ static void deliver(enum log_level level, struct log_record *r)
 }
 
 void log_event(enum log_level level, const char *action, const char *target, const struct log_field *fields,
-               const char *human, ...)
+	const char *human, ...)
 {
 	if (!log_enabled(level))
 		return;
@@ -187,8 +196,12 @@ void log_event(enum log_level level, const char *action, const char *target, con
 		large = mem_vfmt(human, again);
 	va_end(again);
 	va_end(ap);
-	struct log_record r = { .wall_ms = wall_ms(), .level = level, .action = action, .target = target,
-		                .human = view_of(large ? large : small, n < 0 ? 0 : (size_t)n), .fields = fields };
+	struct log_record r = { .wall_ms = wall_ms(),
+		.level = level,
+		.action = action,
+		.target = target,
+		.human = view_of(large ? large : small, n < 0 ? 0 : (size_t)n),
+		.fields = fields };
 	deliver(level, &r);
 	errno = saved;
 }

@@ -35,7 +35,11 @@ struct log_field {
 	const char *key;
 	enum { LF_END, LF_STR, LF_INT, LF_UINT, LF_DOUBLE, LF_BOOL } type;
 	struct view s;
-	union { int64_t i; uint64_t u; double d; };
+	union {
+		int64_t i;
+		uint64_t u;
+		double d;
+	};
 };
 #define LOG_END ((struct log_field){ .type = LF_END })
 #define LOG_STR(k, v) ((struct log_field){ .key = (k), .type = LF_STR, .s = view_str(v) })
@@ -46,9 +50,10 @@ struct log_field {
 #define LOG_BOOL(k, v) ((struct log_field){ .key = (k), .type = LF_BOOL, .i = (v) })
 
 /* log_event(LOG_INFO, "ready", "chat", (struct log_field[]){ LOG_STR("pool_id", "chat"), LOG_END },
- *           "The replica answers after %lld ms.", ms);  fields may be NULL. A NULL string field is left out. */
+ *           "The replica answers after %lld ms.", ms);  fields may be NULL. A NULL string field is left out.
+ */
 void log_event(enum log_level level, const char *action, const char *target, const struct log_field *fields,
-               const char *human, ...) PRINTF(5, 6);
+	const char *human, ...) PRINTF(5, 6);
 /* Without fields. */
 #define log_debug(action, target, ...) log_event(LOG_DEBUG, action, target, NULL, __VA_ARGS__)
 #define log_info(action, target, ...) log_event(LOG_INFO, action, target, NULL, __VA_ARGS__)

@@ -9,9 +9,9 @@
 #include "log/log.h"
 
 enum {
-	LOG_LINE_MAX = 64 * 1024,   /* one line with its newline */
-	LOG_STRING_MAX = 8 * 1024,  /* one string of it, before escaping; the rest is cut with an ellipsis */
-	LOG_STOP_MS = 2000,         /* how long a sink that does not take anything holds up log_stop */
+	LOG_LINE_MAX = 64 * 1024,  /* one line with its newline */
+	LOG_STRING_MAX = 8 * 1024, /* one string of it, before escaping; the rest is cut with an ellipsis */
+	LOG_STOP_MS = 2000,        /* how long a sink that does not take anything holds up log_stop */
 };
 
 /* One event, borrowed for the call. */

@@ -40,8 +40,8 @@ void log_redact_token(struct view secret, char out[LOG_TOKEN_LEN + 1])
 
 bool log_key_is_secret(struct view key)
 {
-	static const char *const names[] = { "key",        "token",  "secret", "password",   "passwd",     "passphrase",
-		                             "authorization", "apikey", "cookie", "credential", "credentials" };
+	static const char *const names[] = { "key", "token", "secret", "password", "passwd", "passphrase",
+		"authorization", "apikey", "cookie", "credential", "credentials" };
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
 		struct view name = view_str(names[i]);
 		if (key.n < name.n || !view_eq_ci(view_from(key, key.n - name.n), name))

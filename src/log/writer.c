@@ -68,7 +68,8 @@ static int wait_writable(struct log_writer *w)
 {
 	for (;;) {
 		int64_t left = stop_ms_left(w);
-		struct pollfd p[] = { { .fd = w->fd, .events = POLLOUT }, { .fd = w->wake_fd, .events = POLLIN } };
+		struct pollfd p[] = { { .fd = w->fd, .events = POLLOUT },
+			{ .fd = w->wake_fd, .events = POLLIN } };
 		int r = poll(p, left < 0 ? 2 : 1, (int)left);
 		if (r < 0 && errno != EINTR)
 			return -errno;

@@ -44,7 +44,8 @@ struct loop_work {
 	void *arg;
 	bool queued;
 };
-/* Runs fn(arg) at the end of this round (work deferred meanwhile: in the same pass). Queued twice runs once. */
+/* Runs fn(arg) at the end of this round (work deferred meanwhile: in the same pass). Queued twice runs once.
+ */
 void loop_defer(struct loop *l, struct loop_work *w, loop_fn *fn, void *arg);
 void loop_defer_cancel(struct loop_work *w);
 /* free(p) at the end of the round: for what a callback further up the stack may still look at. */
@@ -83,7 +84,8 @@ struct loop_watch;
 /* events: what is ready; an error on the descriptor is delivered as everything that was asked for. */
 typedef void loop_watch_fn(void *arg, int events);
 /* Level-triggered. The descriptor stays the caller's and must be closed after loop_watch_stop. */
-int loop_watch_start(struct loop *l, struct loop_watch **w, int fd, int events, loop_watch_fn *fn, void *arg) MUST_CHECK;
+int loop_watch_start(
+	struct loop *l, struct loop_watch **w, int fd, int events, loop_watch_fn *fn, void *arg) MUST_CHECK;
 int loop_watch_change(struct loop_watch *w, int events); /* 0 = nothing for now */
 /* Stops, frees, and sets *w to NULL; NULL inside is allowed. */
 void loop_watch_stop(struct loop_watch **w);
@@ -92,7 +94,8 @@ void loop_watch_stop(struct loop_watch **w);
 
 struct loop_signal;
 typedef void loop_signal_fn(void *arg, int signo);
-int loop_signal_start(struct loop *l, struct loop_signal **s, int signo, loop_signal_fn *fn, void *arg) MUST_CHECK;
+int loop_signal_start(
+	struct loop *l, struct loop_signal **s, int signo, loop_signal_fn *fn, void *arg) MUST_CHECK;
 void loop_signal_stop(struct loop_signal **s);
 
 /* ---- processes --------------------------------------------------------------------------------- */
@@ -102,17 +105,17 @@ struct loop_proc;
 typedef void loop_proc_fn(void *arg, int exit_code, int signo);
 
 struct loop_spawn {
-	const char *file;         /* searched in PATH when it has no slash */
-	char *const *argv;        /* NULL-terminated */
-	char *const *env;         /* NULL-terminated, NULL = ours */
-	const char *cwd;          /* NULL = ours */
-	int fds[8];               /* descriptors the child gets as 0, 1, 2, …; -1 = /dev/null for 0..2, closed else */
-	size_t nfds;              /* at least 3 is used: missing ones count as -1 */
-	bool new_session;         /* setsid */
+	const char *file;  /* searched in PATH when it has no slash */
+	char *const *argv; /* NULL-terminated */
+	char *const *env;  /* NULL-terminated, NULL = ours */
+	const char *cwd;   /* NULL = ours */
+	int fds[8];  /* descriptors the child gets as 0, 1, 2, …; -1 = /dev/null for 0..2, closed else */
+	size_t nfds; /* at least 3 is used: missing ones count as -1 */
+	bool new_session; /* setsid */
 };
 /* Every other descriptor of ours is O_CLOEXEC. on_exit may be NULL. */
-int loop_spawn(struct loop *l, const struct loop_spawn *s, loop_proc_fn *on_exit, void *arg, struct loop_proc **ret,
-               struct err *reterr) MUST_CHECK;
+int loop_spawn(struct loop *l, const struct loop_spawn *s, loop_proc_fn *on_exit, void *arg,
+	struct loop_proc **ret, struct err *reterr) MUST_CHECK;
 int loop_proc_pid(const struct loop_proc *p);
 int loop_proc_kill(struct loop_proc *p, int signo); /* 0 or a negative errno */
 /* The callback will not be called any more; the process goes on and is reaped when it ends. */

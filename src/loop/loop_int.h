@@ -19,14 +19,14 @@ struct loop {
 	uv_timer_t tick; /* fires when the first timer of the heap is due */
 	char *name;
 	mono_t now;
-	bool round_open;        /* now was read in this round */
-	struct list deferred;   /* work for the end of the round */
+	bool round_open;      /* now was read in this round */
+	struct list deferred; /* work for the end of the round */
 	pthread_mutex_t post_lock;
-	struct list posted;     /* work from other threads; under post_lock */
+	struct list posted; /* work from other threads; under post_lock */
 	struct loop_timer **heap;
 	size_t heap_len, heap_cap;
-	bool ticking; /* timers are being called */
-	size_t offloads;        /* work on pool threads that is not done */
+	bool ticking;    /* timers are being called */
+	size_t offloads; /* work on pool threads that is not done */
 	atomic_bool stopping;
 	atomic_uint_fast64_t rounds, busy_ns, max_busy_ns;
 };

@@ -37,8 +37,8 @@ static void on_proc_exit(uv_process_t *h, int64_t status, int signo)
 	uv_close((uv_handle_t *)h, free_handle);
 }
 
-int loop_spawn(struct loop *l, const struct loop_spawn *s, loop_proc_fn *on_exit, void *arg, struct loop_proc **ret,
-               struct err *reterr)
+int loop_spawn(struct loop *l, const struct loop_spawn *s, loop_proc_fn *on_exit, void *arg,
+	struct loop_proc **ret, struct err *reterr)
 {
 	uv_stdio_container_t io[ARRAY_LEN(s->fds)];
 	assert(s->nfds <= ARRAY_LEN(s->fds));

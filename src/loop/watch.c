@@ -29,8 +29,9 @@ static void on_poll(uv_poll_t *p, int status, int events)
 	if (!w->fn)
 		return;
 	int got = status < 0 ? w->events
-	                     : (((events & UV_READABLE) ? LOOP_READ : 0) | ((events & UV_WRITABLE) ? LOOP_WRITE : 0) |
-	                        ((events & UV_DISCONNECT) ? LOOP_HUP : 0));
+			     : (((events & UV_READABLE) ? LOOP_READ : 0) |
+				       ((events & UV_WRITABLE) ? LOOP_WRITE : 0) |
+				       ((events & UV_DISCONNECT) ? LOOP_HUP : 0));
 	w->fn(w->arg, got);
 }
 
@@ -39,7 +40,8 @@ static void free_handle(uv_handle_t *h)
 	free(h->data);
 }
 
-int loop_watch_start(struct loop *l, struct loop_watch **ret, int fd, int events, loop_watch_fn *fn, void *arg)
+int loop_watch_start(
+	struct loop *l, struct loop_watch **ret, int fd, int events, loop_watch_fn *fn, void *arg)
 {
 	struct loop_watch *w = NEW(struct loop_watch);
 	w->loop = l;

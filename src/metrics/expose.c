@@ -81,7 +81,8 @@ static int by_labels(const void *a, const void *b)
 
 static int add_family(struct buf *b, const struct metric_family *f, struct metric_group *g)
 {
-	AUTO(mem_freep) const struct metric_series **shown = mem_alloc((map_len(&g->series) + 1) * sizeof *shown);
+	AUTO(mem_freep)
+	const struct metric_series **shown = mem_alloc((map_len(&g->series) + 1) * sizeof *shown);
 	size_t n = 0;
 	struct map_entry *e;
 	for (size_t i = 0; (e = map_next(&g->series, &i));) {

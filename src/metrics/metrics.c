@@ -98,8 +98,8 @@ static struct metric_series *series_new(const struct metric_family *f, const cha
 }
 
 /* The series with these label values. The lock is held. */
-static struct metric_series *find_or_make(struct metric_group *g, const struct metric_family *f,
-                                          const char *const *given, size_t n)
+static struct metric_series *find_or_make(
+	struct metric_group *g, const struct metric_family *f, const char *const *given, size_t n)
 {
 	AUTO(buf_done) struct buf b = BUF(8 * KIB);
 	const char *values[METRIC_LABELS_MAX];
@@ -129,7 +129,8 @@ struct metric_series *metrics_series(struct metrics *m, const char *family, ...)
 	va_list ap;
 	va_start(ap, family);
 	for (const char *v; (v = va_arg(ap, const char *)); n++) {
-		assert(n < METRIC_LABELS_MAX && f->labels[n] && "more label values than the family has labels");
+		assert(n < METRIC_LABELS_MAX && f->labels[n] &&
+			"more label values than the family has labels");
 		values[n] = v;
 	}
 	va_end(ap);

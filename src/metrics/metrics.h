@@ -33,14 +33,15 @@ static inline void metric_inc(struct metric_series *s)
 {
 	metric_add(s, 1);
 }
-void metric_set(struct metric_series *s, double v);         /* gauge */
+void metric_set(struct metric_series *s, double v);          /* gauge */
 void metric_observe_ns(struct metric_series *s, int64_t ns); /* histogram in seconds */
-uint64_t metric_value(const struct metric_series *s);       /* counter */
+uint64_t metric_value(const struct metric_series *s);        /* counter */
 
 /* Called before each exposition, to set gauges from live state. Any number of them. */
 typedef void metrics_collect_fn(void *arg, struct metrics *m);
 void metrics_on_collect(struct metrics *m, metrics_collect_fn *fn, void *arg);
-/* Hides all series of a gauge family until metrics_series names them again, for collectors that set it anew. */
+/* Hides all series of a gauge family until metrics_series names them again, for collectors that set it anew.
+ */
 void metrics_clear_family(struct metrics *m, const char *family);
 
 /* Appends the whole page, families in the table's order, series sorted; process_* included. */

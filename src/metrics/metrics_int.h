@@ -31,8 +31,8 @@ extern const int64_t metric_bucket_ns[METRIC_BUCKETS];
 
 struct metric_series {
 	const struct metric_family *family;
-	char *labels;              /* as exposed: pool="chat",route="/v1/models"; "" without labels */
-	bool shown;                /* false after metrics_clear_family; under the lock of struct metrics */
+	char *labels;               /* as exposed: pool="chat",route="/v1/models"; "" without labels */
+	bool shown;                 /* false after metrics_clear_family; under the lock of struct metrics */
 	atomic_uint_fast64_t value; /* counter; or the bits of a double */
 	/* histograms alone: */
 	atomic_int_fast64_t sum_ns;

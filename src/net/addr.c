@@ -17,7 +17,8 @@ static int set_unix(struct view path, struct net_addr *ret, struct err *reterr)
 		return err_set(reterr, -EINVAL, "the socket path \"%.*s\" must begin with /", VIEW_ARG(path));
 	if (path.n > NET_UNIX_PATH_MAX)
 		return err_set(reterr, -ENAMETOOLONG,
-			"the socket path %.*s has %zu bytes, the kernel takes %d at most; use a shorter folder",
+			"the socket path %.*s has %zu bytes, the kernel takes %d at most; use a shorter "
+			"folder",
 			VIEW_ARG(path), path.n, NET_UNIX_PATH_MAX);
 	if (memchr(path.p, '\0', path.n))
 		return err_set(reterr, -EINVAL, "a socket path cannot hold a NUL byte");
@@ -81,7 +82,8 @@ static int set_port(struct view text, struct net_addr *ret, struct err *reterr)
 {
 	uint64_t port;
 	if (num_u64(text, &port) < 0 || port > 65535)
-		return err_set(reterr, -EINVAL, "the port \"%.*s\" is not a number from 0 to 65535", VIEW_ARG(text));
+		return err_set(
+			reterr, -EINVAL, "the port \"%.*s\" is not a number from 0 to 65535", VIEW_ARG(text));
 	ret->port = (uint16_t)port;
 	return 0;
 }
@@ -206,7 +208,8 @@ int net_addr_lookup(struct net_addr *a, struct err *reterr)
 	struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG }, *list = NULL;
 	int r = getaddrinfo(a->host, port, &hints, &list);
 	if (r)
-		return err_set(reterr, -EHOSTUNREACH, "the host %s cannot be found: %s", a->host, gai_strerror(r));
+		return err_set(
+			reterr, -EHOSTUNREACH, "the host %s cannot be found: %s", a->host, gai_strerror(r));
 	memcpy(&a->ss, list->ai_addr, list->ai_addrlen);
 	a->len = list->ai_addrlen;
 	a->kind = NET_TCP;

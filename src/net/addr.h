@@ -22,7 +22,7 @@ struct net_addr {
 	socklen_t len;
 	char host[256]; /* as written, without brackets; the path for NET_UNIX */
 	uint16_t port;
-	bool tls;       /* https:// */
+	bool tls; /* https:// */
 };
 
 /* Takes every form above. */

@@ -28,8 +28,8 @@ static unsigned long listening_inode(const char *table, uint16_t port)
 	while (!found && fgets(line, sizeof line, f)) {
 		unsigned local_port, state;
 		unsigned long inode;
-		if (sscanf(line, " %*d: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %*s %*s %lu", &local_port,
-			    &state, &inode) == 3 &&
+		if (sscanf(line, " %*d: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %*s %*s %lu",
+			    &local_port, &state, &inode) == 3 &&
 			local_port == port && state == 0x0a)
 			found = inode;
 	}
@@ -91,8 +91,8 @@ static int clear_stale(const struct net_addr *a, struct err *reterr)
 	if (lstat(a->host, &st) < 0)
 		return 0;
 	if (!S_ISSOCK(st.st_mode))
-		return err_set(reterr, -EEXIST, "%s is there and is not a socket; name another path or remove it",
-			a->host);
+		return err_set(reterr, -EEXIST,
+			"%s is there and is not a socket; name another path or remove it", a->host);
 	AUTO(fd_closep) int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
@@ -100,12 +100,14 @@ static int clear_stale(const struct net_addr *a, struct err *reterr)
 		struct ucred cred = { 0 };
 		socklen_t n = sizeof cred;
 		getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &n);
-		return err_set(reterr, -EADDRINUSE, "%s is in use by another program (pid %d); stop it, or use another path",
-			a->host, (int)cred.pid);
+		return err_set(reterr, -EADDRINUSE,
+			"%s is in use by another program (pid %d); stop it, or use another path", a->host,
+			(int)cred.pid);
 	}
 	return unlink(a->host) < 0 && errno != ENOENT
-	               ? err_set(reterr, -errno, "the stale socket %s cannot be removed: %s", a->host, strerror(errno))
-	               : 0;
+		       ? err_set(reterr, -errno, "the stale socket %s cannot be removed: %s", a->host,
+				 strerror(errno))
+		       : 0;
 }
 
 static int bind_error(const struct net_addr *a, int code, struct err *reterr)
@@ -114,8 +116,9 @@ static int bind_error(const struct net_addr *a, int code, struct err *reterr)
 	net_addr_text(a, text, sizeof text);
 	if (code == -EADDRINUSE && a->kind == NET_TCP) {
 		owner_of_port(a->port, who, sizeof who);
-		return err_set(reterr, code, "%s is in use%s; stop that program or choose another address with `listen`",
-			text, who[0] ? who : " by another program");
+		return err_set(reterr, code,
+			"%s is in use%s; stop that program or choose another address with `listen`", text,
+			who[0] ? who : " by another program");
 	}
 	return err_set(reterr, code, "cannot listen on %s: %s", text, strerror(-code));
 }
@@ -123,8 +126,8 @@ static int bind_error(const struct net_addr *a, int code, struct err *reterr)
 int net_listen(const struct net_addr *a, mode_t mode, int *ret_fd, struct err *reterr)
 {
 	if (a->kind == NET_NAME)
-		return err_set(reterr, -EINVAL, "\"%s\" is a name; listen needs an address such as 127.0.0.1:%u", a->host,
-			a->port);
+		return err_set(reterr, -EINVAL,
+			"\"%s\" is a name; listen needs an address such as 127.0.0.1:%u", a->host, a->port);
 	if (a->kind == NET_UNIX) {
 		int r = clear_stale(a, reterr);
 		if (r)

@@ -15,8 +15,8 @@ int net_listen(const struct net_addr *a, mode_t mode, int *ret_fd, struct err *r
 
 struct net_peer {
 	bool is_unix;
-	uid_t uid;      /* of the peer when is_unix, by SO_PEERCRED; (uid_t)-1 unknown */
-	char text[64];  /* "127.0.0.1:4711", "unix" */
+	uid_t uid;     /* of the peer when is_unix, by SO_PEERCRED; (uid_t)-1 unknown */
+	char text[64]; /* "127.0.0.1:4711", "unix" */
 };
 
 struct listener;

@@ -98,7 +98,8 @@ static void report_connected(void *arg)
 	finish_connect(s);
 }
 
-int sock_connect(struct sock *s, struct loop *l, const struct net_addr *a, const struct sock_ops *ops, void *arg)
+int sock_connect(
+	struct sock *s, struct loop *l, const struct net_addr *a, const struct sock_ops *ops, void *arg)
 {
 	int fd = socket(a->ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)

@@ -12,8 +12,8 @@
 #include "net/addr.h"
 
 enum {
-	SOCK_HIGH = 256 * 1024,       /* above this much unsent output sock_write says "full" */
-	SOCK_LOW = 64 * 1024,         /* below it on_writable is told */
+	SOCK_HIGH = 256 * 1024,          /* above this much unsent output sock_write says "full" */
+	SOCK_LOW = 64 * 1024,            /* below it on_writable is told */
 	SOCK_OUT_MAX = 32 * 1024 * 1024, /* the bound of unsent output; above it the socket breaks */
 };
 
@@ -35,13 +35,14 @@ struct sock {
 	struct buf out;
 	size_t out_off;
 	struct loop_work flush, report; /* report: connected at once, to be told at the end of the round */
-	mono_t sent_at; /* the last time the peer took bytes, or the queue was empty */
+	mono_t sent_at;                 /* the last time the peer took bytes, or the queue was empty */
 };
 
 /* Takes over fd. reading starts off. 0 or a negative errno (fd is then closed). */
 int sock_init(struct sock *s, struct loop *l, int fd, const struct sock_ops *ops, void *arg) MUST_CHECK;
 /* Starts connecting; on_connected is always called later, from the loop. */
-int sock_connect(struct sock *s, struct loop *l, const struct net_addr *a, const struct sock_ops *ops, void *arg) MUST_CHECK;
+int sock_connect(struct sock *s, struct loop *l, const struct net_addr *a, const struct sock_ops *ops,
+	void *arg) MUST_CHECK;
 /* read: call on_readable. hup: tell on_broken when the peer closes while we do not read. */
 void sock_want(struct sock *s, bool read, bool hup);
 /* > 0 bytes; 0 the peer closed its sending side; -EAGAIN; other negative errno: broken. */

@@ -183,8 +183,8 @@ static bool make_room(struct pool *p, enum pool_priority newcomer)
 	return true;
 }
 
-static enum pool_answer acquire_locked(struct pool *p, struct waiter *w, bool front, mono_t now, struct lease *ret,
-	struct pool_refusal *why)
+static enum pool_answer acquire_locked(
+	struct pool *p, struct waiter *w, bool front, mono_t now, struct lease *ret, struct pool_refusal *why)
 {
 	if (p->closed.code) {
 		*why = p->closed;
@@ -209,8 +209,8 @@ static enum pool_answer acquire_locked(struct pool *p, struct waiter *w, bool fr
 	return POOL_QUEUED;
 }
 
-enum pool_answer pool_acquire(struct pool *p, struct waiter *w, bool front, mono_t now, struct lease *ret,
-	struct pool_refusal *why)
+enum pool_answer pool_acquire(
+	struct pool *p, struct waiter *w, bool front, mono_t now, struct lease *ret, struct pool_refusal *why)
 {
 	assert(w->state == WAITER_IDLE);
 	if (!front)

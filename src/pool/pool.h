@@ -20,8 +20,8 @@
 #include "loop/loop.h"
 
 enum {
-	POOL_SLOTS_MAX = 1024,   /* of one replica */
-	POOL_LOOPS_MAX = 64,     /* data loops */
+	POOL_SLOTS_MAX = 1024, /* of one replica */
+	POOL_LOOPS_MAX = 64,   /* data loops */
 	POOL_ID_MAX = 96,
 };
 
@@ -53,28 +53,29 @@ void pool_demand_seen(struct pool *p); /* C: the next demand calls on_demand aga
 
 /* One generation of a replica. Lives while anybody refers to it; `gone` once control took it out. */
 struct pool_replica {
-	struct pool *pool;        /* not a reference; valid while the replica is not gone */
+	struct pool *pool; /* not a reference; valid while the replica is not gone */
 	atomic_uint refs;
-	atomic_bool proving;      /* the first response byte is its canary */
-	atomic_bool gone;         /* taken out: no lease is granted any more; connections to it should end */
+	atomic_bool proving; /* the first response byte is its canary */
+	atomic_bool gone;    /* taken out: no lease is granted any more; connections to it should end */
 	char id[POOL_ID_MAX];
 	uint64_t generation;
-	char *address;            /* "unix:/…" or "http://…"; constant */
-	char *engine;             /* constant, may be NULL */
-	char *engine_version;     /* constant, may be NULL */
-	char *device;             /* constant, may be NULL */
-	char *remote_model;       /* constant: the id an external engine knows the model by; NULL = send unchanged */
+	char *address;        /* "unix:/…" or "http://…"; constant */
+	char *engine;         /* constant, may be NULL */
+	char *engine_version; /* constant, may be NULL */
+	char *device;         /* constant, may be NULL */
+	char *remote_model;   /* constant: the id an external engine knows the model by; NULL = send unchanged
+			       */
 	int64_t conn_idle_ms;
 	uint32_t conn_requests;
-	bool has_slots;           /* GET /slots can be asked */
+	bool has_slots; /* GET /slots can be asked */
 	int pid;
 	void *per_loop[POOL_LOOPS_MAX]; /* each entry belongs to one data loop (its connections) */
 	/* under the pool's mutex */
 	struct list node;
 	uint32_t slots_total, cap, in_use, cooling; /* cap: slots that may be used now (1 while proving) */
-	mono_t used_at;           /* when a lease on it was last granted or ended */
-	bool draining, down;      /* down: a data loop saw it fail; until control has looked */
-	uint64_t *lease_ids;      /* ids of the leases that are held: in_use of them, of slots_total places */
+	mono_t used_at;                             /* when a lease on it was last granted or ended */
+	bool draining, down; /* down: a data loop saw it fail; until control has looked */
+	uint64_t *lease_ids; /* ids of the leases that are held: in_use of them, of slots_total places */
 };
 struct pool_replica *pool_replica_ref(struct pool_replica *r);
 void pool_replica_unref(struct pool_replica *r);
@@ -129,7 +130,7 @@ enum pool_answer {
 };
 
 struct pool_refusal { /* why a closed pool refuses; a copy */
-	int code;        /* the caller's own numbering (dialect's enum corral_code); 0 = open */
+	int code;     /* the caller's own numbering (dialect's enum corral_code); 0 = open */
 	bool retriable;
 	int64_t retry_after_ms;
 	char message[512];
@@ -137,23 +138,24 @@ struct pool_refusal { /* why a closed pool refuses; a copy */
 };
 
 struct waiter {
-	struct list node;        /* on the pool's queue while WAITER_QUEUED */
+	struct list node; /* on the pool's queue while WAITER_QUEUED */
 	struct loop *loop;
 	struct loop_work work;
 	enum { WAITER_IDLE, WAITER_QUEUED, WAITER_POSTED } state; /* under the pool's mutex */
 	enum pool_priority priority;
 	mono_t since;
-	struct lease lease;      /* what was granted, while it is on its way */
+	struct lease lease; /* what was granted, while it is on its way */
 	struct pool_refusal refusal;
 	/* Exactly one of the two is called for each POOL_QUEUED that was not cancelled. */
 	void (*on_grant)(void *arg, struct lease l);
-	void (*on_refused)(void *arg, const struct pool_refusal *why, bool victim); /* victim: dropped for a newer one */
+	void (*on_refused)(
+		void *arg, const struct pool_refusal *why, bool victim); /* victim: dropped for a newer one */
 	void *arg;
 	bool victim;
 };
 /* front: this request waited before and is sent again; it does not count against the capacity. */
-enum pool_answer pool_acquire(struct pool *p, struct waiter *w, bool front, mono_t now, struct lease *ret_lease,
-	struct pool_refusal *ret_refusal) MUST_CHECK;
+enum pool_answer pool_acquire(struct pool *p, struct waiter *w, bool front, mono_t now,
+	struct lease *ret_lease, struct pool_refusal *ret_refusal) MUST_CHECK;
 /* True: it was still waiting and is no more; no callback comes. False: a grant or a refusal is on its way
  * to this loop; it will be called and must be dealt with (the lease released). */
 bool pool_cancel(struct pool *p, struct waiter *w);

@@ -19,13 +19,14 @@ struct pool {
 	pthread_mutex_t lock;
 	/* under lock */
 	struct list replicas; /* by id, ascending; a reference each */
-	struct list waiting[POOL_PRIORITY_COUNT]; /* those who asked and were granted nothing yet, oldest first */
+	struct list
+		waiting[POOL_PRIORITY_COUNT]; /* those who asked and were granted nothing yet, oldest first */
 	uint32_t nwaiting[POOL_PRIORITY_COUNT];
 	uint64_t next_lease;
 	struct pool_refusal closed; /* code 0: open */
 	bool closed_for_waiting;
 	char status[POOL_STATUS_MAX];
-	struct pool_stats stats;    /* the running counts of it alone */
+	struct pool_stats stats; /* the running counts of it alone */
 };
 
 void pool_grant_waiting(struct pool *p, mono_t now); /* under the lock */

@@ -35,12 +35,13 @@ void headers_to_engine(const struct request *q, struct buf *b)
 {
 	/* Ours or the hop's: never an engine's business. Accept-Encoding, since a compressed stream has no
 	 * events to see; Origin, since the engine's own origin check is not for our clients. */
-	static const char *const drop[] = { "host", "authorization", "x-api-key", "cookie", "expect", "accept-encoding",
-		"origin", "x-request-id", "x-correlation-id" };
+	static const char *const drop[] = { "host", "authorization", "x-api-key", "cookie", "expect",
+		"accept-encoding", "origin", "x-request-id", "x-correlation-id" };
 	const struct http_headers *h = http_headers(q->x);
 	for (size_t i = 0; i < h->len; i++) {
 		struct view name = h->items[i].name;
-		if (http_header_is_hop(h, name) || in_list(name, drop, ARRAY_LEN(drop)) || starts_ci(name, "x-corral-"))
+		if (http_header_is_hop(h, name) || in_list(name, drop, ARRAY_LEN(drop)) ||
+			starts_ci(name, "x-corral-"))
 			continue;
 		copy_header(b, &h->items[i]);
 	}
@@ -61,7 +62,8 @@ void headers_to_client(struct request *q, const struct http_headers *h)
 	buf_reset(&q->head);
 	for (size_t i = 0; i < h->len; i++) {
 		struct view name = h->items[i].name;
-		if (http_header_is_hop(h, name) || in_list(name, drop, ARRAY_LEN(drop)) || starts_ci(name, "access-control-"))
+		if (http_header_is_hop(h, name) || in_list(name, drop, ARRAY_LEN(drop)) ||
+			starts_ci(name, "access-control-"))
 			continue;
 		copy_header(&q->head, &h->items[i]);
 	}

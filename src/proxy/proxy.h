@@ -17,7 +17,7 @@
 #include "proxy/spool.h"
 
 enum {
-	PROXY_ATTEMPTS_MAX = 5,          /* how often one request is sent to replicas that fail it */
+	PROXY_ATTEMPTS_MAX = 5, /* how often one request is sent to replicas that fail it */
 	PROXY_REQUEST_ID_MAX = 128,
 	PROXY_ERROR_BODY_MAX = 64 * 1024, /* an engine's error answer that is looked into */
 };
@@ -25,16 +25,18 @@ enum {
 struct proxy;
 struct proxy_opts {
 	struct loop *loop;
-	unsigned loop_index;             /* < POOL_LOOPS_MAX; place in pool_replica.per_loop */
+	unsigned loop_index; /* < POOL_LOOPS_MAX; place in pool_replica.per_loop */
 	struct spool_account *spool;
 	uint64_t body_max;
 	struct metrics *metrics;
-	/* The pool that serves `model` (empty: none was named), a reference. NULL: *e says why (code, message,
-	 * hint point to memory valid until the next call). On this loop. */
+	/* The pool that serves `model` (empty: none was named), a reference. NULL: *e says why (code,
+	 * message, hint point to memory valid until the next call). On this loop. */
 	struct pool *(*find_pool)(void *arg, struct view model, struct api_error *e);
-	/* The first byte of a response came from a replica that was proving. On this loop; r is valid during the call. */
+	/* The first byte of a response came from a replica that was proving. On this loop; r is valid during
+	 * the call. */
 	void (*on_proved)(void *arg, struct pool_replica *r);
-	/* A GET on an engine route whose pool runs nothing: answers from what is known. The exchange is the callee's. */
+	/* A GET on an engine route whose pool runs nothing: answers from what is known. The exchange is the
+	 * callee's. */
 	void (*answer_unloaded)(void *arg, struct http_exchange *x, const struct route *route, struct pool *p,
 		const char *request_id);
 	void *arg;

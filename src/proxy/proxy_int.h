@@ -13,40 +13,41 @@ enum request_state { REQ_BODY, REQ_WAIT, REQ_SENT, REQ_RELAY, REQ_OVER };
 
 struct request {
 	struct proxy *px;
-	struct list node;         /* on px->requests until it is over */
-	struct http_exchange *x;  /* NULL once answered or the client left */
+	struct list node;        /* on px->requests until it is over */
+	struct http_exchange *x; /* NULL once answered or the client left */
 	struct route route;
 	enum request_state state;
 	char id[PROXY_REQUEST_ID_MAX + 1];
 	char method[16];
-	struct buf path;          /* what goes to the engine: path and query */
+	struct buf path; /* what goes to the engine: path and query */
 	struct spool spool;
 	struct body_scan scan;
 	bool scanning;
 	char model[SCAN_STRING_MAX + 1];
-	struct pool *pool;        /* a reference */
+	struct pool *pool; /* a reference */
 	struct waiter waiter;
-	bool orphaned;            /* over, but a grant is on its way to it */
+	bool orphaned; /* over, but a grant is on its way to it */
 	struct lease lease;
 	struct pool_replica *replica; /* a reference: the one it was sent to */
 	struct http_call *call;
-	struct loop_timer patience;   /* max_wait or the client's own deadline, until the first byte */
+	struct loop_timer patience; /* max_wait or the client's own deadline, until the first byte */
 	bool has_deadline;
-	uint64_t sent;            /* of the (rewritten) body */
-	bool fresh;               /* the next try uses no pooled connection */
+	uint64_t sent; /* of the (rewritten) body */
+	bool fresh;    /* the next try uses no pooled connection */
 	int attempts;
 	/* the answer */
 	int status;
-	struct buf head;          /* header lines for the client */
+	struct buf head; /* header lines for the client */
 	struct event_split split;
-	struct buf hold;          /* the tail of a stream after its last whole event; an error body being looked into */
+	struct buf
+		hold; /* the tail of a stream after its last whole event; an error body being looked into */
 	bool events, look_into, answer_ended;
 	int64_t answer_length;
 	/* times */
 	mono_t arrived, queued, granted, first_byte;
 	bool waited, waited_unready;
 	uint64_t bytes_out;
-	enum corral_code code;    /* of an error of ours */
+	enum corral_code code; /* of an error of ours */
 };
 
 struct pool_figures { /* metric series of one pool and route on this loop */
@@ -57,7 +58,7 @@ struct proxy {
 	struct proxy_opts o;
 	struct list requests;
 	size_t running;
-	struct map figures;       /* "pool\0route" → struct pool_figures */
+	struct map figures; /* "pool\0route" → struct pool_figures */
 };
 
 /* request.c */
@@ -65,7 +66,8 @@ void request_over(struct request *q);
 void request_record(struct request *q, int status, const char *outcome); /* one log line, and the figures */
 /* Answers with an error of ours: a status before the answer began, an event in it after. Ends the request. */
 void request_fail(struct request *q, const struct api_error *e);
-void request_failf(struct request *q, enum corral_code code, const char *hint, const char *fmt, ...) PRINTF(4, 5);
+void request_failf(struct request *q, enum corral_code code, const char *hint, const char *fmt, ...)
+	PRINTF(4, 5);
 /* Takes a lease, or waits. again: it had one before. */
 void request_acquire(struct request *q, bool again);
 /* Gives the lease back; cool: the engine may still be working for us. */

@@ -60,7 +60,8 @@ static void on_head(void *arg, struct http_call *c, int status, const struct htt
 	buf_reset(&q->hold);
 	headers_to_client(q, h);
 	q->answer_length = http_call_response_length(c);
-	q->look_into = status >= 400 && is_json(h) && q->answer_length >= 0 && q->answer_length <= PROXY_ERROR_BODY_MAX;
+	q->look_into = status >= 400 && is_json(h) && q->answer_length >= 0 &&
+		       q->answer_length <= PROXY_ERROR_BODY_MAX;
 	if (!q->events && !q->look_into)
 		start_answer(q, q->answer_length);
 }
@@ -77,7 +78,8 @@ static void relay_events(struct request *q, struct view v)
 	if (q->state != REQ_RELAY)
 		start_answer(q, -1);
 	if (q->hold.len) {
-		(void)buf_addv(&q->hold, view_cut(v, passed_bound ? v.n : whole)); /* one chunk for one event */
+		(void)buf_addv(
+			&q->hold, view_cut(v, passed_bound ? v.n : whole)); /* one chunk for one event */
 		pass(q, buf_view(&q->hold));
 		buf_reset(&q->hold);
 	} else {
@@ -112,11 +114,16 @@ static bool context_exceeded(struct request *q)
 		return false;
 	char text[256];
 	int n = snprintf(text, sizeof text,
-		"This model's maximum context length is %llu tokens; the request has %llu (exceeds the available context size).",
+		"This model's maximum context length is %llu tokens; the request has %llu (exceeds the "
+		"available context size).",
 		(unsigned long long)ctx, (unsigned long long)prompt);
 	request_drop_lease(q, false);
-	struct api_error err = { .code = CODE_CONTEXT_EXCEEDED, .retriable = 0, .message = view_of(text, (size_t)n),
-		.n_prompt_tokens = prompt, .n_ctx = ctx, .hint = VIEW("Shorten the conversation, or raise ctx of the pool.") };
+	struct api_error err = { .code = CODE_CONTEXT_EXCEEDED,
+		.retriable = 0,
+		.message = view_of(text, (size_t)n),
+		.n_prompt_tokens = prompt,
+		.n_ctx = ctx,
+		.hint = VIEW("Shorten the conversation, or raise ctx of the pool.") };
 	request_fail(q, &err);
 	return true;
 }
@@ -171,7 +178,8 @@ static void on_error(void *arg, enum http_fail f, const struct err *e)
 		broke_off(q, e);
 		return;
 	}
-	if (f == HTTP_FAIL_STALE && !q->fresh) { /* the engine closed an idle connection: no attempt is counted */
+	if (f == HTTP_FAIL_STALE &&
+		!q->fresh) { /* the engine closed an idle connection: no attempt is counted */
 		q->fresh = true;
 		request_send(q);
 		return;
@@ -182,8 +190,8 @@ static void on_error(void *arg, enum http_fail f, const struct err *e)
 	if (f == HTTP_FAIL_PROTOCOL || q->attempts >= PROXY_ATTEMPTS_MAX) {
 		request_drop_lease(q, false);
 		request_failf(q, CODE_ENGINE_FAILED, "`corral logs` shows what the engine said.",
-			"The engine of pool %s failed this request %d time%s before answering: %s.", pool_id(q->pool), q->attempts,
-			q->attempts == 1 ? "" : "s", e->msg);
+			"The engine of pool %s failed this request %d time%s before answering: %s.",
+			pool_id(q->pool), q->attempts, q->attempts == 1 ? "" : "s", e->msg);
 		return;
 	}
 	log_event(LOG_INFO, "retry", q->replica->id,

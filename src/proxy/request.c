@@ -63,7 +63,8 @@ static void count(struct request *q, int status)
 	char code[8];
 	const char *pool = q->pool ? pool_id(q->pool) : "";
 	snprintf(code, sizeof code, "%d", status);
-	metric_inc(metrics_series(q->px->o.metrics, "corral_requests_total", pool, q->route.name, code, NULL));
+	metric_inc(
+		metrics_series(q->px->o.metrics, "corral_requests_total", pool, q->route.name, code, NULL));
 	if (!q->pool)
 		return;
 	struct pool_figures *f = figures_of(q->px, pool, q->route.name);
@@ -82,20 +83,18 @@ void request_record(struct request *q, int status, const char *outcome)
 		return;
 	mono_t now = mono_now();
 	log_event(LOG_INFO, "request", q->route.name,
-		(struct log_field[]){
-			LOG_STR("correlation_id", q->id),
+		(struct log_field[]){ LOG_STR("correlation_id", q->id),
 			LOG_STR("pool_id", q->pool ? pool_id(q->pool) : NULL),
-			LOG_STR("replica_id", q->replica ? q->replica->id : NULL),
-			LOG_INT("status", status),
+			LOG_STR("replica_id", q->replica ? q->replica->id : NULL), LOG_INT("status", status),
 			LOG_STR("outcome", outcome),
 			LOG_STR("error_code", q->code ? corral_code_name(q->code) : NULL),
 			LOG_INT("duration_ms", mono_ms_between(q->arrived, now)),
-			LOG_INT("queue_ms", q->waited && q->granted.ns ? mono_ms_between(q->queued, q->granted) : 0),
-			LOG_INT("first_byte_ms", q->first_byte.ns ? mono_ms_between(q->arrived, q->first_byte) : -1),
-			LOG_UINT("bytes_in", spool_size(&q->spool)),
-			LOG_UINT("bytes_out", q->bytes_out),
-			LOG_INT("attempts", q->attempts),
-			LOG_END },
+			LOG_INT("queue_ms",
+				q->waited && q->granted.ns ? mono_ms_between(q->queued, q->granted) : 0),
+			LOG_INT("first_byte_ms",
+				q->first_byte.ns ? mono_ms_between(q->arrived, q->first_byte) : -1),
+			LOG_UINT("bytes_in", spool_size(&q->spool)), LOG_UINT("bytes_out", q->bytes_out),
+			LOG_INT("attempts", q->attempts), LOG_END },
 		"A request on %s ends: %s.", q->route.name, outcome);
 }
 
@@ -116,7 +115,8 @@ void request_drop_lease(struct request *q, bool cool)
 	if (!q->lease.replica)
 		return;
 	if (cool ? lease_cool(&q->lease) : lease_release(&q->lease))
-		log_warn("lease", pool_id(q->pool), "A lease is released twice; the second release is not applied.");
+		log_warn("lease", pool_id(q->pool),
+			"A lease is released twice; the second release is not applied.");
 }
 
 /* Every request ends here, once. */
@@ -174,7 +174,9 @@ void request_failf(struct request *q, enum corral_code code, const char *hint, c
 	va_start(ap, fmt);
 	int n = vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	struct api_error e = { .code = code, .retriable = -1, .hint = view_str(hint),
+	struct api_error e = { .code = code,
+		.retriable = -1,
+		.hint = view_str(hint),
 		.message = view_of(text, n < 0 ? 0 : MIN((size_t)n, sizeof text - 1)) };
 	request_fail(q, &e);
 }
@@ -198,8 +200,11 @@ static void on_gone(void *arg)
 
 static void refused(struct request *q, const struct pool_refusal *why)
 {
-	struct api_error e = { .code = (enum corral_code)why->code, .retriable = why->retriable,
-		.retry_after_ms = why->retry_after_ms, .message = view_str(why->message), .hint = view_str(why->hint) };
+	struct api_error e = { .code = (enum corral_code)why->code,
+		.retriable = why->retriable,
+		.retry_after_ms = why->retry_after_ms,
+		.message = view_str(why->message),
+		.hint = view_str(why->hint) };
 	request_fail(q, &e);
 }
 
@@ -215,8 +220,11 @@ static void on_refused(void *arg, const struct pool_refusal *why, bool victim)
 		refused(q, &copy);
 		return;
 	}
-	struct api_error e = { .code = CODE_QUEUE_FULL_DROP_LRU, .retriable = -1, .retry_after_ms = 1000,
-		.message = VIEW("The queue was full and this request, the oldest waiting, was dropped for a newer one."),
+	struct api_error e = { .code = CODE_QUEUE_FULL_DROP_LRU,
+		.retriable = -1,
+		.retry_after_ms = 1000,
+		.message = VIEW("The queue was full and this request, the oldest waiting, was dropped for a "
+				"newer one."),
 		.hint = VIEW("Send it again, or raise queue.capacity or slots of the pool.") };
 	request_fail(q, &e);
 }
@@ -237,7 +245,8 @@ static void on_grant(void *arg, struct lease l)
 	struct request *q = arg;
 	if (q->orphaned) { /* the client left meanwhile: pass the slot on */
 		if (lease_release(&l))
-			log_warn("lease", pool_id(q->pool), "A lease is released twice; the second release is not applied.");
+			log_warn("lease", pool_id(q->pool),
+				"A lease is released twice; the second release is not applied.");
 		request_free(q);
 		return;
 	}
@@ -251,11 +260,16 @@ static void queue_full(struct request *q)
 	const struct pool_opts *o = pool_options(q->pool);
 	char text[256];
 	int n = snprintf(text, sizeof text,
-		"Pool %s is busy: %u of %u slots are in use and its queue of %u is full (policy %s).", pool_id(q->pool),
-		s.leases + s.cooling, s.slots_total, o->queue_capacity, o->policy == POOL_REJECT ? "reject" : "drop-lru");
-	metric_inc(metrics_series(q->px->o.metrics, "corral_admission_rejected_total", pool_id(q->pool), "queue_full", NULL));
-	struct api_error e = { .code = CODE_ADMISSION_REJECT, .retriable = 1, .retry_after_ms = 1000,
-		.message = view_of(text, (size_t)n), .hint = VIEW("Wait and send it again, or raise queue.capacity or slots.") };
+		"Pool %s is busy: %u of %u slots are in use and its queue of %u is full (policy %s).",
+		pool_id(q->pool), s.leases + s.cooling, s.slots_total, o->queue_capacity,
+		o->policy == POOL_REJECT ? "reject" : "drop-lru");
+	metric_inc(metrics_series(
+		q->px->o.metrics, "corral_admission_rejected_total", pool_id(q->pool), "queue_full", NULL));
+	struct api_error e = { .code = CODE_ADMISSION_REJECT,
+		.retriable = 1,
+		.retry_after_ms = 1000,
+		.message = view_of(text, (size_t)n),
+		.hint = VIEW("Wait and send it again, or raise queue.capacity or slots.") };
 	request_fail(q, &e);
 }
 
@@ -266,13 +280,16 @@ static void impatient(void *arg)
 	pool_get_status(q->pool, status);
 	if (q->has_deadline) {
 		request_failf(q, CODE_DEADLINE_UNMET, "Give a longer X-Corral-Deadline-Ms, or leave it out.",
-			"Pool %s did not answer within the request's deadline; %s.", pool_id(q->pool), status);
+			"Pool %s did not answer within the request's deadline; %s.", pool_id(q->pool),
+			status);
 		return;
 	}
 	char text[512];
 	int n = snprintf(text, sizeof text, "Pool %s did not get to this request within queue.max_wait; %s.",
 		pool_id(q->pool), status);
-	struct api_error e = { .code = CODE_POOL_UNREADY, .retriable = 1, .retry_after_ms = 5000,
+	struct api_error e = { .code = CODE_POOL_UNREADY,
+		.retriable = 1,
+		.retry_after_ms = 5000,
 		.message = view_of(text, MIN((size_t)n, sizeof text - 1)),
 		.hint = VIEW("Send it again later; `corral ps` shows what the pool is doing.") };
 	request_fail(q, &e);
@@ -323,8 +340,11 @@ static void spool_failed(struct request *q, int error)
 		body_too_large(q);
 		return;
 	}
-	log_error("spool", q->px->o.spool->dir, "A request's body cannot be kept in the spool folder: %s.", strerror(-error));
-	struct api_error e = { .code = CODE_POOL_UNREADY, .retriable = 1, .retry_after_ms = 2000,
+	log_error("spool", q->px->o.spool->dir, "A request's body cannot be kept in the spool folder: %s.",
+		strerror(-error));
+	struct api_error e = { .code = CODE_POOL_UNREADY,
+		.retriable = 1,
+		.retry_after_ms = 2000,
 		.message = VIEW("There is no room to keep the request's body."),
 		.hint = VIEW("Free disk space under state_dir, or raise body.spool_total.") };
 	request_fail(q, &e);
@@ -431,7 +451,9 @@ void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *
 	q->x = x;
 	q->route = *route;
 	q->arrived = mono_now();
-	q->waiter = (struct waiter){ .loop = px->o.loop, .on_grant = on_grant, .on_refused = on_refused, .arg = q };
+	q->waiter = (struct waiter){
+		.loop = px->o.loop, .on_grant = on_grant, .on_refused = on_refused, .arg = q
+	};
 	list_init(&q->waiter.node);
 	buf_init(&q->head, HTTP_HEAD_MAX);
 	buf_init(&q->hold, EVENT_HOLD_MAX + 128 * KIB);

@@ -66,7 +66,8 @@ static void send_body(struct request *q)
 		}
 		struct view v = spool_read(&q->spool, q->sent, scratch, sizeof scratch);
 		if (!v.p || !v.n) {
-			request_failf(q, CODE_INTERNAL, "", "The request's body cannot be read back from the spool folder.");
+			request_failf(q, CODE_INTERNAL, "",
+				"The request's body cannot be read back from the spool folder.");
 			return;
 		}
 		if (swap && q->sent < q->scan.model_begin)
@@ -88,7 +89,8 @@ void request_send(struct request *q)
 {
 	struct http_target *t = replica_target(q->px, q->replica);
 	if (!t) {
-		request_failf(q, CODE_ENGINE_FAILED, "", "The address of replica %s is not usable.", q->replica->id);
+		request_failf(q, CODE_ENGINE_FAILED, "", "The address of replica %s is not usable.",
+			q->replica->id);
 		return;
 	}
 	AUTO(buf_done) struct buf head = BUF(HTTP_HEAD_MAX);

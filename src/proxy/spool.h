@@ -14,15 +14,15 @@
 enum { SPOOL_MEMORY = 64 * 1024 };
 
 struct spool_account {
-	const char *dir;       /* the spool folder; constant */
-	uint64_t total_max;    /* bytes of all spool files together */
+	const char *dir;    /* the spool folder; constant */
+	uint64_t total_max; /* bytes of all spool files together */
 	atomic_uint_fast64_t total;
 };
 
 struct spool {
 	struct spool_account *account;
 	struct buf memory;
-	int fd;                /* -1: nothing in a file */
+	int fd; /* -1: nothing in a file */
 	uint64_t in_file, max;
 };
 
@@ -31,7 +31,8 @@ void spool_done(struct spool *s);
 /* 0, -EFBIG over max, -ENOSPC over the account's bound or on a full disk, other negative errno. */
 int spool_add(struct spool *s, struct view bytes) MUST_CHECK;
 uint64_t spool_size(const struct spool *s);
-/* Bytes from offset on: a view into memory, or read into scratch. Empty at the end; p = NULL on a read error. */
+/* Bytes from offset on: a view into memory, or read into scratch. Empty at the end; p = NULL on a read error.
+ */
 struct view spool_read(struct spool *s, uint64_t offset, char *scratch, size_t cap);
 
 #endif

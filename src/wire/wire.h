@@ -33,15 +33,15 @@ enum {
 };
 
 enum replica_state {
-	REPLICA_ABSENT = 0, /* nothing exists, nothing is wanted */
+	REPLICA_ABSENT = 0,   /* nothing exists, nothing is wanted */
 	REPLICA_PROVISIONING, /* its engine build is being made ready */
 	REPLICA_STARTING,     /* process started, not answering yet */
 	REPLICA_PROVING,      /* health said yes, the model has not answered yet */
 	REPLICA_READY,
-	REPLICA_DRAINING,     /* takes nothing new; being stopped */
+	REPLICA_DRAINING, /* takes nothing new; being stopped */
 	REPLICA_STOPPED,
-	REPLICA_BACKOFF,      /* crashed; starts again at retry_in_ms */
-	REPLICA_FAILED,       /* breaker open, or a cause that a restart cannot mend */
+	REPLICA_BACKOFF, /* crashed; starts again at retry_in_ms */
+	REPLICA_FAILED,  /* breaker open, or a cause that a restart cannot mend */
 	REPLICA_STATE_COUNT
 };
 const char *replica_state_name(enum replica_state s); /* "absent", "provisioning", … */
@@ -50,17 +50,17 @@ int replica_state_parse(struct view v, enum replica_state *ret) MUST_CHECK; /* 0
 /* Why an engine ended or cannot start. */
 enum wire_cause {
 	CAUSE_NONE = 0,
-	CAUSE_EXIT,        /* exit code */
+	CAUSE_EXIT, /* exit code */
 	CAUSE_SIGNAL,
 	CAUSE_OOM_VRAM,
 	CAUSE_OOM_HOST,
 	CAUSE_BAD_MODEL,
 	CAUSE_BAD_ARGS,
-	CAUSE_NO_ENGINE,   /* no build could be had */
-	CAUSE_NO_MODEL,    /* the file is not there */
+	CAUSE_NO_ENGINE, /* no build could be had */
+	CAUSE_NO_MODEL,  /* the file is not there */
 	CAUSE_HEALTH_LOST,
 	CAUSE_HUNG,
-	CAUSE_CANARY,      /* health said yes, the model's answer was wrong or missing */
+	CAUSE_CANARY, /* health said yes, the model's answer was wrong or missing */
 	CAUSE_START_TIMEOUT,
 	CAUSE_COUNT
 };
@@ -80,43 +80,43 @@ enum {
 	WR_STATE = 1 << 0,
 	WR_GENERATION = 1 << 1,
 	WR_ADDRESS = 1 << 2,
-	WR_SLOTS = 1 << 3,      /* slots_total */
+	WR_SLOTS = 1 << 3, /* slots_total */
 	WR_SLOTS_FREE = 1 << 4,
 	WR_LEASES = 1 << 5,
 	WR_CTX = 1 << 6,
-	WR_ENGINE = 1 << 7,     /* engine, engine_version, engine_why, device_mask */
-	WR_ERROR = 1 << 8,      /* last_error, message NULL = cleared by a success */
+	WR_ENGINE = 1 << 7, /* engine, engine_version, engine_why, device_mask */
+	WR_ERROR = 1 << 8,  /* last_error, message NULL = cleared by a success */
 	WR_PROGRESS = 1 << 9,
-	WR_RESTARTS = 1 << 10,  /* restarts, retry_in_ms */
-	WR_PROCESS = 1 << 11,   /* pid, started_at_ms, load_ms */
-	WR_TRAITS = 1 << 12,    /* conn_idle_ms, conn_requests, has_slots, remote_models */
+	WR_RESTARTS = 1 << 10, /* restarts, retry_in_ms */
+	WR_PROCESS = 1 << 11,  /* pid, started_at_ms, load_ms */
+	WR_TRAITS = 1 << 12,   /* conn_idle_ms, conn_requests, has_slots, remote_models */
 	WR_ALL = (1 << 13) - 1,
 };
 
 struct wire_replica {
 	char *replica_id; /* "<pool id>-<n>" */
 	char *pool_id;
-	unsigned have;    /* WR_… */
+	unsigned have; /* WR_… */
 	enum replica_state state;
 	uint64_t generation; /* rises with every start; facts of an older one are dropped */
 	char *address;       /* "unix:/abs/path" or "http://host:port"; where requests go */
 	uint32_t slots_total, slots_free, leases;
-	uint32_t ctx;        /* tokens per request */
+	uint32_t ctx; /* tokens per request */
 	/* "llamacpp", "b11669", "package: Debian's llama.cpp, CPU" */
 	char *engine, *engine_version, *engine_why;
-	char *device_mask;   /* "cpu", "0,1", "GPU-…" */
+	char *device_mask; /* "cpu", "0,1", "GPU-…" */
 	struct wire_error last_error;
 	char *phase, *progress_text; /* "engine_provision", "engine_start", …; a sentence */
 	int progress_pct;            /* 0..100, -1 unknown */
 	uint32_t restarts;
-	int64_t retry_in_ms;  /* BACKOFF, FAILED by breaker: until the next try; -1 never by itself */
+	int64_t retry_in_ms; /* BACKOFF, FAILED by breaker: until the next try; -1 never by itself */
 	int pid;
 	int64_t started_at_ms, load_ms;
-	int64_t conn_idle_ms;    /* close our idle connections after this; 0 = default 4 s */
+	int64_t conn_idle_ms; /* close our idle connections after this; 0 = default 4 s */
 	/* the engine closes a connection after so many requests; 0 = no limit known */
 	uint32_t conn_requests;
-	bool has_slots;          /* GET /slots tells which slots are busy */
-	char **remote_models;    /* NULL-terminated: ids an external engine serves; NULL = none known */
+	bool has_slots;       /* GET /slots tells which slots are busy */
+	char **remote_models; /* NULL-terminated: ids an external engine serves; NULL = none known */
 };
 
 void wire_replica_done(struct wire_replica *r);
@@ -127,11 +127,11 @@ void wire_replica_merge(struct wire_replica *to, const struct wire_replica *from
 /* What a node knows of a configured pool's model before any engine runs. */
 struct wire_model {
 	char *pool_id;
-	char *path;        /* resolved; NULL when the pool has none */
-	char *problem;     /* why it cannot be served: a sentence; NULL = fine */
+	char *path;    /* resolved; NULL when the pool has none */
+	char *problem; /* why it cannot be served: a sentence; NULL = fine */
 	char *architecture, *name;
 	uint64_t size_bytes, n_params, n_ctx_train, n_vocab, n_embd;
-	uint32_t ctx;      /* what `ctx: auto` became, or the configured one */
+	uint32_t ctx; /* what `ctx: auto` became, or the configured one */
 	bool vision, audio, embedding;
 };
 void wire_model_done(struct wire_model *m);
@@ -140,22 +140,22 @@ void wire_model_copy(struct wire_model *to, const struct wire_model *from);
 struct wire_node {
 	char *node_id, *boot_id, *version, *address; /* address: "unix:/…/provisioner.sock" */
 	int pid;
-	bool complete;     /* replicas is the whole list: what it lacks is gone */
+	bool complete; /* replicas is the whole list: what it lacks is gone */
 	struct wire_model *models;
-	size_t nmodels;    /* may be left out of heartbeats (0: keep) */
+	size_t nmodels; /* may be left out of heartbeats (0: keep) */
 	struct wire_replica *replicas;
 	size_t nreplicas;
-	uint64_t seq;      /* rises with every message of this process; an older one is dropped */
+	uint64_t seq; /* rises with every message of this process; an older one is dropped */
 };
 void wire_node_done(struct wire_node *n);
 
 struct wire_want { /* one replica that should run */
 	char *replica_id, *pool_id;
-	uint32_t ctx, slots;   /* 0 = the pool's own */
-	char *devices;         /* NULL = the pool's own */
+	uint32_t ctx, slots;    /* 0 = the pool's own */
+	char *devices;          /* NULL = the pool's own */
 	uint32_t restart_epoch; /* a rise means: stop, forget backoff and breaker, start again */
-	bool pulled_in;        /* a request waits for it (canary: auto lets the request be the canary) */
-	int64_t keep_alive_ms; /* without an orchestratord the node stops it after this; -1 never */
+	bool pulled_in;         /* a request waits for it (canary: auto lets the request be the canary) */
+	int64_t keep_alive_ms;  /* without an orchestratord the node stops it after this; -1 never */
 };
 struct wire_desired {
 	uint64_t fence;    /* election revision; 0 at home; a smaller one than the last is refused */

@@ -34,8 +34,8 @@ static void compare(const struct body_scan *s, yyjson_val *root)
 	must(yyjson_is_obj(root));
 	yyjson_val *model = yyjson_obj_get(root, "model"), *stream = yyjson_obj_get(root, "stream");
 	must(s->has_model == yyjson_is_str(model));
-	must(!s->has_model ||
-	     view_eq(view_of(s->model, s->model_len), view_of(yyjson_get_str(model), yyjson_get_len(model))));
+	must(!s->has_model || view_eq(view_of(s->model, s->model_len),
+				      view_of(yyjson_get_str(model), yyjson_get_len(model))));
 	must(s->has_stream == yyjson_is_bool(stream));
 	must(!s->has_stream || s->stream == yyjson_get_bool(stream));
 }
@@ -66,7 +66,8 @@ static void fuzz_events(struct view v, size_t step, enum event_format f)
 		if (k)
 			b = i + k;
 	}
-	must(a == b && whole.events == cut.events && whole.terminal == cut.terminal && whole.started == cut.started);
+	must(a == b && whole.events == cut.events && whole.terminal == cut.terminal &&
+		whole.started == cut.started);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)

@@ -31,7 +31,8 @@ struct agent {
 	uint64_t nofile;
 };
 
-/* ---- from configuration to node ------------------------------------------------------------------------------------ */
+/* ---- from configuration to node
+ * ------------------------------------------------------------------------------------ */
 
 static void convert_engine(const struct config_engine *c, struct engine_def *d)
 {
@@ -54,7 +55,8 @@ static bool has_file(const struct config_pool *p)
 	return p->model && p->engine.mode != CONFIG_MODE_EXTERNAL;
 }
 
-/* Where a model would be, also when it is not there yet: the node says what is missing, each time it looks. */
+/* Where a model would be, also when it is not there yet: the node says what is missing, each time it looks.
+ */
 static char *model_path(const struct config *c, const struct config_pool *p)
 {
 	struct model_files f = { 0 };
@@ -114,7 +116,8 @@ static void read_model(void *arg, const struct node_pool *pool, struct wire_mode
 		ret->ctx = f.n_ctx_train ? (uint32_t)MIN(f.n_ctx_train, (uint64_t)8192) : 8192;
 }
 
-/* ---- the process ----------------------------------------------------------------------------------------------------- */
+/* ---- the process
+ * ----------------------------------------------------------------------------------------------------- */
 
 static void on_done(void *arg)
 {
@@ -126,8 +129,8 @@ static void on_done(void *arg)
 static void on_signal(void *arg, int signo)
 {
 	struct agent *a = arg;
-	log_info("stop", "engine-provisioner", "engine-provisioner ends on %s; engines go on under their keepers.",
-		strsignal(signo));
+	log_info("stop", "engine-provisioner",
+		"engine-provisioner ends on %s; engines go on under their keepers.", strsignal(signo));
 	loop_stop(a->loop);
 }
 
@@ -153,7 +156,8 @@ static char *find_keeper(void)
 	const char *env = getenv("CORRAL_KEEPER");
 	if (env && *env)
 		return mem_strdup(env);
-	static const char *const places[] = { "corral-keeper", "keeper/corral-keeper", "../libexec/corral/corral-keeper" };
+	static const char *const places[] = { "corral-keeper", "keeper/corral-keeper",
+		"../libexec/corral/corral-keeper" };
 	for (size_t i = 0; i < ARRAY_LEN(places); i++) {
 		char *p = beside_us(places[i]);
 		if (access(p, X_OK) == 0)
@@ -248,7 +252,9 @@ static int run(struct agent *a, struct err *e)
 static int load(const char *path, const struct strv *sets, struct config **ret)
 {
 	AUTO(config_errors_done) struct config_errors errs = { 0 };
-	struct config_source src = { .path = path, .overrides = (const char *const *)sets->items, .noverrides = sets->len };
+	struct config_source src = {
+		.path = path, .overrides = (const char *const *)sets->items, .noverrides = sets->len
+	};
 	if (config_load(&src, ret, &errs) == 0)
 		return 0;
 	AUTO(buf_done) struct buf b = BUF(1 * MIB);
@@ -260,7 +266,8 @@ static int load(const char *path, const struct strv *sets, struct config **ret)
 int engine_provisioner_main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "config", required_argument, NULL, 'c' },
-		{ "set", required_argument, NULL, 's' }, { "registry", required_argument, NULL, 'r' }, { 0 } };
+		{ "set", required_argument, NULL, 's' }, { "registry", required_argument, NULL, 'r' },
+		{ 0 } };
 	struct agent a = { 0 };
 	struct err e = { 0 };
 	AUTO(strv_done) struct strv sets = { 0 };
@@ -280,8 +287,10 @@ int engine_provisioner_main(int argc, char **argv)
 	}
 	if (load(path, &sets, &a.config) < 0)
 		return 2;
-	struct log_opts lo = { .level = (enum log_level)a.config->log_level, .format = (enum log_format)a.config->log_format,
-		.actor = "engine-provisioner", .fd = 2 };
+	struct log_opts lo = { .level = (enum log_level)a.config->log_level,
+		.format = (enum log_format)a.config->log_format,
+		.actor = "engine-provisioner",
+		.fd = 2 };
 	if (log_start(&lo, &e) < 0) {
 		fprintf(stderr, "engine-provisioner: %s\n", e.msg);
 		return 1;

@@ -14,14 +14,17 @@
 #include "log/log.h"
 #include "role/orchestratord/orch_int.h"
 
-/* ---- one request -------------------------------------------------------------------------------------------- */
+/* ---- one request
+ * -------------------------------------------------------------------------------------------- */
 
 static void on_refuse(void *arg, int status, const char *reason, struct buf *b)
 {
 	(void)arg;
 	char text[256];
 	int n = snprintf(text, sizeof text, "This request is refused: %s.", reason);
-	struct api_error e = { .code = CODE_INVALID_PARAMS, .status = status, .retriable = 0,
+	struct api_error e = { .code = CODE_INVALID_PARAMS,
+		.status = status,
+		.retriable = 0,
 		.message = view_of(text, MIN((size_t)n, sizeof text - 1)) };
 	(void)api_error_body(DIALECT_OPENAI, &e, b);
 }
@@ -34,7 +37,10 @@ static void wrong_method(struct http_exchange *x, const char *allow)
 	char id[PROXY_REQUEST_ID_MAX + 1];
 	proxy_request_id(http_headers(x), id);
 	int n = snprintf(text, sizeof text, "This route takes %s.", allow);
-	struct api_error e = { .code = CODE_INVALID_PARAMS, .status = 405, .retriable = 0, .message = view_of(text, (size_t)n),
+	struct api_error e = { .code = CODE_INVALID_PARAMS,
+		.status = 405,
+		.retriable = 0,
+		.message = view_of(text, (size_t)n),
 		.request_id = view_str(id) };
 	enum dialect d = dialect_of_path(http_path(x));
 	(void)api_error_body(d, &e, &body);
@@ -64,7 +70,8 @@ static void no_such_model(struct data_loop *d, struct view model, struct api_err
 {
 	AUTO(buf_done) struct buf near = BUF(400);
 	dialect_nearest(model, d->models->ids, d->models->n, &near);
-	snprintf(d->text, sizeof d->text, "The model \"%.*s\" is not served here.", VIEW_ARG(view_cut(model, 200)));
+	snprintf(d->text, sizeof d->text, "The model \"%.*s\" is not served here.",
+		VIEW_ARG(view_cut(model, 200)));
 	if (near.len)
 		snprintf(d->hint, sizeof d->hint, "Did you mean %s?", buf_str(&near));
 	else
@@ -79,7 +86,8 @@ static void no_model_named(struct data_loop *d, struct api_error *e)
 	for (size_t i = 0; i < d->models->n; i++)
 		if (buf_addf(&list, "%s%s", i ? ", " : "", d->models->ids[i]) < 0)
 			break;
-	snprintf(d->text, sizeof d->text, "The request names no model and no pool is the default; the models are: %s.",
+	snprintf(d->text, sizeof d->text,
+		"The request names no model and no pool is the default; the models are: %s.",
 		d->models->n ? buf_str(&list) : "none");
 	snprintf(d->hint, sizeof d->hint, "Name one as \"model\", or set default: true on a pool.");
 	e->code = CODE_INVALID_PARAMS;
@@ -107,8 +115,8 @@ static void on_proved(void *arg, struct pool_replica *r)
 	control_proved(d->orch->control, pool_replica_ref(r));
 }
 
-static void answer_unloaded(void *arg, struct http_exchange *x, const struct route *route, struct pool *p,
-	const char *request_id)
+static void answer_unloaded(
+	void *arg, struct http_exchange *x, const struct route *route, struct pool *p, const char *request_id)
 {
 	struct data_loop *d = arg;
 	AUTO(mem_freep) char *query = mem_fmt("model=%s", pool_id(p));
@@ -117,13 +125,18 @@ static void answer_unloaded(void *arg, struct http_exchange *x, const struct rou
 		return;
 	}
 	char text[256];
-	int n = snprintf(text, sizeof text, "Pool %s runs no engine, and this request starts none.", pool_id(p));
-	struct api_error e = { .code = CODE_POOL_UNREADY, .retriable = 0, .message = view_of(text, (size_t)n),
-		.hint = VIEW("`corral start` starts it, or any completion does."), .request_id = view_str(request_id) };
+	int n = snprintf(
+		text, sizeof text, "Pool %s runs no engine, and this request starts none.", pool_id(p));
+	struct api_error e = { .code = CODE_POOL_UNREADY,
+		.retriable = 0,
+		.message = view_of(text, (size_t)n),
+		.hint = VIEW("`corral start` starts it, or any completion does."),
+		.request_id = view_str(request_id) };
 	proxy_reply_error(x, route->dialect, &e);
 }
 
-/* ---- what the control loop tells ------------------------------------------------------------------------------ */
+/* ---- what the control loop tells
+ * ------------------------------------------------------------------------------ */
 
 struct told {
 	struct data_loop *d;
@@ -220,7 +233,8 @@ void data_loops_force(struct orch *o)
 		loop_post_call(o->loops[i].loop, force_on_loop, &o->loops[i]);
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------- */
+/* ---- life
+ * -------------------------------------------------------------------------------------------------------- */
 
 static unsigned auto_workers(void)
 {
@@ -231,7 +245,8 @@ static unsigned auto_workers(void)
 	/* A container's quota: "max 100000", or microseconds of CPU a period (cgroup v2). */
 	AUTO(buf_done) struct buf b = BUF(256);
 	long long quota, period;
-	if (file_read("/sys/fs/cgroup/cpu.max", &b) == 0 && sscanf(buf_str(&b), "%lld %lld", &quota, &period) == 2 && period > 0)
+	if (file_read("/sys/fs/cgroup/cpu.max", &b) == 0 &&
+		sscanf(buf_str(&b), "%lld %lld", &quota, &period) == 2 && period > 0)
 		n = MIN(n, (unsigned)MAX((quota + period - 1) / period, 1LL));
 	return MAX(MIN(n, (unsigned)LOOPS_MAX), 1u);
 }
@@ -248,11 +263,17 @@ int data_loops_init(struct orch *o, struct err *reterr)
 		d->index = i;
 		d->loop = loop_new(name);
 		d->guard.hosts = &o->hosts;
-		struct http_server_opts so = { HTTP_SERVER_DEFAULTS, .server_name = "corral", .on_request = on_request,
-			.on_refuse = on_refuse, .arg = d };
+		struct http_server_opts so = { HTTP_SERVER_DEFAULTS, .server_name = "corral",
+			.on_request = on_request, .on_refuse = on_refuse, .arg = d };
 		d->server = http_server_new(d->loop, &so);
-		struct proxy_opts po = { .loop = d->loop, .loop_index = i, .spool = &o->spool, .body_max = o->config->body_max,
-			.metrics = o->metrics, .find_pool = find_pool, .on_proved = on_proved, .answer_unloaded = answer_unloaded,
+		struct proxy_opts po = { .loop = d->loop,
+			.loop_index = i,
+			.spool = &o->spool,
+			.body_max = o->config->body_max,
+			.metrics = o->metrics,
+			.find_pool = find_pool,
+			.on_proved = on_proved,
+			.answer_unloaded = answer_unloaded,
 			.arg = d };
 		d->proxy = proxy_new(&po);
 	}

@@ -18,11 +18,11 @@ enum { LISTEN_MAX = 17, LOOPS_MAX = POOL_LOOPS_MAX };
 /* Which name means which pool: immutable, shared by all data loops. */
 struct models {
 	atomic_uint refs;
-	struct map by_name;       /* id or alias → struct pool (a reference each pool, held by `pools`) */
+	struct map by_name; /* id or alias → struct pool (a reference each pool, held by `pools`) */
 	struct pool **pools;
-	const char **ids;         /* of pools; theirs */
+	const char **ids; /* of pools; theirs */
 	size_t n;
-	struct pool *fallback;    /* for requests that name no model; NULL: there is none */
+	struct pool *fallback; /* for requests that name no model; NULL: there is none */
 };
 struct models *models_new(struct control *c) MUST_CHECK;
 struct models *models_ref(struct models *m);
@@ -37,9 +37,9 @@ struct data_loop {
 	bool running;
 	struct http_server *server;
 	struct proxy *proxy;
-	struct models *models;    /* this loop's own reference */
+	struct models *models; /* this loop's own reference */
 	struct api_guard guard;
-	char text[768];           /* of the last error find_pool gave */
+	char text[768]; /* of the last error find_pool gave */
 	char hint[512];
 };
 
@@ -60,7 +60,7 @@ struct orch {
 	char *listen_urls[LISTEN_MAX];
 	size_t nlisten;
 	int registry_fd, lock_fd;
-	struct strv hosts;        /* names in Host that are ours besides loopback */
+	struct strv hosts; /* names in Host that are ours besides loopback */
 	struct spool_account spool;
 	char *spool_dir, *log_dir, *engines_dir, *registry_path, *node_path;
 	struct provisioner *provisioner;

@@ -20,7 +20,8 @@
 
 enum { DRAIN_MS = 30000, NODE_STOP_MS = 15000 };
 
-/* ---- start ------------------------------------------------------------------------------------------------------- */
+/* ---- start
+ * ------------------------------------------------------------------------------------------------------- */
 
 static void set_paths(struct orch *o)
 {
@@ -54,7 +55,8 @@ static int take_lock(struct orch *o, struct err *e)
 		AUTO(buf_done) struct buf b = BUF(64);
 		(void)!file_read(path, &b);
 		return err_set(e, -EBUSY,
-			"another corral (pid %s) runs with runtime_dir %s; stop it, or give this one its own state_dir and runtime_dir",
+			"another corral (pid %s) runs with runtime_dir %s; stop it, or give this one its own "
+			"state_dir and runtime_dir",
 			b.len ? buf_str(&b) : "unknown", o->config->runtime_dir);
 	}
 	char pid[16];
@@ -130,10 +132,12 @@ static void collect(void *arg, struct metrics *m)
 	struct orch *o = arg;
 	metric_set(metrics_series(m, "corral_build_info", CORRAL_VERSION, NULL), 1);
 	struct loop_stats s = loop_stats_take(o->loop);
-	metric_set(metrics_series(m, "corral_loop_lag_seconds", "control", NULL), (double)s.max_busy_ns / 1e9);
+	metric_set(
+		metrics_series(m, "corral_loop_lag_seconds", "control", NULL), (double)s.max_busy_ns / 1e9);
 	for (unsigned i = 0; i < o->nloops; i++) {
 		s = loop_stats_take(o->loops[i].loop);
-		metric_set(metrics_series(m, "corral_loop_lag_seconds", loop_name(o->loops[i].loop), NULL), (double)s.max_busy_ns / 1e9);
+		metric_set(metrics_series(m, "corral_loop_lag_seconds", loop_name(o->loops[i].loop), NULL),
+			(double)s.max_busy_ns / 1e9);
 	}
 	struct metric_series *dropped = metrics_series(m, "corral_log_dropped_total", NULL);
 	uint64_t now = log_dropped(), told = metric_value(dropped);
@@ -146,10 +150,10 @@ static void write_ready(struct orch *o)
 		return;
 	o->told_ready = true;
 	log_event(LOG_INFO, "listening", o->listen_urls[0],
-		(struct log_field[]){ LOG_STR("listen", o->listen_urls[0]), LOG_UINT("pools", o->config->npools),
-			LOG_UINT("workers", o->nloops), LOG_END },
-		"Corral " CORRAL_VERSION " serves %zu pool%s on %s.", o->config->npools, o->config->npools == 1 ? "" : "s",
-		o->listen_urls[0]);
+		(struct log_field[]){ LOG_STR("listen", o->listen_urls[0]),
+			LOG_UINT("pools", o->config->npools), LOG_UINT("workers", o->nloops), LOG_END },
+		"Corral " CORRAL_VERSION " serves %zu pool%s on %s.", o->config->npools,
+		o->config->npools == 1 ? "" : "s", o->listen_urls[0]);
 	if (o->o.ready_fd < 0)
 		return;
 	AUTO(buf_done) struct buf b = BUF(64 * KIB);
@@ -198,16 +202,27 @@ static int set_up(struct orch *o, struct err *e)
 	r = data_loops_init(o, e);
 	if (r)
 		return r;
-	o->control = control_new(&(struct control_opts){ .loop = o->loop, .config = o->config, .registry = o->registry,
-		.metrics = o->metrics, .on_pools = on_pools, .on_replica_gone = on_replica_gone, .arg = o });
+	o->control = control_new(&(struct control_opts){ .loop = o->loop,
+		.config = o->config,
+		.registry = o->registry,
+		.metrics = o->metrics,
+		.on_pools = on_pools,
+		.on_replica_gone = on_replica_gone,
+		.arg = o });
 	data_loops_models(o);
-	o->api = api_new(&(struct api_opts){ .loop = o->loop, .config = o->config, .control = o->control,
-		.registry = o->registry, .metrics = o->metrics, .is_draining = is_draining, .arg = o });
+	o->api = api_new(&(struct api_opts){ .loop = o->loop,
+		.config = o->config,
+		.control = o->control,
+		.registry = o->registry,
+		.metrics = o->metrics,
+		.is_draining = is_draining,
+		.arg = o });
 	registry_watch(o->registry, on_registry, o);
 	return registry_api_start(o, e);
 }
 
-/* ---- shutdown ------------------------------------------------------------------------------------------------------ */
+/* ---- shutdown
+ * ------------------------------------------------------------------------------------------------------ */
 
 static void finish(void *arg)
 {
@@ -246,7 +261,9 @@ static void force(void *arg)
 /* Waiting requests are told; running ones may end. */
 static void close_pools(struct orch *o)
 {
-	struct pool_refusal why = { .code = CODE_POOL_UNAVAILABLE, .retriable = true, .retry_after_ms = 5000,
+	struct pool_refusal why = { .code = CODE_POOL_UNAVAILABLE,
+		.retriable = true,
+		.retry_after_ms = 5000,
 		.message = "The server is going down." };
 	struct control_pool *p;
 	for (size_t i = 0; (p = control_pool_at(o->control, i)); i++)
@@ -261,7 +278,8 @@ static void on_signal(void *arg, int signo)
 		return;
 	}
 	o->draining = true;
-	log_info("stop", "corral", "Corral ends on %s: running requests may finish within %d s.", strsignal(signo), DRAIN_MS / 1000);
+	log_info("stop", "corral", "Corral ends on %s: running requests may finish within %d s.",
+		strsignal(signo), DRAIN_MS / 1000);
 	write_ready(o); /* whoever waits for readiness must not wait for ever */
 	control_pause(o->control);
 	close_pools(o);
@@ -333,8 +351,10 @@ static int run(struct orch *o, struct err *e)
 int orchestratord_run(const struct orchestratord_opts *opts)
 {
 	struct err e = { 0 };
-	struct log_opts lo = { .level = (enum log_level)opts->config->log_level, .format = (enum log_format)opts->config->log_format,
-		.actor = "orchestratord", .fd = 2 };
+	struct log_opts lo = { .level = (enum log_level)opts->config->log_level,
+		.format = (enum log_format)opts->config->log_format,
+		.actor = "orchestratord",
+		.fd = 2 };
 	if (log_start(&lo, &e) < 0) {
 		fprintf(stderr, "corral: %s\n", e.msg);
 		return 1;

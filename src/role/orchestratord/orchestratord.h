@@ -11,9 +11,9 @@
 struct orchestratord_opts {
 	struct config *config;
 	const struct config_source *source; /* passed on to engine-provisioner, which reads the same file */
-	bool owns_engines; /* `corral serve`: ending stops provisioner and engines too */
-	bool keep_engines; /* …unless this */
-	int ready_fd;      /* -1: none */
+	bool owns_engines;                  /* `corral serve`: ending stops provisioner and engines too */
+	bool keep_engines;                  /* …unless this */
+	int ready_fd;                       /* -1: none */
 };
 /* Runs until SIGTERM or SIGINT (twice: at once). Returns the process's exit status. */
 int orchestratord_run(const struct orchestratord_opts *o);

@@ -61,7 +61,8 @@ static void ended(struct provisioner *p, const char *how)
 		return;
 	if (mono_ms_between(p->started, mono_now()) > HEALTHY_MS)
 		p->delay_ms = 0;
-	log_warn("provisioner", "engine-provisioner", "engine-provisioner ended (%s); it is started again, engines go on.", how);
+	log_warn("provisioner", "engine-provisioner",
+		"engine-provisioner ended (%s); it is started again, engines go on.", how);
 	loop_timer_start(p->o->loop, &p->again, p->delay_ms, start, p);
 	p->delay_ms = MIN(MAX(p->delay_ms * 2, (int64_t)AGAIN_FIRST_MS), (int64_t)AGAIN_MAX_MS);
 }
@@ -117,10 +118,13 @@ static void start(void *arg)
 	AUTO(mem_freep) char *exe = own_path();
 	AUTO(strv_done) struct strv argv = { 0 };
 	build_argv(p->o, &argv);
-	struct loop_spawn s = { .file = exe, .argv = argv.items, .fds = { -1, 2, 2 }, .nfds = 3, .new_session = true };
+	struct loop_spawn s = {
+		.file = exe, .argv = argv.items, .fds = { -1, 2, 2 }, .nfds = 3, .new_session = true
+	};
 	struct err e = { 0 };
 	if (loop_spawn(p->o->loop, &s, on_child_exit, p, &p->child, &e) < 0) {
-		log_error("provisioner", "engine-provisioner", "engine-provisioner cannot be started: %s.", e.msg);
+		log_error("provisioner", "engine-provisioner", "engine-provisioner cannot be started: %s.",
+			e.msg);
 		loop_timer_start(p->o->loop, &p->again, AGAIN_MAX_MS, start, p);
 		return;
 	}
@@ -151,13 +155,15 @@ void provisioner_seen(struct orch *o, int pid)
 		loop_timer_start(o->loop, &p->again, AGAIN_FIRST_MS, start, p);
 		return;
 	}
-	log_info("provisioner", "engine-provisioner", "An engine-provisioner that ran already (pid %d) is used on.", pid);
+	log_info("provisioner", "engine-provisioner",
+		"An engine-provisioner that ran already (pid %d) is used on.", pid);
 }
 
 static void kill_it(void *arg)
 {
 	struct provisioner *p = arg;
-	log_error("provisioner", "engine-provisioner", "engine-provisioner does not end by itself and is killed.");
+	log_error("provisioner", "engine-provisioner",
+		"engine-provisioner does not end by itself and is killed.");
 	if (p->child)
 		(void)loop_proc_kill(p->child, 9);
 	else if (p->other)
@@ -172,8 +178,9 @@ static void on_stop_answer(void *arg, int status, struct view body, const struct
 	struct provisioner *p = arg;
 	p->stop = NULL;
 	if (status != 200 && status != 202 && status != 0)
-		log_warn("provisioner", "engine-provisioner", "engine-provisioner answers %d to being stopped%s%s.", status,
-			e ? ": " : "", e ? e->msg : "");
+		log_warn("provisioner", "engine-provisioner",
+			"engine-provisioner answers %d to being stopped%s%s.", status, e ? ": " : "",
+			e ? e->msg : "");
 }
 
 void provisioner_stop(struct orch *o, int64_t deadline_ms, loop_fn *fn)
@@ -193,8 +200,11 @@ void provisioner_stop(struct orch *o, int64_t deadline_ms, loop_fn *fn)
 		p->target = http_target_new(o->loop, address, NULL, NULL);
 	char body[64];
 	int n = snprintf(body, sizeof body, "{\"deadline_ms\":%lld}", (long long)deadline_ms);
-	struct http_fetch_req r = { .method = "POST", .path = "/v1/node/stop", .content_type = "application/json",
-		.body = view_of(body, (size_t)n), .timeout_ms = deadline_ms + 10000 };
+	struct http_fetch_req r = { .method = "POST",
+		.path = "/v1/node/stop",
+		.content_type = "application/json",
+		.body = view_of(body, (size_t)n),
+		.timeout_ms = deadline_ms + 10000 };
 	p->stop = http_fetch(p->target, &r, on_stop_answer, p);
 	loop_timer_start(o->loop, &p->kill, deadline_ms + 12000, kill_it, p);
 }

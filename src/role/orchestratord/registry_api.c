@@ -44,12 +44,13 @@ static void on_body_end(void *arg)
 	struct registry_reply r;
 	AUTO(buf_done) struct buf head = BUF(KIB);
 	if (c->too_large) {
-		http_reply(c->x, 413, "application/json", NULL, VIEW("{\"error\":{\"message\":\"The report is too large.\"}}"));
+		http_reply(c->x, 413, "application/json", NULL,
+			VIEW("{\"error\":{\"message\":\"The report is too large.\"}}"));
 		call_free(c);
 		return;
 	}
-	registry_handle(c->o->registry, http_method_name(c->x), http_path(c->x), http_query(c->x), buf_view(&c->body),
-		mono_now(), &r);
+	registry_handle(c->o->registry, http_method_name(c->x), http_path(c->x), http_query(c->x),
+		buf_view(&c->body), mono_now(), &r);
 	if (r.etag[0])
 		(void)http_header_add(&head, "ETag", view_str(r.etag));
 	if (r.allow)
@@ -66,14 +67,17 @@ static void on_gone(void *arg)
 	call_free(arg);
 }
 
-static const struct http_handler handler = { .on_body = on_body, .on_body_end = on_body_end, .on_gone = on_gone };
+static const struct http_handler handler = {
+	.on_body = on_body, .on_body_end = on_body_end, .on_gone = on_gone
+};
 
 static void on_request(void *arg, struct http_exchange *x)
 {
 	struct orch *o = arg;
 	uid_t uid = http_peer(x)->uid;
 	if (uid != geteuid() && uid != 0) {
-		http_reply(x, 403, "application/json", NULL, VIEW("{\"error\":{\"message\":\"This socket is for its own user.\"}}"));
+		http_reply(x, 403, "application/json", NULL,
+			VIEW("{\"error\":{\"message\":\"This socket is for its own user.\"}}"));
 		return;
 	}
 	struct call *c = NEW(struct call);

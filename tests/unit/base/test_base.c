@@ -87,9 +87,9 @@ static void list_moves_and_survives_removal(void **state)
 		items[i].n = i;
 		list_append(i < 4 ? &a : &b, &items[i].node);
 	}
-	LIST_FOREACH (it, &a, struct item, node)
-		if (it->n % 2)
-			list_remove(&it->node);
+	LIST_FOREACH(it, &a, struct item, node)
+	if (it->n % 2)
+		list_remove(&it->node);
 	list_remove(&items[1].node); /* again: no harm */
 	list_prepend(&a, &items[1].node);
 	list_splice(&a, &b);
@@ -97,8 +97,8 @@ static void list_moves_and_survives_removal(void **state)
 	assert_true(list_empty(&b));
 	static const int want[] = { 1, 0, 2, 4, 5 };
 	size_t k = 0;
-	LIST_FOREACH (it, &a, struct item, node)
-		assert_int_equal(it->n, want[k++]);
+	LIST_FOREACH(it, &a, struct item, node)
+	assert_int_equal(it->n, want[k++]);
 	assert_int_equal(k, 5);
 	assert_ptr_equal(LIST_ENTRY(list_pop(&a), struct item, node), &items[1]);
 }

@@ -27,7 +27,10 @@ static void json_strings(void **state)
 		{ VIEW("q\" b\\ n\n r\r t\t"), "\"q\\\" b\\\\ n\\n r\\r t\\t\"" },
 		{ VIEW("\x01\x1f\x7f\0"), "\"\\u0001\\u001f\\u007f\\u0000\"" },
 		{ VIEW("é€😀"), "\"é€😀\"" },
-		{ VIEW("a\xff" "b\xc3"), "\"a\xef\xbf\xbd" "b\xef\xbf\xbd\"" },
+		{ VIEW("a\xff"
+		       "b\xc3"),
+			"\"a\xef\xbf\xbd"
+			"b\xef\xbf\xbd\"" },
 		{ VIEW("\xed\xa0\x80"), "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\"" },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -48,16 +51,35 @@ static void utf8_table(void **state)
 		struct view in;
 		size_t len; /* of the first character; 0 = not UTF-8 */
 	} rows[] = {
-		{ { NULL, 0 }, 0 },       { VIEW("a"), 1 },         { VIEW("\0"), 1 },            { VIEW("\x7f"), 1 },
-		{ VIEW("\xc2\x80"), 2 },  { VIEW("\xdf\xbf"), 2 },  { VIEW("\xe0\xa0\x80"), 3 },  { VIEW("\xed\x9f\xbf"), 3 },
-		{ VIEW("\xee\x80\x80"), 3 }, { VIEW("\xef\xbf\xbf"), 3 }, { VIEW("\xf0\x90\x80\x80"), 4 },
+		{ { NULL, 0 }, 0 },
+		{ VIEW("a"), 1 },
+		{ VIEW("\0"), 1 },
+		{ VIEW("\x7f"), 1 },
+		{ VIEW("\xc2\x80"), 2 },
+		{ VIEW("\xdf\xbf"), 2 },
+		{ VIEW("\xe0\xa0\x80"), 3 },
+		{ VIEW("\xed\x9f\xbf"), 3 },
+		{ VIEW("\xee\x80\x80"), 3 },
+		{ VIEW("\xef\xbf\xbf"), 3 },
+		{ VIEW("\xf0\x90\x80\x80"), 4 },
 		{ VIEW("\xf4\x8f\xbf\xbf"), 4 },
 		/* continuation first, overlong, surrogates, beyond the end, cut */
-		{ VIEW("\x80"), 0 },      { VIEW("\xc0\x80"), 0 },  { VIEW("\xc1\xbf"), 0 },      { VIEW("\xe0\x9f\xbf"), 0 },
-		{ VIEW("\xf0\x8f\xbf\xbf"), 0 }, { VIEW("\xed\xa0\x80"), 0 }, { VIEW("\xed\xbf\xbf"), 0 },
-		{ VIEW("\xf4\x90\x80\x80"), 0 }, { VIEW("\xf5\x80\x80\x80"), 0 }, { VIEW("\xff"), 0 },
-		{ VIEW("\xc3"), 0 },      { VIEW("\xe2\x82"), 0 },  { VIEW("\xf0\x9f\x98"), 0 },  { VIEW("\xc3\x28"), 0 },
-		{ VIEW("\xe2\x28\xa1"), 0 }, { VIEW("\xe2\x82\x28"), 0 },
+		{ VIEW("\x80"), 0 },
+		{ VIEW("\xc0\x80"), 0 },
+		{ VIEW("\xc1\xbf"), 0 },
+		{ VIEW("\xe0\x9f\xbf"), 0 },
+		{ VIEW("\xf0\x8f\xbf\xbf"), 0 },
+		{ VIEW("\xed\xa0\x80"), 0 },
+		{ VIEW("\xed\xbf\xbf"), 0 },
+		{ VIEW("\xf4\x90\x80\x80"), 0 },
+		{ VIEW("\xf5\x80\x80\x80"), 0 },
+		{ VIEW("\xff"), 0 },
+		{ VIEW("\xc3"), 0 },
+		{ VIEW("\xe2\x82"), 0 },
+		{ VIEW("\xf0\x9f\x98"), 0 },
+		{ VIEW("\xc3\x28"), 0 },
+		{ VIEW("\xe2\x28\xa1"), 0 },
+		{ VIEW("\xe2\x82\x28"), 0 },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
 		assert_int_equal(utf8_len(rows[i].in), rows[i].len);
@@ -92,8 +114,8 @@ static void sizes_and_durations(void **state)
 	static const struct {
 		const char *in;
 		uint64_t bytes;
-	} sizes[] = { { "0", 0 },           { "4096", 4096 },       { "64MiB", 64 * MIB }, { "1.5GB", 1500000000 },
-		      { "512 KiB", 512 * KIB }, { "1gib", GIB },    { "2k", 2048 },        { "17B", 17 }, { ".5K", 512 } };
+	} sizes[] = { { "0", 0 }, { "4096", 4096 }, { "64MiB", 64 * MIB }, { "1.5GB", 1500000000 },
+		{ "512 KiB", 512 * KIB }, { "1gib", GIB }, { "2k", 2048 }, { "17B", 17 }, { ".5K", 512 } };
 	static const char *const bad_sizes[] = { "", "B", "-1", "1XB", "1.2.3", "1 2", "GiB", "0x10", "1e3" };
 	uint64_t v;
 	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
@@ -106,8 +128,9 @@ static void sizes_and_durations(void **state)
 	static const struct {
 		const char *in;
 		int64_t ms;
-	} times[] = { { "0", 0 },        { "250ms", 250 },    { "10s", 10000 }, { "5m", 300000 },      { "2h", 7200000 },
-		      { "7d", 604800000 }, { "1m30s", 90000 }, { "15", 15000 },  { "0.5s", 500 }, { "1min", 60000 } };
+	} times[] = { { "0", 0 }, { "250ms", 250 }, { "10s", 10000 }, { "5m", 300000 }, { "2h", 7200000 },
+		{ "7d", 604800000 }, { "1m30s", 90000 }, { "15", 15000 }, { "0.5s", 500 },
+		{ "1min", 60000 } };
 	static const char *const bad_times[] = { "", "s", "-1s", "1 s", "1x", "1s2x", "1h-", "1S" };
 	int64_t ms;
 	for (size_t i = 0; i < ARRAY_LEN(times); i++) {
@@ -125,9 +148,9 @@ static void numbers_for_people(void **state)
 	static const struct {
 		uint64_t in;
 		const char *out;
-	} bytes[] = { { 0, "0 B" },          { 17, "17 B" },         { 1023, "1023 B" }, { 1024, "1.0 KiB" },
-		      { 12 * 1024, "12.0 KiB" }, { 1536 * MIB, "1.5 GiB" }, { 200 * MIB, "200 MiB" },
-		      { UINT64_MAX, "16.0 EiB" } };
+	} bytes[] = { { 0, "0 B" }, { 17, "17 B" }, { 1023, "1023 B" }, { 1024, "1.0 KiB" },
+		{ 12 * 1024, "12.0 KiB" }, { 1536 * MIB, "1.5 GiB" }, { 200 * MIB, "200 MiB" },
+		{ UINT64_MAX, "16.0 EiB" } };
 	for (size_t i = 0; i < ARRAY_LEN(bytes); i++) {
 		num_format_bytes(bytes[i].in, s, sizeof s);
 		assert_string_equal(s, bytes[i].out);
@@ -136,7 +159,7 @@ static void numbers_for_people(void **state)
 		int64_t in;
 		const char *out;
 	} times[] = { { 0, "0ms" }, { 250, "250ms" }, { 1000, "1s" }, { 90000, "1m30s" }, { 600000, "10m" },
-		      { 5400000, "1h30m" }, { 7200000, "2h" } };
+		{ 5400000, "1h30m" }, { 7200000, "2h" } };
 	for (size_t i = 0; i < ARRAY_LEN(times); i++) {
 		num_format_duration(times[i].in, s, sizeof s);
 		assert_string_equal(s, times[i].out);
@@ -176,7 +199,8 @@ static void shell_words(void **state)
 		assert_int_equal(v.len, n);
 		assert_true(!v.len || !v.items[v.len]);
 	}
-	static const struct view bad[] = { VIEW("a 'b"), VIEW("a \"b\\\""), VIEW("a\\"), VIEW("a\0b"), VIEW("a \"\\\0\"") };
+	static const struct view bad[] = { VIEW("a 'b"), VIEW("a \"b\\\""), VIEW("a\\"), VIEW("a\0b"),
+		VIEW("a \"\\\0\"") };
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		AUTO(strv_done) struct strv v = { 0 };
 		struct err e = { 0 };
@@ -208,8 +232,10 @@ static void views(void **state)
 	struct view none = { NULL, 0 }, rest;
 	assert_true(view_eq(none, VIEW("")));
 	assert_true(view_eqs(VIEW(""), ""));
-	assert_true(view_starts(VIEW("abc"), VIEW("ab")) && view_starts(none, none) && !view_starts(none, VIEW("a")));
-	assert_true(view_ends(VIEW("abc"), VIEW("bc")) && view_ends(VIEW("a"), none) && !view_ends(VIEW("a"), VIEW("ba")));
+	assert_true(view_starts(VIEW("abc"), VIEW("ab")) && view_starts(none, none) &&
+		    !view_starts(none, VIEW("a")));
+	assert_true(view_ends(VIEW("abc"), VIEW("bc")) && view_ends(VIEW("a"), none) &&
+		    !view_ends(VIEW("a"), VIEW("ba")));
 	assert_true(view_eqs(view_from(VIEW("abc"), 1), "bc") && view_from(VIEW("abc"), 9).n == 0);
 	assert_true(view_eq_ci(VIEW("AbC"), VIEW("aBc")) && !view_eq_ci(VIEW("a"), VIEW("ab")));
 	assert_true(view_cmp(VIEW("a"), VIEW("b")) < 0 && view_cmp(VIEW("ab"), VIEW("a")) > 0);
@@ -228,10 +254,14 @@ static void views(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(json_strings),  cmocka_unit_test(utf8_table),
-		cmocka_unit_test(whole_numbers), cmocka_unit_test(sizes_and_durations),
-		cmocka_unit_test(numbers_for_people), cmocka_unit_test(shell_words),
-		cmocka_unit_test(string_lists),  cmocka_unit_test(views),
+		cmocka_unit_test(json_strings),
+		cmocka_unit_test(utf8_table),
+		cmocka_unit_test(whole_numbers),
+		cmocka_unit_test(sizes_and_durations),
+		cmocka_unit_test(numbers_for_people),
+		cmocka_unit_test(shell_words),
+		cmocka_unit_test(string_lists),
+		cmocka_unit_test(views),
 	};
 	return cmocka_run_group_tests_name("base_text", tests, NULL, NULL);
 }

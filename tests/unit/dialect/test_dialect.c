@@ -54,7 +54,8 @@ static void routes(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		struct route r = { 0 };
 		const char *allow = NULL;
-		enum route_answer a = dialect_route(view_str(rows[i].method), view_str(rows[i].path), &r, &allow);
+		enum route_answer a =
+			dialect_route(view_str(rows[i].method), view_str(rows[i].path), &r, &allow);
 		assert_int_equal(a, rows[i].kind ? ROUTE_FOUND : ROUTE_UNKNOWN);
 		assert_int_equal(dialect_of_path(view_str(rows[i].path)), rows[i].dialect);
 		assert_int_equal(r.kind, rows[i].kind);
@@ -99,16 +100,26 @@ static void codes_and_their_statuses(void **state)
 		const char *name;
 		int status;
 	} rows[] = {
-		{ CODE_INVALID_PARAMS, "INVALID_PARAMS", 400 },       { CODE_MODEL_NOT_FOUND, "MODEL_NOT_FOUND", 404 },
-		{ CODE_CONTEXT_EXCEEDED, "CONTEXT_EXCEEDED", 400 },   { CODE_DEADLINE_UNMET, "DEADLINE_UNMET", 400 },
-		{ CODE_UNAUTHENTICATED, "UNAUTHENTICATED", 401 },     { CODE_FORBIDDEN, "FORBIDDEN", 403 },
-		{ CODE_ADMISSION_REJECT, "ADMISSION_REJECT", 429 },   { CODE_QUEUE_FULL_DROP_LRU, "QUEUE_FULL_DROP_LRU", 429 },
-		{ CODE_QUOTA_EXCEEDED, "QUOTA_EXCEEDED", 429 },       { CODE_PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", 413 },
-		{ CODE_POOL_UNREADY, "POOL_UNREADY", 503 },           { CODE_POOL_UNAVAILABLE, "POOL_UNAVAILABLE", 503 },
-		{ CODE_NO_CAPACITY, "NO_CAPACITY", 503 },             { CODE_ENGINE_FAILED, "ENGINE_FAILED", 502 },
-		{ CODE_DECODE_TIMEOUT, "DECODE_TIMEOUT", 504 },       { CODE_MODEL_RETIRED, "MODEL_RETIRED", 410 },
-		{ CODE_UNTRUSTED_ARTIFACT, "UNTRUSTED_ARTIFACT", 422 }, { CODE_DIGEST_MISMATCH, "DIGEST_MISMATCH", 422 },
-		{ CODE_CONFLICT, "CONFLICT", 409 },                   { CODE_INTERNAL, "INTERNAL", 500 },
+		{ CODE_INVALID_PARAMS, "INVALID_PARAMS", 400 },
+		{ CODE_MODEL_NOT_FOUND, "MODEL_NOT_FOUND", 404 },
+		{ CODE_CONTEXT_EXCEEDED, "CONTEXT_EXCEEDED", 400 },
+		{ CODE_DEADLINE_UNMET, "DEADLINE_UNMET", 400 },
+		{ CODE_UNAUTHENTICATED, "UNAUTHENTICATED", 401 },
+		{ CODE_FORBIDDEN, "FORBIDDEN", 403 },
+		{ CODE_ADMISSION_REJECT, "ADMISSION_REJECT", 429 },
+		{ CODE_QUEUE_FULL_DROP_LRU, "QUEUE_FULL_DROP_LRU", 429 },
+		{ CODE_QUOTA_EXCEEDED, "QUOTA_EXCEEDED", 429 },
+		{ CODE_PAYLOAD_TOO_LARGE, "PAYLOAD_TOO_LARGE", 413 },
+		{ CODE_POOL_UNREADY, "POOL_UNREADY", 503 },
+		{ CODE_POOL_UNAVAILABLE, "POOL_UNAVAILABLE", 503 },
+		{ CODE_NO_CAPACITY, "NO_CAPACITY", 503 },
+		{ CODE_ENGINE_FAILED, "ENGINE_FAILED", 502 },
+		{ CODE_DECODE_TIMEOUT, "DECODE_TIMEOUT", 504 },
+		{ CODE_MODEL_RETIRED, "MODEL_RETIRED", 410 },
+		{ CODE_UNTRUSTED_ARTIFACT, "UNTRUSTED_ARTIFACT", 422 },
+		{ CODE_DIGEST_MISMATCH, "DIGEST_MISMATCH", 422 },
+		{ CODE_CONFLICT, "CONFLICT", 409 },
+		{ CODE_INTERNAL, "INTERNAL", 500 },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		assert_string_equal(corral_code_name(rows[i].code), rows[i].name);
@@ -130,30 +141,38 @@ static void codes_and_their_statuses(void **state)
 
 static void bodies(void **state)
 {
-	struct api_error e = { .code = CODE_MODEL_NOT_FOUND, .retriable = -1, .message = VIEW("There is no \"x\"."),
-		               .hint = VIEW("Nearest: chat."), .request_id = VIEW("r-1") };
+	struct api_error e = { .code = CODE_MODEL_NOT_FOUND,
+		.retriable = -1,
+		.message = VIEW("There is no \"x\"."),
+		.hint = VIEW("Nearest: chat."),
+		.request_id = VIEW("r-1") };
 	AUTO(buf_done) struct buf b = BUF(64 * KIB);
 	assert_int_equal(api_error_body(DIALECT_OPENAI, &e, &b), 0);
 	assert_string_equal(buf_str(&b),
-	                    "{\"error\":{\"message\":\"There is no \\\"x\\\".\",\"type\":\"invalid_request_error\","
-	                    "\"param\":\"model\",\"code\":\"model_not_found\",\"corral\":{\"code\":\"MODEL_NOT_FOUND\","
-	                    "\"retriable\":false,\"retry_after_ms\":null,\"pool_id\":null,\"hint\":\"Nearest: chat.\","
-	                    "\"request_id\":\"r-1\"}}}");
+		"{\"error\":{\"message\":\"There is no \\\"x\\\".\",\"type\":\"invalid_request_error\","
+		"\"param\":\"model\",\"code\":\"model_not_found\",\"corral\":{\"code\":\"MODEL_NOT_FOUND\","
+		"\"retriable\":false,\"retry_after_ms\":null,\"pool_id\":null,\"hint\":\"Nearest: chat.\","
+		"\"request_id\":\"r-1\"}}}");
 	buf_reset(&b);
 	assert_int_equal(api_error_body(DIALECT_ANTHROPIC, &e, &b), 0);
-	assert_string_equal(buf_str(&b), "{\"type\":\"error\",\"error\":{\"type\":\"not_found_error\",\"message\":\"There is no "
-	                                 "\\\"x\\\". Nearest: chat.\"},\"request_id\":\"r-1\"}");
+	assert_string_equal(buf_str(&b),
+		"{\"type\":\"error\",\"error\":{\"type\":\"not_found_error\",\"message\":\"There is no "
+		"\\\"x\\\". Nearest: chat.\"},\"request_id\":\"r-1\"}");
 	buf_reset(&b);
 	assert_int_equal(api_error_body(DIALECT_OLLAMA, &e, &b), 0);
 	assert_string_equal(buf_str(&b), "{\"error\":\"There is no \\\"x\\\". Nearest: chat.\"}");
 	buf_reset(&b);
-	e = (struct api_error){ .code = CODE_ADMISSION_REJECT, .retriable = -1, .message = VIEW("Full."),
-		                .pool_id = VIEW("chat"), .retry_after_ms = 1500 };
+	e = (struct api_error){ .code = CODE_ADMISSION_REJECT,
+		.retriable = -1,
+		.message = VIEW("Full."),
+		.pool_id = VIEW("chat"),
+		.retry_after_ms = 1500 };
 	assert_int_equal(api_error_body(DIALECT_NATIVE, &e, &b), 0);
-	assert_string_equal(buf_str(&b), "{\"error\":{\"message\":\"Full.\",\"type\":\"rate_limit_error\",\"param\":null,"
-	                                 "\"code\":\"rate_limit_exceeded\",\"corral\":{\"code\":\"ADMISSION_REJECT\","
-	                                 "\"retriable\":true,\"retry_after_ms\":1500,\"pool_id\":\"chat\",\"hint\":null,"
-	                                 "\"request_id\":null}}}");
+	assert_string_equal(buf_str(&b),
+		"{\"error\":{\"message\":\"Full.\",\"type\":\"rate_limit_error\",\"param\":null,"
+		"\"code\":\"rate_limit_exceeded\",\"corral\":{\"code\":\"ADMISSION_REJECT\","
+		"\"retriable\":true,\"retry_after_ms\":1500,\"pool_id\":\"chat\",\"hint\":null,"
+		"\"request_id\":null}}}");
 	buf_reset(&b);
 	assert_int_equal(api_error_body(DIALECT_ANTHROPIC, &e, &b), 0);
 	assert_non_null(strstr(buf_str(&b), "\"overloaded_error\""));
@@ -165,15 +184,20 @@ static void bodies(void **state)
 
 static void overflow_reads_as_agents_know_it(void **state)
 {
-	struct api_error e = { .code = CODE_CONTEXT_EXCEEDED, .retriable = -1, .n_prompt_tokens = 33100, .n_ctx = 32768 };
+	struct api_error e = {
+		.code = CODE_CONTEXT_EXCEEDED, .retriable = -1, .n_prompt_tokens = 33100, .n_ctx = 32768
+	};
 	AUTO(buf_done) struct buf b = BUF(64 * KIB);
 	assert_int_equal(api_error_body(DIALECT_OPENAI, &e, &b), 0);
-	assert_non_null(strstr(buf_str(&b), "\"This model's maximum context length is 32768 tokens; the request has 33100 "
-	                                    "(exceeds the available context size).\""));
-	assert_non_null(strstr(buf_str(&b), "\"code\":\"context_length_exceeded\",\"n_prompt_tokens\":33100,\"n_ctx\":32768,"));
+	assert_non_null(strstr(buf_str(&b),
+		"\"This model's maximum context length is 32768 tokens; the request has 33100 "
+		"(exceeds the available context size).\""));
+	assert_non_null(strstr(buf_str(&b),
+		"\"code\":\"context_length_exceeded\",\"n_prompt_tokens\":33100,\"n_ctx\":32768,"));
 	buf_reset(&b);
 	assert_int_equal(api_error_body(DIALECT_ANTHROPIC, &e, &b), 0);
-	assert_non_null(strstr(buf_str(&b), "prompt is too long: 33100 tokens > 32768 maximum. This model's maximum"));
+	assert_non_null(strstr(
+		buf_str(&b), "prompt is too long: 33100 tokens > 32768 maximum. This model's maximum"));
 }
 
 static void headers(void **state)
@@ -181,7 +205,8 @@ static void headers(void **state)
 	AUTO(buf_done) struct buf b = BUF(4 * KIB);
 	struct api_error e = { .code = CODE_POOL_UNREADY, .retriable = -1, .retry_after_ms = 1001 };
 	assert_int_equal(api_error_headers(DIALECT_OPENAI, &e, &b), 0);
-	assert_string_equal(buf_str(&b), "x-should-retry: true\r\nRetry-After: 2\r\nretry-after-ms: 1001\r\n");
+	assert_string_equal(
+		buf_str(&b), "x-should-retry: true\r\nRetry-After: 2\r\nretry-after-ms: 1001\r\n");
 	buf_reset(&b);
 	e = (struct api_error){ .code = CODE_NO_CAPACITY, .retriable = -1 };
 	assert_int_equal(api_error_headers(DIALECT_OPENAI, &e, &b), 0);
@@ -210,12 +235,16 @@ static void in_stream_events(void **state)
 		{ ROUTE_CHAT, DIALECT_OPENAI, "data: {\"error\":{\"message\":\"It \\n died.\"," },
 		{ ROUTE_COMPLETION, DIALECT_NATIVE, "data: {\"error\":" },
 		{ ROUTE_UPSTREAM, DIALECT_NATIVE, "data: {\"error\":" },
-		{ ROUTE_MESSAGES, DIALECT_ANTHROPIC, "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"," },
+		{ ROUTE_MESSAGES, DIALECT_ANTHROPIC,
+			"event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"," },
 		{ ROUTE_RESPONSES, DIALECT_OPENAI,
-		  "event: response.failed\ndata: {\"type\":\"response.failed\",\"sequence_number\":17,\"response\":{" },
+			"event: response.failed\ndata: "
+			"{\"type\":\"response.failed\",\"sequence_number\":17,\"response\":{" },
 		{ ROUTE_CHAT, DIALECT_OLLAMA, "{\"error\":\"It \\n died.\"}\n" },
 	};
-	struct api_error e = { .code = CODE_WORKER_RESET, .retriable = -1, .message = VIEW("It \n died."), .sequence = 17 };
+	struct api_error e = {
+		.code = CODE_WORKER_RESET, .retriable = -1, .message = VIEW("It \n died."), .sequence = 17
+	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		AUTO(buf_done) struct buf b = BUF(64 * KIB);
 		struct route r = { .kind = rows[i].kind, .dialect = rows[i].dialect };
@@ -237,7 +266,8 @@ static void in_stream_events(void **state)
 
 static void nearest(void **state)
 {
-	static const char *const ids[] = { "chat", "coder", "chart", "embed", "qwen3-coder-30b", "Chat-Large", "" };
+	static const char *const ids[] = { "chat", "coder", "chart", "embed", "qwen3-coder-30b", "Chat-Large",
+		"" };
 	static const struct {
 		const char *wrong, *near;
 	} rows[] = {

@@ -36,11 +36,16 @@ static const struct sample samples[] = {
 	{ EVENTS_SSE, "id: 4\n\nretry: 5\n\n", "", 0, false, false },
 	{ EVENTS_SSE, "data:[DONE]\n\n", "", 1, true, true },
 	{ EVENTS_SSE, "data: [DONE] \n\n", "", 1, true, true },
-	{ EVENTS_SSE, "\xef\xbb\xbf" "data: [DONE]\n\n", "", 1, true, true },
+	{ EVENTS_SSE,
+		"\xef\xbb\xbf"
+		"data: [DONE]\n\n",
+		"", 1, true, true },
 	{ EVENTS_SSE, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n", "", 1, true, true },
 	{ EVENTS_SSE, "data: {\"type\": \"message_stop\"}\n\n", "", 1, true, true },
 	{ EVENTS_SSE, "event: message_delta\ndata: {\"type\":\"message_delta\"}\n\n", "", 1, true, false },
-	{ EVENTS_SSE, "event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{}}\n\n", "", 1, true, true },
+	{ EVENTS_SSE,
+		"event: response.completed\ndata: {\"type\":\"response.completed\",\"response\":{}}\n\n", "",
+		1, true, true },
 	{ EVENTS_SSE, "event: response.failed\r\ndata: {}\r\n\r\n", "", 1, true, true },
 	{ EVENTS_SSE, "event: response.incomplete\rdata: {}\r\r", "", 1, true, true },
 	{ EVENTS_SSE, "event: error\ndata: {}\n\n", "", 1, true, true },
@@ -51,8 +56,10 @@ static const struct sample samples[] = {
 	{ EVENTS_SSE, "event: message_stop\n\ndata: x\n\n", "", 1, true, false },
 	{ EVENTS_NDJSON, "{\"a\":1}\n{\"done\":false}\n", "", 2, true, false },
 	{ EVENTS_NDJSON, "{\"a\":1}\r\n{\"done\": true,\"n\":1}\r\n", "", 2, true, true },
-	{ EVENTS_NDJSON, "{\"model\":\"x\",\"done\":true}", "{\"model\":\"x\",\"done\":true}", 0, false, false },
-	{ EVENTS_NDJSON, "{\"m\":{\"done\":true,\"error\":1},\"l\":[{\"done\":true}]}\n", "", 1, true, false },
+	{ EVENTS_NDJSON, "{\"model\":\"x\",\"done\":true}", "{\"model\":\"x\",\"done\":true}", 0, false,
+		false },
+	{ EVENTS_NDJSON, "{\"m\":{\"done\":true,\"error\":1},\"l\":[{\"done\":true}]}\n", "", 1, true,
+		false },
 	{ EVENTS_NDJSON, "{\"t\":\"\\\"done\\\":true {[\",\"done\":false}\n", "", 1, true, false },
 	{ EVENTS_NDJSON, "{\"error\":\"gone\"}\n", "", 1, true, true },
 	{ EVENTS_NDJSON, "\n\r\n", "", 0, false, false },
@@ -72,12 +79,13 @@ static void relay(struct event_split *s, struct buf *sent, struct buf *held, str
 	(void)buf_addv(held, view_from(piece, n));
 }
 
-static void check(const struct sample *m, const struct event_split *s, const struct buf *sent, const struct buf *held)
+static void check(
+	const struct sample *m, const struct event_split *s, const struct buf *sent, const struct buf *held)
 {
 	if (s->events != m->events || s->started != m->started || s->terminal != m->terminal ||
-	    !view_eqs(buf_view(held), m->rest))
-		fail_msg("%s: events %llu started %d terminal %d held \"%s\"", m->text, (unsigned long long)s->events,
-		         s->started, s->terminal, buf_str(held));
+		!view_eqs(buf_view(held), m->rest))
+		fail_msg("%s: events %llu started %d terminal %d held \"%s\"", m->text,
+			(unsigned long long)s->events, s->started, s->terminal, buf_str(held));
 	size_t n = strlen(m->text) - strlen(m->rest);
 	assert_true(view_eq(buf_view(sent), view_of(m->text, n)));
 }
@@ -131,8 +139,8 @@ static bool ends_whole(struct view sent)
 
 static void random_streams_forward_whole_events(void **state)
 {
-	static const char *const parts[] = { "data: x", "\n", "\r", "\r\n", "\n\n", "\r\n\r\n", ": c", "event: e", "data: {}",
-		                             "a", ":" };
+	static const char *const parts[] = { "data: x", "\n", "\r", "\r\n", "\n\n", "\r\n\r\n", ": c",
+		"event: e", "data: {}", "a", ":" };
 	struct rnd r;
 	rnd_seed(&r, 7);
 	for (int round = 0; round < 20000; round++) {

@@ -35,7 +35,8 @@ static void values_are_found(void **state)
 	} rows[] = {
 		{ "{}", NULL, -1, NULL, -1 },
 		{ " \r\n\t{ \"model\" : \"a\" } \n", "a", -1, NULL, -1 },
-		{ "{\"messages\":[{\"model\":\"x\",\"stream\":true}],\"stream\":false,\"model\":\"last\"}", "last", 0, NULL, -1 },
+		{ "{\"messages\":[{\"model\":\"x\",\"stream\":true}],\"stream\":false,\"model\":\"last\"}",
+			"last", 0, NULL, -1 },
 		{ "{\"mod\\u0065l\":\"\\u0061\\/b\",\"str\\u0065am\":true}", "a/b", 1, NULL, -1 },
 		{ "{\"model\":\"\\ud83d\\ude00\\u00e9\\u20ac\"}", "😀é€", -1, NULL, -1 },
 		{ "{\"model\":\"😀\",\"user\":\"me\",\"max_tokens\":12}", "😀", -1, "me", 12 },
@@ -46,7 +47,8 @@ static void values_are_found(void **state)
 		{ "{\"model\":null,\"stream\":null}", NULL, -1, NULL, -1 },
 		{ "{\"models\":\"x\",\"mode\":\"y\",\"\":1}", NULL, -1, NULL, -1 },
 		{ "{\"model\":\"\"}", "", -1, NULL, -1 },
-		{ "{\"a\":[1,-0.5e+3,0,true,false,null,{},[],\"\\\"\\\\\\b\\f\\n\\r\\t\"],\"stream\":true}", NULL, 1, NULL, -1 },
+		{ "{\"a\":[1,-0.5e+3,0,true,false,null,{},[],\"\\\"\\\\\\b\\f\\n\\r\\t\"],\"stream\":true}",
+			NULL, 1, NULL, -1 },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		for (size_t step = 1; step <= strlen(rows[i].json); step++) {
@@ -161,9 +163,9 @@ static void bounds(void **state)
 
 static void add_random_string(struct buf *b, struct rnd *r)
 {
-	static const char *const parts[] = { "a",      "model", "stream", "\\n",     "\\u0041", "\\ud83d\\ude00", "é", "😀",
-		                             "\\\"",   "\\\\",  " ",      "plain run of some bytes ",  "/", "\\/", "\\u00e9",
-		                             "0123456789abcdef" };
+	static const char *const parts[] = { "a", "model", "stream", "\\n", "\\u0041", "\\ud83d\\ude00", "é",
+		"😀", "\\\"", "\\\\", " ", "plain run of some bytes ", "/", "\\/", "\\u00e9",
+		"0123456789abcdef" };
 	static const char *const bad[] = { "\\ud800", "\x01", "\xff", "\\q", "\"" };
 	(void)buf_addc(b, '"');
 	for (uint64_t n = rnd_below(r, 6); n; n--)
@@ -175,7 +177,8 @@ static void add_random_string(struct buf *b, struct rnd *r)
 
 static void add_random(struct buf *b, struct rnd *r, int depth)
 {
-	static const char *const atoms[] = { "0", "-1", "12345", "1.5e-3", "true", "false", "null", "1E+2", "-0.0", "1e5" };
+	static const char *const atoms[] = { "0", "-1", "12345", "1.5e-3", "true", "false", "null", "1E+2",
+		"-0.0", "1e5" };
 	static const char *const bad[] = { "01", "1.", "tru", "+1", "", "-", ".5", "NaN", "1e" };
 	uint64_t kind = depth > 4 ? rnd_below(r, 5) : rnd_below(r, 8);
 	if (kind < 3) {
@@ -202,7 +205,8 @@ static void add_random(struct buf *b, struct rnd *r, int depth)
 
 static void add_document(struct buf *b, struct rnd *r)
 {
-	static const char *const keys[] = { "\"model\"", "\"mod\\u0065l\"", "\"stream\"", "\"user\"", "\"max_tokens\"" };
+	static const char *const keys[] = { "\"model\"", "\"mod\\u0065l\"", "\"stream\"", "\"user\"",
+		"\"max_tokens\"" };
 	buf_reset(b);
 	(void)buf_addc(b, '{');
 	for (uint64_t n = rnd_below(r, 7), i = 0; i < n; i++) {
@@ -243,7 +247,8 @@ static bool expect(yyjson_val *root, const struct body_scan *s, bool scanned)
 		if (yyjson_equals_str(k, "model")) {
 			models++;
 			model = yyjson_is_str(v) ? v : NULL;
-			ok = ok && (yyjson_is_str(v) || yyjson_is_null(v)) && yyjson_get_len(v) <= SCAN_STRING_MAX;
+			ok = ok && (yyjson_is_str(v) || yyjson_is_null(v)) &&
+			     yyjson_get_len(v) <= SCAN_STRING_MAX;
 		} else if (yyjson_equals_str(k, "stream")) {
 			streams++;
 			stream = yyjson_is_bool(v) ? v : NULL;
@@ -254,7 +259,8 @@ static bool expect(yyjson_val *root, const struct body_scan *s, bool scanned)
 	if (!ok || !scanned)
 		return ok == scanned;
 	return s->has_model == (model != NULL) && s->has_stream == (stream != NULL) &&
-	       (!model || view_eq(view_of(s->model, s->model_len), view_of(yyjson_get_str(model), yyjson_get_len(model)))) &&
+	       (!model || view_eq(view_of(s->model, s->model_len),
+				  view_of(yyjson_get_str(model), yyjson_get_len(model)))) &&
 	       (!stream || s->stream == yyjson_get_bool(stream));
 }
 
@@ -264,7 +270,7 @@ static void agrees_with_a_parser(void **state)
 	uint64_t seed = 20261124;
 	const char *env = getenv("TEST_SEED");
 	if (env)
-		seed = strtoull(env, NULL, 10);
+		(void)num_u64(view_str(env), &seed);
 	rnd_seed(&r, seed);
 	AUTO(buf_done) struct buf b = BUF(1 * MIB);
 	size_t taken = 0, refused = 0;
@@ -289,7 +295,8 @@ static void agrees_with_a_parser(void **state)
 		bool right = object ? expect(yyjson_doc_get_root(d), &s, e == 0) : e != 0;
 		yyjson_doc_free(d);
 		if (!right)
-			fail_msg("seed %llu, document %d: %s (%s)", (unsigned long long)seed, i, buf_str(&b), s.err.msg);
+			fail_msg("seed %llu, document %d: %s (%s)", (unsigned long long)seed, i, buf_str(&b),
+				s.err.msg);
 		e ? refused++ : taken++;
 	}
 	assert_true(taken > 10000 && refused > 1000); /* the generator makes both */

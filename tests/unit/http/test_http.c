@@ -73,7 +73,9 @@ static void echo_gone(void *arg)
 	free(e);
 }
 
-static const struct http_handler echo_handler = { .on_body = echo_body, .on_body_end = echo_end, .on_gone = echo_gone };
+static const struct http_handler echo_handler = {
+	.on_body = echo_body, .on_body_end = echo_end, .on_gone = echo_gone
+};
 
 static void on_request(void *arg, struct http_exchange *x)
 {
@@ -158,7 +160,9 @@ static void fetches_and_reuses_the_connection(void **state)
 {
 	struct world *w = *state;
 	struct got g = { .w = w, .body = BUF(MIB) };
-	struct http_fetch_req r = { .method = "POST", .path = "/echo", .content_type = "text/plain", .body = VIEW("hello") };
+	struct http_fetch_req r = {
+		.method = "POST", .path = "/echo", .content_type = "text/plain", .body = VIEW("hello")
+	};
 	for (int i = 0; i < 3; i++) {
 		struct http_fetch *f = http_fetch(w->target, &r, on_fetched, &g);
 		assert_non_null(f);
@@ -181,8 +185,11 @@ static void carries_large_bodies_both_ways(void **state)
 	struct got g = { .w = w, .body = BUF(64 * MIB) };
 	static const char *const paths[] = { "/echo", "/chunked" };
 	for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
-		struct http_fetch_req r = { .method = "POST", .path = paths[i], .content_type = "x/y",
-			.body = view_of(big, n), .max_body = 64 * MIB };
+		struct http_fetch_req r = { .method = "POST",
+			.path = paths[i],
+			.content_type = "x/y",
+			.body = view_of(big, n),
+			.max_body = 64 * MIB };
 		(void)!http_fetch(w->target, &r, on_fetched, &g);
 		run(w);
 		assert_int_equal(g.status, 200);
@@ -197,7 +204,9 @@ static void an_answer_cut_short_is_an_error(void **state)
 {
 	struct world *w = *state;
 	struct got g = { .w = w, .body = BUF(MIB) };
-	struct http_fetch_req r = { .method = "POST", .path = "/cut", .content_type = "x/y", .body = VIEW("hello") };
+	struct http_fetch_req r = {
+		.method = "POST", .path = "/cut", .content_type = "x/y", .body = VIEW("hello")
+	};
 	/* the body is whole, only the end is missing: with a length that is complete, chunked it is not */
 	(void)!http_fetch(w->target, &r, on_fetched, &g);
 	run(w);
@@ -240,7 +249,7 @@ static void raw_readable(void *arg, int events)
 	if (n > 0)
 		(void)buf_add(&r->in, b, (size_t)n);
 	if (n <= 0 || (r->want_responses && count(&r->in, "HTTP/1.1 ") >= r->want_responses &&
-			       count(&r->in, "now") >= r->want_responses))
+			      count(&r->in, "now") >= r->want_responses))
 		loop_stop(r->w->loop);
 }
 
@@ -267,7 +276,7 @@ static void answers_pipelined_requests_in_order(void **state)
 	struct buf b = BUF(MIB);
 	for (int i = 0; i < 50; i++)
 		(void)buf_adds(&b, i % 2 ? "GET /now HTTP/1.1\r\nHost: a\r\n\r\n"
-		                         : "POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+					 : "POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
 	AUTO(mem_freep) char *got = raw_exchange(w, buf_view(&b), 50);
 	struct buf in = { .data = got, .len = strlen(got) };
 	assert_int_equal(count(&in, "HTTP/1.1 200 OK"), 50);
@@ -288,7 +297,8 @@ static void refuses_what_is_not_clean_http(void **state)
 		{ "GET /now HTTP/1.1\r\nHost : a\r\n\r\n", "400" },
 		{ "GET /now HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n", "400" },
 		{ "GET /now HTTP/1.1\nHost: a\n\n", "400" },
-		{ "POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "400" },
+		{ "POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+			"400" },
 		{ "POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", "400" },
 		{ "POST /now HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", "400" },
 		{ "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "400" },
@@ -328,10 +338,13 @@ static void refuses_heads_over_the_bounds(void **state)
 static void drops_trailers_and_continues(void **state)
 {
 	struct world *w = *state;
-	AUTO(mem_freep) char *got = raw_exchange(w,
-		VIEW("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+	AUTO(mem_freep)
+	char *got = raw_exchange(w,
+		VIEW("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: "
+		     "chunked\r\n\r\n"
 		     "3;ext=1\r\nnow\r\n0\r\nX-Trailer: 1\r\nHost: evil\r\n\r\n"
-		     "GET /now HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n"),
+		     "GET /now HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: "
+		     "h2c\r\n\r\n"),
 		2);
 	assert_memory_equal(got, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200", 37);
 	assert_int_equal(w->requests, 2);

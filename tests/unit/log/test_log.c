@@ -29,7 +29,9 @@
 static void start(int fd, enum log_format format, size_t queue)
 {
 	struct err e = { 0 };
-	struct log_opts o = { .level = LOG_INFO, .format = format, .actor = "tester", .fd = fd, .queue_bytes = queue };
+	struct log_opts o = {
+		.level = LOG_INFO, .format = format, .actor = "tester", .fd = fd, .queue_bytes = queue
+	};
 	assert_int_equal(log_start(&o, &e), 0);
 }
 
@@ -76,17 +78,18 @@ static void one_line(struct buf *out, enum log_format format, const struct log_f
 static void json_line_has_every_field(void **state)
 {
 	AUTO(buf_done) struct buf b = BUF(1 * MIB);
-	struct log_field f[] = { LOG_STR("pool_id", "chat"), LOG_INT("n", -5),     LOG_UINT("u", UINT64_MAX),
-		                 LOG_DOUBLE("d", 1.5),       LOG_DOUBLE("nan", 0.0 / 0.0), LOG_BOOL("yes", true),
-		                 LOG_STR("none", NULL),      LOG_STR("empty", ""), LOG_END };
+	struct log_field f[] = { LOG_STR("pool_id", "chat"), LOG_INT("n", -5), LOG_UINT("u", UINT64_MAX),
+		LOG_DOUBLE("d", 1.5), LOG_DOUBLE("nan", 0.0 / 0.0), LOG_BOOL("yes", true),
+		LOG_STR("none", NULL), LOG_STR("empty", ""), LOG_END };
 	one_line(&b, LOG_FORMAT_JSON, f, "It \"works\".\n");
 	const char *s = buf_str(&b);
 	assert_int_equal(count(&b, "\n"), 1);
 	assert_int_equal(s[b.len - 1], '\n');
 	assert_int_equal(strncmp(s, "{\"ts\":\"20", 9), 0);
-	assert_non_null(strstr(s, "Z\",\"level\":\"info\",\"actor\":\"tester\",\"action\":\"ready\",\"target\":\"chat\","
-	                          "\"human\":\"It \\\"works\\\".\\n\",\"pool_id\":\"chat\",\"n\":-5,"
-	                          "\"u\":18446744073709551615,\"d\":1.5,\"nan\":null,\"yes\":true,\"empty\":\"\"}\n"));
+	assert_non_null(strstr(s,
+		"Z\",\"level\":\"info\",\"actor\":\"tester\",\"action\":\"ready\",\"target\":\"chat\","
+		"\"human\":\"It \\\"works\\\".\\n\",\"pool_id\":\"chat\",\"n\":-5,"
+		"\"u\":18446744073709551615,\"d\":1.5,\"nan\":null,\"yes\":true,\"empty\":\"\"}\n"));
 }
 
 static void console_line_is_plain_on_a_pipe(void **state)
@@ -164,9 +167,10 @@ static void redaction_table(void **state)
 
 static void secret_key_names(void **state)
 {
-	static const char *const yes[] = { "key", "api_key", "X-Api-Key", "hf_token", "PASSWORD", "client_secret",
-		                           "authorization", "cookie" };
-	static const char *const no[] = { "monkey", "tokens_in", "key_name", "pool_id", "tokens", "", "tokenizer" };
+	static const char *const yes[] = { "key", "api_key", "X-Api-Key", "hf_token", "PASSWORD",
+		"client_secret", "authorization", "cookie" };
+	static const char *const no[] = { "monkey", "tokens_in", "key_name", "pool_id", "tokens", "",
+		"tokenizer" };
 	for (size_t i = 0; i < ARRAY_LEN(yes); i++)
 		assert_true(log_key_is_secret(view_str(yes[i])));
 	for (size_t i = 0; i < ARRAY_LEN(no); i++)
@@ -220,7 +224,8 @@ static void slow_sink_drops_and_tells(void **state)
 	uint64_t dropped = log_dropped() - before;
 	assert_true(dropped > 0 && dropped < LINES);
 	AUTO(buf_done) struct buf b = BUF(8 * MIB);
-	while (count(&b, "drop_lines") == 0) { /* the sink works again: the line about the drops comes unasked */
+	while (count(&b, "drop_lines") ==
+		0) { /* the sink works again: the line about the drops comes unasked */
 		struct pollfd pf = { .fd = p[0], .events = POLLIN };
 		assert_int_equal(poll(&pf, 1, 20000), 1);
 		char *to = buf_room(&b, 4096);

@@ -237,7 +237,8 @@ static void timers_fire_in_order(void **state)
 {
 	struct world *w = *state;
 	static const int ms[] = { 30, 0, 20, 10, 25, 5, -3 };
-	static const int order[] = { 6, 0, 4, 3, 5, 2, 1 }; /* place in the order; 0 ms was started before -3 ms */
+	static const int order[] = { 6, 0, 4, 3, 5, 2,
+		1 }; /* place in the order; 0 ms was started before -3 ms */
 	struct step s[ARRAY_LEN(ms)];
 	for (size_t i = 0; i < ARRAY_LEN(ms); i++) {
 		s[i] = (struct step){ .w = w, .i = order[i] };
@@ -333,7 +334,8 @@ static void many_timers_keep_the_heap(void **state)
 			if ((x >> 60) < 5)
 				loop_timer_stop(&t[i]);
 			else
-				loop_timer_start(w->l, &t[i], DEADLINE_MS + (int64_t)((x >> 33) % 100000), on_late, w);
+				loop_timer_start(
+					w->l, &t[i], DEADLINE_MS + (int64_t)((x >> 33) % 100000), on_late, w);
 		}
 	}
 	for (int i = 0; i < N; i++)
@@ -486,7 +488,8 @@ static void on_ended(void *arg, int exit_code, int signo)
 }
 
 /* Runs a shell command to its end; out gets what it wrote to descriptor fd. */
-static void shell(struct world *w, const char *cmd, struct loop_spawn *s, int fd, struct ended *e, struct buf *out)
+static void shell(
+	struct world *w, const char *cmd, struct loop_spawn *s, int fd, struct ended *e, struct buf *out)
 {
 	int p[2];
 	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
@@ -540,9 +543,12 @@ static void child_gets_env_cwd_session_and_descriptors(void **state)
 	AUTO(buf_done) struct buf b = BUF(4096);
 	int secret = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	/* 0..2 are /dev/null, 4 is the pipe; what we have open besides is not there */
-	AUTO(mem_freep) char *cmd = mem_fmt("echo $ONLY$HOME $PWD >&4; set -- $(cat /proc/$$/stat); test $6 = $$ && echo leader >&4; "
-	                                    "readlink /proc/$$/fd/0 >&4; test -e /proc/$$/fd/%d && echo open >&4; "
-	                                    "cat; echo lost; echo lost >&2", secret);
+	AUTO(mem_freep)
+	char *cmd = mem_fmt(
+		"echo $ONLY$HOME $PWD >&4; set -- $(cat /proc/$$/stat); test $6 = $$ && echo leader >&4; "
+		"readlink /proc/$$/fd/0 >&4; test -e /proc/$$/fd/%d && echo open >&4; "
+		"cat; echo lost; echo lost >&2",
+		secret);
 	shell(w, cmd, &s, 4, &e, &b);
 	fd_close(secret);
 	assert_int_equal(e.exit_code, 0);

@@ -43,7 +43,8 @@ static void counters_and_gauges(void **state)
 {
 	struct metrics *m = *state;
 	AUTO(buf_done) struct buf b = BUF(1 * MIB);
-	struct metric_series *c = metrics_series(m, "corral_requests_total", "chat", "/v1/models", "200", NULL);
+	struct metric_series *c =
+		metrics_series(m, "corral_requests_total", "chat", "/v1/models", "200", NULL);
 	metric_inc(c);
 	metric_add(c, 41);
 	assert_int_equal(metric_value(c), 42);
@@ -66,7 +67,11 @@ static void labels_are_escaped(void **state)
 {
 	struct metrics *m = *state;
 	AUTO(buf_done) struct buf b = BUF(1 * MIB);
-	metric_set(metrics_series(m, "corral_leases", "a\"b\\c\nd\xff" "é", NULL), 1);
+	metric_set(metrics_series(m, "corral_leases",
+			   "a\"b\\c\nd\xff"
+			   "é",
+			   NULL),
+		1);
 	char longer[400];
 	memset(longer, 'x', sizeof longer);
 	longer[255] = (char)0xc3; /* the bound must not cut this character in two */
@@ -74,7 +79,8 @@ static void labels_are_escaped(void **state)
 	longer[399] = '\0';
 	metric_set(metrics_series(m, "corral_leases", longer, NULL), 2);
 	page(m, &b);
-	HAS(&b, "corral_leases{pool=\"a\\\"b\\\\c\\nd\xef\xbf\xbd" "é\"} 1\n");
+	HAS(&b, "corral_leases{pool=\"a\\\"b\\\\c\\nd\xef\xbf\xbd"
+		"é\"} 1\n");
 	HAS(&b, "xxx\"} 2\n");
 }
 
@@ -155,7 +161,8 @@ static void process_figures(void **state)
 	page(m, &b);
 	assert_true(value_of(&b, "process_cpu_seconds_total") > 0);
 	assert_true(value_of(&b, "process_resident_memory_bytes") > 100000);
-	assert_true(value_of(&b, "process_virtual_memory_bytes") >= value_of(&b, "process_resident_memory_bytes"));
+	assert_true(value_of(&b, "process_virtual_memory_bytes") >=
+		    value_of(&b, "process_resident_memory_bytes"));
 	assert_true(value_of(&b, "process_open_fds") >= 3);
 	assert_true(value_of(&b, "process_max_fds") >= value_of(&b, "process_open_fds"));
 	assert_true(value_of(&b, "process_threads") >= 1);
@@ -209,10 +216,10 @@ static void fill(struct metrics *m)
 		while (f->labels[n])
 			n++;
 		const char *v[METRIC_LABELS_MAX] = { "a", "b", "c" };
-		struct metric_series *s = n == 0 ? metrics_series(m, f->name, NULL) :
-		                          n == 1 ? metrics_series(m, f->name, v[0], NULL) :
-		                          n == 2 ? metrics_series(m, f->name, v[0], v[1], NULL) :
-		                                   metrics_series(m, f->name, v[0], v[1], v[2], NULL);
+		struct metric_series *s = n == 0   ? metrics_series(m, f->name, NULL)
+					  : n == 1 ? metrics_series(m, f->name, v[0], NULL)
+					  : n == 2 ? metrics_series(m, f->name, v[0], v[1], NULL)
+						   : metrics_series(m, f->name, v[0], v[1], v[2], NULL);
 		if (f->type == METRIC_HISTOGRAM)
 			metric_observe_ns(s, 12345678);
 	}
