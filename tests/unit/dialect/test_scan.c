@@ -12,6 +12,7 @@
 #include <yyjson.h>
 
 #include "base/mem.h"
+#include "base/num.h"
 #include "base/rnd.h"
 #include "dialect/dialect.h"
 
