@@ -97,7 +97,7 @@ struct api_error {
 	uint64_t sequence;               /* the number of a response.failed event: event_split.events */
 };
 int api_error_status(enum dialect d, const struct api_error *e); /* 529 for a full queue on /v1/messages */
-/* Appends the body of contract.md §5. */
+/* Appends the body in the words of d. */
 int api_error_body(enum dialect d, const struct api_error *e, struct buf *b);
 /* Appends header lines ("Name: value\r\n") that go with it: x-should-retry on 409, 429 and 5xx, Retry-After
  * (whole seconds, rounded up) and retry-after-ms where retry_after_ms is set. */
