@@ -92,6 +92,15 @@ int models_check(const struct config *cfg, struct config_errors *errs)
 	return errs->len ? -EINVAL : 0;
 }
 
+/* A value that cannot be meant, as against a file that is not there now. */
+static bool contradicts(const struct config_errors *errs)
+{
+	for (size_t i = 0; i < errs->len; i++)
+		if (view_ends(view_str(errs->items[i].key), VIEW(".ctx")))
+			return true;
+	return false;
+}
+
 struct serve_args {
 	struct strv overrides;
 	struct buf listen;
@@ -135,7 +144,9 @@ static int serve(struct cli *c, struct serve_args *a)
 	if (models_check(cfg, &missing)) {
 		(void)config_errors_print(&missing, color_for(2), &b);
 		fprintf(stderr, "%s", buf_str(&b));
-		return CLI_USAGE;
+		/* A file that is not there yet (a mount that comes later) must not keep the other pools down. */
+		if (contradicts(&missing))
+			return CLI_USAGE;
 	}
 	if (a->ready_fd >= 0)
 		(void)fcntl(a->ready_fd, F_SETFD, FD_CLOEXEC);

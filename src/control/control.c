@@ -435,6 +435,7 @@ static void pool_init(struct control *c, struct control_pool *p, const struct co
 	struct pool_opts o = {
 		.id = cfg->id,
 		.queue_capacity = cfg->queue_capacity,
+		.slots = cfg->slots,
 		.policy = cfg->queue_policy == CONFIG_POLICY_DROP_LRU ? POOL_DROP_LRU : POOL_REJECT,
 		.max_wait_ms = cfg->queue_max_wait_ms,
 		.cancel_grace_ms = cfg->cancel_grace_ms,

@@ -28,7 +28,7 @@ void control_collect(void *arg, struct metrics *m)
 		set1(m, "corral_requests_running", id, s.leases);
 		set2(m, "corral_requests_waiting", id, "interactive", s.waiting[POOL_INTERACTIVE]);
 		set2(m, "corral_requests_waiting", id, "batch", s.waiting[POOL_BATCH]);
-		set1(m, "corral_leases", id, s.leases);
+		set1(m, "corral_leases", id, s.leases + s.cooling);
 		set2(m, "corral_pool_slots", id, "free", s.slots_free);
 		set2(m, "corral_pool_slots", id, "leased", s.leases);
 		set2(m, "corral_pool_slots", id, "cooling", s.cooling);

@@ -61,6 +61,7 @@ void pool_set_limits(struct pool *p, const struct pool_opts *o)
 {
 	pthread_mutex_lock(&p->lock);
 	p->o.queue_capacity = o->queue_capacity;
+	p->o.slots = o->slots;
 	p->o.policy = o->policy;
 	p->o.max_wait_ms = o->max_wait_ms;
 	p->o.cancel_grace_ms = o->cancel_grace_ms;
@@ -183,6 +184,19 @@ static bool make_room(struct pool *p, enum pool_priority newcomer)
 	return true;
 }
 
+/* How many may wait now: the capacity, and those who will get a slot at once when the engine is there. */
+static uint32_t waiting_max(struct pool *p)
+{
+	uint32_t total = 0, used = 0;
+	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
+	{
+		total += r->slots_total;
+		used += r->in_use + r->cooling;
+	}
+	total = MAX(total, p->o.slots);
+	return p->o.queue_capacity + (total > used ? total - used : 0);
+}
+
 static enum pool_answer acquire_locked(
 	struct pool *p, struct waiter *w, bool front, mono_t now, struct lease *ret, struct pool_refusal *why)
 {
@@ -196,7 +210,7 @@ static enum pool_answer acquire_locked(
 		return POOL_GRANTED;
 	}
 	uint32_t waiting = p->nwaiting[POOL_INTERACTIVE] + p->nwaiting[POOL_BATCH];
-	if (!front && waiting >= p->o.queue_capacity && !make_room(p, w->priority)) {
+	if (!front && waiting >= waiting_max(p) && !make_room(p, w->priority)) {
 		p->stats.refused_full++;
 		return POOL_FULL;
 	}

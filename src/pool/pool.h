@@ -32,6 +32,8 @@ struct pool;
 struct pool_opts {
 	const char *id;
 	uint32_t queue_capacity; /* waiting requests; above it the policy decides */
+	uint32_t slots;          /* of one replica, as configured: while it is being started, so many wait without
+	                            counting against the capacity, since it will take them at once */
 	enum pool_policy policy;
 	int64_t max_wait_ms;
 	int64_t cancel_grace_ms; /* a cooling lease of an engine that cannot tell ends after this */
