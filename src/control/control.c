@@ -84,7 +84,7 @@ static void prove(struct control_pool *p, struct control_slot *s, const struct w
 		put_in(p, s, f, true);
 		struct pool_stats st;
 		pool_get_stats(p->pool, &st);
-		if (st.leases || s->proved_generation == f->generation)
+		if (st.leases + st.cooling || s->proved_generation == f->generation)
 			return;
 		take_out(p, s, false); /* whoever waited has left: nothing is being proved */
 	}

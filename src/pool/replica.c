@@ -168,6 +168,13 @@ static bool end_lease(struct pool_replica *r, uint64_t id)
 	return false;
 }
 
+/* What control waits for: a draining replica is empty, or nobody proves a proving one any more. */
+static bool last_lease_ended(const struct pool_replica *r)
+{
+	return r->in_use + r->cooling == 0 &&
+	       (r->draining || atomic_load_explicit(&r->proving, memory_order_relaxed));
+}
+
 static int finish(struct lease *l, bool cool)
 {
 	struct pool_replica *r = l->replica;
@@ -185,7 +192,7 @@ static int finish(struct lease *l, bool cool)
 	} else {
 		p->stats.double_releases++;
 	}
-	bool drained = r->draining && r->in_use + r->cooling == 0;
+	bool drained = last_lease_ended(r);
 	pthread_mutex_unlock(&p->lock);
 	*l = (struct lease){ 0 };
 	if (was && (cool || drained))
@@ -209,7 +216,7 @@ void pool_cooled(struct pool_replica *r, uint32_t n)
 	struct pool *p = r->pool;
 	pthread_mutex_lock(&p->lock);
 	r->cooling -= MIN(n, r->cooling);
-	bool drained = r->draining && r->in_use + r->cooling == 0;
+	bool drained = last_lease_ended(r);
 	pool_grant_waiting(p, mono_now());
 	pthread_mutex_unlock(&p->lock);
 	if (drained)
