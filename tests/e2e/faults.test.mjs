@@ -5,8 +5,6 @@ import fs from 'node:fs';
 import test from 'node:test';
 import { fakeLlamaPool, fakePool, isAlive, realPool, sse, until, withCorral } from './harness.mjs';
 
-const engineOf = (corral, id) => corral.engines().find((p) => p.argv.includes(id));
-
 test(
   'a real engine killed mid-stream: an error event, no [DONE], not ended as complete',
   withCorral(
@@ -20,7 +18,7 @@ test(
           onData: (d) => {
             if (!killed && d.includes('"content"')) {
               killed = true;
-              process.kill(engineOf(corral, 'tiny').pid, 'SIGKILL');
+              process.kill(corral.engineOf('tiny').pid, 'SIGKILL');
             }
           },
         },
@@ -66,14 +64,14 @@ test(
   withCorral(
     () => ({ pools: [fakePool('fake', ['--prefill-ms', 1500])] }),
     async (corral) => {
-      const before = engineOf(corral, 'fake').pid;
+      const before = corral.engineOf('fake').pid;
       const answer = corral.chat('fake', { stream: true });
       await until('the request to be in the engine', async () => (await corral.leases('fake')) === 1);
       process.kill(before, 'SIGKILL');
       const { status, text, complete } = await answer;
       assert.equal(status, 200, text);
       assert.ok(complete && text.includes('[DONE]'));
-      assert.notEqual(engineOf(corral, 'fake').pid, before);
+      assert.notEqual(corral.engineOf('fake').pid, before);
     },
     { warm: ['fake'], leaks: false },
   ),
@@ -84,7 +82,7 @@ test(
   withCorral(
     () => ({ pools: [fakePool('stubborn', ['--ignore-term', 1]), fakePool('fine')] }),
     async (corral) => {
-      const { pid } = engineOf(corral, 'stubborn');
+      const { pid } = corral.engineOf('stubborn');
       const stop = await corral.post('/v1/pools/stubborn/stop', {});
       assert.equal(stop.status, 202);
       assert.equal((await corral.chat('fine')).status, 200);
@@ -116,7 +114,7 @@ test(
 test(
   'SIGTERM while a stream runs: the stream is told, nothing is left',
   withCorral(
-    () => ({ pools: [fakePool('slow', ['--event-interval-us', 100000])] }),
+    () => ({ pools: [fakePool('slow', ['--event-interval-us', 20000, '--tokens', 1000000])] }),
     async (corral) => {
       let asked = false;
       const answer = await corral.chat(
@@ -140,7 +138,7 @@ test(
   'a client that leaves in prefill: the lease is cooling until the engine shows the slot idle',
   withCorral(
     () => ({
-      pools: [fakeLlamaPool('lag', ['--prefill-ms', 60000, '--slot-linger-ms', 1500], { slots: 1 })],
+      pools: [fakeLlamaPool('lag', ['--slot-linger-ms', 1500], { slots: 1 })],
     }),
     async (corral) => {
       const gone = new AbortController();
@@ -148,7 +146,7 @@ test(
         method: 'POST',
         headers: { 'content-type': 'application/json' },
         signal: gone.signal,
-        body: JSON.stringify({ model: 'lag', messages: [], stream: true }),
+        body: JSON.stringify({ model: 'lag', messages: [], stream: true, fake: { prefill_ms: 60000 } }),
       }).catch((e) => e.name);
       await until(
         'the request to be in the engine',
@@ -160,7 +158,7 @@ test(
       assert.equal(await corral.leases('lag'), 1, 'still counted while the engine is busy with it');
       await until('the lease to end', async () => (await corral.leases('lag')) === 0, 15000);
     },
-    { leaks: false },
+    { warm: ['lag'], leaks: false },
   ),
 );
 

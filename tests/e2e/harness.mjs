@@ -354,6 +354,12 @@ export class Corral {
     );
   }
 
+  /** The engine of a pool: its command line names the pool or its replica. */
+  engineOf(id) {
+    const name = new RegExp(`^${id}(-\\d+)?$`);
+    return this.engines().find((p) => p.argv.some((word) => name.test(word)));
+  }
+
   counts() {
     const processes = this.processes();
     const daemons = processes.filter((p) => p.daemon);

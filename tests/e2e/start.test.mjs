@@ -78,29 +78,12 @@ test('a port in use: one sentence that names who has it', async () => {
   assert.match(log, new RegExp(`\\b${process.pid}\\b`), 'the owner is named');
 });
 
-test(
-  'a missing model: the pool says so, the others serve',
-  withCorral(
-    () => ({
-      pools: [
-        {
-          id: 'gone',
-          model: '/nowhere/gone.gguf',
-          engine: { kind: 'llamacpp', mode: 'binary', path: '/bin/true' },
-        },
-        fakePool('fake'),
-      ],
-    }),
-    async (corral) => {
-      const answer = await corral.chat('gone');
-      assert.equal(answer.status, 503, answer.text);
-      assert.equal(answer.json.error.corral.code, 'POOL_UNAVAILABLE');
-      assert.match(answer.json.error.message, /\/nowhere\/gone\.gguf/);
-      assert.equal((await corral.chat('fake')).status, 200);
-    },
-    { leaks: false },
-  ),
-);
+test('a missing model: one sentence with its place in the file and the path', async () => {
+  const gone = { id: 'gone', model: '/nowhere/gone.gguf' };
+  const { code, log } = await refused({ pools: [gone, fakePool('fake')] });
+  assert.equal(code, 2);
+  assert.match(log, /corral\.yaml:\d+:\d+: [^\n]*\/nowhere\/gone\.gguf/);
+});
 
 test(
   'a missing engine: the pool says so and what to do',
@@ -174,8 +157,9 @@ test(
       const ps = await corral.cli('ps', '--json');
       assert.equal(ps.code, 0, ps.stderr);
       const leases = Number(/corral_leases\{pool="fake"\} (\d+)/.exec(text)[1]);
-      const rows = JSON.parse(ps.stdout);
-      assert.equal(rows.pools.find((p) => p.id === 'fake').leases, leases);
+      const shown = JSON.parse(ps.stdout).pools.find((p) => p.id === 'fake');
+      assert.equal(shown.leases, leases);
+      assert.equal(shown.slots_free, shown.slots_total - leases);
       assert.ok(fs.existsSync(path.join(corral.runtimeDir, 'corral.sock')));
     },
     { warm: ['fake'] },

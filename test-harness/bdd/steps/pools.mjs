@@ -12,10 +12,12 @@ const provisionerOf = (corral) => corral.processes().find((p) => p.daemon && p.p
 // ---- given -----------------------------------------------------------------------------------------
 
 Given('a pool {string} with {int} slot(s)', function (id, slots) {
-  this.pools.push(fakePool(id, ['--event-interval-us', 20000], { slots }));
+  this.pools.push(fakePool(id, ['--event-interval-us', 20000, '--tokens', 1000000], { slots }));
 });
 Given('a pool {string} with {int} slot(s) and a queue of {int}', function (id, slots, capacity) {
-  this.pools.push(fakePool(id, ['--event-interval-us', 20000], { slots, queue: { capacity } }));
+  this.pools.push(
+    fakePool(id, ['--event-interval-us', 20000, '--tokens', 1000000], { slots, queue: { capacity } }),
+  );
 });
 Given('a pool {string} whose engine needs {int} ms to load', function (id, ms) {
   this.pools.push(fakePool(id, ['--ready-after-ms', ms]));
@@ -154,7 +156,7 @@ Then('the drain is forced', async function () {
 });
 Then('no engine of {string} runs', async function (id) {
   const corral = await this.corral();
-  await until('the engine to be gone', () => !corral.engines().some((p) => p.argv.includes(id)));
+  await until('the engine to be gone', () => !corral.engineOf(id));
 });
 Then('a new agent takes its place and the engines are the same', async function () {
   const corral = await this.corral();
