@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import net from 'node:net';
 import path from 'node:path';
 import test from 'node:test';
-import { Corral, fakePool, model, withCorral, withDeadline } from './harness.mjs';
+import { Corral, fakePool, model, realPool, withCorral, withDeadline } from './harness.mjs';
 
 /** Starts it, expecting an end before the ready line; gives the exit code and the words. */
 async function refused(config, opts = {}, prepare = () => {}) {
@@ -78,12 +78,21 @@ test('a port in use: one sentence that names who has it', async () => {
   assert.match(log, new RegExp(`\\b${process.pid}\\b`), 'the owner is named');
 });
 
-test('a missing model: one sentence with its place in the file and the path', async () => {
-  const gone = { id: 'gone', model: '/nowhere/gone.gguf' };
-  const { code, log } = await refused({ pools: [gone, fakePool('fake')] });
-  assert.equal(code, 2);
-  assert.match(log, /corral\.yaml:\d+:\d+: [^\n]*\/nowhere\/gone\.gguf/);
-});
+test(
+  'a missing model: the pool says so, the others serve',
+  withCorral(
+    () => ({ pools: [{ ...realPool('gone'), model: '/nowhere/gone.gguf' }, fakePool('fake')] }),
+    async (corral) => {
+      const answer = await corral.chat('gone');
+      assert.equal(answer.status, 503, answer.text);
+      assert.equal(answer.json.error.corral.code, 'POOL_UNAVAILABLE');
+      assert.match(answer.json.error.message, /\/nowhere\/gone\.gguf/);
+      assert.ok(answer.json.error.corral.hint, 'it says what to do');
+      assert.equal((await corral.chat('fake')).status, 200);
+    },
+    { leaks: false },
+  ),
+);
 
 test(
   'a missing engine: the pool says so and what to do',
