@@ -339,6 +339,7 @@ static void reconcile(void *arg)
 		if (mono_before(due, next))
 			next = due;
 	}
+	control_place(c, s);
 	control_push(c, s);
 	registry_snapshot_unref(s);
 	loop_timer_stop(&c->timer);

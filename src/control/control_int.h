@@ -20,6 +20,8 @@ struct control_slot { /* one replica a pool may have: "<pool>-<n>" */
 	bool proved;           /* the node was told that a request proved this generation */
 	uint64_t proved_generation, own_generation;
 	uint32_t restart_epoch;
+	const char *node;        /* where the planner puts it; valid with the snapshot it was planned on; NULL = nowhere */
+	bool placed;             /* that was told */
 	enum replica_state told; /* the last state that was narrated */
 	uint64_t told_generation;
 	mono_t retried_at; /* the last time control asked for another try of a failed one */
@@ -67,6 +69,8 @@ struct control {
 	bool push_due, quiet;
 };
 
+/* place.c: sets node of every wanted replica */
+void control_place(struct control *c, const struct registry_snapshot *s);
 /* push.c */
 void control_push(struct control *c, const struct registry_snapshot *s);
 void control_tell_proved(struct control *c, const char *replica_id, uint64_t generation, const char *by);

@@ -76,7 +76,8 @@ static void add_want(
 	w->keep_alive_ms = p->cfg->keep_alive_ms;
 }
 
-static void encode(struct control *c, uint64_t revision, struct buf *b)
+/* What the node is to run: the replicas the planner put there. */
+static void encode(struct control *c, const char *node_id, uint64_t revision, struct buf *b)
 {
 	struct wire_desired d = { .fence = 0, .revision = revision };
 	for (size_t i = 0; i < c->npools; i++) {
@@ -86,7 +87,7 @@ static void encode(struct control *c, uint64_t revision, struct buf *b)
 		bool waiting = st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
 		for (size_t k = 0; k < p->nslots; k++) {
 			struct control_slot *s = &p->slots[k];
-			if (!s->plan.wanted && !s->in_pool)
+			if (!s->node || strcmp(s->node, node_id) != 0)
 				continue;
 			/* Once it serves, who pulled it in is history: the wish must not flip with the queue.
 			 */
@@ -127,13 +128,13 @@ void control_push(struct control *c, const struct registry_snapshot *s)
 	if (!n || !meet_node(c, n) || c->push || loop_timer_active(&c->push_again))
 		return;
 	AUTO(buf_done) struct buf now = BUF(WIRE_BODY_MAX);
-	encode(c, 0, &now); /* without a revision, so that equal sets compare equal */
+	encode(c, n->node_id, 0, &now); /* without a revision, so that equal sets compare equal */
 	if (view_eq(buf_view(&now), buf_view(&c->pushed)))
 		return;
 	buf_reset(&c->pushing);
 	(void)buf_addv(&c->pushing, buf_view(&now));
 	AUTO(buf_done) struct buf body = BUF(WIRE_BODY_MAX);
-	encode(c, ++c->revision, &body);
+	encode(c, n->node_id, ++c->revision, &body);
 	struct http_fetch_req r = { .method = "PUT",
 		.path = "/v1/node/replicas",
 		.content_type = "application/json",
