@@ -37,8 +37,8 @@ struct pool_opts {
 	enum pool_policy policy;
 	int64_t max_wait_ms;
 	int64_t cancel_grace_ms; /* a cooling lease of an engine that cannot tell ends after this */
-	/* Called on any thread, without a lock: somebody waits and nothing can be granted now, or a replica
-	 * was reported as failing. At most one call is outstanding until pool_demand_seen. */
+	/* Called on any thread, without a lock: somebody waits and nothing can be granted now, somebody was
+	 * refused because the pool is closed, or a replica was reported as failing. At most one call is outstanding until pool_demand_seen. */
 	void (*on_demand)(void *arg, struct pool *p);
 	void *arg;
 };
@@ -101,6 +101,7 @@ struct pool_replica *pool_take_replica(struct pool *p, const char *id) MUST_CHEC
 void pool_replica_down(struct pool_replica *r);
 void pool_replica_up(struct pool_replica *r); /* C: it answered again */
 bool pool_replica_is_down(struct pool_replica *r);
+uint32_t pool_replica_slots(struct pool_replica *r);
 /* A ready replica for a request that takes no lease, whatever its slots; a reference, or NULL. */
 struct pool_replica *pool_any_replica(struct pool *p) MUST_CHECK;
 /* C: calls fn for each replica, with the mutex held: fn must only look. */

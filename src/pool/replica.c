@@ -148,6 +148,14 @@ bool pool_replica_is_down(struct pool_replica *r)
 	return down;
 }
 
+uint32_t pool_replica_slots(struct pool_replica *r)
+{
+	pthread_mutex_lock(&r->pool->lock);
+	uint32_t n = r->slots_total;
+	pthread_mutex_unlock(&r->pool->lock);
+	return n;
+}
+
 void pool_each_replica(struct pool *p, pool_replica_fn *fn, void *arg)
 {
 	pthread_mutex_lock(&p->lock);
