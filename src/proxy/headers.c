@@ -63,7 +63,7 @@ void headers_to_client(struct request *q, const struct http_headers *h)
 	for (size_t i = 0; i < h->len; i++) {
 		struct view name = h->items[i].name;
 		if (http_header_is_hop(h, name) || in_list(name, drop, ARRAY_LEN(drop)) ||
-			starts_ci(name, "access-control-"))
+			starts_ci(name, "access-control-") || starts_ci(name, "x-corral-"))
 			continue;
 		copy_header(&q->head, &h->items[i]);
 	}

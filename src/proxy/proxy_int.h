@@ -26,12 +26,13 @@ struct request {
 	char model[SCAN_STRING_MAX + 1];
 	struct pool *pool; /* a reference */
 	struct waiter waiter;
+	bool waiting;  /* in the pool's queue, or its grant or refusal is on its way */
 	bool orphaned; /* over, but a grant is on its way to it */
 	struct lease lease;
 	struct pool_replica *replica; /* a reference: the one it was sent to */
 	struct http_call *call;
-	struct loop_timer patience; /* max_wait or the client's own deadline, until the first byte */
-	bool has_deadline;
+	struct loop_timer patience; /* max_wait while it waits, the client's own deadline until the answer begins */
+	mono_t deadline;            /* the client's own; MONO_NEVER: none */
 	uint64_t sent; /* of the (rewritten) body */
 	bool fresh;    /* the next try uses no pooled connection */
 	int attempts;

@@ -157,7 +157,7 @@ static void on_end(void *arg)
 }
 
 /* The answer broke off after bytes of it were relayed. */
-static void broke_off(struct request *q, const struct err *e)
+static void broke_off(struct request *q, enum http_fail f, const struct err *e)
 {
 	if (q->events && q->split.terminal && !q->hold.len) { /* only the framing's end is missing */
 		request_drop_lease(q, false);
@@ -165,7 +165,7 @@ static void broke_off(struct request *q, const struct err *e)
 		return;
 	}
 	pool_replica_down(q->replica);
-	request_drop_lease(q, false);
+	request_drop_lease(q, f == HTTP_FAIL_PROTOCOL); /* then it is us who hung up */
 	request_failf(q, CODE_WORKER_RESET, "Send the request again.",
 		"The engine of pool %s ended in the middle of the answer: %s.", pool_id(q->pool), e->msg);
 }
@@ -175,11 +175,12 @@ static void on_error(void *arg, enum http_fail f, const struct err *e)
 	struct request *q = arg;
 	q->call = NULL;
 	if (q->state == REQ_RELAY) {
-		broke_off(q, e);
+		broke_off(q, f, e);
 		return;
 	}
-	if (f == HTTP_FAIL_STALE &&
-		!q->fresh) { /* the engine closed an idle connection: no attempt is counted */
+	if (f == HTTP_FAIL_STALE && !q->fresh &&
+		!atomic_load_explicit(&q->replica->gone, memory_order_acquire)) {
+		/* the engine closed an idle connection: no attempt is counted */
 		q->fresh = true;
 		request_send(q);
 		return;
@@ -188,7 +189,7 @@ static void on_error(void *arg, enum http_fail f, const struct err *e)
 	q->first_byte = MONO_ZERO;
 	q->attempts++;
 	if (f == HTTP_FAIL_PROTOCOL || q->attempts >= PROXY_ATTEMPTS_MAX) {
-		request_drop_lease(q, false);
+		request_drop_lease(q, f == HTTP_FAIL_PROTOCOL);
 		request_failf(q, CODE_ENGINE_FAILED, "`corral logs` shows what the engine said.",
 			"The engine of pool %s failed this request %d time%s before answering: %s.",
 			pool_id(q->pool), q->attempts, q->attempts == 1 ? "" : "s", e->msg);

@@ -126,14 +126,15 @@ void request_over(struct request *q)
 		return;
 	q->state = REQ_OVER;
 	loop_timer_stop(&q->patience);
+	bool working = q->call != NULL; /* given up while the engine has it, as when the client leaves */
 	if (q->call) {
 		http_call_cancel(q->call);
 		q->call = NULL;
 	}
-	request_drop_lease(q, false);
+	request_drop_lease(q, working);
 	list_remove(&q->node);
 	q->px->running--;
-	if (q->pool && q->waiter.state != WAITER_IDLE && !pool_cancel(q->pool, &q->waiter)) {
+	if (q->waiting && !pool_cancel(q->pool, &q->waiter)) {
 		q->orphaned = true; /* freed when the grant arrives */
 		return;
 	}
@@ -215,6 +216,7 @@ static void on_refused(void *arg, const struct pool_refusal *why, bool victim)
 		request_free(q);
 		return;
 	}
+	q->waiting = false;
 	if (!victim) {
 		struct pool_refusal copy = *why;
 		refused(q, &copy);
@@ -229,12 +231,15 @@ static void on_refused(void *arg, const struct pool_refusal *why, bool victim)
 	request_fail(q, &e);
 }
 
+static void have_patience(struct request *q, bool waits);
+
 static void granted(struct request *q, struct lease l)
 {
 	q->lease = l;
 	pool_replica_unref(q->replica);
 	q->replica = pool_replica_ref(l.replica);
 	q->granted = mono_now();
+	have_patience(q, false);
 	if (!q->route.takes_lease) /* the queue was only asked so that an engine gets started */
 		request_drop_lease(q, false);
 	request_send(q);
@@ -250,6 +255,7 @@ static void on_grant(void *arg, struct lease l)
 		request_free(q);
 		return;
 	}
+	q->waiting = false;
 	granted(q, l);
 }
 
@@ -278,13 +284,18 @@ static void impatient(void *arg)
 	struct request *q = arg;
 	char status[POOL_STATUS_MAX];
 	pool_get_status(q->pool, status);
-	if (q->has_deadline) {
-		request_failf(q, CODE_DEADLINE_UNMET, "Give a longer X-Corral-Deadline-Ms, or leave it out.",
-			"Pool %s did not answer within the request's deadline; %s.", pool_id(q->pool),
-			status);
+	char text[512];
+	if (!mono_before(mono_now(), q->deadline)) {
+		int k = snprintf(text, sizeof text, "Pool %s did not answer within the request's deadline; %s.",
+			pool_id(q->pool), status);
+		struct api_error e = { .code = CODE_DEADLINE_UNMET,
+			.status = 504, /* it was admitted: 400 is for what is refused before the queue */
+			.retriable = -1,
+			.message = view_of(text, MIN((size_t)k, sizeof text - 1)),
+			.hint = VIEW("Give a longer X-Corral-Deadline-Ms, or leave it out.") };
+		request_fail(q, &e);
 		return;
 	}
-	char text[512];
 	int n = snprintf(text, sizeof text, "Pool %s did not get to this request within queue.max_wait; %s.",
 		pool_id(q->pool), status);
 	struct api_error e = { .code = CODE_POOL_UNREADY,
@@ -293,6 +304,19 @@ static void impatient(void *arg)
 		.message = view_of(text, MIN((size_t)n, sizeof text - 1)),
 		.hint = VIEW("Send it again later; `corral ps` shows what the pool is doing.") };
 	request_fail(q, &e);
+}
+
+/* max_wait bounds the time in the queue alone: a long answer that comes in one piece is no failure. */
+static void have_patience(struct request *q, bool waits)
+{
+	mono_t until = q->deadline;
+	mono_t max = mono_add_ms(q->queued, pool_options(q->pool)->max_wait_ms);
+	if (waits && mono_before(max, until))
+		until = max;
+	loop_timer_stop(&q->patience);
+	if (until.ns != MONO_NEVER.ns)
+		loop_timer_start(
+			q->px->o.loop, &q->patience, mono_ms_between(mono_now(), until), impatient, q);
 }
 
 void request_acquire(struct request *q, bool again)
@@ -307,17 +331,20 @@ void request_acquire(struct request *q, bool again)
 			pool_replica_unref(q->replica);
 			q->replica = r;
 			q->granted = mono_now();
+			have_patience(q, false);
 			request_send(q);
 			return;
 		}
 	}
 	q->state = REQ_WAIT;
+	have_patience(q, true);
 	switch (pool_acquire(q->pool, &q->waiter, again, mono_now(), &l, &why)) {
 	case POOL_GRANTED: granted(q, l); return;
 	case POOL_FULL: queue_full(q); return;
 	case POOL_CLOSED: refused(q, &why); return;
 	case POOL_QUEUED: break;
 	}
+	q->waiting = true;
 	struct pool_stats s;
 	pool_get_stats(q->pool, &s);
 	q->waited = true;
@@ -378,24 +405,23 @@ static bool find_pool(struct request *q)
 	return q->pool != NULL;
 }
 
-/* max_wait, or the client's own deadline when that is shorter. */
-static void start_patience(struct request *q)
+/* The client's own deadline counts from the request's arrival. */
+static void read_deadline(struct request *q)
 {
-	int64_t ms = pool_options(q->pool)->max_wait_ms;
-	uint64_t own;
+	uint64_t ms;
 	struct view v = http_header_get(http_headers(q->x), "x-corral-deadline-ms");
-	if (v.p && num_u64(v, &own) == 0 && own < (uint64_t)ms) {
-		ms = (int64_t)own;
-		q->has_deadline = true;
-	}
-	loop_timer_start(q->px->o.loop, &q->patience, ms, impatient, q);
+	q->deadline = MONO_NEVER;
+	if (v.p && num_u64(v, &ms) == 0)
+		q->deadline = mono_add_ms(q->arrived, (int64_t)MIN(ms, (uint64_t)INT64_MAX));
 }
 
+/* Nothing that could answer a request which must start no engine: one that waited would be demand. */
 static bool pool_idle(struct pool *p)
 {
-	struct pool_stats s;
-	pool_get_stats(p, &s);
-	return s.slots_total == 0;
+	struct pool_replica *r = pool_any_replica(p);
+	bool idle = r == NULL;
+	pool_replica_unref(r);
+	return idle;
 }
 
 static void on_body_end(void *arg)
@@ -417,7 +443,7 @@ static void on_body_end(void *arg)
 	}
 	if (view_eq_ci(http_header_get(http_headers(q->x), "x-corral-priority"), VIEW("batch")))
 		q->waiter.priority = POOL_BATCH;
-	start_patience(q);
+	read_deadline(q);
 	request_acquire(q, false);
 }
 

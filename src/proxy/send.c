@@ -16,7 +16,7 @@ struct http_target *replica_target(struct proxy *px, struct pool_replica *r)
 		return *at;
 	struct err e = { 0 };
 	struct http_target_opts o = {
-		.idle_max = r->slots_total + 8,
+		.idle_max = pool_replica_slots(r) + 8,
 		.idle_ms = r->conn_idle_ms ? r->conn_idle_ms : 4000,
 		.max_requests = r->conn_requests,
 	};
