@@ -207,6 +207,7 @@ struct http_call *http_call_start(
 	call->response_length = -1;
 	call->body_chunked = r->body_len < 0;
 	call->body_finished = r->body_len >= 0;
+	call->body_left = MAX(r->body_len, (int64_t)0);
 	call->head_request = view_eqs(r->method, "HEAD");
 	buf_init(&call->request, REQUEST_MAX);
 	build_head(call, r);
@@ -235,8 +236,11 @@ bool http_call_write(struct http_call *call, struct view bytes)
 {
 	if (call->over || bytes.n == 0)
 		return false;
-	if (!call->body_chunked)
+	if (!call->body_chunked) {
+		assert((int64_t)bytes.n <= call->body_left);
+		call->body_left -= (int64_t)bytes.n;
 		return put(call, bytes);
+	}
 	char size[24];
 	int n = snprintf(size, sizeof size, "%zx\r\n", bytes.n);
 	put(call, view_of(size, (size_t)n));
@@ -329,7 +333,7 @@ static void call_done(struct http_call *call, bool reusable)
 	struct client_conn *c = call->conn;
 	call->conn = NULL;
 	c->call = NULL;
-	if (reusable && call->body_finished && sock_unsent(&c->sock) == 0)
+	if (reusable && call->body_finished && call->body_left == 0 && sock_unsent(&c->sock) == 0)
 		client_conn_park(c);
 	else
 		client_conn_close(c);

@@ -50,6 +50,7 @@ struct http_call {
 	void *arg;
 	struct buf request; /* head, then what was written before the connection was there */
 	bool body_chunked, body_finished, head_request;
+	int64_t body_left; /* of a body with a length: not written yet */
 	bool reused, got_byte, paused, over;
 	mono_t connect_by;
 	int64_t response_length;

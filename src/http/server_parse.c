@@ -184,6 +184,7 @@ int exchange_finish_head(struct server_conn *c)
 	if (status)
 		return status;
 	conn_set_state(c, CONN_EXCHANGE);
+	c->read_at = loop_now(c->server->loop); /* a pipelined head may have come long ago */
 	x->open = true;
 	c->server->nexchanges++;
 	c->server->o.on_request(c->server->o.arg, x);

@@ -226,6 +226,8 @@ bool sock_write(struct sock *s, const void *p, size_t n)
 	}
 	if (s->blocked)
 		update(s);
+	else if (sock_unsent(s) == 0)
+		s->sent_at = loop_now(s->loop); /* the peer is not late with what was not there yet */
 	loop_defer_cancel(&s->flush);
 	if (buf_add(&s->out, q, n) < 0)
 		loop_defer(s->loop, &s->flush, break_later, s);
