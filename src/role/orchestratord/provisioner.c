@@ -17,7 +17,7 @@
 #include "log/log.h"
 #include "role/orchestratord/orch_int.h"
 
-enum { AGAIN_FIRST_MS = 50, AGAIN_MAX_MS = 5000, HEALTHY_MS = 30000 };
+enum { AGAIN_FIRST_MS = 50, AGAIN_MAX_MS = 5000, HEALTHY_MS = 30000, LOCKED_MS = 500 };
 
 struct provisioner {
 	struct orch *o;
@@ -113,8 +113,11 @@ static void start(void *arg)
 	struct provisioner *p = arg;
 	if (p->leaving || runs(p))
 		return;
-	if (locked(p->o)) /* it will report to us; registry_api tells its pid */
+	if (locked(p->o)) {
+		/* It will report to us, registry_api tells its pid; or it is ending, and then it does not. */
+		loop_timer_start(p->o->loop, &p->again, LOCKED_MS, start, p);
 		return;
+	}
 	AUTO(mem_freep) char *exe = own_path();
 	AUTO(strv_done) struct strv argv = { 0 };
 	build_argv(p->o, &argv);
@@ -148,6 +151,7 @@ void provisioner_seen(struct orch *o, int pid)
 	if (p->child) /* the child lost the race for the lock, or is an older one that is ending */
 		return;
 	loop_pid_stop(&p->other);
+	loop_timer_stop(&p->again);
 	p->pid = pid;
 	p->started = mono_now();
 	if (loop_pid_watch(o->loop, &p->other, pid, on_other_exit, p) < 0) {
