@@ -68,7 +68,7 @@ static void put_in(struct control_pool *p, struct control_slot *s, const struct 
 		.slots_total = f->slots_total ? f->slots_total : p->cfg->slots,
 		.has_slots = f->has_slots,
 		.proving = proving,
-		.draining = !s->plan.wanted || p->op == OP_STOP || p->op == OP_RESTART,
+		.draining = !s->plan.wanted || p->op != OP_NONE, /* each waits for the last lease */
 		.pid = f->pid,
 	};
 	s->in_pool = true;
@@ -142,6 +142,11 @@ static void apply_facts(
 	struct control_pool *p, struct control_slot *s, const struct registry_replica *r, bool waiting)
 {
 	narrate(p, s, r);
+	if (s->retired && r && r->facts.generation <= s->retired) {
+		take_out(p, s, true); /* whoever waits, waits for the next one */
+		return;
+	}
+	s->retired = 0;
 	if (!s->plan.wanted) {
 		let_go(p, s, r);
 		return;
@@ -275,7 +280,7 @@ static mono_t plan_pool(
 		.start = p->started,
 		.always = p->external,
 	};
-	p->started = false;
+	p->started = p->started && f.held; /* a start while it unloads counts when that is over */
 	mono_t next = plan_replicas(&f, plan, n);
 	for (uint32_t i = 0; i < n; i++)
 		p->slots[i].plan = plan[i];
@@ -317,7 +322,7 @@ static mono_t reconcile_pool(struct control_pool *p, const struct registry_snaps
 	}
 	describe(p, best ? best : failed);
 	p->demanded = false;
-	if (p->op != OP_NONE && mono_before(p->op_deadline, next))
+	if (p->op != OP_NONE && !p->op_unloading && mono_before(p->op_deadline, next))
 		next = p->op_deadline;
 	return next;
 }
@@ -355,6 +360,8 @@ void control_wake(struct control *c)
 void control_pause(struct control *c)
 {
 	c->quiet = true;
+	for (size_t i = 0; i < c->npools; i++)
+		op_give_up(&c->pools[i]);
 }
 
 void control_quiesce(struct control *c)

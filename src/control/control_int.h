@@ -20,6 +20,7 @@ struct control_slot { /* one replica a pool may have: "<pool>-<n>" */
 	bool proved;           /* the node was told that a request proved this generation */
 	uint64_t proved_generation, own_generation;
 	uint32_t restart_epoch;
+	uint64_t retired; /* the generation that a restart is to replace: it gets no traffic any more; 0 = none */
 	const char *node;        /* where the planner puts it; valid with the snapshot it was planned on; NULL = nowhere */
 	bool placed;             /* that was told */
 	enum replica_state told; /* the last state that was narrated */
@@ -81,6 +82,8 @@ void coolers_done(struct control_pool *p);
 /* figures.c */
 void control_collect(void *control, struct metrics *m);
 /* ops.c */
+/* Who waits for an operation is told how it stands; no reconciliation will move it any more. */
+void op_give_up(struct control_pool *p);
 void op_step(struct control_pool *p, const struct pool_stats *s, const struct registry_pool *rp, mono_t now);
 
 enum { /* refusals use the dialect's numbering without including it; a unit test holds the two together */

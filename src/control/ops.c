@@ -47,8 +47,11 @@ static void begin_unloading(struct control_pool *p, const struct pool_stats *s)
 		p->op_unloading = true;
 		return;
 	}
-	for (size_t i = 0; i < p->nslots; i++)
+	for (size_t i = 0; i < p->nslots; i++) {
 		p->slots[i].restart_epoch++;
+		if (p->slots[i].in_pool)
+			p->slots[i].retired = p->slots[i].generation;
+	}
 	p->control->push_due = true;
 	p->op = OP_NONE;
 	p->op_forced = false;
@@ -64,15 +67,22 @@ void op_step(struct control_pool *p, const struct pool_stats *s, const struct re
 		finish_op(p, now);
 }
 
+void op_give_up(struct control_pool *p)
+{
+	control_done_fn *fn = p->op_done;
+	p->op_done = NULL;
+	if (!fn)
+		return;
+	struct pool_stats s;
+	pool_get_stats(p->pool, &s);
+	fn(p->op_arg, &(struct control_done){ .duration_ms = mono_ms_between(p->op_since, mono_now()),
+			       .final_leases = s.leases + s.cooling });
+}
+
 static void begin_op(
 	struct control_pool *p, enum op_kind kind, int64_t deadline_ms, control_done_fn *fn, void *arg)
 {
-	if (p->op_done) { /* a newer wish takes over; who waited for the older one is told how it stands */
-		control_done_fn *old = p->op_done;
-		p->op_done = NULL;
-		old(p->op_arg,
-			&(struct control_done){ .duration_ms = mono_ms_between(p->op_since, mono_now()) });
-	}
+	op_give_up(p); /* a newer wish takes over */
 	p->op = kind;
 	p->op_since = mono_now();
 	p->op_deadline = mono_add_ms(p->op_since, deadline_ms);
@@ -124,6 +134,7 @@ void control_stop(struct control *c, struct control_pool *p, int64_t deadline_ms
 {
 	(void)c;
 	said(p, "stop", by);
+	p->started = false;
 	begin_op(p, OP_STOP, deadline_ms, fn, arg);
 }
 
@@ -139,6 +150,7 @@ void control_drain(struct control *c, struct control_pool *p, int64_t deadline_m
 	control_done_fn *fn, void *arg)
 {
 	said(p, "drain", by);
+	p->started = false;
 	registry_pool_mark(c->o.registry, view_str(p->cfg->id), MARK_DRAINING, true, by, wall_ms());
 	begin_op(p, OP_DRAIN, deadline_ms, fn, arg);
 }

@@ -60,6 +60,10 @@ static bool meet_node(struct control *c, const struct registry_node *n)
 	}
 	c->node_address = mem_strdup(n->address);
 	c->node_boot = MEM_TAKE(boot);
+	/* It takes the first wish as it comes and restarts nothing for it. */
+	for (size_t i = 0; i < c->npools; i++)
+		for (size_t k = 0; k < c->pools[i].nslots; k++)
+			c->pools[i].slots[k].retired = 0;
 	return true;
 }
 
