@@ -35,7 +35,7 @@ ALLOWED = {
     "proxy": "loop log metrics net http pool dialect",
     "tasks": "loop log metrics registry pool proxy",
     "control": "loop log metrics config http wire registry placement pool",
-    "api": "loop log metrics http wire config control pool registry tasks",
+    "api": "loop log metrics http dialect wire config control pool registry tasks",
     "role/orchestratord": "* -node -gpu -provision -supervise",
     "role/engine_provisioner": "* -registry -placement -control -tasks -api",
     "role/pool_managerd": "loop config log metrics net http wire registry",

@@ -134,7 +134,7 @@ static void narrate(struct control_pool *p, struct control_slot *s, const struct
 			LOG_STR("state", replica_state_name(now)),
 			LOG_STR("engine", r ? r->facts.engine : NULL),
 			LOG_STR("engine_version", r ? r->facts.engine_version : NULL),
-			LOG_STR("hint", r ? r->facts.last_error.hint : NULL), LOG_END },
+			LOG_STR("hint", why ? r->facts.last_error.hint : NULL), LOG_END },
 		"Replica %s is %s%s%s", s->id, replica_state_name(now), why ? ": " : ".", why ? why : "");
 }
 
@@ -461,6 +461,20 @@ static void pool_init(struct control *c, struct control_pool *p, const struct co
 		map_put(&c->by_name, view_str(cfg->aliases.items[i]), p);
 }
 
+static int by_id(const void *a, const void *b)
+{
+	const struct control_pool *const *x = a, *const *y = b;
+	return strcmp((*x)->cfg->id, (*y)->cfg->id);
+}
+
+static void sort_pools(struct control *c)
+{
+	c->by_id = mem_alloc((c->npools + 1) * sizeof(struct control_pool *));
+	for (size_t i = 0; i < c->npools; i++)
+		c->by_id[i] = &c->pools[i];
+	qsort(c->by_id, c->npools, sizeof(struct control_pool *), by_id);
+}
+
 struct control *control_new(const struct control_opts *o)
 {
 	struct control *c = NEW(struct control);
@@ -473,6 +487,7 @@ struct control *control_new(const struct control_opts *o)
 	buf_init(&c->pushing, WIRE_BODY_MAX);
 	for (size_t i = 0; i < c->npools; i++)
 		pool_init(c, &c->pools[i], &c->config->pools[i]);
+	sort_pools(c);
 	registry_watch(o->registry, on_registry, c);
 	metrics_on_collect(o->metrics, control_collect, c);
 	c->o.on_pools(c->o.arg);
@@ -496,6 +511,7 @@ void control_free(struct control *c)
 		pool_unref(p->pool);
 		free(p->slots);
 	}
+	free(c->by_id);
 	free(c->pools);
 	map_done(&c->by_name);
 	config_unref(c->config);
@@ -509,7 +525,7 @@ struct control_pool *control_pool_find(struct control *c, struct view name)
 
 struct control_pool *control_pool_at(struct control *c, size_t i)
 {
-	return i < c->npools ? &c->pools[i] : NULL;
+	return i < c->npools ? c->by_id[i] : NULL;
 }
 
 const struct config_pool *control_pool_config(const struct control_pool *p)

@@ -55,6 +55,7 @@ struct control {
 	struct config *config;
 	struct control_pool *pools;
 	size_t npools;
+	struct control_pool **by_id; /* all of them, sorted by id */
 	struct map by_name; /* id or alias → struct control_pool */
 	struct loop_work wake;
 	struct loop_timer timer; /* the next keep_alive, deadline or registry tick */

@@ -39,6 +39,8 @@ struct failure { /* found by us, told once the engine has ended; cause NONE = no
 };
 
 struct replica {
+	char told_phase[24]; /* the last step of getting its engine that was logged, */
+	int told_tenth;      /* and how far it was, in tenths */
 	struct node *node;
 	struct pool *pool; /* NULL: not in this node's configuration */
 	char *id, *pool_id;

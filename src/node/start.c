@@ -4,6 +4,7 @@
  * engine that runs already.
  */
 #include <netinet/in.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -170,8 +171,23 @@ static void with_build(struct replica *r)
 		launch(r);
 }
 
+/* One line a step, and one for each tenth of a long one. */
+static void narrate_progress(struct replica *r, const struct engine_progress *p)
+{
+	int tenth = p->pct < 0 ? 0 : p->pct / 10;
+	if (strncmp(r->told_phase, p->phase, sizeof r->told_phase - 1) == 0 && tenth <= r->told_tenth)
+		return;
+	snprintf(r->told_phase, sizeof r->told_phase, "%s", p->phase);
+	r->told_tenth = tenth;
+	log_event(LOG_INFO, "provision", r->id,
+		(struct log_field[]){ LOG_STR("replica_id", r->id), LOG_STR("phase", p->phase),
+			LOG_INT("pct", p->pct), LOG_END },
+		"%s", p->text ? p->text : p->phase);
+}
+
 static void on_engine_progress(void *arg, const struct engine_progress *p)
 {
+	narrate_progress(arg, p);
 	replica_progress(arg, "engine_provision", p->pct, "%s", p->text ? p->text : p->phase);
 }
 
