@@ -16,7 +16,8 @@
 enum {
 	API_BODY_MAX = 1024 * 1024,
 	API_STREAM_MAX =
-		1024 * 1024, /* unsent bytes of one stream; a reader slower than that is dropped or paused */
+		1024 * 1024, /* unsent bytes of one stream (besides SOCK_HIGH in its socket); a reader slower
+				than that is dropped or paused */
 	API_STREAMS_MAX = 256, /* event and log streams at once */
 };
 
@@ -31,6 +32,8 @@ struct api_opts {
 	void *arg;
 };
 struct api *api_new(const struct api_opts *o) MUST_CHECK;
+/* The daemon is going down: ends every stream, and those asked for later. */
+void api_drain(struct api *a);
 /* Ends every stream; no call may arrive any more. */
 void api_free(struct api *a);
 
@@ -47,6 +50,6 @@ void api_start_as(
 struct api_guard {
 	const struct strv *hosts;
 };
-bool api_guard_refuses(const struct api_guard *g, struct http_exchange *x);
+bool api_guard_refuses(const struct api_guard *g, struct http_exchange *x, const char *request_id);
 
 #endif

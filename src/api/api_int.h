@@ -43,6 +43,9 @@ bool read_deadline(struct api_call *c, int64_t def, int64_t *ret_ms);
 
 void events_init(struct api *a);
 void events_done(struct api *a);
+void event_streams_done(struct api *a);
+/* True after the call was answered with 503: the daemon is going down, and this would last. */
+bool refuse_when_draining(struct api *a, struct api_call *c);
 void log_streams_done(struct api *a);
 
 #endif

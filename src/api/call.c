@@ -71,18 +71,23 @@ static void write_part(struct api_call *c, struct part *p)
 	}
 }
 
+static void sent(struct api_call *c, size_t n)
+{
+	size_t left = atomic_fetch_sub_explicit(&c->unsent, n, memory_order_acq_rel) - n;
+	if (left == 0 && c->x)
+		tell_drained(c);
+}
+
 static void part_on_data(void *arg)
 {
 	struct part *p = arg;
 	struct api_call *c = p->call;
 	if (c->x)
 		write_part(c, p);
-	if (p->kind == PART_BYTES) {
-		size_t left = atomic_fetch_sub_explicit(&c->unsent, p->body.len, memory_order_acq_rel) -
-			      p->body.len;
-		if (left == 0 && c->x && !c->blocked)
-			tell_drained(c);
-	}
+	if (p->kind == PART_BYTES && c->x && c->blocked)
+		c->held += p->body.len; /* counts until the socket takes more */
+	else if (p->kind == PART_BYTES)
+		sent(c, p->body.len);
 	buf_done(&p->head);
 	buf_done(&p->body);
 	free(p);
@@ -144,9 +149,10 @@ void api_fail(struct api_call *c, const struct api_error *e)
 	AUTO(buf_done) struct buf head = BUF(8 * KIB);
 	struct api_error copy = *e;
 	copy.request_id = view_str(c->request_id);
-	(void)api_error_body(DIALECT_OPENAI, &copy, &body);
-	(void)api_error_headers(DIALECT_OPENAI, &copy, &head);
-	api_reply(c, api_error_status(DIALECT_OPENAI, &copy), "application/json", &head, buf_view(&body));
+	enum dialect d = dialect_of_path(view_str(c->path));
+	(void)api_error_body(d, &copy, &body);
+	(void)api_error_headers(d, &copy, &head);
+	api_reply(c, api_error_status(d, &copy), "application/json", &head, buf_view(&body));
 }
 
 void api_failf(struct api_call *c, enum corral_code code, int status, const char *hint, const char *fmt, ...)
@@ -216,10 +222,11 @@ static void refuse(struct api_call *c, enum corral_code code, const char *messag
 		.retriable = -1,
 		.message = view_str(message),
 		.request_id = view_str(c->request_id) };
-	(void)api_error_body(DIALECT_OPENAI, &e, &body);
+	enum dialect d = dialect_of_path(view_str(c->path));
+	(void)api_error_body(d, &e, &body);
 	(void)http_header_add(&head, "X-Request-Id", e.request_id);
 	c->x = NULL;
-	http_reply(x, api_error_status(DIALECT_OPENAI, &e), "application/json", &head, buf_view(&body));
+	http_reply(x, api_error_status(d, &e), "application/json", &head, buf_view(&body));
 	call_unref(c);
 }
 
@@ -254,9 +261,10 @@ static void on_gone(void *arg)
 static void on_drained(void *arg)
 {
 	struct api_call *c = arg;
+	size_t n = c->held;
 	c->blocked = false;
-	if (atomic_load_explicit(&c->unsent, memory_order_acquire) == 0)
-		tell_drained(c);
+	c->held = 0;
+	sent(c, n);
 }
 
 static const struct http_handler call_handler = {

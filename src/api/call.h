@@ -33,6 +33,7 @@ struct api_call {
 	/* data loop */
 	struct http_exchange *x; /* NULL: the client left or the answer is complete */
 	bool blocked, posted;
+	size_t held; /* of unsent: in the socket that says full */
 };
 
 void api_reply(struct api_call *c, int status, const char *type, const struct buf *block, struct view body);

@@ -84,15 +84,20 @@ void events_init(struct api *a)
 	loop_timer_start(a->o.loop, &a->comment, COMMENT_MS, on_comment, a);
 }
 
-void events_done(struct api *a)
+void event_streams_done(struct api *a)
 {
-	log_set_tap(NULL, NULL);
-	loop_timer_stop(&a->comment);
 	LIST_FOREACH(s, &a->subscribers, struct subscriber, node)
 	{
 		api_finish(s->call, true);
 		unsubscribe(s);
 	}
+}
+
+void events_done(struct api *a)
+{
+	log_set_tap(NULL, NULL);
+	loop_timer_stop(&a->comment);
+	event_streams_done(a);
 }
 
 static void on_left(void *arg)
@@ -111,6 +116,8 @@ void route_events(struct api *a, struct api_call *c, const struct route_args *ar
 				"There are %d event and log streams already.", API_STREAMS_MAX);
 		return;
 	}
+	if (refuse_when_draining(a, c))
+		return;
 	struct subscriber *s = NEW(struct subscriber);
 	s->api = a;
 	s->call = c;

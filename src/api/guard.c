@@ -5,16 +5,20 @@
  */
 #include "api/api.h"
 
-static void refuse(struct http_exchange *x, int status, const char *message, const char *hint)
+static void refuse(
+	struct http_exchange *x, const char *request_id, int status, const char *message, const char *hint)
 {
+	AUTO(buf_done) struct buf head = BUF(1 * KIB);
 	AUTO(buf_done) struct buf body = BUF(16 * KIB);
 	struct api_error e = { .code = status == 403 ? CODE_FORBIDDEN : CODE_INVALID_PARAMS,
 		.status = status,
 		.retriable = 0,
 		.message = view_str(message),
-		.hint = view_str(hint) };
+		.hint = view_str(hint),
+		.request_id = view_str(request_id) };
 	(void)api_error_body(dialect_of_path(http_path(x)), &e, &body);
-	http_reply(x, status, "application/json", NULL, buf_view(&body));
+	(void)http_header_add(&head, "X-Request-Id", e.request_id);
+	http_reply(x, status, "application/json", &head, buf_view(&body));
 }
 
 /* The host without its port and brackets. */
@@ -49,12 +53,12 @@ static bool is_ours(const struct api_guard *g, struct view host)
 	return false;
 }
 
-bool api_guard_refuses(const struct api_guard *g, struct http_exchange *x)
+bool api_guard_refuses(const struct api_guard *g, struct http_exchange *x, const char *request_id)
 {
 	const struct http_headers *h = http_headers(x);
 	struct view host = http_header_get(h, "host");
 	if (!http_peer(x)->is_unix && !is_ours(g, host)) {
-		refuse(x, 421, "The Host header names no address that is listened on here.",
+		refuse(x, request_id, 421, "The Host header names no address that is listened on here.",
 			"Use the address in `listen`, such as http://127.0.0.1:8080.");
 		return true;
 	}
@@ -63,7 +67,7 @@ bool api_guard_refuses(const struct api_guard *g, struct http_exchange *x)
 		return false;
 	bool same = view_starts(origin, VIEW("http://")) && view_eq_ci(view_from(origin, 7), host);
 	if (!same)
-		refuse(x, 403, "A page of another origin may not use this server.",
+		refuse(x, request_id, 403, "A page of another origin may not use this server.",
 			"Pages are refused unless they come from the server's own address.");
 	return !same;
 }

@@ -114,7 +114,7 @@ static struct http_target *node_target(struct api *a)
 void route_pool_logs(struct api *a, struct api_call *c, const struct route_args *args)
 {
 	struct control_pool *p = find_pool_or_fail(a, c, args->id);
-	if (!p)
+	if (!p || refuse_when_draining(a, c))
 		return;
 	struct http_target *t = node_target(a);
 	if (!t || a->nstreams >= API_STREAMS_MAX) {

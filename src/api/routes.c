@@ -160,6 +160,14 @@ bool read_deadline(struct api_call *c, int64_t def, int64_t *ret_ms)
 	return !bad && *ret_ms <= 24 * 3600 * 1000;
 }
 
+bool refuse_when_draining(struct api *a, struct api_call *c)
+{
+	if (!a->o.is_draining(a->o.arg))
+		return false;
+	api_failf(c, CODE_POOL_UNAVAILABLE, 0, "", "The server is going down.");
+	return true;
+}
+
 struct loop *api_loop(const struct api *a)
 {
 	return a->o.loop;
@@ -174,6 +182,12 @@ struct api *api_new(const struct api_opts *o)
 	list_init(&a->logs);
 	events_init(a);
 	return a;
+}
+
+void api_drain(struct api *a)
+{
+	event_streams_done(a);
+	log_streams_done(a);
 }
 
 void api_free(struct api *a)
@@ -313,7 +327,7 @@ void route_pool_drain(struct api *a, struct api_call *c, const struct route_args
 {
 	int64_t ms;
 	struct control_pool *p = find_pool_or_fail(a, c, args->id);
-	if (!p || !read_deadline(c, 30000, &ms))
+	if (!p || !read_deadline(c, 30000, &ms) || refuse_when_draining(a, c))
 		return;
 	struct drain_wait *w = NEW(struct drain_wait);
 	w->call = c;

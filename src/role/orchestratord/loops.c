@@ -72,7 +72,9 @@ static void on_request(void *arg, struct http_exchange *x)
 	struct data_loop *d = arg;
 	struct route route;
 	const char *allow = NULL;
-	if (api_guard_refuses(&d->guard, x))
+	char id[PROXY_REQUEST_ID_MAX + 1];
+	proxy_request_id(http_headers(x), id);
+	if (api_guard_refuses(&d->guard, x, id))
 		return;
 	switch (dialect_route(http_method_name(x), http_path(x), &route, &allow)) {
 	case ROUTE_FOUND:
@@ -82,8 +84,6 @@ static void on_request(void *arg, struct http_exchange *x)
 	case ROUTE_WRONG_METHOD: wrong_method(x, allow); return;
 	case ROUTE_UNKNOWN: break;
 	}
-	char id[PROXY_REQUEST_ID_MAX + 1];
-	proxy_request_id(http_headers(x), id);
 	api_start(d->orch->api, x, id);
 }
 

@@ -282,6 +282,7 @@ static void on_signal(void *arg, int signo)
 		strsignal(signo), DRAIN_MS / 1000);
 	write_ready(o); /* whoever waits for readiness must not wait for ever */
 	control_pause(o->control);
+	api_drain(o->api); /* streams without an end would hold up the drain */
 	close_pools(o);
 	data_loops_drain(o, all_idle);
 	loop_timer_start(o->loop, &o->deadline, DRAIN_MS, force, o);
