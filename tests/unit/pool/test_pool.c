@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One thread: order, priorities, policies, cancelling, leases, generations, closing. Grants come by the
+ * loop, so each test runs it until a posted mark has passed.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "pool/pool.h"
+
+enum { WAITERS = 8 };
+
+struct client {
+	struct waiter w;
+	struct lease lease;
+	int grants, refusals, victims, order;
+	struct pool_refusal why;
+};
+
+struct world {
+	struct loop *loop;
+	struct pool *pool;
+	struct client clients[WAITERS];
+	int demands, granted; /* granted: counts up, so that order can be told */
+};
+
+static void on_demand(void *arg, struct pool *p)
+{
+	struct world *w = arg;
+	w->demands++;
+	pool_demand_seen(p);
+}
+
+static struct world *world_of(struct client *c);
+
+static void on_grant(void *arg, struct lease l)
+{
+	struct client *c = arg;
+	assert_null(c->lease.replica);
+	c->lease = l;
+	c->grants++;
+	c->order = ++world_of(c)->granted;
+}
+
+static void on_refused(void *arg, const struct pool_refusal *why, bool victim)
+{
+	struct client *c = arg;
+	c->refusals++;
+	c->victims += victim;
+	c->why = *why;
+}
+
+static struct world *only;
+
+static struct world *world_of(struct client *c)
+{
+	(void)c;
+	return only;
+}
+
+static void world_make(struct world *w, uint32_t capacity, enum pool_policy policy)
+{
+	*w = (struct world){ .loop = loop_new("pool") };
+	only = w;
+	struct pool_opts o = { .id = "p",
+		.queue_capacity = capacity,
+		.policy = policy,
+		.max_wait_ms = 1000,
+		.cancel_grace_ms = 100,
+		.on_demand = on_demand,
+		.arg = w };
+	w->pool = pool_new(&o);
+	for (int i = 0; i < WAITERS; i++) {
+		w->clients[i].w = (struct waiter){ .loop = w->loop,
+			.on_grant = on_grant,
+			.on_refused = on_refused,
+			.arg = &w->clients[i] };
+		list_init(&w->clients[i].w.node);
+	}
+}
+
+static void world_end(struct world *w)
+{
+	char id[8];
+	for (int i = 0; i < WAITERS; i++)
+		if (w->clients[i].lease.replica)
+			assert_int_equal(lease_release(&w->clients[i].lease), 0);
+	for (int i = 0; i < 4; i++) {
+		snprintf(id, sizeof id, "p-%d", i);
+		pool_replica_unref(pool_take_replica(w->pool, id));
+	}
+	pool_unref(w->pool);
+	loop_free(w->loop);
+}
+
+static void stop(void *arg)
+{
+	loop_stop(arg);
+}
+
+/* Everything posted so far is delivered. */
+static void turn(struct world *w)
+{
+	loop_post_call(w->loop, stop, w->loop);
+	assert_int_equal(loop_run(w->loop), 0);
+}
+
+static void put(struct world *w, const char *id, uint64_t generation, uint32_t slots)
+{
+	struct pool_replica_facts f = {
+		.id = id, .generation = generation, .address = "unix:/nowhere", .slots_total = slots
+	};
+	pool_put_replica(w->pool, &f);
+}
+
+static enum pool_answer ask(struct world *w, int i, enum pool_priority prio, bool front)
+{
+	struct client *c = &w->clients[i];
+	c->w.priority = prio;
+	return pool_acquire(w->pool, &c->w, front, mono_now(), &c->lease, &c->why);
+}
+
+static struct pool_stats stats(struct world *w)
+{
+	struct pool_stats s;
+	pool_get_stats(w->pool, &s);
+	return s;
+}
+
+static void test_order(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(w.demands, 0);
+	assert_int_equal(ask(&w, 1, POOL_BATCH, false), POOL_QUEUED);
+	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(ask(&w, 3, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(ask(&w, 4, POOL_INTERACTIVE, true), POOL_QUEUED); /* sent again: first */
+	assert_int_equal(pool_position(w.pool, &w.clients[4].w), 1);
+	assert_int_equal(pool_position(w.pool, &w.clients[2].w), 2);
+	assert_int_equal(pool_position(w.pool, &w.clients[1].w), 4);
+	static const int want[] = { 0, 4, 2, 3, 1 };
+	for (int i = 0; i + 1 < 5; i++) {
+		assert_int_equal(lease_release(&w.clients[want[i]].lease), 0);
+		turn(&w);
+		assert_non_null(w.clients[want[i + 1]].lease.replica);
+		assert_int_equal(stats(&w).leases, 1);
+	}
+	assert_int_equal(w.clients[1].order, 4);
+	world_end(&w);
+}
+
+/* A slot that is free while somebody waits is for who waits, also when the grant is still on its way. */
+static void test_no_barging(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(lease_release(&w.clients[0].lease), 0);
+	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_QUEUED);
+	turn(&w);
+	assert_int_equal(w.clients[1].grants, 1);
+	assert_int_equal(w.clients[2].grants, 0);
+	assert_true(pool_cancel(w.pool, &w.clients[2].w));
+	world_end(&w);
+}
+
+static void test_full(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 1, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_FULL);
+	assert_int_equal(ask(&w, 3, POOL_INTERACTIVE, true), POOL_QUEUED); /* does not count */
+	assert_int_equal(stats(&w).refused_full, 1);
+	assert_true(pool_cancel(w.pool, &w.clients[1].w));
+	assert_true(pool_cancel(w.pool, &w.clients[3].w));
+	assert_false(pool_cancel(w.pool, &w.clients[3].w));
+	world_end(&w);
+}
+
+static void test_drop_lru(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 2, POOL_DROP_LRU);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(ask(&w, 2, POOL_BATCH, false), POOL_QUEUED);
+	assert_int_equal(ask(&w, 3, POOL_INTERACTIVE, false), POOL_QUEUED); /* the batch one goes */
+	turn(&w);
+	assert_int_equal(w.clients[2].victims, 1);
+	assert_int_equal(ask(&w, 4, POOL_BATCH, false), POOL_FULL); /* batch never displaces interactive */
+	assert_int_equal(ask(&w, 5, POOL_INTERACTIVE, false), POOL_QUEUED); /* the oldest goes */
+	turn(&w);
+	assert_int_equal(w.clients[1].victims, 1);
+	assert_int_equal(stats(&w).dropped, 2);
+	assert_true(pool_cancel(w.pool, &w.clients[3].w));
+	assert_true(pool_cancel(w.pool, &w.clients[5].w));
+	world_end(&w);
+}
+
+/* Who leaves with a grant on its way still gets it, and gives it back. */
+static void test_cancel_races_grant(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(lease_release(&w.clients[0].lease), 0);
+	assert_false(pool_cancel(w.pool, &w.clients[1].w));
+	turn(&w);
+	assert_int_equal(w.clients[1].grants, 1);
+	assert_int_equal(lease_release(&w.clients[1].lease), 0);
+	turn(&w);
+	assert_int_equal(w.clients[2].grants, 1);
+	assert_int_equal(stats(&w).leases, 1);
+	world_end(&w);
+}
+
+static void test_double_release(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 2);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_GRANTED);
+	struct lease twice = { pool_replica_ref(w.clients[0].lease.replica), w.clients[0].lease.id };
+	struct lease cooled_after = { pool_replica_ref(twice.replica), twice.id };
+	assert_int_equal(lease_release(&w.clients[0].lease), 0);
+	assert_int_equal(lease_release(&w.clients[0].lease), -EALREADY); /* empty */
+	assert_int_equal(lease_release(&twice), -EALREADY);
+	assert_int_equal(lease_cool(&cooled_after), -EALREADY);
+	assert_int_equal(stats(&w).leases, 1);
+	assert_int_equal(stats(&w).cooling, 0);
+	assert_int_equal(stats(&w).double_releases, 2);
+	world_end(&w);
+}
+
+static void test_cooling(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	struct pool_replica *r = pool_replica_ref(w.clients[0].lease.replica);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_QUEUED);
+	int before = w.demands;
+	assert_int_equal(lease_cool(&w.clients[0].lease), 0);
+	assert_int_equal(w.demands, before + 1); /* control looks after it */
+	turn(&w);
+	assert_int_equal(w.clients[1].grants, 0);
+	assert_int_equal(stats(&w).cooling, 1);
+	assert_int_equal(stats(&w).slots_free, 0);
+	pool_cooled(r, 5); /* clamped */
+	turn(&w);
+	assert_int_equal(w.clients[1].grants, 1);
+	assert_int_equal(stats(&w).cooling, 0);
+	pool_replica_unref(r);
+	world_end(&w);
+}
+
+/* A lease of a generation that is gone ends without touching the new one. */
+static void test_generation(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_QUEUED);
+	struct pool_replica *old = pool_replica_ref(w.clients[0].lease.replica);
+	put(&w, "p-0", 2, 1);
+	turn(&w);
+	assert_int_equal(w.clients[1].grants, 1);
+	assert_true(atomic_load(&old->gone));
+	assert_ptr_not_equal(w.clients[1].lease.replica, old);
+	assert_int_equal(stats(&w).leases, 1);
+	assert_int_equal(lease_cool(&w.clients[0].lease), 0);
+	assert_int_equal(stats(&w).leases, 1);
+	assert_int_equal(stats(&w).cooling, 0);
+	pool_cooled(old, 1);
+	pool_replica_unref(old);
+	world_end(&w);
+}
+
+static void test_down_and_proving(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	struct pool_replica_facts f = {
+		.id = "p-0", .generation = 1, .address = "unix:/nowhere", .slots_total = 3, .proving = true
+	};
+	pool_put_replica(w.pool, &f);
+	assert_null(pool_any_replica(w.pool)); /* a proving one is for its canary */
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_QUEUED);
+	f.proving = false;
+	pool_put_replica(w.pool, &f);
+	turn(&w);
+	assert_int_equal(w.clients[1].grants, 1);
+	struct pool_replica *r = pool_any_replica(w.pool);
+	assert_non_null(r);
+	pool_replica_down(r);
+	assert_null(pool_any_replica(w.pool));
+	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_QUEUED);
+	pool_replica_up(r);
+	turn(&w);
+	assert_int_equal(w.clients[2].grants, 1);
+	pool_replica_unref(r);
+	world_end(&w);
+}
+
+/* The end of the last lease of a draining replica wakes control; leases may outlast a shrinking. */
+static void test_draining_and_slots(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 3);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(ask(&w, i, POOL_INTERACTIVE, false), POOL_GRANTED);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(stats(&w).slots_total, 3);
+	assert_int_equal(lease_release(&w.clients[0].lease), 0);
+	assert_int_equal(ask(&w, 3, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(lease_release(&w.clients[1].lease), 0);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(stats(&w).slots_total, 1);
+	assert_true(pool_cancel(w.pool, &w.clients[3].w));
+	struct pool_replica_facts f = {
+		.id = "p-0", .generation = 1, .address = "unix:/nowhere", .slots_total = 4, .draining = true
+	};
+	pool_put_replica(w.pool, &f);
+	assert_int_equal(stats(&w).slots_free, 0);
+	int before = w.demands;
+	assert_int_equal(lease_release(&w.clients[2].lease), 0);
+	assert_int_equal(w.demands, before + 1);
+	world_end(&w);
+}
+
+static void test_balance(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-1", 1, 2);
+	put(&w, "p-0", 1, 4);
+	static const char *const want[] = { "p-0", "p-1", "p-0", "p-0", "p-1", "p-0" };
+	for (int i = 0; i < 6; i++) {
+		assert_int_equal(ask(&w, i, POOL_INTERACTIVE, false), POOL_GRANTED);
+		/* 0/4=0/2; 1/4>0/2; 1/4<1/2; 2/4=1/2; 3/4>1/2; 3/4<2/2 (full) */
+		assert_string_equal(w.clients[i].lease.replica->id, want[i]);
+	}
+	world_end(&w);
+}
+
+static void test_close(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_QUEUED);
+	struct pool_refusal why = { .code = 12, .retriable = true, .retry_after_ms = 7, .message = "No." };
+	pool_close(w.pool, &why, true);
+	turn(&w);
+	assert_int_equal(w.clients[0].refusals, 0);
+	int before = w.demands;
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_CLOSED);
+	assert_int_equal(w.clients[1].why.code, 12);
+	assert_int_equal(w.demands, before + 1); /* who is refused asks for a look at the cause, too */
+	pool_close(w.pool, &why, false);
+	turn(&w);
+	assert_int_equal(w.clients[0].refusals, 1);
+	assert_int_equal(w.clients[0].victims, 0);
+	assert_string_equal(w.clients[0].why.message, "No.");
+	pool_close(w.pool, &(struct pool_refusal){ 0 }, false);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_QUEUED);
+	put(&w, "p-0", 1, 1);
+	turn(&w);
+	assert_int_equal(w.clients[0].grants, 1);
+	world_end(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_no_barging),
+		cmocka_unit_test(test_full),
+		cmocka_unit_test(test_drop_lru),
+		cmocka_unit_test(test_cancel_races_grant),
+		cmocka_unit_test(test_double_release),
+		cmocka_unit_test(test_cooling),
+		cmocka_unit_test(test_generation),
+		cmocka_unit_test(test_down_and_proving),
+		cmocka_unit_test(test_draining_and_slots),
+		cmocka_unit_test(test_balance),
+		cmocka_unit_test(test_close),
+	};
+	return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
+}

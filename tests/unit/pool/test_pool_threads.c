@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Four loops ask, get, cancel, release and cool at once, while a control thread changes replicas, ends
+ * what cools, and closes and opens the pool. At each look: 0 <= leases + cooling <= slots for every replica;
+ * at the end nothing is held, nobody waits, and every grant was released once.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+#include <pthread.h>
+
+#include "base/mem.h"
+#include "base/rnd.h"
+#include "pool/pool.h"
+
+enum { THREADS = 4, ACTORS = 16, STEPS = 20000, REPLICAS = 3 };
+
+struct actor {
+	struct worker *worker;
+	struct waiter w;
+	struct lease lease;
+	bool waiting, cancelled; /* cancelled: a grant or refusal is on its way and is not wanted */
+};
+
+struct worker {
+	struct pool *pool;
+	struct loop *loop;
+	struct loop_timer again;
+	pthread_t thread;
+	struct rnd rnd;
+	struct actor actors[ACTORS];
+	int steps;
+	uint64_t grants, releases;
+};
+
+static atomic_int running, broken;
+
+static void give_back(struct actor *a)
+{
+	bool cool = rnd_below(&a->worker->rnd, 4) == 0;
+	int r = cool ? lease_cool(&a->lease) : lease_release(&a->lease);
+	a->worker->releases++;
+	if (r || a->lease.replica)
+		atomic_fetch_add(&broken, 1);
+}
+
+static void on_grant(void *arg, struct lease l)
+{
+	struct actor *a = arg;
+	if (!a->waiting)
+		atomic_fetch_add(&broken, 1);
+	a->waiting = false;
+	a->lease = l;
+	a->worker->grants++;
+	if (a->cancelled) {
+		a->cancelled = false;
+		give_back(a);
+	}
+}
+
+static void on_refused(void *arg, const struct pool_refusal *why, bool victim)
+{
+	(void)why;
+	(void)victim;
+	struct actor *a = arg;
+	if (!a->waiting)
+		atomic_fetch_add(&broken, 1);
+	a->waiting = a->cancelled = false;
+}
+
+static void ask(struct actor *a)
+{
+	struct pool_refusal why;
+	struct worker *k = a->worker;
+	a->w.priority = rnd_below(&k->rnd, 3) ? POOL_INTERACTIVE : POOL_BATCH;
+	switch (pool_acquire(k->pool, &a->w, rnd_below(&k->rnd, 10) == 0, mono_now(), &a->lease, &why)) {
+	case POOL_GRANTED: k->grants++; break;
+	case POOL_QUEUED: a->waiting = true; break;
+	case POOL_FULL:
+	case POOL_CLOSED: break;
+	}
+}
+
+static void step(struct actor *a)
+{
+	struct worker *k = a->worker;
+	if (a->lease.replica) {
+		if (rnd_below(&k->rnd, 20) == 0)
+			pool_replica_down(a->lease.replica);
+		give_back(a);
+	} else if (!a->waiting) {
+		ask(a);
+	} else if (!a->cancelled && rnd_below(&k->rnd, 3) == 0) {
+		if (pool_cancel(k->pool, &a->w))
+			a->waiting = false;
+		else
+			a->cancelled = true;
+	}
+}
+
+static bool wind_up(struct worker *k)
+{
+	bool busy = false;
+	for (int i = 0; i < ACTORS; i++) {
+		struct actor *a = &k->actors[i];
+		if (a->lease.replica)
+			give_back(a);
+		if (a->waiting && !a->cancelled) {
+			if (pool_cancel(k->pool, &a->w))
+				a->waiting = false;
+			else
+				a->cancelled = true;
+		}
+		busy = busy || a->waiting;
+	}
+	return busy;
+}
+
+static void work(void *arg)
+{
+	struct worker *k = arg;
+	for (int i = 0; i < 50 && k->steps < STEPS; i++, k->steps++)
+		step(&k->actors[rnd_below(&k->rnd, ACTORS)]);
+	if (k->steps == STEPS && !wind_up(k))
+		loop_stop(k->loop);
+	else
+		loop_timer_start(k->loop, &k->again, 0, work, k);
+}
+
+static void *run_worker(void *arg)
+{
+	struct worker *k = arg;
+	loop_timer_start(k->loop, &k->again, 0, work, k);
+	(void)loop_run(k->loop);
+	atomic_fetch_sub(&running, 1);
+	return NULL;
+}
+
+static void check(void *arg, const struct pool_replica *r)
+{
+	(void)arg;
+	if (r->in_use + r->cooling > r->slots_total || r->cap > r->slots_total)
+		atomic_fetch_add(&broken, 1);
+}
+
+static void put(struct pool *p, struct rnd *rnd, uint64_t *generations)
+{
+	char id[16];
+	uint32_t i = (uint32_t)rnd_below(rnd, REPLICAS);
+	snprintf(id, sizeof id, "p-%u", i);
+	if (rnd_below(rnd, 8) == 0)
+		generations[i]++;
+	struct pool_replica_facts f = { .id = id,
+		.generation = generations[i],
+		.address = "unix:/nowhere",
+		.slots_total = 1 + (uint32_t)rnd_below(rnd, 6),
+		.proving = rnd_below(rnd, 6) == 0,
+		.draining = rnd_below(rnd, 6) == 0 };
+	pool_put_replica(p, &f);
+}
+
+static void mend(struct pool *p)
+{
+	char id[16];
+	for (int i = 0; i < REPLICAS; i++) {
+		snprintf(id, sizeof id, "p-%d", i);
+		struct pool_replica *r = pool_take_replica(p, id); /* the only way to get one by its name */
+		if (!r)
+			continue;
+		pool_cooled(r, 1000);
+		pool_replica_up(r);
+		pool_replica_unref(r);
+	}
+}
+
+static void *run_control(void *arg)
+{
+	struct pool *p = arg;
+	uint64_t generations[REPLICAS] = { 1, 1, 1 };
+	struct rnd rnd;
+	rnd_seed(&rnd, 99);
+	static const struct pool_refusal closed = { .code = 12 };
+	while (atomic_load(&running)) {
+		put(p, &rnd, generations);
+		pool_each_replica(p, check, NULL);
+		if (rnd_below(&rnd, 200) == 0)
+			pool_close(p, &closed, rnd_below(&rnd, 2));
+		if (rnd_below(&rnd, 20) == 0)
+			pool_close(p, &(struct pool_refusal){ 0 }, false);
+		if (rnd_below(&rnd, 30) == 0)
+			mend(p);
+		pool_demand_seen(p);
+	}
+	return NULL;
+}
+
+static atomic_uint demands;
+
+static void on_demand(void *arg, struct pool *p)
+{
+	(void)arg;
+	(void)p;
+	atomic_fetch_add(&demands, 1);
+}
+
+static void worker_make(struct worker *k, struct pool *p, uint64_t seed)
+{
+	*k = (struct worker){ .pool = p, .loop = loop_new("worker") };
+	rnd_seed(&k->rnd, seed);
+	for (int i = 0; i < ACTORS; i++) {
+		struct actor *a = &k->actors[i];
+		a->worker = k;
+		a->w = (struct waiter){
+			.loop = k->loop, .on_grant = on_grant, .on_refused = on_refused, .arg = a
+		};
+		list_init(&a->w.node);
+	}
+}
+
+static void test_threads(void **state)
+{
+	(void)state;
+	struct pool_opts o = { .id = "p",
+		.queue_capacity = 20,
+		.policy = POOL_DROP_LRU,
+		.max_wait_ms = 1000,
+		.on_demand = on_demand };
+	struct pool *p = pool_new(&o);
+	static struct worker workers[THREADS];
+	pthread_t control;
+	atomic_store(&running, THREADS);
+	for (int i = 0; i < THREADS; i++) {
+		worker_make(&workers[i], p, (uint64_t)i + 1);
+		assert_int_equal(pthread_create(&workers[i].thread, NULL, run_worker, &workers[i]), 0);
+	}
+	assert_int_equal(pthread_create(&control, NULL, run_control, p), 0);
+	for (int i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_join(workers[i].thread, NULL), 0);
+	assert_int_equal(pthread_join(control, NULL), 0);
+	uint64_t grants = 0, releases = 0;
+	for (int i = 0; i < THREADS; i++) {
+		grants += workers[i].grants;
+		releases += workers[i].releases;
+		loop_free(workers[i].loop);
+	}
+	assert_int_equal(atomic_load(&broken), 0);
+	assert_true(grants > STEPS / 100);
+	assert_int_equal(grants, releases);
+	struct pool_stats s;
+	pool_get_stats(p, &s);
+	assert_int_equal(s.granted, grants);
+	assert_int_equal(s.leases, 0);
+	assert_int_equal(s.double_releases, 0);
+	assert_int_equal(s.waiting[POOL_INTERACTIVE] + s.waiting[POOL_BATCH], 0);
+	assert_true(atomic_load(&demands) > 0);
+	mend(p);
+	pool_unref(p);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_threads) };
+	return cmocka_run_group_tests_name("pool_threads", tests, NULL, NULL);
+}
