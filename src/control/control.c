@@ -126,6 +126,10 @@ static void narrate(struct control_pool *p, struct control_slot *s, const struct
 	s->told_generation = r ? r->facts.generation : 0;
 	if (first)
 		return;
+	if (now == REPLICA_READY && r->facts.load_ms > 0)
+		metric_observe_ns(
+			metrics_series(p->control->o.metrics, "corral_model_load_seconds", p->cfg->id, NULL),
+			r->facts.load_ms * 1000000);
 	const char *why =
 		r && (now == REPLICA_FAILED || now == REPLICA_BACKOFF) ? r->facts.last_error.message : NULL;
 	log_event(now == REPLICA_FAILED || now == REPLICA_BACKOFF ? LOG_WARN : LOG_INFO, "replica_state",
@@ -138,9 +142,22 @@ static void narrate(struct control_pool *p, struct control_slot *s, const struct
 		"Replica %s is %s%s%s", s->id, replica_state_name(now), why ? ": " : ".", why ? why : "");
 }
 
+/* Starts after the first, by what made the last one necessary. */
+static void count_restarts(struct control_pool *p, struct control_slot *s, const struct registry_replica *r)
+{
+	if (!r)
+		return;
+	if (r->facts.restarts > s->restarts_told)
+		metric_add(metrics_series(p->control->o.metrics, "corral_engine_restarts_total", p->cfg->id,
+				   wire_cause_name(r->facts.last_error.cause), NULL),
+			r->facts.restarts - s->restarts_told);
+	s->restarts_told = r->facts.restarts;
+}
+
 static void apply_facts(
 	struct control_pool *p, struct control_slot *s, const struct registry_replica *r, bool waiting)
 {
+	count_restarts(p, s, r); /* before the next success clears the cause */
 	narrate(p, s, r);
 	if (s->retired && r && r->facts.generation <= s->retired) {
 		take_out(p, s, true); /* whoever waits, waits for the next one */

@@ -25,6 +25,7 @@ struct control_slot { /* one replica a pool may have: "<pool>-<n>" */
 	bool placed;             /* that was told */
 	enum replica_state told; /* the last state that was narrated */
 	uint64_t told_generation;
+	uint32_t restarts_told;  /* counted in the metrics */
 	mono_t retried_at; /* the last time control asked for another try of a failed one */
 };
 

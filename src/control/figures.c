@@ -17,6 +17,16 @@ static void set2(struct metrics *m, const char *family, const char *a, const cha
 	metric_set(metrics_series(m, family, a, b, NULL), v);
 }
 
+/* A failed replica that will be tried again by itself is one whose breaker is open. */
+static bool breaker_open(const struct registry_snapshot *s, const char *pool)
+{
+	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(pool));
+	for (size_t i = 0; rp && i < rp->nreplicas; i++)
+		if (rp->replicas[i]->facts.state == REPLICA_FAILED && rp->replicas[i]->facts.retry_in_ms >= 0)
+			return true;
+	return false;
+}
+
 void control_collect(void *arg, struct metrics *m)
 {
 	struct control *c = arg;
@@ -36,6 +46,9 @@ void control_collect(void *arg, struct metrics *m)
 	}
 	AUTO(registry_snapshot_unrefp)
 	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
+	for (size_t i = 0; i < c->npools; i++)
+		set1(m, "corral_breaker_state", c->pools[i].cfg->id,
+			breaker_open(s, c->pools[i].cfg->id) ? 2 : 0);
 	unsigned online = 0;
 	for (size_t i = 0; i < s->nnodes; i++)
 		online += s->nodes[i]->online;

@@ -16,6 +16,8 @@ static void finish_op(struct control_pool *p, mono_t now)
 		.duration_ms = mono_ms_between(p->op_since, now),
 		.final_leases = p->op_final_leases,
 	};
+	metric_observe_ns(metrics_series(p->control->o.metrics, "corral_drain_seconds", p->cfg->id, NULL),
+		now.ns - p->op_since.ns);
 	log_event(LOG_INFO, p->op == OP_DRAIN ? "drained" : "stopped", p->cfg->id,
 		(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_INT("duration_ms", d.duration_ms),
 			LOG_BOOL("forced", d.force_stopped), LOG_END },

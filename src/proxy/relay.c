@@ -195,6 +195,8 @@ static void on_error(void *arg, enum http_fail f, const struct err *e)
 			pool_id(q->pool), q->attempts, q->attempts == 1 ? "" : "s", e->msg);
 		return;
 	}
+	metric_inc(metrics_series(
+		q->px->o.metrics, "corral_request_retries_total", pool_id(q->pool), http_fail_name(f), NULL));
 	log_event(LOG_INFO, "retry", q->replica->id,
 		(struct log_field[]){ LOG_STR("correlation_id", q->id), LOG_STR("pool_id", pool_id(q->pool)),
 			LOG_STR("failure", http_fail_name(f)), LOG_END },
