@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Gives a fuzz target every file of a folder (its corpus), once each, with any compiler: replay FOLDER.
+ * Gives a fuzz target every file of a folder (its corpus), once each, with any compiler, one TAP line a file: replay FOLDER.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -25,7 +25,6 @@ static int replay(const char *folder, const char *name)
 		return 1;
 	if (b.len)
 		memcpy(copy, b.data, b.len);
-	printf("%s\n", path);
 	return LLVMFuzzerTestOneInput(copy, b.len);
 }
 
@@ -40,10 +39,14 @@ int main(int argc, char **argv)
 	for (struct dirent *e; (e = readdir(d));) {
 		if (e->d_name[0] == '.')
 			continue;
-		failed |= replay(argv[1], e->d_name);
+		int bad = replay(argv[1], e->d_name);
 		files++;
+		printf("%sok %d - %s\n", bad ? "not " : "", files, e->d_name);
+		fflush(stdout); /* a crash must not take the names of those before along */
+		failed |= bad;
 	}
 	closedir(d);
+	printf("1..%d\n", files);
 	if (files == 0)
 		fprintf(stderr, "replay: %s holds no file\n", argv[1]);
 	return failed || files == 0;

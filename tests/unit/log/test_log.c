@@ -23,6 +23,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/num.h"
 #include "log/log.h"
 #include "log/log_int.h"
 
@@ -212,6 +213,22 @@ static void levels_are_kept_to(void **state)
 	assert_non_null(strstr(buf_str(&b), "\"error\""));
 }
 
+/* The sum of all "N lines were dropped": the writer may tell in two parts. */
+static uint64_t told_dropped(const struct buf *b)
+{
+	uint64_t sum = 0, n;
+	struct view v = buf_view(b);
+	for (ptrdiff_t at; (at = view_search(v, VIEW(" lines were dropped"))) >= 0;) {
+		size_t from = (size_t)at;
+		while (from > 0 && v.p[from - 1] >= '0' && v.p[from - 1] <= '9')
+			from--;
+		if (num_u64(view_of(v.p + from, (size_t)at - from), &n) == 0)
+			sum += n;
+		v = view_from(v, (size_t)at + 1);
+	}
+	return sum;
+}
+
 static void slow_sink_drops_and_tells(void **state)
 {
 	int p[2];
@@ -239,10 +256,8 @@ static void slow_sink_drops_and_tells(void **state)
 	read_all(p[0], &b);
 	fd_close(p[0]);
 	assert_int_equal(count(&b, "of the flood"), LINES - dropped);
-	assert_int_equal(count(&b, "drop_lines"), 1);
-	AUTO(mem_freep) char *told = mem_fmt("%llu lines were dropped", (unsigned long long)dropped);
-	assert_non_null(strstr(buf_str(&b), told));
-	assert_non_null(strstr(strstr(buf_str(&b), told), "after the flood"));
+	assert_int_equal(told_dropped(&b), dropped);
+	assert_non_null(strstr(buf_str(&b), "after the flood"));
 	for (struct view v = buf_view(&b), line; v.n; v = view_from(v, line.n + 1)) {
 		line = view_cut(v, view_find(v, '\n'));
 		assert_true(line.n > 2 && line.p[0] == '{' && line.p[line.n - 1] == '}');
