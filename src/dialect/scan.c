@@ -81,6 +81,8 @@ static void begin_string(struct body_scan *s, bool key)
 	s->keep = s->depth == 1 && (key || s->field == F_MODEL || s->field == F_USER);
 	s->too_long = false;
 	s->text_len = 0;
+	if (s->keep && !key && s->field == F_MODEL)
+		s->model_begin = s->bytes;
 }
 
 static void keep_byte(struct body_scan *s, char c)
@@ -150,6 +152,7 @@ static int end_string_value(struct body_scan *s)
 		return fail(s, "`model` has a NUL character in it");
 	s->has_model = true;
 	s->model_len = s->text_len;
+	s->model_end = s->bytes + 1;
 	memcpy(s->model, s->text, s->text_len + 1);
 	return 0;
 }
