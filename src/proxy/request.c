@@ -316,7 +316,7 @@ static void have_patience(struct request *q, bool waits)
 	loop_timer_stop(&q->patience);
 	if (until.ns != MONO_NEVER.ns)
 		loop_timer_start(
-			q->px->o.loop, &q->patience, mono_ms_between(mono_now(), until), impatient, q);
+			q->px->o.loop, &q->patience, mono_ms_between(mono_now(), until) + 1, impatient, q);
 }
 
 void request_acquire(struct request *q, bool again)

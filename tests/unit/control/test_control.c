@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The plan of replicas, case by case, and the numbering of refusals.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "control/control_int.h"
+#include "dialect/dialect.h"
+
+/* A slot in letters: w wanted, b busy (a lease), c cooling, f failed, r ready; "-" none of it. */
+static void parse(const char *text, struct plan_slot *s, mono_t busy_at)
+{
+	*s = (struct plan_slot){ .busy_at = busy_at };
+	for (; *text; text++) {
+		s->wanted |= *text == 'w';
+		s->leases += *text == 'b';
+		s->cooling += *text == 'c';
+		s->failed |= *text == 'f';
+		s->ready |= *text == 'r';
+	}
+}
+
+struct plan_case {
+	const char *name;
+	const char *before[4];
+	struct plan_facts f;
+	const char *after; /* "10": the first is wanted, the second is not */
+	int64_t idle_ms;   /* since busy_at */
+	int64_t next_ms;   /* from now; -1: never */
+};
+
+#define FACTS(...) { .max = 2, .slots = 2, .keep_alive_ms = 1000, __VA_ARGS__ }
+
+static const struct plan_case cases[] = {
+	{ "nobody asks: nothing", { "-", "-" }, FACTS(), "00", 0, -1 },
+	{ "one waits: one replica", { "-", "-" }, FACTS(.waiting = 1), "10", 0, -1 },
+	{ "as many wait as one takes", { "-", "-" }, FACTS(.waiting = 2), "10", 0, -1 },
+	{ "more wait than one takes", { "-", "-" }, FACTS(.waiting = 3), "11", 0, -1 },
+	{ "never above max", { "-", "-" }, FACTS(.waiting = 99), "11", 0, -1 },
+	{ "max below the slots there are", { "-", "-", "-" }, FACTS(.waiting = 99), "110", 0, -1 },
+	{ "what runs counts", { "wrbb", "-" }, FACTS(.waiting = 1), "11", 0, -1 },
+	{ "what cools counts", { "wrbc", "-" }, FACTS(.waiting = 1), "11", 0, -1 },
+	{ "a free slot is enough", { "wrb", "-" }, FACTS(.waiting = 1), "10", 0, -1 },
+	{ "a failed one serves nobody", { "wf", "-" }, FACTS(.waiting = 1), "11", 0, -1 },
+	{ "one that failed alone is kept, not doubled", { "wf" }, FACTS(.waiting = 1), "1", 0, -1 },
+	{ "min without demand", { "-", "-" }, FACTS(.min = 1), "10", 0, -1 },
+	{ "min of all", { "-", "-" }, FACTS(.min = 2), "11", 0, -1 },
+	{ "min is not unloaded", { "wr", "wr" }, FACTS(.min = 2), "11", 5000, -1 },
+	{ "start without demand", { "-", "-" }, FACTS(.start = true), "10", 0, 1000 },
+	{ "start of what runs is nothing new", { "wr", "-" }, FACTS(.start = true), "10", 0, 1000 },
+	{ "idle, not long enough", { "wr", "-" }, FACTS(), "10", 400, 600 },
+	{ "idle for keep_alive", { "wr", "-" }, FACTS(), "00", 1000, -1 },
+	{ "idle, the last goes first, min stays", { "wr", "wr" }, FACTS(.min = 1), "10", 1000, -1 },
+	{ "a busy one is never unloaded", { "wrb", "-" }, FACTS(), "10", 9000, -1 },
+	{ "a cooling one is never unloaded", { "wrc", "-" }, FACTS(), "10", 9000, -1 },
+	{ "idle beside a busy one", { "wrb", "wr" }, FACTS(), "10", 1000, -1 },
+	{ "nothing is unloaded while somebody waits", { "wr", "wr" }, FACTS(.waiting = 1), "11", 9000, -1 },
+	{ "keep_alive for ever", { "wr", "-" }, { .max = 2, .slots = 2, .keep_alive_ms = -1 }, "10", 99000, -1 },
+	{ "keep_alive 0 ends with the lease", { "wr", "-" }, { .max = 2, .slots = 2 }, "00", 0, -1 },
+	{ "held: nothing is wanted", { "wrb", "wr" }, FACTS(.held = true, .waiting = 5, .min = 2, .start = true), "00",
+		0, -1 },
+	{ "an external engine is always wanted", { "-", "-", "-" }, FACTS(.always = true), "111", 9000, -1 },
+	{ "an external engine can be held", { "w", "w" }, FACTS(.always = true, .held = true), "00", 0, -1 },
+	{ "no slot at all", { NULL }, { .waiting = 1, .slots = 2 }, "", 0, -1 },
+};
+
+static void run_case(const struct plan_case *c)
+{
+	struct plan_slot slots[4];
+	uint32_t n = 0;
+	mono_t now = { 50000000000000 };
+	struct plan_facts f = c->f;
+	f.now = now;
+	for (; n < 4 && c->before[n]; n++)
+		parse(c->before[n], &slots[n], mono_add_ms(now, -c->idle_ms));
+	mono_t next = plan_replicas(&f, slots, n);
+	char got[5] = "";
+	for (uint32_t i = 0; i < n; i++)
+		got[i] = slots[i].wanted ? '1' : '0';
+	int64_t ms = next.ns == INT64_MAX ? -1 : mono_ms_between(now, next);
+	if (strcmp(got, c->after) != 0 || ms != c->next_ms)
+		fail_msg("%s: wanted %s, next in %lld ms; expected %s, %lld", c->name, got, (long long)ms,
+			c->after, (long long)c->next_ms);
+}
+
+static void test_plan(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+		run_case(&cases[i]);
+}
+
+/* The same facts give the same answer, and one that was given is not taken back at once. */
+static void test_plan_is_stable(void **state)
+{
+	(void)state;
+	struct plan_facts f = FACTS(.waiting = 3, .now = { 1000 });
+	struct plan_slot s[2] = { 0 };
+	plan_replicas(&f, s, 2);
+	assert_true(s[0].wanted && s[1].wanted);
+	f.waiting = 0;
+	f.now = mono_add_ms(f.now, 999);
+	plan_replicas(&f, s, 2);
+	assert_true(s[0].wanted && s[1].wanted);
+	f.now = mono_add_ms(f.now, 1);
+	plan_replicas(&f, s, 2);
+	assert_false(s[0].wanted || s[1].wanted);
+}
+
+/* control refuses with the dialect's numbers without including it. */
+static void test_refusals(void **state)
+{
+	(void)state;
+	assert_int_equal((int)REFUSE_POOL_UNREADY, (int)CODE_POOL_UNREADY);
+	assert_int_equal((int)REFUSE_POOL_UNAVAILABLE, (int)CODE_POOL_UNAVAILABLE);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_plan),
+		cmocka_unit_test(test_plan_is_stable),
+		cmocka_unit_test(test_refusals),
+	};
+	return cmocka_run_group_tests_name("control", tests, NULL, NULL);
+}

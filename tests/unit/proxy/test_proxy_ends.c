@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every way a request may end early: the engine dies, the client leaves, time runs out. After each the
+ * pool's counts are what they must be: nothing leaks, nothing is given back twice.
+ */
+#include "world.h"
+
+static bool counts(struct world *w, uint32_t leases, uint32_t cooling)
+{
+	struct pool_stats s = world_stats(w);
+	return s.leases == leases && s.cooling == cooling;
+}
+
+/* ---- the engine dies ----------------------------------------------------------------------------------- */
+
+static void stale_connection(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .reply = OK_JSON }, { .close = true }, { .reply = OK_JSON } }, 3);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 200);
+	assert_int_equal(w->requests, 3);
+	assert_int_equal(w->connections, 2);
+	assert_int_equal(w->demands, 0); /* no attempt was counted, the replica was never down */
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+/* The connection turns out stale after the replica was taken out: the next generation answers. */
+static void stale_connection_of_a_replica_that_is_gone(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .reply = OK_JSON }, { 0 }, { .reply = OK_JSON } }, 3);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->requests == 2);
+	struct pool_replica *old = pool_take_replica(w->pool, "p-0");
+	proxy_replica_gone(w->proxy, old, false);
+	world_put(w, 2, 1, NULL);
+	proxy_replica_gone(w->proxy, old, true); /* now the connection in use is cut, too */
+	pool_replica_unref(old);
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 200);
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+static void dies_before_the_first_byte(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .close = true }, { .reply = OK_JSON } }, 2);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1); /* down: it waits */
+	assert_true(pool_replica_is_down(world_replica(w)));
+	assert_true(counts(w, 0, 0));
+	pool_replica_up(world_replica(w));
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 200);
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+/* The head of a stream is no answer yet: nothing of it was relayed. */
+static void dies_before_the_first_event(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .reply = SSE_HEAD "8\r\ndata: ha", .close = true }, { .reply = OK_JSON } }, 2);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
+	pool_replica_up(world_replica(w));
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 200);
+	assert_string_equal(buf_str(&w->clients[0].body), "{\"ok\":1}");
+	world_free(w);
+}
+
+static void dies_every_time(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .close = true } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	while (!answered(w, 0)) {
+		world_turn(w);
+		pool_replica_up(world_replica(w));
+	}
+	assert_int_equal(w->clients[0].status, 502);
+	assert_int_equal(w->requests, PROXY_ATTEMPTS_MAX);
+	assert_true(has_header(&w->clients[0], "x-should-retry: "));
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+struct mid {
+	const char *path;
+	const char *reply, *relayed;
+	const char *error; /* how the error event begins; NULL: none */
+};
+
+static void dies_in_the_middle(void **state)
+{
+	(void)state;
+	static const struct mid cases[] = {
+		{ CHAT, SSE_HEAD "b\r\ndata: {}\n\nd\r\n", "data: {}\n\n", "data: {\"error\":" },
+		{ CHAT, SSE_HEAD "10\r\ndata: {}\n\ndata: \r\n", "data: {}\n\n", "data: {\"error\":" },
+		{ "/v1/messages", SSE_HEAD "a\r\ndata: {}\n\n\r\n", "data: {}\n\n", "event: error\ndata: {" },
+		{ "/v1/responses", SSE_HEAD "a\r\ndata: {}\n\n\r\n", "data: {}\n\n", "event: response.failed\n" },
+		{ CHAT, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{\"a\":", "{\"a\":",
+			NULL },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		const struct mid *m = &cases[i];
+		struct world *w = world_new(&(struct world_opts){ 0 });
+		world_script(w, (struct step[]){ { .reply = m->reply, .close = true } }, 1);
+		ask(w, 0, "POST", m->path, NULL, CHAT_BODY);
+		wait_for(w, answered(w, 0));
+		const char *got = buf_str(&w->clients[0].body);
+		assert_true(w->clients[0].failed); /* no final chunk */
+		assert_int_equal(w->clients[0].fail, HTTP_FAIL_BROKEN);
+		assert_memory_equal(got, m->relayed, strlen(m->relayed));
+		if (m->error)
+			assert_memory_equal(got + strlen(m->relayed), m->error, strlen(m->error));
+		else
+			assert_int_equal(strlen(got), strlen(m->relayed));
+		assert_null(strstr(got, "[DONE]"));
+		assert_true(counts(w, 0, 0));
+		world_free(w);
+	}
+}
+
+/* After the stream's own last event only the framing is missing: that is complete. */
+static void dies_after_the_last_event(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .reply = SSE_HEAD "e\r\ndata: [DONE]\n\n\r\n", .close = true } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	assert_true(w->clients[0].ended);
+	assert_string_equal(buf_str(&w->clients[0].body), "data: [DONE]\n\n");
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+/* Control takes a replica out under its requests: what was not answered moves on, a stream ends visibly. */
+static void is_cut(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .slots = 2 });
+	world_script(w, (struct step[]){ { .reply = SSE_HEAD "a\r\ndata: {}\n\n\r\n" }, { 0 }, { .reply = OK_JSON } }, 3);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->clients[0].body.len);
+	ask(w, 1, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->requests == 2);
+	struct pool_replica *r = pool_take_replica(w->pool, "p-0");
+	proxy_replica_gone(w->proxy, r, true);
+	pool_replica_unref(r);
+	wait_for(w, answered(w, 0));
+	assert_true(w->clients[0].failed);
+	assert_non_null(strstr(buf_str(&w->clients[0].body), "WORKER_RESET"));
+	assert_false(answered(w, 1));
+	world_put(w, 2, 1, NULL);
+	wait_for(w, answered(w, 1));
+	assert_int_equal(w->clients[1].status, 200);
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+/* ---- the client leaves ----------------------------------------------------------------------------------- */
+
+static void leaves_the_queue(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .no_replica = true });
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
+	leave(w, 0);
+	ask(w, 1, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1 && w->demands == 2 && proxy_running(w->proxy) == 1);
+	world_script(w, (struct step[]){ { .reply = OK_JSON } }, 1);
+	world_put(w, 1, 1, NULL);
+	wait_for(w, answered(w, 1));
+	assert_int_equal(w->clients[1].status, 200);
+	assert_int_equal(w->requests, 1);
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+/* The grant is posted while the server loses the client: the slot goes to the next. */
+static void leaves_with_a_grant_on_its_way(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .no_replica = true });
+	world_script(w, (struct step[]){ { .reply = OK_JSON } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
+	world_put(w, 1, 1, NULL); /* grants; the grant lies on this loop, which does not turn */
+	assert_true(counts(w, 1, 0));
+	http_server_close_all(w->server);
+	assert_true(counts(w, 1, 0));
+	assert_int_equal(proxy_running(w->proxy), 0);
+	ask(w, 1, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 1));
+	assert_int_equal(w->clients[1].status, 200);
+	assert_int_equal(w->requests, 1);
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+static void leaves_before_the_head(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { 0 }, { .reply = OK_JSON } }, 2);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->requests == 1);
+	assert_true(counts(w, 1, 0));
+	leave(w, 0);
+	wait_for(w, w->closed == 1); /* at once */
+	assert_true(counts(w, 0, 1));
+	assert_int_equal(w->demands, 1); /* control is told of what cools */
+	ask(w, 1, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
+	pool_cooled(world_replica(w), 1);
+	wait_for(w, answered(w, 1));
+	assert_int_equal(w->clients[1].status, 200);
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+static void leaves_in_the_stream(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .reply = SSE_HEAD "a\r\ndata: {}\n\n\r\n" } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->clients[0].body.len);
+	leave(w, 0);
+	wait_for(w, w->closed == 1);
+	assert_true(counts(w, 0, 1));
+	world_free(w);
+}
+
+static void leaves_after_the_answer(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .reply = OK_JSON } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->requests == 1 && world_stats(w).leases == 0);
+	http_server_close_all(w->server);
+	assert_true(counts(w, 0, 0));
+	assert_int_equal(w->closed, 0); /* the engine's connection is kept */
+	world_free(w);
+}
+
+/* ---- time runs out ----------------------------------------------------------------------------------------- */
+
+static void waits_no_longer_than_max_wait(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .no_replica = true, .max_wait_ms = 20 });
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 503);
+	assert_non_null(strstr(buf_str(&w->clients[0].body), "POOL_UNREADY"));
+	assert_int_equal(world_stats(w).waiting[POOL_INTERACTIVE], 0);
+	world_free(w);
+}
+
+/* max_wait bounds the queue: an engine may take longer for an answer in one piece. */
+static void answers_later_than_max_wait(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .max_wait_ms = 20 });
+	world_script(w, (struct step[]){ { .reply = OK_JSON, .delay_ms = 100 } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 200);
+	world_free(w);
+}
+
+/* The client's own deadline counts until the answer begins; the engine may still be at work after it. */
+static void misses_its_deadline(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { 0 } }, 1);
+	ask(w, 0, "POST", CHAT, JSON_TYPE "X-Corral-Deadline-Ms: 30\r\n", CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 504);
+	assert_non_null(strstr(buf_str(&w->clients[0].body), "DEADLINE_UNMET"));
+	wait_for(w, w->closed == w->connections);
+	assert_true(w->requests == 0 || counts(w, 0, 1));
+	world_free(w);
+}
+
+/* ---- what starts no engine ------------------------------------------------------------------------------------ */
+
+static void starts_nothing(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .no_replica = true });
+	ask(w, 0, "GET", "/props", "", (struct view){ 0 });
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->unloaded, 1);
+	assert_int_equal(w->demands, 0);
+	struct pool_replica_facts f = {
+		.id = "p-0", .generation = 1, .address = w->engine_address, .slots_total = 1, .draining = true
+	};
+	pool_put_replica(w->pool, &f); /* on its way out: waiting for it would start it again */
+	ask(w, 0, "GET", "/props", "", (struct view){ 0 });
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->unloaded, 2);
+	assert_int_equal(w->demands, 0);
+	world_free(w);
+}
+
+static void proves(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .no_replica = true });
+	world_script(w, (struct step[]){ { .close = true }, { .reply = OK_JSON } }, 2);
+	struct pool_replica_facts f = {
+		.id = "p-0", .generation = 1, .address = w->engine_address, .slots_total = 2, .proving = true
+	};
+	pool_put_replica(w->pool, &f);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
+	assert_int_equal(w->proved, 0);
+	pool_replica_up(world_replica(w));
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->proved, 1);
+	world_free(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(stale_connection),
+		cmocka_unit_test(stale_connection_of_a_replica_that_is_gone),
+		cmocka_unit_test(dies_before_the_first_byte),
+		cmocka_unit_test(dies_before_the_first_event),
+		cmocka_unit_test(dies_every_time),
+		cmocka_unit_test(dies_in_the_middle),
+		cmocka_unit_test(dies_after_the_last_event),
+		cmocka_unit_test(is_cut),
+		cmocka_unit_test(leaves_the_queue),
+		cmocka_unit_test(leaves_with_a_grant_on_its_way),
+		cmocka_unit_test(leaves_before_the_head),
+		cmocka_unit_test(leaves_in_the_stream),
+		cmocka_unit_test(leaves_after_the_answer),
+		cmocka_unit_test(waits_no_longer_than_max_wait),
+		cmocka_unit_test(answers_later_than_max_wait),
+		cmocka_unit_test(misses_its_deadline),
+		cmocka_unit_test(starts_nothing),
+		cmocka_unit_test(proves),
+	};
+	return cmocka_run_group_tests_name("proxy_ends", tests, NULL, NULL);
+}
