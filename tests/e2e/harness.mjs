@@ -168,6 +168,64 @@ function fdCount(pid) {
   }
 }
 
+// ---- requests ----------------------------------------------------------------------------------------
+
+/** One request on a connection of its own to a URL or to the path of a socket. */
+export function send(to, method, target, { body, headers = {}, onData, signal } = {}) {
+  return new Promise((resolve, reject) => {
+    const url = to.startsWith('/') ? new URL(target, 'http://localhost') : new URL(target, to);
+    const text =
+      body === undefined
+        ? undefined
+        : typeof body === 'string' || Buffer.isBuffer(body)
+          ? body
+          : JSON.stringify(body);
+    const type =
+      text === undefined
+        ? {}
+        : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) };
+    const req = http.request(
+      url,
+      {
+        method,
+        agent: false,
+        signal,
+        headers: { ...type, ...headers },
+        ...(to.startsWith('/') && { socketPath: to }),
+      },
+      (res) => {
+        const parts = [];
+        const done = () => {
+          const bytes = Buffer.concat(parts);
+          const whole = bytes.toString();
+          let json;
+          try {
+            json = JSON.parse(whole);
+          } catch {
+            /* not JSON */
+          }
+          resolve({
+            status: res.statusCode,
+            headers: res.headers,
+            bytes,
+            text: whole,
+            json,
+            complete: res.complete,
+          });
+        };
+        res.on('data', (d) => {
+          parts.push(d);
+          onData?.(d, req, res);
+        });
+        res.on('end', done);
+        res.on('error', done); // cut off: complete is false
+      },
+    );
+    req.on('error', reject);
+    req.end(text);
+  });
+}
+
 // ---- one Corral ------------------------------------------------------------------------------------
 
 export class Corral {
@@ -264,51 +322,8 @@ export class Corral {
   }
 
   // ---- requests; each on a connection of its own
-  send(method, target, { body, headers = {}, onData } = {}) {
-    return new Promise((resolve, reject) => {
-      const url = new URL(target, this.url);
-      const text =
-        body === undefined
-          ? undefined
-          : typeof body === 'string' || Buffer.isBuffer(body)
-            ? body
-            : JSON.stringify(body);
-      const type =
-        text === undefined
-          ? {}
-          : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) };
-      const req = http.request(
-        url,
-        { method, agent: false, headers: { ...type, ...headers } },
-        (res) => {
-          const parts = [];
-          const done = () => {
-            const whole = Buffer.concat(parts).toString();
-            let json;
-            try {
-              json = JSON.parse(whole);
-            } catch {
-              /* not JSON */
-            }
-            resolve({
-              status: res.statusCode,
-              headers: res.headers,
-              text: whole,
-              json,
-              complete: res.complete,
-            });
-          };
-          res.on('data', (d) => {
-            parts.push(d);
-            onData?.(d, req, res);
-          });
-          res.on('end', done);
-          res.on('error', done); // cut off: complete is false
-        },
-      );
-      req.on('error', reject);
-      req.end(text);
-    });
+  send(method, target, opts) {
+    return send(this.url, method, target, opts);
   }
 
   get(target, opts) {
@@ -328,6 +343,24 @@ export class Corral {
   async pool(id) {
     const { json } = await this.get(`/v1/pools/${id}`);
     return json;
+  }
+  /** The socket of the pool's first replica: where send() reaches the engine with no Corral between. */
+  async socketOf(id) {
+    return (await this.pool(id)).replicas[0].address.replace(/^unix:/, '');
+  }
+  /** A sample of /metrics: figure('corral_leases', {pool: 'a'}); undefined when it is not there. */
+  async figures() {
+    const { text } = await this.get('/metrics');
+    return (name, labels = {}) => {
+      const line = text
+        .split('\n')
+        .find(
+          (l) =>
+            (l.startsWith(`${name}{`) || l.startsWith(`${name} `)) &&
+            Object.entries(labels).every(([k, v]) => l.includes(`${k}="${v}"`)),
+        );
+      return line && Number(line.split(' ').at(-1));
+    };
   }
   ready(id, ms = 60000) {
     return until(
