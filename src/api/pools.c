@@ -137,7 +137,7 @@ static void add_counts(doc *d, val *o, const struct pool_view *v)
 {
 	yyjson_mut_obj_add_uint(d, o, "slots_total", v->st.slots_total);
 	yyjson_mut_obj_add_uint(d, o, "slots_free", v->st.slots_free);
-	yyjson_mut_obj_add_uint(d, o, "leases", v->st.leases + v->st.cooling); /* a cooling one is one still */
+	yyjson_mut_obj_add_uint(d, o, "leases", v->st.leases + v->st.cooling); /* a cooling one is one */
 	yyjson_mut_obj_add_uint(d, o, "cooling", v->st.cooling);
 	yyjson_mut_obj_add_uint(d, o, "waiting", v->st.waiting[POOL_INTERACTIVE] + v->st.waiting[POOL_BATCH]);
 	yyjson_mut_obj_add_uint(d, o, "queue_capacity", v->cfg->queue_capacity);

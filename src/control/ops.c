@@ -78,7 +78,7 @@ void op_give_up(struct control_pool *p)
 	struct pool_stats s;
 	pool_get_stats(p->pool, &s);
 	fn(p->op_arg, &(struct control_done){ .duration_ms = mono_ms_between(p->op_since, mono_now()),
-			       .final_leases = s.leases + s.cooling });
+			      .final_leases = s.leases + s.cooling });
 }
 
 static void begin_op(

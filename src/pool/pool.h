@@ -32,13 +32,14 @@ struct pool;
 struct pool_opts {
 	const char *id;
 	uint32_t queue_capacity; /* waiting requests; above it the policy decides */
-	uint32_t slots;          /* of one replica, as configured: while it is being started, so many wait without
-	                            counting against the capacity, since it will take them at once */
+	uint32_t slots; /* of one replica, as configured: while it is being started, so many wait without
+			   counting against the capacity, since it will take them at once */
 	enum pool_policy policy;
 	int64_t max_wait_ms;
 	int64_t cancel_grace_ms; /* a cooling lease of an engine that cannot tell ends after this */
 	/* Called on any thread, without a lock: somebody waits and nothing can be granted now, somebody was
-	 * refused because the pool is closed, or a replica was reported as failing. At most one call is outstanding until pool_demand_seen. */
+	 * refused because the pool is closed, or a replica was reported as failing. At most one call is
+	 * outstanding until pool_demand_seen. */
 	void (*on_demand)(void *arg, struct pool *p);
 	void *arg;
 };

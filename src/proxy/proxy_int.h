@@ -31,10 +31,11 @@ struct request {
 	struct lease lease;
 	struct pool_replica *replica; /* a reference: the one it was sent to */
 	struct http_call *call;
-	struct loop_timer patience; /* max_wait while it waits, the client's own deadline until the answer begins */
-	mono_t deadline;            /* the client's own; MONO_NEVER: none */
-	uint64_t sent; /* of the (rewritten) body */
-	bool fresh;    /* the next try uses no pooled connection */
+	struct loop_timer
+		patience; /* max_wait while it waits, the client's own deadline until the answer begins */
+	mono_t deadline;  /* the client's own; MONO_NEVER: none */
+	uint64_t sent;    /* of the (rewritten) body */
+	bool fresh;       /* the next try uses no pooled connection */
 	int attempts;
 	/* the answer */
 	int status;

@@ -286,8 +286,9 @@ static void impatient(void *arg)
 	pool_get_status(q->pool, status);
 	char text[512];
 	if (!mono_before(mono_now(), q->deadline)) {
-		int k = snprintf(text, sizeof text, "Pool %s did not answer within the request's deadline; %s.",
-			pool_id(q->pool), status);
+		int k = snprintf(text, sizeof text,
+			"Pool %s did not answer within the request's deadline; %s.", pool_id(q->pool),
+			status);
 		struct api_error e = { .code = CODE_DEADLINE_UNMET,
 			.status = 504, /* it was admitted: 400 is for what is refused before the queue */
 			.retriable = -1,

@@ -35,7 +35,10 @@ struct plan_case {
 	int64_t next_ms;   /* from now; -1: never */
 };
 
-#define FACTS(...) { .max = 2, .slots = 2, .keep_alive_ms = 1000, __VA_ARGS__ }
+#define FACTS(...)                                                                                           \
+	{                                                                                                    \
+		.max = 2, .slots = 2, .keep_alive_ms = 1000, __VA_ARGS__                                     \
+	}
 
 static const struct plan_case cases[] = {
 	{ "nobody asks: nothing", { "-", "-" }, FACTS(), "00", 0, -1 },
@@ -61,10 +64,11 @@ static const struct plan_case cases[] = {
 	{ "a cooling one is never unloaded", { "wrc", "-" }, FACTS(), "10", 9000, -1 },
 	{ "idle beside a busy one", { "wrb", "wr" }, FACTS(), "10", 1000, -1 },
 	{ "nothing is unloaded while somebody waits", { "wr", "wr" }, FACTS(.waiting = 1), "11", 9000, -1 },
-	{ "keep_alive for ever", { "wr", "-" }, { .max = 2, .slots = 2, .keep_alive_ms = -1 }, "10", 99000, -1 },
+	{ "keep_alive for ever", { "wr", "-" }, { .max = 2, .slots = 2, .keep_alive_ms = -1 }, "10", 99000,
+		-1 },
 	{ "keep_alive 0 ends with the lease", { "wr", "-" }, { .max = 2, .slots = 2 }, "00", 0, -1 },
-	{ "held: nothing is wanted", { "wrb", "wr" }, FACTS(.held = true, .waiting = 5, .min = 2, .start = true), "00",
-		0, -1 },
+	{ "held: nothing is wanted", { "wrb", "wr" },
+		FACTS(.held = true, .waiting = 5, .min = 2, .start = true), "00", 0, -1 },
 	{ "an external engine is always wanted", { "-", "-", "-" }, FACTS(.always = true), "111", 9000, -1 },
 	{ "an external engine can be held", { "w", "w" }, FACTS(.always = true, .held = true), "00", 0, -1 },
 	{ "no slot at all", { NULL }, { .waiting = 1, .slots = 2 }, "", 0, -1 },

@@ -76,10 +76,9 @@ static void world_make(struct world *w, uint32_t capacity, enum pool_policy poli
 		.arg = w };
 	w->pool = pool_new(&o);
 	for (int i = 0; i < WAITERS; i++) {
-		w->clients[i].w = (struct waiter){ .loop = w->loop,
-			.on_grant = on_grant,
-			.on_refused = on_refused,
-			.arg = &w->clients[i] };
+		w->clients[i].w = (struct waiter){
+			.loop = w->loop, .on_grant = on_grant, .on_refused = on_refused, .arg = &w->clients[i]
+		};
 		list_init(&w->clients[i].w.node);
 	}
 }

@@ -30,12 +30,13 @@ static void crosses_unchanged(void **state)
 	assert_true(has_header(&w->clients[0], "x-corral-replica: p-0\n"));
 	assert_true(has_header(&w->clients[0], "content-length: 8\n"));
 	const char *got = buf_str(&w->request);
-	assert_memory_equal(got, "POST " CHAT "?a=b%20c HTTP/1.1\r\n", strlen("POST " CHAT "?a=b%20c HTTP/1.1\r\n"));
+	assert_memory_equal(
+		got, "POST " CHAT "?a=b%20c HTTP/1.1\r\n", strlen("POST " CHAT "?a=b%20c HTTP/1.1\r\n"));
 	assert_string_equal(request_body(w), "{\"model\":\"p\",\"messages\":[]}");
 	assert_non_null(strstr(got, "X-Request-Id: abc-1\r\n"));
 	assert_non_null(strstr(got, "Traceparent: 00-1\r\n"));
-	static const char *const never[] = { "Authorization", "Api-Key", "Corral", "Accept-Encoding", "Origin",
-		"Secret-Hop" };
+	static const char *const never[] = { "Authorization", "Api-Key", "Corral", "Accept-Encoding",
+		"Origin", "Secret-Hop" };
 	for (size_t i = 0; i < ARRAY_LEN(never); i++)
 		assert_null(strcasestr(got, never[i]));
 	assert_int_equal(world_stats(w).leases, 0);
@@ -47,14 +48,16 @@ static void drops_the_engines_own_headers(void **state)
 	(void)state;
 	struct world *w = world_new(&(struct world_opts){ 0 });
 	world_script(w,
-		(struct step[]){ { .reply = "HTTP/1.1 200 OK\r\nServer: e\r\nAccess-Control-Allow-Origin: *\r\n"
-					    "X-Corral-Pool: other\r\nKeep-Alive: timeout=5\r\nX-Request-Id: e\r\n"
-					    "X-Own: 1\r\nContent-Length: 0\r\n\r\n" } },
+		(struct step[]){
+			{ .reply = "HTTP/1.1 200 OK\r\nServer: e\r\nAccess-Control-Allow-Origin: *\r\n"
+				   "X-Corral-Pool: other\r\nKeep-Alive: timeout=5\r\nX-Request-Id: e\r\n"
+				   "X-Own: 1\r\nContent-Length: 0\r\n\r\n" } },
 		1);
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, answered(w, 0));
 	assert_true(has_header(&w->clients[0], "x-own: 1\n"));
-	static const char *const never[] = { "server: e", "access-control", "other", "keep-alive", "x-request-id: e\n" };
+	static const char *const never[] = { "server: e", "access-control", "other", "keep-alive",
+		"x-request-id: e\n" };
 	for (size_t i = 0; i < ARRAY_LEN(never); i++)
 		assert_false(has_header(&w->clients[0], never[i]));
 	world_free(w);
@@ -73,30 +76,33 @@ static void frames(void **state)
 {
 	(void)state;
 	static const struct framing cases[] = {
-		{ "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: 1\r\n\r\n",
+		{ "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nT: "
+		  "1\r\n\r\n",
 			false, 200, "abcde", false },
 		{ "HTTP/1.1 200 OK\r\n\r\nuntil the end", true, 200, "until the end", false },
 		{ "HTTP/1.0 200 OK\r\n\r\nuntil the end", true, 200, "until the end", false },
-		{ "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" OK_JSON, false, 200,
-			"{\"ok\":1}", false },
+		{ "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" OK_JSON, false,
+			200, "{\"ok\":1}", false },
 		{ "HTTP/1.1 204 No Content\r\n\r\n", false, 204, "", false },
 		{ "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false, 304, "", false },
 		{ "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false, 200, "", false },
 		/* more than was announced: the rest is nobody's, and the connection is not used again */
-		{ "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdefHTTP/1.1 200 OK\r\n\r\n", false, 200, "abc",
-			false },
+		{ "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcdefHTTP/1.1 200 OK\r\n\r\n", false, 200,
+			"abc", false },
 		{ "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", true, 200, "abc", true },
 		{ "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nabc", true, 200, "abc", true },
 		{ "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc", false, 200, "", true },
-		{ "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", false,
-			404, "{}", false },
-		{ "HTTP/1.1 400 Bad\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{\"a\":[[[[", false,
-			400, "{\"a\":[[[[", false },
+		{ "HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
+			false, 404, "{}", false },
+		{ "HTTP/1.1 400 Bad\r\nContent-Type: application/json\r\nContent-Length: "
+		  "9\r\n\r\n{\"a\":[[[[",
+			false, 400, "{\"a\":[[[[", false },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		const struct framing *f = &cases[i];
 		struct world *w = world_new(&(struct world_opts){ 0 });
-		world_script(w, (struct step[]){ { .reply = f->reply, .close = f->close }, { .reply = OK_JSON } }, 2);
+		world_script(w,
+			(struct step[]){ { .reply = f->reply, .close = f->close }, { .reply = OK_JSON } }, 2);
 		ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 		wait_for(w, answered(w, 0));
 		assert_int_equal(w->clients[0].status, f->status);
@@ -118,7 +124,10 @@ static void heads_have_no_body(void **state)
 {
 	(void)state;
 	struct world *w = world_new(&(struct world_opts){ 0 });
-	world_script(w, (struct step[]){ { .reply = "HTTP/1.1 200 OK\r\nContent-Length: 700\r\n\r\n" }, { .reply = OK_JSON } }, 2);
+	world_script(w,
+		(struct step[]){
+			{ .reply = "HTTP/1.1 200 OK\r\nContent-Length: 700\r\n\r\n" }, { .reply = OK_JSON } },
+		2);
 	ask(w, 0, "HEAD", "/upstream/p/x", "", (struct view){ 0 });
 	wait_for(w, answered(w, 0));
 	assert_true(w->clients[0].ended);
@@ -134,7 +143,8 @@ static void garbage_is_502(void **state)
 {
 	(void)state;
 	static const char *const replies[] = { "SSH-2.0-OpenSSH\r\n\r\n", "HTTP/2.0 200 OK\r\n\r\n",
-		"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+		"HTTP/1.1 101 Switching\r\nUpgrade: x\r\n\r\n",
+		"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
 		"HTTP/1.1 200 OK\r\nbad header\r\n\r\n" };
 	for (size_t i = 0; i < ARRAY_LEN(replies); i++) {
 		struct world *w = world_new(&(struct world_opts){ 0 });
@@ -184,7 +194,8 @@ static void relays_whole_events(void **state)
 {
 	(void)state;
 	AUTO(buf_done) struct buf b = BUF(4 * KIB);
-	(void)buf_addf(&b, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %zu\r\n\r\n",
+	(void)buf_addf(&b,
+		"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %zu\r\n\r\n",
 		sizeof events - 1);
 	size_t head = b.len;
 	(void)buf_adds(&b, events);
@@ -225,7 +236,8 @@ static void rewrites_the_model(void **state)
 	(void)state;
 	static const char *const cases[][2] = {
 		{ "{\"model\":\"p\",\"a\":1}", "{\"model\":\"org/far \\\"away\\\"\",\"a\":1}" },
-		{ "{\"a\":{\"model\":\"p\"}, \"model\" : \"p\" }", "{\"a\":{\"model\":\"p\"}, \"model\" : \"org/far \\\"away\\\"\" }" },
+		{ "{\"a\":{\"model\":\"p\"}, \"model\" : \"p\" }",
+			"{\"a\":{\"model\":\"p\"}, \"model\" : \"org/far \\\"away\\\"\" }" },
 		{ "{\"mod\\u0065l\":\"\\u0070\"}", "{\"mod\\u0065l\":\"org/far \\\"away\\\"\"}" },
 		{ "{\"a\":1}", "{\"a\":1}" },
 	};
@@ -240,11 +252,13 @@ static void rewrites_the_model(void **state)
 	}
 }
 
-/* A body of many sizes around what stays in memory, rewritten at its far end; the file's bytes are given back. */
+/* A body of many sizes around what stays in memory, rewritten at its far end; the file's bytes are given
+ * back. */
 static void spools(void **state)
 {
 	(void)state;
-	static const size_t sizes[] = { SPOOL_MEMORY - 40, SPOOL_MEMORY - 20, SPOOL_MEMORY, SPOOL_MEMORY + 1, 700 * 1024 };
+	static const size_t sizes[] = { SPOOL_MEMORY - 40, SPOOL_MEMORY - 20, SPOOL_MEMORY, SPOOL_MEMORY + 1,
+		700 * 1024 };
 	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
 		AUTO(buf_done) struct buf b = BUF(MIB);
 		AUTO(buf_done) struct buf want = BUF(MIB);

@@ -72,7 +72,9 @@ static void dies_before_the_first_event(void **state)
 {
 	(void)state;
 	struct world *w = world_new(&(struct world_opts){ 0 });
-	world_script(w, (struct step[]){ { .reply = SSE_HEAD "8\r\ndata: ha", .close = true }, { .reply = OK_JSON } }, 2);
+	world_script(w,
+		(struct step[]){ { .reply = SSE_HEAD "8\r\ndata: ha", .close = true }, { .reply = OK_JSON } },
+		2);
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
 	pool_replica_up(world_replica(w));
@@ -112,9 +114,12 @@ static void dies_in_the_middle(void **state)
 		{ CHAT, SSE_HEAD "b\r\ndata: {}\n\nd\r\n", "data: {}\n\n", "data: {\"error\":" },
 		{ CHAT, SSE_HEAD "10\r\ndata: {}\n\ndata: \r\n", "data: {}\n\n", "data: {\"error\":" },
 		{ "/v1/messages", SSE_HEAD "a\r\ndata: {}\n\n\r\n", "data: {}\n\n", "event: error\ndata: {" },
-		{ "/v1/responses", SSE_HEAD "a\r\ndata: {}\n\n\r\n", "data: {}\n\n", "event: response.failed\n" },
-		{ CHAT, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{\"a\":", "{\"a\":",
-			NULL },
+		{ "/v1/responses", SSE_HEAD "a\r\ndata: {}\n\n\r\n", "data: {}\n\n",
+			"event: response.failed\n" },
+		{ CHAT,
+			"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: "
+			"9\r\n\r\n{\"a\":",
+			"{\"a\":", NULL },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		const struct mid *m = &cases[i];
@@ -141,7 +146,8 @@ static void dies_after_the_last_event(void **state)
 {
 	(void)state;
 	struct world *w = world_new(&(struct world_opts){ 0 });
-	world_script(w, (struct step[]){ { .reply = SSE_HEAD "e\r\ndata: [DONE]\n\n\r\n", .close = true } }, 1);
+	world_script(
+		w, (struct step[]){ { .reply = SSE_HEAD "e\r\ndata: [DONE]\n\n\r\n", .close = true } }, 1);
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, answered(w, 0));
 	assert_true(w->clients[0].ended);
@@ -155,7 +161,9 @@ static void is_cut(void **state)
 {
 	(void)state;
 	struct world *w = world_new(&(struct world_opts){ .slots = 2 });
-	world_script(w, (struct step[]){ { .reply = SSE_HEAD "a\r\ndata: {}\n\n\r\n" }, { 0 }, { .reply = OK_JSON } }, 3);
+	world_script(w,
+		(struct step[]){ { .reply = SSE_HEAD "a\r\ndata: {}\n\n\r\n" }, { 0 }, { .reply = OK_JSON } },
+		3);
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, w->clients[0].body.len);
 	ask(w, 1, "POST", CHAT, NULL, CHAT_BODY);
@@ -174,7 +182,8 @@ static void is_cut(void **state)
 	world_free(w);
 }
 
-/* ---- the client leaves ----------------------------------------------------------------------------------- */
+/* ---- the client leaves -----------------------------------------------------------------------------------
+ */
 
 static void leaves_the_queue(void **state)
 {
@@ -184,7 +193,8 @@ static void leaves_the_queue(void **state)
 	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
 	leave(w, 0);
 	ask(w, 1, "POST", CHAT, NULL, CHAT_BODY);
-	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1 && w->demands == 2 && proxy_running(w->proxy) == 1);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1 && w->demands == 2 &&
+			    proxy_running(w->proxy) == 1);
 	world_script(w, (struct step[]){ { .reply = OK_JSON } }, 1);
 	world_put(w, 1, 1, NULL);
 	wait_for(w, answered(w, 1));
@@ -262,7 +272,8 @@ static void leaves_after_the_answer(void **state)
 	world_free(w);
 }
 
-/* ---- time runs out ----------------------------------------------------------------------------------------- */
+/* ---- time runs out
+ * ----------------------------------------------------------------------------------------- */
 
 static void waits_no_longer_than_max_wait(void **state)
 {
@@ -303,7 +314,8 @@ static void misses_its_deadline(void **state)
 	world_free(w);
 }
 
-/* ---- what starts no engine ------------------------------------------------------------------------------------ */
+/* ---- what starts no engine
+ * ------------------------------------------------------------------------------------ */
 
 static void starts_nothing(void **state)
 {

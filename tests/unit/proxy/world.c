@@ -242,7 +242,8 @@ struct world *world_new(const struct world_opts *o)
 	list_init(&w->conns);
 	buf_init(&w->request, REQUEST_MAX);
 	w->metrics = metrics_new();
-	w->spool = (struct spool_account){ .dir = P_tmpdir, .total_max = o->spool_max ? o->spool_max : 64 * MIB };
+	w->spool = (struct spool_account){ .dir = P_tmpdir,
+		.total_max = o->spool_max ? o->spool_max : 64 * MIB };
 	struct proxy_opts po = { .loop = w->loop,
 		.spool = &w->spool,
 		.body_max = o->body_max ? o->body_max : 4 * MIB,
@@ -334,10 +335,10 @@ static void on_head(void *arg, struct http_call *call, int status, const struct 
 	c->status = status;
 	for (size_t i = 0; i < h->len; i++) {
 		for (size_t k = 0; k < h->items[i].name.n; k++)
-			(void)buf_addc(&c->head, (char)(h->items[i].name.p[k] |
-							(h->items[i].name.p[k] >= 'A' && h->items[i].name.p[k] <= 'Z'
-									? 0x20
-									: 0)));
+			(void)buf_addc(&c->head,
+				(char)(h->items[i].name.p[k] |
+					(h->items[i].name.p[k] >= 'A' && h->items[i].name.p[k] <= 'Z' ? 0x20
+												      : 0)));
 		(void)buf_addf(&c->head, ": %.*s\n", VIEW_ARG(h->items[i].value));
 	}
 	event(c->w);

@@ -37,7 +37,7 @@ struct client {
 	int status;
 	bool ended, failed;
 	enum http_fail fail;
-	struct buf head, body; /* head: "name: value\n", names in small letters */
+	struct buf head, body;           /* head: "name: value\n", names in small letters */
 	void (*check)(struct client *c); /* after each piece of the body */
 };
 
@@ -96,8 +96,7 @@ bool has_header(const struct client *c, const char *line);
 #define CHAT "/v1/chat/completions"
 #define CHAT_BODY VIEW("{\"model\":\"p\",\"messages\":[]}")
 #define JSON_TYPE "Content-Type: application/json\r\n"
-#define OK_JSON                                                                                              \
-	"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n{\"ok\":1}"
+#define OK_JSON "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n{\"ok\":1}"
 #define SSE_HEAD "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 #endif
