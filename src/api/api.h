@@ -15,10 +15,9 @@
 
 enum {
 	API_BODY_MAX = 1024 * 1024,
-	API_STREAM_MAX =
-		1024 * 1024, /* unsent bytes of one stream (besides SOCK_HIGH in its socket); a reader slower
-				than that is dropped or paused */
-	API_STREAMS_MAX = 256, /* event and log streams at once */
+	API_STREAM_MAX = 1024 * 1024, /* unsent bytes of one stream (besides SOCK_HIGH in its socket); a
+					 reader slower than that is dropped or paused */
+	API_STREAMS_MAX = 256,        /* event and log streams at once */
 };
 
 struct api;

@@ -304,6 +304,23 @@ static mono_t plan_pool(
 	return next;
 }
 
+/* An engine that an earlier orchestratord left running is wanted as if it had just been used: its model is
+ * loaded, and keep_alive decides from here on. */
+static void meet(struct control_slot *s, const struct registry_replica *r, bool held, mono_t now)
+{
+	if (s->plan.wanted)
+		s->met = true;
+	if (s->met || !r || !r->online)
+		return;
+	s->met = true;
+	enum replica_state st = r->facts.state;
+	bool runs = st == REPLICA_STARTING || st == REPLICA_PROVING || st == REPLICA_READY;
+	if (!runs || held)
+		return;
+	s->plan.wanted = true;
+	s->plan.busy_at = now;
+}
+
 static mono_t reconcile_pool(struct control_pool *p, const struct registry_snapshot *snap, mono_t now)
 {
 	struct pool_stats st;
@@ -320,6 +337,7 @@ static mono_t reconcile_pool(struct control_pool *p, const struct registry_snaps
 		struct control_slot *s = &p->slots[i];
 		const struct registry_replica *r =
 			registry_snapshot_replica(snap, view_str(p->cfg->id), view_str(s->id));
+		meet(s, r, (rp && rp->held) || p->op_unloading, now);
 		s->plan.failed = r && for_good(&r->facts);
 		s->plan.ready = r && r->ready;
 		if (r && s->plan.failed) {

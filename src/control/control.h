@@ -58,8 +58,7 @@ const char *pool_state_name(enum pool_state s);
 
 struct control_pool;
 struct control_pool *control_pool_find(struct control *c, struct view id_or_alias);
-struct control_pool *control_pool_at(
-	struct control *c, size_t i); /* NULL after the last; by id */
+struct control_pool *control_pool_at(struct control *c, size_t i); /* NULL after the last; by id */
 const struct config_pool *control_pool_config(const struct control_pool *p);
 struct pool *control_pool_traffic(const struct control_pool *p);
 enum pool_state control_pool_state(struct control *c, struct control_pool *p);

@@ -15,18 +15,21 @@ enum op_kind { OP_NONE, OP_STOP, OP_RESTART, OP_DRAIN };
 struct control_slot { /* one replica a pool may have: "<pool>-<n>" */
 	char id[POOL_ID_MAX];
 	struct plan_slot plan; /* wanted, busy_at */
+	bool met;              /* wanted or reported once since this control began */
 	bool in_pool;          /* traffic knows it */
 	uint64_t generation;   /* of what traffic knows */
 	bool proved;           /* the node was told that a request proved this generation */
 	uint64_t proved_generation, own_generation;
 	uint32_t restart_epoch;
-	uint64_t retired; /* the generation that a restart is to replace: it gets no traffic any more; 0 = none */
-	const char *node;        /* where the planner puts it; valid with the snapshot it was planned on; NULL = nowhere */
-	bool placed;             /* that was told */
+	uint64_t retired; /* the generation that a restart is to replace: it gets no traffic any more; 0 =
+			     none */
+	const char *node; /* where the planner puts it; valid with the snapshot it was planned on; NULL =
+			     nowhere */
+	bool placed;      /* that was told */
 	enum replica_state told; /* the last state that was narrated */
 	uint64_t told_generation;
-	uint32_t restarts_told;  /* counted in the metrics */
-	mono_t retried_at; /* the last time control asked for another try of a failed one */
+	uint32_t restarts_told; /* counted in the metrics */
+	mono_t retried_at;      /* the last time control asked for another try of a failed one */
 };
 
 struct cooler;
@@ -57,7 +60,7 @@ struct control {
 	struct control_pool *pools;
 	size_t npools;
 	struct control_pool **by_id; /* all of them, sorted by id */
-	struct map by_name; /* id or alias → struct control_pool */
+	struct map by_name;          /* id or alias → struct control_pool */
 	struct loop_work wake;
 	struct loop_timer timer; /* the next keep_alive, deadline or registry tick */
 	/* the wire */

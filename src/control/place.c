@@ -83,8 +83,8 @@ static void add_wants(struct control *c, struct scene *sc)
 				continue;
 			}
 			sc->slots[sc->nwants] = s;
-			sc->wants[sc->nwants++] = (struct placement_want){ .pool_id = p->cfg->id,
-				.replica_id = s->id };
+			sc->wants[sc->nwants++] =
+				(struct placement_want){ .pool_id = p->cfg->id, .replica_id = s->id };
 		}
 	}
 }
@@ -98,7 +98,8 @@ static void tell(struct control *c, struct control_slot *s, const char *node, en
 	s->placed = node != NULL;
 	if (node)
 		log_event(LOG_DEBUG, "place", s->id,
-			(struct log_field[]){ LOG_STR("replica_id", s->id), LOG_STR("node_id", node), LOG_END },
+			(struct log_field[]){
+				LOG_STR("replica_id", s->id), LOG_STR("node_id", node), LOG_END },
 			"Replica %s goes to node %s: %s.", s->id, node, placement_reason_text(why));
 }
 

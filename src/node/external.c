@@ -137,7 +137,7 @@ void external_discover(struct replica *r)
 	struct http_fetch_req q = {
 		.method = "GET", .path = "/v1/models", .timeout_ms = ASK_MS, .max_body = 4 * MIB
 	};
-	r->load_ms = probe_loading_ms(&r->probe);
+	r->load_ms = MAX(probe_loading_ms(&r->probe), (int64_t)1); /* 0 would say: never healthy */
 	http_fetch_cancel(&r->asking);
 	r->ask = ASK_MODELS;
 	r->asking = http_fetch(r->target, &q, on_models, r);

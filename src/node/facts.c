@@ -71,7 +71,8 @@ void replica_facts(const struct replica *r, struct wire_replica *f)
 		.retry_in_ms = retry_in(r),
 		.pid = r->pid,
 		.started_at_ms = r->started_at_ms,
-		.load_ms = r->load_ms,
+		/* what was never healthy has 0; an engine taken over was, before we knew it */
+		.load_ms = r->state == REPLICA_READY ? MAX(r->load_ms, (int64_t)1) : r->load_ms,
 		.has_slots = r->launch.has_slots,
 		.remote_models = copy_models(r->remote_models),
 	};

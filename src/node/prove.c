@@ -53,7 +53,7 @@ static void on_probe_ready(void *arg)
 	if (r->state != REPLICA_STARTING)
 		return;
 	if (!r->proven)
-		r->load_ms = probe_loading_ms(&r->probe);
+		r->load_ms = MAX(probe_loading_ms(&r->probe), (int64_t)1); /* 0 would say: never healthy */
 	enum node_canary c = r->pool ? r->pool->conf.canary : NODE_CANARY_NEVER;
 	if (r->proven || c == NODE_CANARY_NEVER)
 		replica_ready(r);

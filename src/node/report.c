@@ -57,6 +57,7 @@ static void on_answer(void *arg, int status, struct view body, const struct err 
 			report_touch(n);
 	} else if (status == 404 && !p->registering) {
 		p->registered = false;
+		note_back(n); /* it answers, and knows nobody: it is a new one */
 		report_touch(n);
 	} else {
 		note_away(n, status, e);

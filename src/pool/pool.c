@@ -232,7 +232,8 @@ enum pool_answer pool_acquire(
 	pthread_mutex_lock(&p->lock);
 	enum pool_answer a = acquire_locked(p, w, front, now, ret, why);
 	pthread_mutex_unlock(&p->lock);
-	if (a == POOL_QUEUED || a == POOL_CLOSED) /* closed: a cause that may be gone is looked at when asked */
+	if (a == POOL_QUEUED ||
+		a == POOL_CLOSED) /* closed: a cause that may be gone is looked at when asked */
 		pool_demand(p);
 	return a;
 }

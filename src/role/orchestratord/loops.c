@@ -53,16 +53,21 @@ static void wrong_method(struct http_exchange *x, const char *allow)
  * takes JSON. No type at all is taken: browsers name one, or an Origin. */
 static bool wrong_type(struct http_exchange *x, const struct route *route)
 {
-	struct view rest, t = view_trim(view_split(http_header_get(http_headers(x), "content-type"), ';', &rest));
+	struct view rest,
+		t = view_trim(view_split(http_header_get(http_headers(x), "content-type"), ';', &rest));
 	if (http_method(x) != HTTP_M_POST || !t.n || route->kind == ROUTE_UPSTREAM)
 		return false;
 	if (view_eq_ci(t, VIEW("application/json")))
 		return false;
 	char id[PROXY_REQUEST_ID_MAX + 1];
 	proxy_request_id(http_headers(x), id);
-	struct api_error e = { .code = CODE_INVALID_PARAMS, .status = 415, .retriable = 0, .request_id = view_str(id),
+	struct api_error e = { .code = CODE_INVALID_PARAMS,
+		.status = 415,
+		.retriable = 0,
+		.request_id = view_str(id),
 		.message = VIEW("This route takes application/json only."),
-		.hint = VIEW("Add the header Content-Type: application/json (curl: -H 'Content-Type: application/json').") };
+		.hint = VIEW("Add the header Content-Type: application/json (curl: -H 'Content-Type: "
+			     "application/json').") };
 	proxy_reply_error(x, route->dialect, &e);
 	return true;
 }
@@ -91,8 +96,9 @@ static void no_such_model(struct data_loop *d, struct view model, struct api_err
 {
 	AUTO(buf_done) struct buf near = BUF(400);
 	dialect_nearest(model, d->models->ids, d->models->n, &near);
-	snprintf(d->text, sizeof d->text, "The model \"%.*s\" is not served here%s%s%s", VIEW_ARG(view_cut(model, 200)),
-		near.len ? "; did you mean " : ".", buf_str(&near), near.len ? "?" : "");
+	snprintf(d->text, sizeof d->text, "The model \"%.*s\" is not served here%s%s%s",
+		VIEW_ARG(view_cut(model, 200)), near.len ? "; did you mean " : ".", buf_str(&near),
+		near.len ? "?" : "");
 	snprintf(d->hint, sizeof d->hint, "GET /v1/models lists the models there are.");
 	e->code = CODE_MODEL_NOT_FOUND;
 	e->param = VIEW("model");

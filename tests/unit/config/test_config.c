@@ -196,7 +196,7 @@ static void test_every_type(void **state)
 static void test_show_loads_again(void **state)
 {
 	AUTO(config_unrefp) struct config *c = good(whole);
-	AUTO(buf_done) struct buf one = BUF(1 * MIB), two = BUF(1 * MIB), json = BUF(1 * MIB);
+	AUTO(buf_done) struct buf one = BUF(1 * MIB), json = BUF(1 * MIB);
 	for (int flags = 0; flags <= CONFIG_SHOW_EFFECTIVE; flags += CONFIG_SHOW_EFFECTIVE) {
 		buf_reset(&one);
 		assert_int_equal(config_show(c, flags, &one), 0);
