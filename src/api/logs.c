@@ -111,6 +111,14 @@ static struct http_target *node_target(struct api *a)
 	return a->node;
 }
 
+/* "<pool>-<n>", and nothing else: another pool's name may begin with this one's. */
+static bool is_replica_of(const char *replica, const char *pool)
+{
+	size_t n = strlen(pool);
+	uint64_t index;
+	return strncmp(replica, pool, n) == 0 && replica[n] == '-' && num_u64(view_str(replica + n + 1), &index) == 0;
+}
+
 void route_pool_logs(struct api *a, struct api_call *c, const struct route_args *args)
 {
 	struct control_pool *p = find_pool_or_fail(a, c, args->id);
@@ -133,8 +141,7 @@ void route_pool_logs(struct api *a, struct api_call *c, const struct route_args 
 	}
 	if (q.p)
 		http_query_get(q, "follow", follow, sizeof follow);
-	if (strncmp(replica, control_pool_config(p)->id, strlen(control_pool_config(p)->id)) != 0 ||
-		strpbrk(replica, "/? \r\n")) {
+	if (!is_replica_of(replica, control_pool_config(p)->id)) {
 		api_failf(c, CODE_INVALID_PARAMS, 400, "", "replica is one of the pool's, such as %s-0.",
 			control_pool_config(p)->id);
 		return;

@@ -39,7 +39,8 @@ static void note_first_byte(struct request *q)
 	if (q->first_byte.ns)
 		return;
 	q->first_byte = mono_now();
-	if (atomic_load_explicit(&q->replica->proving, memory_order_acquire))
+	/* an engine's own failure proves nothing: the node's unit will tell */
+	if (q->status < 500 && atomic_load_explicit(&q->replica->proving, memory_order_acquire))
 		q->px->o.on_proved(q->px->o.arg, q->replica);
 }
 

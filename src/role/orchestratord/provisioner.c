@@ -27,7 +27,8 @@ struct provisioner {
 	mono_t started;
 	int64_t delay_ms;
 	struct loop_timer again;
-	bool leaving, stopping;
+	bool leaving, stopping, told; /* told: it said that every engine is gone */
+	int64_t deadline_ms;
 	struct http_target *target;
 	struct http_fetch *stop;
 	struct loop_timer kill;
@@ -54,8 +55,9 @@ static void ended(struct provisioner *p, const char *how)
 {
 	p->pid = 0;
 	if (p->stopping) {
-		stopped(p);
-		return;
+		if (p->told)
+			stopped(p);
+		return; /* else the question fails, and is asked again */
 	}
 	if (p->leaving)
 		return;
@@ -172,19 +174,40 @@ static void kill_it(void *arg)
 		(void)loop_proc_kill(p->child, 9);
 	else if (p->other)
 		(void)loop_pid_kill(p->other, 9);
-	if (!runs(p))
-		stopped(p);
+	stopped(p);
 }
 
+static void ask_to_stop(void *arg);
+
+/* The answer comes when every engine is gone. Until then an end of the process is a crash: another one is
+ * started, finds the engines by their keepers and is asked in turn. */
 static void on_stop_answer(void *arg, int status, struct view body, const struct err *e)
 {
 	(void)body;
+	(void)e;
 	struct provisioner *p = arg;
 	p->stop = NULL;
-	if (status != 200 && status != 202 && status != 0)
-		log_warn("provisioner", "engine-provisioner",
-			"engine-provisioner answers %d to being stopped%s%s.", status, e ? ": " : "",
-			e ? e->msg : "");
+	if (status == 200 || status == 202) {
+		p->told = true;
+		if (!runs(p))
+			stopped(p);
+		return;
+	}
+	start(p);
+	loop_timer_start(p->o->loop, &p->again, AGAIN_FIRST_MS, ask_to_stop, p);
+}
+
+static void ask_to_stop(void *arg)
+{
+	struct provisioner *p = arg;
+	char body[64];
+	int n = snprintf(body, sizeof body, "{\"deadline_ms\":%lld}", (long long)p->deadline_ms);
+	struct http_fetch_req r = { .method = "POST",
+		.path = "/v1/node/stop",
+		.content_type = "application/json",
+		.body = view_of(body, (size_t)n),
+		.timeout_ms = p->deadline_ms + 10000 };
+	p->stop = http_fetch(p->target, &r, on_stop_answer, p);
 }
 
 void provisioner_stop(struct orch *o, int64_t deadline_ms, loop_fn *fn)
@@ -192,25 +215,14 @@ void provisioner_stop(struct orch *o, int64_t deadline_ms, loop_fn *fn)
 	struct provisioner *p = o->provisioner;
 	p->stopping = true;
 	p->on_stopped = fn;
+	p->deadline_ms = deadline_ms;
 	loop_timer_stop(&p->again);
-	if (!runs(p)) {
-		if (!locked(o)) {
-			stopped(p);
-			return;
-		}
-	}
 	AUTO(mem_freep) char *address = mem_fmt("unix:%s", o->node_path);
 	if (!p->target)
 		p->target = http_target_new(o->loop, address, NULL, NULL);
-	char body[64];
-	int n = snprintf(body, sizeof body, "{\"deadline_ms\":%lld}", (long long)deadline_ms);
-	struct http_fetch_req r = { .method = "POST",
-		.path = "/v1/node/stop",
-		.content_type = "application/json",
-		.body = view_of(body, (size_t)n),
-		.timeout_ms = deadline_ms + 10000 };
-	p->stop = http_fetch(p->target, &r, on_stop_answer, p);
 	loop_timer_start(o->loop, &p->kill, deadline_ms + 12000, kill_it, p);
+	start(p); /* none runs: it crashed just now, and its engines are still there */
+	ask_to_stop(p);
 }
 
 void provisioner_leave(struct orch *o)
