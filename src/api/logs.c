@@ -116,7 +116,8 @@ static bool is_replica_of(const char *replica, const char *pool)
 {
 	size_t n = strlen(pool);
 	uint64_t index;
-	return strncmp(replica, pool, n) == 0 && replica[n] == '-' && num_u64(view_str(replica + n + 1), &index) == 0;
+	return strncmp(replica, pool, n) == 0 && replica[n] == '-' &&
+	       num_u64(view_str(replica + n + 1), &index) == 0;
 }
 
 void route_pool_logs(struct api *a, struct api_call *c, const struct route_args *args)

@@ -14,11 +14,12 @@
 
 void *mem_alloc(size_t n) MUST_CHECK __attribute__((malloc, returns_nonnull)); /* zeroed */
 void *mem_realloc(void *p, size_t n) MUST_CHECK
-	__attribute__((returns_nonnull));                    /* grows: new part is not zeroed */
-void *mem_try_alloc(size_t n) MUST_CHECK;                    /* zeroed, or NULL */
-char *mem_strdup(const char *s) MUST_CHECK;                  /* NULL gives NULL */
-char *mem_viewdup(struct view v) MUST_CHECK __attribute__((returns_nonnull));                 /* NUL-terminated copy */
-char *mem_fmt(const char *fmt, ...) PRINTF(1, 2) MUST_CHECK __attribute__((returns_nonnull)); /* a formatted string the caller frees */
+	__attribute__((returns_nonnull));   /* grows: new part is not zeroed */
+void *mem_try_alloc(size_t n) MUST_CHECK;   /* zeroed, or NULL */
+char *mem_strdup(const char *s) MUST_CHECK; /* NULL gives NULL */
+char *mem_viewdup(struct view v) MUST_CHECK __attribute__((returns_nonnull)); /* NUL-terminated copy */
+char *mem_fmt(const char *fmt, ...) PRINTF(1, 2) MUST_CHECK
+	__attribute__((returns_nonnull)); /* a formatted string the caller frees */
 char *mem_vfmt(const char *fmt, va_list ap) PRINTF(1, 0) MUST_CHECK;
 
 #define NEW(type) ((type *)mem_alloc(sizeof(type)))

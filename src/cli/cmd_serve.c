@@ -144,7 +144,8 @@ static int serve(struct cli *c, struct serve_args *a)
 	if (models_check(cfg, &missing)) {
 		(void)config_errors_print(&missing, color_for(2), &b);
 		fprintf(stderr, "%s", buf_str(&b));
-		/* A file that is not there yet (a mount that comes later) must not keep the other pools down. */
+		/* A file that is not there yet (a mount that comes later) must not keep the other pools down.
+		 */
 		if (contradicts(&missing))
 			return CLI_USAGE;
 	}

@@ -177,3 +177,35 @@ test(
     { warm: ['fake'] },
   ),
 );
+
+for (const [what, victims] of [
+  ['orchestratord', ['serve']],
+  ['engine-provisioner', ['engine-provisioner']],
+  ['both daemons', ['serve', 'engine-provisioner']],
+]) {
+  test(
+    `kill -9 of ${what}: the engine keeps its PID and serves on`,
+    withCorral(
+      () => ({ pools: [fakeLlamaPool('kept')] }),
+      async (corral) => {
+        const engine = corral.engineOf('kept').pid;
+        const daemons = corral.processes().filter((p) => p.daemon);
+        const dead = daemons.filter((p) => victims.some((v) => p.argv.some((word) => word.endsWith(v))));
+        assert.equal(dead.length, victims.length, JSON.stringify(daemons.map((p) => p.argv)));
+        const exited = corral.exited;
+        for (const { pid } of dead) process.kill(pid, 'SIGKILL');
+        if (victims.includes('serve')) {
+          await exited;
+          await corral.start();
+        }
+        assert.equal((await corral.chat('kept')).status, 200);
+        await corral.ready('kept');
+        assert.equal(corral.engineOf('kept').pid, engine);
+        await until('a provisioner to be there again', () =>
+          corral.processes().some((p) => p.argv[0].endsWith('engine-provisioner')),
+        );
+      },
+      { warm: ['kept'], leaks: false },
+    ),
+  );
+}

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Gives a fuzz target every file of a folder (its corpus), once each, with any compiler, one TAP line a file: replay FOLDER.
+ * Gives a fuzz target every file of a folder (its corpus), once each, with any compiler, one TAP line a file:
+ * replay FOLDER.
  */
 #include <dirent.h>
 #include <stdio.h>
