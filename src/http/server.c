@@ -100,15 +100,15 @@ void conn_refuse(struct server_conn *c, int status, const char *reason)
 	if (!quiet) {
 		AUTO(buf_done) struct buf body = BUF(8 * KIB);
 		AUTO(buf_done) struct buf head = BUF(8 * KIB);
+		AUTO(buf_done) struct buf more = BUF(4 * KIB);
 		if (c->server->o.on_refuse)
-			c->server->o.on_refuse(c->server->o.arg, status, reason, &body);
+			c->server->o.on_refuse(c->server->o.arg, status, reason, &more, &body);
 		else
 			(void)buf_addf(&body, "%s\n", reason);
 		(void)buf_addf(&head,
-			"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: "
-			"close\r\n\r\n",
+			"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%sConnection: close\r\n\r\n",
 			status, http_status_text(status),
-			c->server->o.on_refuse ? "application/json" : "text/plain", body.len);
+			c->server->o.on_refuse ? "application/json" : "text/plain", body.len, buf_str(&more));
 		sock_write(&c->sock, head.data, head.len);
 		sock_write(&c->sock, body.data, body.len);
 	}

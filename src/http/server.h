@@ -43,9 +43,9 @@ struct http_server_opts {
 	size_t max_connections;  /* above it new ones are closed: 20000 */
 	const char *server_name; /* Server header; NULL = none */
 	void (*on_request)(void *arg, struct http_exchange *x);
-	/* A request that is refused before it became one: appends the body (JSON) for status to b. NULL:
-	 * text. */
-	void (*on_refuse)(void *arg, int status, const char *reason, struct buf *b);
+	/* A request that is refused before it became one: appends the body (JSON) for status to `body` and
+	 * header lines to `head`. NULL: plain text. */
+	void (*on_refuse)(void *arg, int status, const char *reason, struct buf *head, struct buf *body);
 	void *arg;
 };
 #define HTTP_SERVER_DEFAULTS                                                                                 \

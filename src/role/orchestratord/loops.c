@@ -11,22 +11,27 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/rnd.h"
 #include "log/log.h"
 #include "role/orchestratord/orch_int.h"
 
 /* ---- one request
  * -------------------------------------------------------------------------------------------- */
 
-static void on_refuse(void *arg, int status, const char *reason, struct buf *b)
+static void on_refuse(void *arg, int status, const char *reason, struct buf *head, struct buf *body)
 {
 	(void)arg;
+	char id[UUID_LEN + 1];
+	rnd_uuid(id);
+	(void)http_header_add(head, "X-Request-Id", view_str(id));
 	char text[256];
 	int n = snprintf(text, sizeof text, "This request is refused: %s.", reason);
 	struct api_error e = { .code = CODE_INVALID_PARAMS,
 		.status = status,
 		.retriable = 0,
+		.request_id = view_str(id),
 		.message = view_of(text, MIN((size_t)n, sizeof text - 1)) };
-	(void)api_error_body(DIALECT_OPENAI, &e, b);
+	(void)api_error_body(DIALECT_OPENAI, &e, body);
 }
 
 static void wrong_method(struct http_exchange *x, const char *allow)
