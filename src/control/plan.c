@@ -70,7 +70,9 @@ static mono_t shrink(const struct plan_facts *f, struct plan_slot *slots, uint32
 mono_t plan_replicas(const struct plan_facts *f, struct plan_slot *slots, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
-		if (slots[i].leases || slots[i].cooling)
+		/* keep_alive counts from the last use, and never while a model is still being loaded */
+		bool loading = slots[i].wanted && !slots[i].ready && !slots[i].failed;
+		if (slots[i].leases || slots[i].cooling || loading)
 			slots[i].busy_at = f->now;
 		if (f->held)
 			slots[i].wanted = false;

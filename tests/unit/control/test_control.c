@@ -64,6 +64,7 @@ static const struct plan_case cases[] = {
 	{ "a cooling one is never unloaded", { "wrc", "-" }, FACTS(), "10", 9000, -1 },
 	{ "idle beside a busy one", { "wrb", "wr" }, FACTS(), "10", 1000, -1 },
 	{ "nothing is unloaded while somebody waits", { "wr", "wr" }, FACTS(.waiting = 1), "11", 9000, -1 },
+	{ "a model that is still being loaded is not idle", { "w", "-" }, FACTS(), "10", 9000, 1000 },
 	{ "keep_alive for ever", { "wr", "-" }, { .max = 2, .slots = 2, .keep_alive_ms = -1 }, "10", 99000,
 		-1 },
 	{ "keep_alive 0 ends with the lease", { "wr", "-" }, { .max = 2, .slots = 2 }, "00", 0, -1 },
@@ -108,6 +109,7 @@ static void test_plan_is_stable(void **state)
 	struct plan_slot s[2] = { 0 };
 	plan_replicas(&f, s, 2);
 	assert_true(s[0].wanted && s[1].wanted);
+	s[0].ready = s[1].ready = true;
 	f.waiting = 0;
 	f.now = mono_add_ms(f.now, 999);
 	plan_replicas(&f, s, 2);
