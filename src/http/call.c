@@ -85,7 +85,8 @@ static void conn_ready(struct http_call *call)
 	llhttp_init(&c->parser, HTTP_RESPONSE, &client_parser_settings);
 	c->parser.data = c;
 	c->requests++;
-	c->complete = c->head_done = false;
+	c->complete = false;
+	gather_reset(&c->head);
 	sock_want(&c->sock, !call->paused, false);
 	if (call->request.len)
 		sock_write(&c->sock, call->request.data, call->request.len);

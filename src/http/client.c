@@ -13,7 +13,7 @@ static void idle_on_readable(void *arg);
 void client_conn_free(void *arg)
 {
 	struct client_conn *c = arg;
-	buf_done(&c->head);
+	gather_free(&c->head);
 	free(c);
 }
 
@@ -112,7 +112,7 @@ int client_conn_open(struct http_target *t, const struct net_addr *a, struct cli
 	c->target = t;
 	c->loop = t->loop;
 	list_init(&c->node);
-	buf_init(&c->head, HTTP_HEAD_MAX);
+	gather_init(&c->head);
 	int r = sock_connect(&c->sock, t->loop, a, &client_sock_ops, c);
 	if (r < 0) {
 		client_conn_free(c);

@@ -9,6 +9,7 @@
 
 #include "base/list.h"
 #include "http/client.h"
+#include "http/gather.h"
 #include "net/sock.h"
 
 struct http_target {
@@ -32,13 +33,8 @@ struct client_conn {
 	struct http_call *call; /* NULL: idle */
 	uint32_t requests;
 	bool idle, closed;
-	/* the response's head, gathered */
-	struct buf head;
-	struct {
-		uint32_t name, name_len, value, value_len;
-	} spans[HTTP_HEADERS_MAX];
-	size_t nspans;
-	bool in_value, head_done, complete;
+	struct head_gather head; /* of the response */
+	bool complete;
 };
 
 struct lookup;

@@ -7,71 +7,34 @@
 static int on_message_begin(llhttp_t *p)
 {
 	struct client_conn *c = p->data;
-	buf_reset(&c->head);
-	c->nspans = 0;
-	c->in_value = c->head_done = c->complete = false;
+	gather_reset(&c->head);
+	c->complete = false;
 	return 0;
-}
-
-static int add(struct client_conn *c, const char *at, size_t n)
-{
-	return buf_add(&c->head, at, n) < 0 ? HPE_USER : 0;
 }
 
 static int on_header_field(llhttp_t *p, const char *at, size_t n)
 {
 	struct client_conn *c = p->data;
-	if (c->head_done)
-		return 0;
-	if (c->nspans == 0 || c->in_value) {
-		if (c->nspans == HTTP_HEADERS_MAX)
-			return HPE_USER;
-		c->spans[c->nspans].name = (uint32_t)c->head.len;
-		c->spans[c->nspans].name_len = c->spans[c->nspans].value_len = 0;
-		c->nspans++;
-		c->in_value = false;
-	}
-	c->spans[c->nspans - 1].name_len += (uint32_t)n;
-	return add(c, at, n);
+	return gather_name(&c->head, at, n) < 0 ? HPE_USER : 0;
 }
 
 static int on_header_value(llhttp_t *p, const char *at, size_t n)
 {
 	struct client_conn *c = p->data;
-	if (c->nspans == 0 || c->head_done)
-		return 0;
-	if (!c->in_value) {
-		c->spans[c->nspans - 1].value = (uint32_t)c->head.len;
-		c->in_value = true;
-	}
-	c->spans[c->nspans - 1].value_len += (uint32_t)n;
-	return add(c, at, n);
+	return gather_value(&c->head, at, n) < 0 ? HPE_USER : 0;
 }
 
 static int on_header_value_complete(llhttp_t *p)
 {
 	struct client_conn *c = p->data;
-	if (!c->head_done && !c->in_value && c->nspans) {
-		c->spans[c->nspans - 1].value = (uint32_t)c->head.len;
-		c->in_value = true;
-	}
+	gather_value_end(&c->head);
 	return 0;
-}
-
-static void build_headers(const struct client_conn *c, struct http_headers *h)
-{
-	const char *base = buf_str(&c->head);
-	h->len = c->nspans;
-	for (size_t i = 0; i < c->nspans; i++) {
-		h->items[i].name = view_of(base + c->spans[i].name, c->spans[i].name_len);
-		h->items[i].value = view_trim(view_of(base + c->spans[i].value, c->spans[i].value_len));
-	}
 }
 
 static int on_headers_complete(llhttp_t *p)
 {
 	struct client_conn *c = p->data;
-	c->head_done = true;
+	c->head.done = true;
 	if (p->status_code < 200) {
 		if (p->status_code == 101)
 			return HPE_USER; /* nothing here asks for another protocol */
@@ -82,7 +45,7 @@ static int on_headers_complete(llhttp_t *p)
 		return HPE_USER;
 	p->upgrade = 0;
 	struct http_headers h;
-	build_headers(c, &h);
+	gather_headers(&c->head, &h);
 	bool no_body = c->call->head_request || p->status_code == 204 || p->status_code == 304;
 	int64_t length = no_body ? 0
 			 : (p->flags & F_CONTENT_LENGTH)

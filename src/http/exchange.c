@@ -12,20 +12,14 @@ enum { DISCARD_MAX = 64 * 1024 };
 
 void exchange_reset(struct http_exchange *x)
 {
-	struct server_conn *c = x->conn;
-	struct buf head = x->head;
-	buf_reset(&head);
-	if (head.cap > 8 * KIB)
-		buf_done(&head);
 	/* Not the whole struct: spans and headers are large and guarded by their counts. */
-	x->conn = c;
-	x->head = head;
+	gather_reset(&x->head);
 	x->handler = NULL;
 	x->arg = NULL;
-	x->nspans = x->headers.len = 0;
+	x->headers.len = 0;
 	x->target_len = 0;
 	x->content_length = 0;
-	x->head_done = x->body_ended = x->body_paused = x->expects_continue = x->told_end = false;
+	x->body_ended = x->body_paused = x->expects_continue = x->told_end = false;
 	x->open = x->responding = x->chunked = x->no_body = x->close_after = false;
 	x->left = 0;
 }

@@ -42,7 +42,7 @@ static void conn_free(void *arg)
 {
 	struct server_conn *c = arg;
 	buf_done(&c->in);
-	buf_done(&c->x.head);
+	gather_free(&c->x.head);
 	free(c);
 }
 
@@ -106,7 +106,8 @@ void conn_refuse(struct server_conn *c, int status, const char *reason)
 		else
 			(void)buf_addf(&body, "%s\n", reason);
 		(void)buf_addf(&head,
-			"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%sConnection: close\r\n\r\n",
+			"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%sConnection: "
+			"close\r\n\r\n",
 			status, http_status_text(status),
 			c->server->o.on_refuse ? "application/json" : "text/plain", body.len, buf_str(&more));
 		sock_write(&c->sock, head.data, head.len);
@@ -315,7 +316,7 @@ void http_server_accept(struct http_server *s, int fd, const struct net_peer *pe
 	c->peer = *peer;
 	c->state = CONN_FLUSH; /* so that the next line is a change */
 	buf_init(&c->in, KEEP_MAX);
-	buf_init(&c->x.head, HTTP_HEAD_MAX);
+	gather_init(&c->x.head);
 	c->x.conn = c;
 	llhttp_init(&c->parser, HTTP_REQUEST, &http_server_parser_settings);
 	c->parser.data = c;

@@ -17,6 +17,7 @@
 #include <llhttp.h>
 
 #include "base/list.h"
+#include "http/gather.h"
 #include "http/server.h"
 #include "net/sock.h"
 
@@ -27,11 +28,7 @@ struct http_exchange {
 	const struct http_handler *handler;
 	void *arg;
 	/* head */
-	struct buf head; /* target and headers as they came; spans below point into it */
-	struct {
-		uint32_t name, name_len, value, value_len;
-	} spans[HTTP_HEADERS_MAX];
-	size_t nspans;
+	struct head_gather head; /* target and headers as they came */
 	uint32_t target_len;
 	struct http_headers headers;
 	struct view target, path, query;
@@ -41,7 +38,7 @@ struct http_exchange {
 	int minor;
 	mono_t started;
 	/* body in */
-	bool head_done, body_ended, body_paused, expects_continue, told_end;
+	bool body_ended, body_paused, expects_continue, told_end;
 	/* response */
 	bool open; /* on_request was called and the handler has not ended it */
 	bool responding, chunked, no_body, close_after;
@@ -62,7 +59,6 @@ struct server_conn {
 	struct http_exchange x;
 	int refuse_status; /* set by a parser callback that refuses */
 	const char *refuse_reason;
-	bool in_value; /* the parser is inside a header's value */
 };
 
 struct http_server {

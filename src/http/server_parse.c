@@ -18,12 +18,11 @@ static int refuse(struct server_conn *c, int status, const char *reason)
 	return HPE_USER;
 }
 
-static int add_head(struct server_conn *c, const char *at, size_t n)
+static int gathered(struct server_conn *c, int r)
 {
-	if (c->x.head.len + n > HTTP_HEAD_MAX)
-		return refuse(c, 431, "the request's headers are larger than 64 KiB");
-	(void)buf_add(&c->x.head, at, n); /* its bound is HTTP_HEAD_MAX */
-	return 0;
+	if (r == -E2BIG)
+		return refuse(c, 431, "the request has more than 128 headers");
+	return r < 0 ? refuse(c, 431, "the request's headers are larger than 64 KiB") : 0;
 }
 
 static int on_message_begin(llhttp_t *p)
@@ -31,7 +30,6 @@ static int on_message_begin(llhttp_t *p)
 	struct server_conn *c = conn_of(p);
 	exchange_reset(&c->x);
 	c->x.started = loop_now(c->server->loop);
-	c->in_value = false;
 	conn_set_state(c, CONN_HEAD);
 	return 0;
 }
@@ -39,54 +37,29 @@ static int on_message_begin(llhttp_t *p)
 static int on_url(llhttp_t *p, const char *at, size_t n)
 {
 	struct server_conn *c = conn_of(p);
-	if (c->x.head.len + n > HTTP_TARGET_MAX)
+	if (c->x.head.bytes.len + n > HTTP_TARGET_MAX)
 		return refuse(c, 414, "the request's address is longer than 8 KiB");
-	int r = add_head(c, at, n);
-	c->x.target_len = (uint32_t)c->x.head.len;
+	int r = gathered(c, gather_raw(&c->x.head, at, n));
+	c->x.target_len = (uint32_t)c->x.head.bytes.len;
 	return r;
 }
 
 static int on_header_field(llhttp_t *p, const char *at, size_t n)
 {
 	struct server_conn *c = conn_of(p);
-	struct http_exchange *x = &c->x;
-	if (x->head_done) /* trailers of a chunked body are dropped */
-		return 0;
-	if (x->nspans == 0 || c->in_value) {
-		if (x->nspans == HTTP_HEADERS_MAX)
-			return refuse(c, 431, "the request has more than 128 headers");
-		x->spans[x->nspans].name = (uint32_t)x->head.len;
-		x->spans[x->nspans].name_len = x->spans[x->nspans].value_len = 0;
-		x->nspans++;
-		c->in_value = false;
-	}
-	x->spans[x->nspans - 1].name_len += (uint32_t)n;
-	return add_head(c, at, n);
+	return gathered(c, gather_name(&c->x.head, at, n));
 }
 
 static int on_header_value(llhttp_t *p, const char *at, size_t n)
 {
 	struct server_conn *c = conn_of(p);
-	struct http_exchange *x = &c->x;
-	if (x->nspans == 0 || x->head_done)
-		return 0;
-	if (!c->in_value) {
-		x->spans[x->nspans - 1].value = (uint32_t)x->head.len;
-		c->in_value = true;
-	}
-	x->spans[x->nspans - 1].value_len += (uint32_t)n;
-	return add_head(c, at, n);
+	return gathered(c, gather_value(&c->x.head, at, n));
 }
 
-/* A header without a value gets no value callback with bytes: end it here all the same. */
 static int on_header_value_complete(llhttp_t *p)
 {
 	struct server_conn *c = conn_of(p);
-	struct http_exchange *x = &c->x;
-	if (!x->head_done && !c->in_value && x->nspans) {
-		x->spans[x->nspans - 1].value = (uint32_t)x->head.len;
-		c->in_value = true;
-	}
+	gather_value_end(&c->x.head);
 	return 0;
 }
 
@@ -163,16 +136,9 @@ static int check_head(struct server_conn *c)
 int exchange_finish_head(struct server_conn *c)
 {
 	struct http_exchange *x = &c->x;
-	const char *base = buf_str(&x->head);
-	x->head_done = true;
-	x->target = view_of(base, x->target_len);
+	gather_headers(&x->head, &x->headers);
+	x->target = view_of(buf_str(&x->head.bytes), x->target_len);
 	x->path = view_split(x->target, '?', &x->query);
-	x->headers.len = x->nspans;
-	for (size_t i = 0; i < x->nspans; i++) {
-		x->headers.items[i].name = view_of(base + x->spans[i].name, x->spans[i].name_len);
-		x->headers.items[i].value =
-			view_trim(view_of(base + x->spans[i].value, x->spans[i].value_len));
-	}
 	x->minor = c->parser.http_minor;
 	x->method = method_of(c->parser.method);
 	x->method_name = llhttp_method_name((llhttp_method_t)c->parser.method);

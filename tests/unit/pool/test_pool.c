@@ -85,7 +85,7 @@ static void world_make(struct world *w, uint32_t capacity, enum pool_policy poli
 
 static void world_end(struct world *w)
 {
-	char id[8];
+	char id[16];
 	for (int i = 0; i < WAITERS; i++)
 		if (w->clients[i].lease.replica)
 			assert_int_equal(lease_release(&w->clients[i].lease), 0);
