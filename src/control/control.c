@@ -203,7 +203,6 @@ static void retry_failed(
 		return;
 	s->retried_at = now;
 	s->restart_epoch++;
-	p->control->push_due = true;
 }
 
 static void set_refusal(struct control_pool *p, const struct pool_refusal *why, bool keep_waiting)
@@ -248,13 +247,9 @@ static void decide_refusal(struct control_pool *p, const struct registry_pool *r
 /* ---- one pool ---------------------------------------------------------------------------------------------
  */
 
-struct leases_of {
-	struct control_pool *p;
-};
-
 static void read_leases(void *arg, const struct pool_replica *r)
 {
-	struct control_pool *p = ((struct leases_of *)arg)->p;
+	struct control_pool *p = arg;
 	for (size_t i = 0; i < p->nslots; i++) {
 		if (strcmp(p->slots[i].id, r->id) != 0)
 			continue;
@@ -327,7 +322,7 @@ static mono_t reconcile_pool(struct control_pool *p, const struct registry_snaps
 	const struct registry_pool *rp = registry_snapshot_pool(snap, view_str(p->cfg->id));
 	for (size_t i = 0; i < p->nslots; i++)
 		p->slots[i].plan.leases = p->slots[i].plan.cooling = 0;
-	pool_each_replica(p->pool, read_leases, &(struct leases_of){ p });
+	pool_each_replica(p->pool, read_leases, p);
 	pool_get_stats(p->pool, &st);
 	op_step(p, &st, rp, now);
 	bool waiting = st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
@@ -607,20 +602,6 @@ enum pool_state control_pool_state(struct control *c, struct control_pool *p)
 		if (seen & (1u << order[i]))
 			return order[i];
 	return POOL_STATE_UNLOADED;
-}
-
-bool control_pool_draining(
-	const struct control *c, const struct control_pool *p, const char **ret_by, int64_t *ret_at_ms)
-{
-	AUTO(registry_snapshot_unrefp)
-	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
-	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
-	bool on = rp && rp->marks[MARK_DRAINING].by;
-	if (ret_by)
-		*ret_by = NULL;
-	if (on && ret_at_ms)
-		*ret_at_ms = rp->marks[MARK_DRAINING].at_ms;
-	return on;
 }
 
 static void report_one(void *arg, const struct pool_replica *r)

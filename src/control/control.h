@@ -83,7 +83,5 @@ void control_restart(struct control *c, struct control_pool *p, int64_t deadline
 void control_drain(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by,
 	control_done_fn *fn, void *arg);
 void control_undrain(struct control *c, struct control_pool *p, const char *by);
-bool control_pool_draining(
-	const struct control *c, const struct control_pool *p, const char **ret_by, int64_t *ret_at_ms);
 
 #endif

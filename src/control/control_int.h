@@ -18,7 +18,6 @@ struct control_slot { /* one replica a pool may have: "<pool>-<n>" */
 	bool met;              /* wanted or reported once since this control began */
 	bool in_pool;          /* traffic knows it */
 	uint64_t generation;   /* of what traffic knows */
-	bool proved;           /* the node was told that a request proved this generation */
 	uint64_t proved_generation, own_generation;
 	uint32_t restart_epoch;
 	uint64_t retired; /* the generation that a restart is to replace: it gets no traffic any more; 0 =
@@ -72,7 +71,7 @@ struct control {
 	struct buf pushing;
 	struct loop_timer push_again;
 	uint64_t revision;
-	bool push_due, quiet;
+	bool quiet;
 };
 
 /* place.c: sets node of every wanted replica */

@@ -54,7 +54,6 @@ static void begin_unloading(struct control_pool *p, const struct pool_stats *s)
 		if (p->slots[i].in_pool)
 			p->slots[i].retired = p->slots[i].generation;
 	}
-	p->control->push_due = true;
 	p->op = OP_NONE;
 	p->op_forced = false;
 }
@@ -127,7 +126,6 @@ void control_start(struct control *c, struct control_pool *p, const char *by)
 			if (view_eqs(view_str(p->slots[k].id), rp->replicas[i]->facts.replica_id))
 				p->slots[k].restart_epoch++; /* a start forgets backoff and breaker */
 	}
-	c->push_due = true;
 	control_wake(c);
 }
 
