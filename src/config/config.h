@@ -133,6 +133,35 @@ const struct config_origin *config_origin_of(
 void config_origin_text(
 	const struct config *c, const struct config_pool *pool, const char *key, char *out, size_t cap);
 
+/* ---- one configuration against another --------------------------------------------------------- */
+
+enum { CONFIG_SPEC_LEN = 16 };
+/* The fingerprint of what an engine of this pool is started from (engine, model, ctx, slots, devices, …: the
+ * fields marked FIELD_ENGINE in the table): the same in every process that reads the same values. */
+void config_pool_spec(const struct config_pool *p, char out[CONFIG_SPEC_LEN + 1]);
+
+enum config_change_kind {
+	CONFIG_POOL_ADDED,
+	CONFIG_POOL_REMOVED,   /* its requests end, then its engines stop */
+	CONFIG_POOL_LIVE,      /* takes effect at once, engines go on */
+	CONFIG_POOL_ENGINE,    /* its engines are replaced, one after the other, without losing a request */
+	CONFIG_TOP_LIVE,       /* log.level and the like */
+	CONFIG_TOP_NEXT_START, /* listen, state_dir, …: kept as they are until corral starts again */
+};
+struct config_change {
+	enum config_change_kind kind;
+	char *pool;  /* NULL: a top-level key */
+	char *keys;  /* "ctx, slots"; NULL: added or removed */
+	char *human; /* one sentence: what will be done */
+};
+struct config_diff {
+	struct config_change *items;
+	size_t len;
+};
+void config_diff_done(struct config_diff *d);
+/* What applying `to` over `from` would do, pools in the order of `to`, removed ones last. Pure. */
+void config_diff(const struct config *from, const struct config *to, struct config_diff *ret);
+
 /* The runtime_dir that holds without any file, from the environment alone (NULL = the process's). */
 char *config_default_runtime_dir(const char *const *env) MUST_CHECK;
 

@@ -37,6 +37,10 @@ void control_free(struct control *c);
 void control_pause(struct control *c);
 /* Takes every replica out of its pool and puts none in again: the daemon is ending. */
 void control_quiesce(struct control *c);
+/* Takes another configuration: pools are added, removed (their requests may end first), changed in place
+ * (queue, keep_alive, aliases …), or get new engines one after the other (a changed spec), each new one Ready
+ * before the old one goes where both fit. Publishes by on_pools. The node has taken it before. */
+void control_set_config(struct control *c, struct config *cfg);
 /* Looks at everything again at the end of this round. */
 void control_wake(struct control *c);
 /* From any thread: a request's first byte came from a proving replica. r's reference is passed on. */
@@ -83,5 +87,25 @@ void control_restart(struct control *c, struct control_pool *p, int64_t deadline
 void control_drain(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by,
 	control_done_fn *fn, void *arg);
 void control_undrain(struct control *c, struct control_pool *p, const char *by);
+/* Keeps the pool down until enable, also over a restart of the daemon: requests are told who and when. Leases
+ * that run may end (deadline_ms). */
+void control_disable(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by);
+void control_enable(struct control *c, struct control_pool *p, const char *by);
+
+struct control_reload_done {
+	bool ok;      /* false: the old engines serve on, and message says why */
+	bool swapped; /* the old one had to stop first, because both did not fit */
+	int64_t duration_ms;
+	const char *message, *hint; /* sentences, valid during the call; hint may be NULL */
+};
+typedef void control_reload_fn(void *arg, const struct control_reload_done *d);
+/* New engines for the pool, with `model` (an absolute path the caller has checked; NULL: the present one) in
+ * place of the present model; kept over a restart of the daemon until the configuration's own model changes.
+ * A pool of which nothing runs starts one engine as the proof. -EBUSY: another operation is under way
+ * (reterr says which). fn is called once, on the control loop. */
+int control_reload(struct control *c, struct control_pool *p, const char *model, const char *by,
+	control_reload_fn *fn, void *arg, struct err *reterr) MUST_CHECK;
+/* Forgets fn and arg of whatever operation or reload of p would call them: its client has left. */
+void control_forget(struct control *c, struct control_pool *p, void *arg);
 
 #endif

@@ -33,6 +33,7 @@ struct node_pool {
 	int64_t start_timeout_ms; /* 0 = 5 min + 20 s for each GiB of the model */
 	int64_t grace_ms;         /* between SIGTERM and SIGKILL: 0 = 5 s */
 	const char *devices;      /* NULL = "auto" */
+	const char *spec;         /* fingerprint of its configuration (config_pool_spec); NULL = none */
 	uint64_t cache_ram_mib;   /* llama.cpp's prompt cache in host memory: 0 = 1 GiB */
 };
 
@@ -49,6 +50,10 @@ struct node_opts {
 	const struct node_pool *pools; /* copied */
 	size_t npools;
 	bool allow_cpu, offline;
+	unsigned starting_max; /* engines loading at the same time; 0 = 2 */
+	/* POST /v1/node/config/reload: reads the configuration again and, unless dry_run, calls
+	 * node_set_pools. 0, or an error whose message is the answer. NULL: the route is refused. */
+	int (*on_reload)(void *arg, bool dry_run, struct err *reterr);
 	uint64_t nofile;                      /* engines' soft limit of descriptors; 0 = as ours */
 	const struct restart_policy *restart; /* NULL = RESTART_POLICY_DEFAULT */
 	uint64_t seed;                        /* of the jitter */
@@ -63,6 +68,9 @@ struct node_opts {
 struct node;
 /* Takes the node's lock in runtime_dir, finds the engines that run, listens, reports. */
 int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struct err *reterr) MUST_CHECK;
+/* Other pools than before (copied). Engines that run go on as they were started; an engine that has to be
+ * started again while its own pool's spec is wanted still, is started from what it was started from. */
+void node_set_pools(struct node *n, const struct node_pool *pools, size_t npools);
 /* Leaves engines as they are. NULL allowed. */
 void node_free(struct node *n);
 /* Stops every engine, kills what is left after the deadline, then on_done. */

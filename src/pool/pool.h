@@ -54,11 +54,17 @@ void pool_demand_seen(struct pool *p); /* C: the next demand calls on_demand aga
 
 /* ---- replicas ------------------------------------------------------------------------------------- */
 
+enum pool_fate {
+	POOL_FATE_UNKNOWN = 0, /* it runs, or nobody knows yet */
+	POOL_FATE_ENDED,       /* stopped, killed from outside, taken out: no fault of a request */
+	POOL_FATE_CRASHED,     /* it crashed: a request that was on it may be the reason */
+};
 /* One generation of a replica. Lives while anybody refers to it; `gone` once control took it out. */
 struct pool_replica {
 	struct pool *pool; /* not a reference; valid while the replica is not gone */
 	atomic_uint refs;
 	atomic_bool proving; /* the first response byte is its canary */
+	atomic_int fate;     /* enum pool_fate: what became of this process, once it is known */
 	atomic_bool gone;    /* taken out: no lease is granted any more; connections to it should end */
 	char id[POOL_ID_MAX];
 	uint64_t generation;

@@ -106,6 +106,8 @@ static const struct wf replica_fields[] = {
 	STR(engine_version, WR_ENGINE),
 	STR(engine_why, WR_ENGINE),
 	STR(device_mask, WR_ENGINE),
+	STR(spec, WR_ENGINE),
+	STR(model, WR_ENGINE),
 	NUM(last_error, WF_ERROR, WR_ERROR, 0, 0),
 	STR(phase, WR_PROGRESS),
 	STR(progress_text, WR_PROGRESS),
@@ -137,6 +139,7 @@ static const struct wf model_fields[] = {
 	NUM(vision, WF_BOOL, 0, 0, 0),
 	NUM(audio, WF_BOOL, 0, 0, 0),
 	NUM(embedding, WF_BOOL, 0, 0, 0),
+	STR(source, 0),
 };
 #undef S
 #define S wire_node
@@ -160,6 +163,8 @@ static const struct wf want_fields[] = {
 	NUM(restart_epoch, WF_U32, 0, 0, UINT32_MAX),
 	NUM(pulled_in, WF_BOOL, 0, 0, 0),
 	NUM(keep_alive_ms, WF_I64, 0, -1, INT64_MAX),
+	STR(spec, 0),
+	STR(model, 0),
 };
 #undef S
 #define S wire_desired

@@ -6,6 +6,8 @@
  *   orchestratord to engine-provisioner
  *     PUT  /v1/node/replicas             the whole desired set + fence
  *     POST /v1/node/replicas/{id}/prove  a request was the canary, or: send your own
+ *     POST /v1/node/replicas/{id}/condemn  {generation, cause, message}: seen from outside to be hung
+ *     POST /v1/node/config/reload        {dry_run}: read your own file again; 400 says what is wrong in it
  *     GET  /v1/node/replicas/{id}/logs
  *     POST /v1/node/stop                 stop every engine, then end
  *   engine-provisioner to registry
@@ -84,7 +86,7 @@ enum {
 	WR_SLOTS_FREE = 1 << 4,
 	WR_LEASES = 1 << 5,
 	WR_CTX = 1 << 6,
-	WR_ENGINE = 1 << 7, /* engine, engine_version, engine_why, device_mask */
+	WR_ENGINE = 1 << 7, /* engine, engine_version, engine_why, device_mask, spec, model */
 	WR_ERROR = 1 << 8,  /* last_error, message NULL = cleared by a success */
 	WR_PROGRESS = 1 << 9,
 	WR_RESTARTS = 1 << 10, /* restarts, retry_in_ms */
@@ -105,6 +107,9 @@ struct wire_replica {
 	/* "llamacpp", "b11669", "package: Debian's llama.cpp, CPU" */
 	char *engine, *engine_version, *engine_why;
 	char *device_mask; /* "cpu", "0,1", "GPU-…" */
+	/* What this process was started from: the fingerprint of the pool's configuration, and the model file
+	 * that stands in for the configured one (NULL: the configured one). */
+	char *spec, *model;
 	struct wire_error last_error;
 	char *phase, *progress_text; /* "engine_provision", "engine_start", …; a sentence */
 	int progress_pct;            /* 0..100, -1 unknown */
@@ -133,6 +138,9 @@ struct wire_model {
 	uint64_t size_bytes, n_params, n_ctx_train, n_vocab, n_embd;
 	uint32_t ctx; /* what `ctx: auto` became, or the configured one */
 	bool vision, audio, embedding;
+	/* NULL: a configured pool. Else it was found on the disk, and this says where: "Hugging Face cache"
+	 */
+	char *source;
 };
 void wire_model_done(struct wire_model *m);
 void wire_model_copy(struct wire_model *to, const struct wire_model *from);
@@ -156,6 +164,11 @@ struct wire_want { /* one replica that should run */
 	uint32_t restart_epoch; /* a rise means: stop, forget backoff and breaker, start again */
 	bool pulled_in;         /* a request waits for it (canary: auto lets the request be the canary) */
 	int64_t keep_alive_ms;  /* without an orchestratord the node stops it after this; -1 never */
+	/* Fingerprint of the pool's configuration as the sender knows it; a node whose own file gives another
+	 * refuses to start it. NULL: the node's own, whatever it is. A running replica is not restarted for
+	 * it: another spec is another replica. */
+	char *spec;
+	char *model; /* a file in place of the configured model; NULL = the configured one */
 };
 struct wire_desired {
 	uint64_t fence;    /* election revision; 0 at home; a smaller one than the last is refused */

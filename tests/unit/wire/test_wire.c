@@ -32,6 +32,8 @@ static void random_replica(struct rnd *rnd, struct wire_replica *r, size_t n)
 		.engine = random_text(rnd),
 		.engine_version = random_text(rnd),
 		.engine_why = random_text(rnd),
+		.spec = random_text(rnd),
+		.model = random_text(rnd),
 		.device_mask = random_text(rnd),
 		.last_error = { .cause = (enum wire_cause)rnd_below(rnd, CAUSE_COUNT),
 			.message = random_text(rnd),
