@@ -120,8 +120,7 @@ static char *full_path(const char *ref, const char *models_dir, struct err *rete
 	return path_join(models_dir, ref);
 }
 
-/* "…-00002-of-00005.gguf" → 2 and 5 and where the first number stands. */
-static bool split_name(const char *path, size_t *ret_at, unsigned *ret_part, unsigned *ret_parts)
+bool model_split_name(const char *path, size_t *ret_at, unsigned *ret_part, unsigned *ret_parts)
 {
 	static const size_t tail = sizeof("-00001-of-00002.gguf") - 1;
 	size_t n = strlen(path);
@@ -227,7 +226,7 @@ static int resolve_gguf(const char *ref, const char *path, struct model_files *f
 	}
 	size_t at;
 	unsigned part, parts;
-	bool split = split_name(named, &at, &part, &parts);
+	bool split = model_split_name(named, &at, &part, &parts);
 	if (r < 0 && !(split && r == -ENOENT && some_part(named, at, parts)))
 		return refuse_missing(ref, path, r, reterr);
 	if (r == 0 && S_ISDIR(st.st_mode)) {

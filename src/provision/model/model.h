@@ -28,4 +28,7 @@ enum model_want {
 int model_resolve(const char *ref, const char *models_dir, enum model_want want, struct model_files *ret,
 	struct err *reterr) MUST_CHECK;
 
+/* "…-00002-of-00005.gguf" is 2 and 5, and where the first number stands. False: no part of a split file. */
+bool model_split_name(const char *path, size_t *ret_at, unsigned *ret_part, unsigned *ret_parts);
+
 #endif
