@@ -64,6 +64,19 @@ void persist_pool(struct registry *r, const struct pool_ent *p)
 		buf_addf(&b, ",\"at_ms\":%" PRId64 "}", p->marks[m].at_ms);
 		any = true;
 	}
+	const struct registry_override *o = &p->override;
+	if (o->model) {
+		buf_addf(&b, "%s\"override\":{\"model\":", any ? "," : "");
+		buf_add_json(&b, view_str(o->model));
+		if (o->configured) {
+			buf_adds(&b, ",\"configured\":");
+			buf_add_json(&b, view_str(o->configured));
+		}
+		buf_adds(&b, ",\"by\":");
+		buf_add_json(&b, view_str(o->by ? o->by : "unknown"));
+		buf_addf(&b, ",\"at_ms\":%" PRId64 "}", o->at_ms);
+		any = true;
+	}
 	buf_addc(&b, '}');
 	store_put(r->store, "pool", view_str(p->pool_id), any ? buf_str(&b) : NULL, true);
 }
@@ -93,6 +106,16 @@ static int load_node(struct registry *r, struct view key, struct view value)
 	return 0;
 }
 
+static void load_override(struct registry *r, struct view key, yyjson_val *v)
+{
+	const struct registry_override o = { .model = yyjson_get_str(yyjson_obj_get(v, "model")),
+		.configured = yyjson_get_str(yyjson_obj_get(v, "configured")),
+		.by = yyjson_get_str(yyjson_obj_get(v, "by")),
+		.at_ms = yyjson_get_sint(yyjson_obj_get(v, "at_ms")) };
+	if (o.model && o.model[0] == '/')
+		override_copy(&pool_add(r, key)->override, &o);
+}
+
 static int load_pool(struct registry *r, struct view key, struct view value)
 {
 	if (!key.n || key.n > 255 || r->npools >= WIRE_POOLS_MAX)
@@ -109,6 +132,8 @@ static int load_pool(struct registry *r, struct view key, struct view value)
 		mem_setstr((char **)(uintptr_t)&p->marks[m].by, by ? by : "unknown");
 		p->marks[m].at_ms = yyjson_get_sint(yyjson_obj_get(v, "at_ms"));
 	}
+	if (!rc)
+		load_override(r, key, yyjson_obj_get(root, "override"));
 	yyjson_doc_free(doc);
 	return rc;
 }

@@ -179,6 +179,7 @@ static void pool_free(struct pool_ent *p)
 {
 	for (size_t m = 0; m < MARK_COUNT; m++)
 		free((char *)(uintptr_t)p->marks[m].by);
+	override_copy(&p->override, &(struct registry_override){ 0 });
 	free(p->pool_id);
 	pool_rec_unref(p->rec);
 	free(p);
@@ -449,6 +450,37 @@ bool registry_pool_mark(
 	return true;
 }
 
+static bool same(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+void override_copy(struct registry_override *to, const struct registry_override *from)
+{
+	struct registry_override was = *to;
+	*to = (struct registry_override){ mem_strdup(from->model), mem_strdup(from->configured),
+		mem_strdup(from->by), from->at_ms };
+	free((char *)(uintptr_t)was.model);
+	free((char *)(uintptr_t)was.configured);
+	free((char *)(uintptr_t)was.by);
+}
+
+bool registry_pool_override(struct registry *r, struct view pool_id, const struct registry_override *o)
+{
+	static const struct registry_override none = { 0 };
+	struct pool_ent *p = pool_find(r, pool_id);
+	o = o && o->model ? o : &none;
+	const struct registry_override *is = p ? &p->override : &none;
+	if (same(is->model, o->model) && same(is->configured, o->configured))
+		return false;
+	p = p ? p : pool_add(r, pool_id);
+	override_copy(&p->override, o);
+	pool_changed(r, p);
+	persist_pool(r, p);
+	registry_publish(r);
+	return true;
+}
+
 int registry_drain_replica(struct registry *r, struct view replica_id, bool on)
 {
 	struct replica_ent *e = replica_find(r, replica_id);
@@ -495,4 +527,12 @@ void registry_status(struct registry *r, struct registry_status *ret)
 int registry_flush(struct registry *r, int64_t timeout_ms)
 {
 	return r->store ? store_flush(r->store, timeout_ms) : -EIO;
+}
+
+void registry_when_written(struct registry *r, registry_written_fn *fn, void *arg)
+{
+	if (r->store)
+		store_when_written(r->store, fn, arg);
+	else
+		fn(arg, -EIO);
 }

@@ -13,8 +13,8 @@
  * its pool drains. Bounds: 4096 nodes, WIRE_REPLICAS_MAX replicas, WIRE_POOLS_MAX pools.
  *
  * Store: SQLite on a thread of its own, one transaction for all that waits. Kept are nodes known, pool
- * marks, last errors and a floor of the revision; never heartbeats or lease counts. A store that cannot
- * write leaves the registry memory-only, says so in the status, and is tried again each second.
+ * marks and overrides, last errors and a floor of the revision; never heartbeats or lease counts. A store
+ * that cannot write leaves the registry memory-only, says so in the status, and is tried again each second.
  */
 #ifndef REGISTRY_REGISTRY_H
 #define REGISTRY_REGISTRY_H
@@ -85,6 +85,16 @@ const char *registry_mark_name(enum registry_mark m); /* "draining", … */
  * Setting a mark that is set keeps who set it first. False: nothing changed. */
 bool registry_pool_mark(struct registry *r, struct view pool_id, enum registry_mark m, bool on,
 	const char *by, int64_t at_ms);
+/* A model file that stands in for the pool's configured one. Kept over a restart; whoever sets the pools
+ * drops it when the configured model is another than `configured`. */
+struct registry_override {
+	const char *model;      /* absolute; NULL: none */
+	const char *configured; /* what the configuration said then; may be NULL */
+	const char *by;
+	int64_t at_ms; /* wall clock */
+};
+/* o NULL: none any more. False: nothing changed. */
+bool registry_pool_override(struct registry *r, struct view pool_id, const struct registry_override *o);
 /* One replica; in memory alone, forgotten with the next generation. -ENOENT: unknown. */
 int registry_drain_replica(struct registry *r, struct view replica_id, bool on);
 
@@ -109,6 +119,7 @@ struct registry_pool_mark_info {
 struct registry_pool {
 	const char *pool_id;
 	struct registry_pool_mark_info marks[MARK_COUNT];
+	struct registry_override override;
 	bool held;                                      /* any mark is set: takes nothing new */
 	const struct wire_model *model;                 /* NULL: no node told of one */
 	const struct registry_replica *const *replicas; /* by replica id */
@@ -151,6 +162,11 @@ struct registry_status {
 void registry_status(struct registry *r, struct registry_status *ret);
 /* Writes what waits and says whether it is on the disk: 0, -EIO (not written), -ETIMEDOUT. */
 int registry_flush(struct registry *r, int64_t timeout_ms) MUST_CHECK;
+/* The same without waiting: fn(arg, 0 or -EIO) is called once, on any thread (also this one, and also inside
+ * this call), when what waits now is on the disk or an attempt to write it failed. At registry_free at last.
+ */
+typedef void registry_written_fn(void *arg, int r);
+void registry_when_written(struct registry *r, registry_written_fn *fn, void *arg);
 
 /* HTTP without a socket: whoever has one passes a request of /v1/registry/… and sends the answer.
  *   POST nodes · POST nodes/{id}/heartbeat · DELETE nodes/{id} · GET snapshot · GET watch?revision=N

@@ -31,6 +31,7 @@ struct replica_rec {
 struct pool_rec {
 	char *pool_id;
 	struct registry_pool_mark_info marks[MARK_COUNT];
+	struct registry_override override;
 	struct wire_model model;
 	bool has_model;
 	uint64_t revision;
@@ -66,6 +67,7 @@ struct replica_ent {
 struct pool_ent {
 	char *pool_id;
 	struct registry_pool_mark_info marks[MARK_COUNT]; /* by is owned */
+	struct registry_override override;                /* strings are owned */
 	bool changed;
 	struct pool_rec *rec;
 };
@@ -121,6 +123,7 @@ void replica_changed(struct registry *r, struct replica_ent *e);
 void node_changed(struct registry *r, struct node_ent *n);
 void pool_changed(struct registry *r, struct pool_ent *p);
 void node_replicas_changed(struct registry *r, struct node_ent *n);
+void override_copy(struct registry_override *to, const struct registry_override *from); /* to is done first */
 bool pool_held(const struct registry *r, const char *pool_id);
 void leases_set(struct replica_ent *e, uint32_t leases);
 void set_remember_removed(struct registry *r, enum removed_kind kind, const char *id);

@@ -35,6 +35,7 @@ void pool_rec_unref(struct pool_rec *x)
 		return;
 	for (size_t m = 0; m < MARK_COUNT; m++)
 		str_free(x->marks[m].by);
+	override_copy(&x->override, &(struct registry_override){ 0 });
 	wire_model_done(&x->model);
 	free(x->pool_id);
 	free(x->json);
@@ -147,6 +148,13 @@ static bool pool_renew(const struct registry *r, struct pool_ent *p, uint64_t re
 			buf_add_json(&b, view_str(p->marks[m].by));
 			buf_addf(&b, ",\"at_ms\":%lld}", (long long)p->marks[m].at_ms);
 		}
+	if (p->override.model) {
+		buf_adds(&b, ",\"override\":{\"model\":");
+		buf_add_json(&b, view_str(p->override.model));
+		add_str(&b, "configured", p->override.configured);
+		add_str(&b, "by", p->override.by);
+		buf_addf(&b, ",\"at_ms\":%lld}", (long long)p->override.at_ms);
+	}
 	buf_addf(&b, ",\"held\":%s", word(pool_held(r, p->pool_id)));
 	if (model) {
 		buf_adds(&b, ",\"model\":");
@@ -162,6 +170,7 @@ static bool pool_renew(const struct registry *r, struct pool_ent *p, uint64_t re
 	for (size_t m = 0; m < MARK_COUNT; m++)
 		x->marks[m] =
 			(struct registry_pool_mark_info){ mem_strdup(p->marks[m].by), p->marks[m].at_ms };
+	override_copy(&x->override, &p->override);
 	if (model)
 		wire_model_copy(&x->model, model);
 	x->has_model = model;
@@ -186,6 +195,7 @@ static void fill_pools(const struct registry *r, struct snapshot *s)
 		s->pool_recs[i] = x;
 		struct registry_pool *p = &pools[i];
 		*p = (struct registry_pool){ .pool_id = x->pool_id,
+			.override = x->override,
 			.model = x->has_model ? &x->model : NULL,
 			.revision = x->revision };
 		for (size_t m = 0; m < MARK_COUNT; m++) {
@@ -286,10 +296,10 @@ const struct registry_replica *registry_snapshot_replica(
 	return NULL;
 }
 
-/* A pool that has no replica, no mark and no model is forgotten. */
+/* A pool that has no replica, no mark, no override and no model is forgotten. */
 static bool pool_is_empty(const struct registry *r, const struct pool_ent *p)
 {
-	if (pool_held(r, p->pool_id) || pool_model(r, p->pool_id))
+	if (pool_held(r, p->pool_id) || p->override.model || pool_model(r, p->pool_id))
 		return false;
 	size_t lo = 0, hi = r->nreplicas;
 	while (lo < hi) {

@@ -22,6 +22,13 @@ struct row {
 	bool promised;
 };
 
+struct listener { /* of store_when_written */
+	struct listener *next;
+	uint64_t enough; /* attempts after which a failing one counts */
+	store_written_fn *fn;
+	void *arg;
+};
+
 struct store {
 	char *path;
 	pthread_t thread;
@@ -35,6 +42,7 @@ struct store {
 	uint64_t written;
 	bool loaded, stop, hurry;
 	bool failing;
+	struct listener *listeners;
 	struct timespec retry_at; /* while failing */
 	char problem[256];
 	struct row *rows; /* what was read at the start, for the opener */
@@ -291,6 +299,31 @@ static void put_back(struct store *s, struct map *m)
 	}
 }
 
+/* Those that need not wait any longer, told without the lock; all: at the end, whatever became of it. */
+static void tell_written(struct store *s, bool all)
+{
+	struct listener *due = NULL, *l;
+	int r = s->failing && map_len(&s->waiting) ? -EIO : 0;
+	for (struct listener **at = &s->listeners; (l = *at);) {
+		if (!all && map_len(&s->waiting) && s->attempts < l->enough) {
+			at = &l->next;
+			continue;
+		}
+		*at = l->next;
+		l->next = due;
+		due = l;
+	}
+	if (!due)
+		return;
+	pthread_mutex_unlock(&s->lock);
+	while ((l = due)) {
+		due = l->next;
+		l->fn(l->arg, r);
+		free(l);
+	}
+	pthread_mutex_lock(&s->lock);
+}
+
 static void write_batch(struct store *s)
 {
 	struct map batch = s->waiting;
@@ -318,6 +351,7 @@ static void write_batch(struct store *s)
 	s->writing = 0;
 	s->attempts++;
 	pthread_cond_broadcast(&s->done);
+	tell_written(s, false);
 }
 
 static void *store_main(void *arg)
@@ -346,6 +380,7 @@ static void *store_main(void *arg)
 	}
 	if (map_len(&s->waiting))
 		write_batch(s);
+	tell_written(s, true);
 	pthread_mutex_unlock(&s->lock);
 	db_close(s);
 	return NULL;
@@ -437,6 +472,22 @@ int store_flush(struct store *s, int64_t timeout_ms)
 	}
 	pthread_mutex_unlock(&s->lock);
 	return r;
+}
+
+void store_when_written(struct store *s, store_written_fn *fn, void *arg)
+{
+	struct listener *l = NULL;
+	pthread_mutex_lock(&s->lock);
+	if (map_len(&s->waiting) || s->writing) {
+		l = NEW(struct listener);
+		*l = (struct listener){ s->listeners, s->attempts + (s->writing ? 2 : 1), fn, arg };
+		s->listeners = l;
+		s->hurry = true;
+		pthread_cond_signal(&s->wake);
+	}
+	pthread_mutex_unlock(&s->lock);
+	if (!l)
+		fn(arg, 0);
 }
 
 void store_status(struct store *s, struct store_status *ret)

@@ -21,6 +21,9 @@ void store_close(struct store *s); /* tries once more to write what waits */
  * may be lost with the machine, never with the process. */
 void store_put(struct store *s, const char *kind, struct view key, const char *value, bool promised);
 int store_flush(struct store *s, int64_t timeout_ms) MUST_CHECK; /* 0, -EIO, -ETIMEDOUT */
+/* fn(arg, 0 or -EIO) once, on any thread, when all that was put is written or an attempt failed. */
+typedef void store_written_fn(void *arg, int r);
+void store_when_written(struct store *s, store_written_fn *fn, void *arg);
 
 struct store_status {
 	bool failing;

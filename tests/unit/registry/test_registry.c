@@ -387,6 +387,77 @@ static void test_persists(void **state)
 	registry_free(r);
 }
 
+static void test_override_persists(void **state)
+{
+	AUTO(mem_freep) char *path = db_path();
+	struct registry_opts o = { .db_path = path };
+	struct registry *r = registry_new(&o);
+	const struct registry_override mine = { "/m/\"b\".gguf", "a.gguf", "ann", 5 };
+	assert_true(registry_pool_override(r, VIEW("a"), &mine));
+	assert_false(registry_pool_override(r, VIEW("a"), &mine));
+	registry_free(r);
+	r = registry_new(&o);
+	SNAP(s);
+	const struct registry_pool *p = registry_snapshot_pool(s, VIEW("a"));
+	assert_string_equal(p->override.model, mine.model);
+	assert_string_equal(p->override.configured, "a.gguf");
+	assert_string_equal(p->override.by, "ann");
+	assert_int_equal(p->override.at_ms, 5);
+	assert_false(p->held); /* it keeps nobody out */
+	assert_true(registry_pool_override(r, VIEW("a"), NULL));
+	assert_false(registry_pool_override(r, VIEW("a"), NULL));
+	assert_string_equal(p->override.model, mine.model); /* of that snapshot */
+	registry_free(r);
+	r = registry_new(&o);
+	SNAP(t);
+	assert_int_equal(t->npools, 0);
+	registry_free(r);
+}
+
+struct written {
+	atomic_int n, r;
+};
+
+static void on_written(void *arg, int r)
+{
+	struct written *w = arg;
+	atomic_store(&w->r, r);
+	atomic_fetch_add(&w->n, 1);
+}
+
+static void test_when_written(void **state)
+{
+	AUTO(mem_freep) char *path = db_path();
+	struct registry_opts o = { .db_path = path };
+	struct written first = { 0 }, second = { 0 }, failed = { 0 };
+	struct registry *r = registry_new(&o);
+	registry_pool_mark(r, VIEW("a"), MARK_DISABLED, true, "ann", 77);
+	registry_when_written(r, on_written, &first);
+	assert_int_equal(registry_flush(r, deadline_ms()), 0);
+	registry_when_written(r, on_written, &second); /* nothing waits: at once */
+	assert_int_equal(atomic_load(&second.n), 1);
+	assert_int_equal(atomic_load(&second.r), 0);
+	struct rlimit old, tiny;
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+	tiny = old;
+	tiny.rlim_cur = 16;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &tiny), 0);
+	registry_pool_mark(r, VIEW("b"), MARK_DISABLED, true, "ann", 77);
+	registry_when_written(r, on_written, &failed);
+	assert_int_equal(registry_flush(r, deadline_ms()), -EIO);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+	registry_free(r);
+	assert_int_equal(atomic_load(&first.n), 1);
+	assert_int_equal(atomic_load(&first.r), 0);
+	assert_int_equal(atomic_load(&failed.n), 1);
+	assert_int_equal(atomic_load(&failed.r), -EIO);
+	r = registry_new(&(struct registry_opts){ 0 });
+	registry_when_written(r, on_written, &second); /* no store at all */
+	assert_int_equal(atomic_load(&second.r), -EIO);
+	registry_free(r);
+}
+
 static void test_corrupt_file_is_moved(void **state)
 {
 	AUTO(mem_freep) char *path = db_path(), *aside = mem_fmt("%s.corrupt-1", path);
@@ -530,6 +601,8 @@ int main(void)
 		cmocka_unit_test(test_two_nodes_one_replica),
 		cmocka_unit_test(test_routes),
 		cmocka_unit_test_setup_teardown(test_persists, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(test_override_persists, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(test_when_written, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(test_corrupt_file_is_moved, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(test_full_disk_and_back, make_dir, remove_dir),
 		cmocka_unit_test(test_no_folder),
