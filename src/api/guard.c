@@ -18,6 +18,8 @@ static void refuse(
 		.request_id = view_str(request_id) };
 	(void)api_error_body(dialect_of_path(http_path(x)), &e, &body);
 	(void)http_header_add(&head, "X-Request-Id", e.request_id);
+	if (dialect_of_path(http_path(x)) == DIALECT_ANTHROPIC)
+		(void)http_header_add(&head, "Request-Id", e.request_id);
 	http_reply(x, status, "application/json", &head, buf_view(&body));
 }
 

@@ -74,7 +74,7 @@ static void wrong_method(struct api_call *c, const char *allow)
 		.retriable = 0,
 		.message = view_of(text, (size_t)n),
 		.request_id = view_str(c->request_id) };
-	(void)api_error_body(DIALECT_OPENAI, &e, &body);
+	(void)api_error_body(dialect_of_path(view_str(c->path)), &e, &body);
 	(void)http_header_add(&head, "Allow", view_str(allow));
 	api_reply(c, 405, "application/json", &head, buf_view(&body));
 }

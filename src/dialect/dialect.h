@@ -29,7 +29,13 @@ enum route_kind {
 	ROUTE_DETOKENIZE,
 	ROUTE_APPLY_TEMPLATE,
 	ROUTE_EMBEDDING,
+	ROUTE_TRANSCRIPTIONS,
+	ROUTE_SPEECH,
+	ROUTE_IMAGES,
+	ROUTE_IMAGE_EDITS,
 	ROUTE_PROPS,
+	ROUTE_SLOTS,
+	ROUTE_SLOT, /* POST /slots/{id}?action= */
 	ROUTE_UPSTREAM,
 };
 
@@ -40,12 +46,14 @@ struct route {
 	bool takes_lease;
 	bool starts_engine;
 	bool get;         /* a GET: never starts an engine; answered from the catalog when nothing runs */
+	bool form;        /* a multipart/form-data body is taken too */
 	struct view pool; /* ROUTE_UPSTREAM: the {pool} part of the path */
 	struct view rest; /* ROUTE_UPSTREAM: what goes to the engine, with its leading slash */
 };
 enum route_answer { ROUTE_FOUND, ROUTE_UNKNOWN, ROUTE_WRONG_METHOD };
-/* path: as sent, without the query. WRONG_METHOD: *ret_allow names the methods ("POST"). Any method is
- * taken on /upstream/…: POST takes a lease and starts an engine, others do neither. */
+/* The label of a slot's route is "/slots/{id}". path: as sent, without the query. WRONG_METHOD: *ret_allow
+ * names the methods ("POST"). Any method is taken on /upstream/…: POST takes a lease and starts an engine,
+ * others do neither. */
 enum route_answer dialect_route(
 	struct view method, struct view path, struct route *ret, const char **ret_allow);
 /* The dialect errors on this path are written in, whether the path is known or not. */

@@ -8,7 +8,7 @@ struct row {
 	const char *path;
 	enum route_kind kind;
 	enum dialect dialect;
-	bool get, takes_lease, starts_engine;
+	bool get, takes_lease, starts_engine, form;
 };
 
 static const struct row rows[] = {
@@ -17,6 +17,10 @@ static const struct row rows[] = {
 	{ "/v1/responses", ROUTE_RESPONSES, DIALECT_OPENAI, false, true, true },
 	{ "/v1/embeddings", ROUTE_EMBEDDINGS, DIALECT_OPENAI, false, true, true },
 	{ "/v1/rerank", ROUTE_RERANK, DIALECT_OPENAI, false, true, true },
+	{ "/v1/audio/transcriptions", ROUTE_TRANSCRIPTIONS, DIALECT_OPENAI, false, true, true, true },
+	{ "/v1/audio/speech", ROUTE_SPEECH, DIALECT_OPENAI, false, true, true },
+	{ "/v1/images/generations", ROUTE_IMAGES, DIALECT_OPENAI, false, true, true },
+	{ "/v1/images/edits", ROUTE_IMAGE_EDITS, DIALECT_OPENAI, false, true, true, true },
 	{ "/v1/messages", ROUTE_MESSAGES, DIALECT_ANTHROPIC, false, true, true },
 	{ "/v1/messages/count_tokens", ROUTE_COUNT_TOKENS, DIALECT_ANTHROPIC, false, false, true },
 	{ "/completion", ROUTE_COMPLETION, DIALECT_NATIVE, false, true, true },
@@ -27,7 +31,22 @@ static const struct row rows[] = {
 	{ "/detokenize", ROUTE_DETOKENIZE, DIALECT_NATIVE, false, false, true },
 	{ "/apply-template", ROUTE_APPLY_TEMPLATE, DIALECT_NATIVE, false, false, true },
 	{ "/props", ROUTE_PROPS, DIALECT_NATIVE, true, false, false },
+	{ "/slots", ROUTE_SLOTS, DIALECT_NATIVE, true, false, false },
 };
+
+/* One slot of an engine: the number is the engine's own. */
+static enum route_answer slot(struct view method, struct view path, struct route *ret, const char **ret_allow)
+{
+	struct view id = view_from(path, sizeof "/slots/" - 1);
+	if (!id.n || view_find(id, '/') != id.n)
+		return ROUTE_UNKNOWN;
+	if (!view_eqs(method, "POST")) {
+		*ret_allow = "POST";
+		return ROUTE_WRONG_METHOD;
+	}
+	*ret = (struct route){ .kind = ROUTE_SLOT, .dialect = DIALECT_NATIVE, .name = "/slots/{id}" };
+	return ROUTE_FOUND;
+}
 
 static enum route_answer upstream(struct view method, struct view path, struct route *ret)
 {
@@ -54,6 +73,8 @@ enum route_answer dialect_route(
 {
 	if (view_starts(path, VIEW("/upstream/")))
 		return upstream(method, path, ret);
+	if (view_starts(path, VIEW("/slots/")))
+		return slot(method, path, ret, ret_allow);
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		const struct row *r = &rows[i];
 		if (!view_eqs(path, r->path))
@@ -70,6 +91,7 @@ enum route_answer dialect_route(
 			.takes_lease = r->takes_lease,
 			.starts_engine = r->starts_engine,
 			.get = r->get,
+			.form = r->form,
 		};
 		return ROUTE_FOUND;
 	}

@@ -22,6 +22,7 @@ struct request {
 	struct buf path; /* what goes to the engine: path and query */
 	struct spool spool;
 	struct body_scan scan;
+	struct multipart_scan *form; /* of a multipart/form-data body; NULL: it is JSON, or not looked at */
 	bool scanning;
 	char model[SCAN_STRING_MAX + 1];
 	struct pool *pool; /* a reference */
@@ -74,6 +75,11 @@ void request_failf(struct request *q, enum corral_code code, const char *hint, c
 void request_acquire(struct request *q, bool again);
 /* Gives the lease back; cool: the engine may still be working for us. */
 void request_drop_lease(struct request *q, bool cool);
+
+/* body.c: what the body wants. A body that is refused ends the request (_end: false). */
+void request_scan_begin(struct request *q);
+void request_scan(struct request *q, struct view v);
+bool request_scan_end(struct request *q);
 
 /* send.c */
 void request_send(struct request *q);

@@ -101,6 +101,7 @@ void request_record(struct request *q, int status, const char *outcome)
 static void request_free(void *arg)
 {
 	struct request *q = arg;
+	free(q->form);
 	buf_done(&q->path);
 	buf_done(&q->head);
 	buf_done(&q->hold);
@@ -386,8 +387,7 @@ static void on_body(void *arg, struct view v)
 		spool_failed(q, r);
 		return;
 	}
-	if (q->scanning && body_scan_feed(&q->scan, v) < 0)
-		request_failf(q, CODE_INVALID_PARAMS, "", "%s", q->scan.err.msg);
+	request_scan(q, v);
 }
 
 static bool find_pool(struct request *q)
@@ -428,11 +428,7 @@ static bool pool_idle(struct pool *p)
 static void on_body_end(void *arg)
 {
 	struct request *q = arg;
-	if (q->scanning && body_scan_end(&q->scan) < 0) {
-		request_failf(q, CODE_INVALID_PARAMS, "", "%s", q->scan.err.msg);
-		return;
-	}
-	if (!find_pool(q))
+	if (!request_scan_end(q) || !find_pool(q))
 		return;
 	if (!q->route.starts_engine && pool_idle(q->pool)) {
 		struct http_exchange *x = q->x;
@@ -490,9 +486,7 @@ void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *
 	set_path(q);
 	list_append(&px->requests, &q->node);
 	px->running++;
-	q->scanning = !route->get && route->kind != ROUTE_UPSTREAM;
-	if (q->scanning)
-		body_scan_init(&q->scan);
+	request_scan_begin(q);
 	http_handle(x, &request_handler, q);
 	if (http_content_length(x) > 0 && (uint64_t)http_content_length(x) > px->o.body_max)
 		body_too_large(q);

@@ -35,7 +35,8 @@ static bool rewrites(const struct request *q)
 
 static void remote_name(const struct request *q, struct buf *b)
 {
-	(void)buf_add_json(b, view_str(q->replica->remote_model));
+	struct view name = view_str(q->replica->remote_model);
+	(void)(q->form ? buf_addv(b, name) : buf_add_json(b, name)); /* a form's value has no quotes */
 }
 
 static uint64_t body_size(const struct request *q)

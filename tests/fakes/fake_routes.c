@@ -384,6 +384,32 @@ static bool rerank(struct call *k)
 	return true;
 }
 
+/* Says how long the body was and what it was, so that a test sees whether it crossed untouched. */
+static bool transcribe(struct call *k)
+{
+	char sha[65];
+	sha256_hex(k->q->body, sha);
+	buf_addf(&k->o,
+		"{\"text\":\"%zu bytes, sha256 %s\",\"usage\":{\"type\":\"tokens\",\"input_tokens\":%zu,"
+		"\"output_tokens\":4,\"total_tokens\":%zu}}",
+		k->q->body.n, sha, k->q->body.n, k->q->body.n + 4);
+	return true;
+}
+
+static bool images(struct call *k)
+{
+	char sha[65];
+	sha256_hex(k->q->body, sha);
+	buf_addf(&k->o, "{\"created\":1700000000,\"data\":[{\"b64_json\":\"%s\"}]}", sha);
+	return true;
+}
+
+static bool speech(struct call *k)
+{
+	respond(k->c, k->b, 200, "audio/mpeg", json_text(json_get(k->q->body, "input")));
+	return false;
+}
+
 static bool tokenize(struct call *k)
 {
 	struct view text = json_text(json_get(k->q->body, "content"));
@@ -461,6 +487,10 @@ static const struct {
 	{ "POST", "/embeddings", embeddings, WORK },
 	{ "POST", "/v1/rerank", rerank, WORK },
 	{ "POST", "/rerank", rerank, WORK },
+	{ "POST", "/v1/audio/transcriptions", transcribe, WORK },
+	{ "POST", "/v1/audio/speech", speech, WORK },
+	{ "POST", "/v1/images/generations", images, WORK },
+	{ "POST", "/v1/images/edits", images, WORK },
 	{ "POST", "/tokenize", tokenize, WORK },
 	{ "POST", "/detokenize", detokenize, WORK },
 	{ "POST", "/apply-template", apply_template, WORK },

@@ -51,18 +51,23 @@ static void wrong_method(struct http_exchange *x, const char *allow)
 	(void)api_error_body(d, &e, &body);
 	(void)http_header_add(&head, "Allow", view_str(allow));
 	(void)http_header_add(&head, "X-Request-Id", view_str(id));
+	if (d == DIALECT_ANTHROPIC)
+		(void)http_header_add(&head, "Request-Id", view_str(id));
 	http_reply(x, 405, "application/json", &head, buf_view(&body));
 }
 
 /* The types a page may send anywhere without asking first (Fetch standard, CORS-safelisted); an engine route
- * takes JSON. No type at all is taken: browsers name one, or an Origin. */
+ * takes JSON. No type at all is taken: browsers name one, or an Origin. multipart/form-data is one of them
+ * and is taken where files are sent: a browser names the page's Origin with every such POST ("null" where it
+ * hides it), and the guard has refused every Origin but our own before this is asked. */
 static bool wrong_type(struct http_exchange *x, const struct route *route)
 {
 	struct view rest,
 		t = view_trim(view_split(http_header_get(http_headers(x), "content-type"), ';', &rest));
 	if (http_method(x) != HTTP_M_POST || !t.n || route->kind == ROUTE_UPSTREAM)
 		return false;
-	if (view_eq_ci(t, VIEW("application/json")))
+	if (view_eq_ci(t, VIEW("application/json")) ||
+		(route->form && view_eq_ci(t, VIEW("multipart/form-data"))))
 		return false;
 	char id[PROXY_REQUEST_ID_MAX + 1];
 	proxy_request_id(http_headers(x), id);
@@ -70,7 +75,8 @@ static bool wrong_type(struct http_exchange *x, const struct route *route)
 		.status = 415,
 		.retriable = 0,
 		.request_id = view_str(id),
-		.message = VIEW("This route takes application/json only."),
+		.message = route->form ? VIEW("This route takes multipart/form-data or application/json.")
+				       : VIEW("This route takes application/json only."),
 		.hint = VIEW("Add the header Content-Type: application/json (curl: -H 'Content-Type: "
 			     "application/json').") };
 	proxy_reply_error(x, route->dialect, &e);
@@ -151,6 +157,14 @@ static void answer_unloaded(
 	AUTO(mem_freep) char *query = mem_fmt("model=%s", pool_id(p));
 	if (route->kind == ROUTE_PROPS) {
 		api_start_as(d->orch->api, x, request_id, "/props", query);
+		return;
+	}
+	if (route->kind == ROUTE_SLOTS) {
+		AUTO(buf_done) struct buf head = BUF(KIB), body = BUF(KIB);
+		(void)http_header_add(&head, "X-Request-Id", view_str(request_id));
+		(void)http_header_add(&head, "X-Corral-Pool", view_str(pool_id(p)));
+		(void)buf_addf(&body, "{\"loaded\":false,\"pool\":\"%s\",\"slots\":[]}", pool_id(p));
+		http_reply(x, 200, "application/json", &head, buf_view(&body));
 		return;
 	}
 	char text[256];

@@ -36,6 +36,13 @@ static void routes(void **state)
 		{ "POST", "/apply-template", ROUTE_APPLY_TEMPLATE, DIALECT_NATIVE, false, true },
 		{ "POST", "/embedding", ROUTE_EMBEDDING, DIALECT_NATIVE, true, true },
 		{ "GET", "/props", ROUTE_PROPS, DIALECT_NATIVE, false, false },
+		{ "POST", "/v1/audio/transcriptions", ROUTE_TRANSCRIPTIONS, DIALECT_OPENAI, true, true },
+		{ "POST", "/v1/audio/speech", ROUTE_SPEECH, DIALECT_OPENAI, true, true },
+		{ "POST", "/v1/images/generations", ROUTE_IMAGES, DIALECT_OPENAI, true, true },
+		{ "POST", "/v1/images/edits", ROUTE_IMAGE_EDITS, DIALECT_OPENAI, true, true },
+		{ "GET", "/slots", ROUTE_SLOTS, DIALECT_NATIVE, false, false },
+		{ "POST", "/slots/", ROUTE_NONE, DIALECT_NATIVE, false, false },
+		{ "POST", "/slots/0/x", ROUTE_NONE, DIALECT_NATIVE, false, false },
 		{ "POST", "/upstream/chat/v1/x", ROUTE_UPSTREAM, DIALECT_NATIVE, true, true },
 		{ "GET", "/upstream/chat/", ROUTE_UPSTREAM, DIALECT_NATIVE, false, false },
 		{ "DELETE", "/upstream/chat/slots", ROUTE_UPSTREAM, DIALECT_NATIVE, false, false },
@@ -62,6 +69,7 @@ static void routes(void **state)
 		assert_int_equal(r.takes_lease, rows[i].lease);
 		assert_int_equal(r.starts_engine, rows[i].starts);
 		assert_false(r.get && r.starts_engine); /* no GET starts an engine */
+		assert_int_equal(r.form, r.kind == ROUTE_TRANSCRIPTIONS || r.kind == ROUTE_IMAGE_EDITS);
 		if (rows[i].kind) {
 			assert_int_equal(r.dialect, rows[i].dialect);
 			assert_true(view_starts(view_str(rows[i].path), view_str(r.name)));
@@ -78,6 +86,18 @@ static void wrong_method_names_the_right_one(void **state)
 	assert_int_equal(dialect_route(VIEW("post"), VIEW("/v1/messages"), &r, &allow), ROUTE_WRONG_METHOD);
 	assert_int_equal(dialect_route(VIEW("PUT"), VIEW("/props"), &r, &allow), ROUTE_WRONG_METHOD);
 	assert_string_equal(allow, "GET");
+}
+
+static void a_slot_is_one_route_whatever_its_number(void **state)
+{
+	struct route r;
+	const char *allow;
+	assert_int_equal(dialect_route(VIEW("POST"), VIEW("/slots/17"), &r, &allow), ROUTE_FOUND);
+	assert_int_equal(r.kind, ROUTE_SLOT);
+	assert_string_equal(r.name, "/slots/{id}");
+	assert_false(r.takes_lease || r.starts_engine || r.get);
+	assert_int_equal(dialect_route(VIEW("GET"), VIEW("/slots/17"), &r, &allow), ROUTE_WRONG_METHOD);
+	assert_string_equal(allow, "POST");
 }
 
 static void upstream_is_taken_apart(void **state)
@@ -304,6 +324,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(routes),
+		cmocka_unit_test(a_slot_is_one_route_whatever_its_number),
 		cmocka_unit_test(wrong_method_names_the_right_one),
 		cmocka_unit_test(upstream_is_taken_apart),
 		cmocka_unit_test(codes_and_their_statuses),
