@@ -599,6 +599,7 @@ static void stop_begin(void)
 		stop_by_command();
 	if (k.stopper <= 0)
 		kill(k.engine, SIGTERM);
+	kill(k.engine, SIGCONT); /* a process that was stopped (SIGSTOP) would not even see the other one */
 }
 
 static void stop_hard(void)

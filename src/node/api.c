@@ -151,6 +151,50 @@ static void post_prove(struct call *c)
 	}
 }
 
+/* Somebody outside saw that the engine does not move any more. */
+static void post_condemn(struct call *c)
+{
+	struct replica *r = map_gets(&c->node->replicas, c->id);
+	AUTO(doc_free) yyjson_doc *d = c->body.len ? yyjson_read(c->body.data, c->body.len, 0) : NULL;
+	yyjson_val *o = yyjson_doc_get_root(d), *gen = yyjson_obj_get(o, "generation");
+	const char *cause = yyjson_get_str(yyjson_obj_get(o, "cause")),
+		   *message = yyjson_get_str(yyjson_obj_get(o, "message"));
+	if (!r) {
+		api_error(c->x, 404, "there is no replica %s on this node", c->id);
+	} else if (!yyjson_is_uint(gen) || !cause || strcmp(cause, "hung") != 0) {
+		api_error(c->x, 400,
+			"the body must be {\"generation\": N, \"cause\": \"hung\", \"message\": \"…\"}");
+	} else if (yyjson_get_uint(gen) != r->generation || !r->keeper || r->stopping) {
+		api_error(c->x, 409, "replica %s is %s in generation %llu", r->id,
+			replica_state_name(r->state), (unsigned long long)r->generation);
+	} else {
+		replica_condemn(r, CAUSE_HUNG, "`corral logs` shows its last words", "%s",
+			message ? message : "the engine makes no progress any more");
+		http_reply(c->x, 200, "application/json", NULL, VIEW("{}\n"));
+	}
+}
+
+static void post_reload(struct call *c)
+{
+	struct node *n = c->node;
+	AUTO(doc_free) yyjson_doc *d = c->body.len ? yyjson_read(c->body.data, c->body.len, 0) : NULL;
+	yyjson_val *dry = yyjson_obj_get(yyjson_doc_get_root(d), "dry_run");
+	AUTO(buf_done) struct buf why = BUF(64 * KIB);
+	if (c->body.len && (!d || (dry && !yyjson_is_bool(dry)))) {
+		api_error(c->x, 400, "the body must be {\"dry_run\": true} or false, or nothing");
+	} else if (!n->opts.on_reload || n->stopping) {
+		api_error(c->x, 409,
+			n->stopping ? "this node is stopping all engines"
+				    : "this node's pools come from no file");
+	} else if (n->opts.on_reload(n->opts.arg, yyjson_get_bool(dry), &why)) {
+		api_error(c->x, 400, "%s", buf_str(&why));
+	} else {
+		buf_reset(&why);
+		if (!buf_addf(&why, "{\"pools\":%zu}\n", n->npools))
+			http_reply(c->x, 200, "application/json", NULL, buf_view(&why));
+	}
+}
+
 static void on_stop_gone(void *arg)
 {
 	struct stop_wait *w = arg;
@@ -209,7 +253,7 @@ static bool peer_allowed(const struct http_exchange *x)
 	return p->is_unix && (p->uid == geteuid() || p->uid == 0);
 }
 
-/* "/v1/node/replicas/{id}/prove" and …/logs; false: neither. */
+/* "/v1/node/replicas/{id}/prove", …/condemn and …/logs; false: none of them. */
 static bool replica_route(struct node *n, struct http_exchange *x, struct view path, enum http_method m)
 {
 	struct view prefix = VIEW("/v1/node/replicas/"), verb;
@@ -217,16 +261,19 @@ static bool replica_route(struct node *n, struct http_exchange *x, struct view p
 		return false;
 	struct view id = view_split(view_from(path, prefix.n), '/', &verb);
 	AUTO(buf_done) struct buf decoded = BUF(NODE_ID_MAX + 1);
-	bool logs = view_eqs(verb, "logs") && m == HTTP_M_GET,
-	     prove = view_eqs(verb, "prove") && m == HTTP_M_POST;
-	if (!logs && !prove)
+	bool logs = view_eqs(verb, "logs") && m == HTTP_M_GET;
+	call_fn *post = m != HTTP_M_POST            ? NULL
+			: view_eqs(verb, "prove")   ? post_prove
+			: view_eqs(verb, "condemn") ? post_condemn
+						    : NULL;
+	if (!logs && !post)
 		return false;
 	if (http_unescape(id, &decoded) || !replica_id_valid(buf_view(&decoded)))
 		api_error(x, 404, "there is no replica of that name on this node");
 	else if (logs)
 		logs_serve(n, x, buf_str(&decoded));
 	else
-		with_body(n, x, buf_view(&decoded), SMALL_BODY_MAX, post_prove);
+		with_body(n, x, buf_view(&decoded), SMALL_BODY_MAX, post);
 	return true;
 }
 
@@ -243,6 +290,8 @@ void api_on_request(void *arg, struct http_exchange *x)
 		reply_facts(n, x, false);
 	else if (view_eqs(path, "/v1/node/replicas") && m == HTTP_M_PUT)
 		with_body(n, x, VIEW(""), WIRE_BODY_MAX, put_replicas);
+	else if (view_eqs(path, "/v1/node/config/reload") && m == HTTP_M_POST)
+		with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_reload);
 	else if (view_eqs(path, "/v1/node/stop") && m == HTTP_M_POST)
 		with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_stop);
 	else if (!replica_route(n, x, path, m))

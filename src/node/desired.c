@@ -25,6 +25,8 @@ bool replica_id_valid(struct view id)
 static void take_want(struct replica *r, const struct wire_want *w)
 {
 	mem_setstr(&r->want.devices, w->devices);
+	mem_setstr(&r->want.spec, w->spec);
+	mem_setstr(&r->want.model, w->model);
 	r->want.ctx = w->ctx;
 	r->want.slots = w->slots;
 	r->want.restart_epoch = w->restart_epoch;

@@ -24,15 +24,16 @@ static char *base_url(const char *url)
 	return mem_viewdup(v);
 }
 
-/* "<pool>-<n>" uses the n-th URL. */
+/* "<pool>-<n>" uses the n-th URL, and after the last one begins again: the number of a replica that replaces
+ * another is any that is free. */
 static const char *url_of(const struct replica *r)
 {
 	const struct strv *urls = &r->pool->conf.engine.urls;
 	const char *dash = strrchr(r->id, '-');
 	uint64_t i;
-	if (!dash || num_u64(view_str(dash + 1), &i) || i >= urls->len)
+	if (!dash || num_u64(view_str(dash + 1), &i) || !urls->len)
 		return NULL;
-	return urls->items[i];
+	return urls->items[i % urls->len];
 }
 
 static void bad(struct replica *r, const char *text)

@@ -44,13 +44,13 @@ static bool has_address(const struct replica *r)
 static void engine_facts(const struct replica *r, struct wire_replica *f)
 {
 	const struct pool *p = r->pool;
-	if (!p)
-		return;
 	f->have |= WR_ENGINE;
-	f->engine = mem_strdup(engine_kind_name(p->conf.engine.kind));
-	f->engine_version = p->have_build ? mem_strdup(p->build.version) : NULL;
-	f->engine_why = p->have_build ? mem_strdup(p->build.why) : NULL;
-	f->device_mask = mem_strdup(r->devices ? r->devices : p->conf.devices);
+	f->engine = p ? mem_strdup(engine_kind_name(p->conf.engine.kind)) : NULL;
+	f->engine_version = mem_strdup(r->engine_version);
+	f->engine_why = mem_strdup(r->engine_why);
+	f->device_mask = mem_strdup(r->devices ? r->devices : p ? p->conf.devices : NULL);
+	f->spec = mem_strdup(r->spec);
+	f->model = mem_strdup(r->model);
 }
 
 void replica_facts(const struct replica *r, struct wire_replica *f)
@@ -114,7 +114,7 @@ void node_facts(struct node *n, bool models, struct wire_node *f)
 		return;
 	f->models = mem_alloc(n->npools * sizeof *f->models);
 	for (size_t i = 0; i < n->npools; i++)
-		wire_model_copy(&f->models[f->nmodels++], &n->pools[i].model);
+		wire_model_copy(&f->models[f->nmodels++], &n->pools[i]->model);
 }
 
 /* ---- logs ------------------------------------------------------------------------------------------------

@@ -15,24 +15,11 @@
 #include "node/node_int.h"
 
 enum {
-	DEFAULT_SLOTS = 2,
-	DEFAULT_GRACE_MS = 5000,
-	DEFAULT_CACHE_MIB = 1024,
 	HEARTBEAT_MS = 10000,
 	ORPHAN_GRACE_MS = 10000,
 	PROBE_EVERY_MS = 5000,
-	ADOPT_AGAIN_MS = 50,
-	ADOPT_TRIES = 100,
 	LEAVE_MS = 1000,
 };
-
-struct pool *node_pool_find(struct node *n, const char *id)
-{
-	for (size_t i = 0; i < n->npools; i++)
-		if (!strcmp(n->pools[i].conf.id, id))
-			return &n->pools[i];
-	return NULL;
-}
 
 /* ---- the end ---------------------------------------------------------------------------------------------
  */
@@ -168,69 +155,6 @@ void node_orphan_check(struct node *n)
 		loop_timer_start(n->loop, &n->orphan, mono_ms_between(now, next) + 1, on_orphan, n);
 }
 
-/* ---- engines found at start
- * --------------------------------------------------------------------------------- */
-
-struct found {
-	struct node *node;
-	char *id;
-	int tries;
-	struct list list;
-	struct loop_timer timer;
-};
-
-static char *pool_of(const char *replica_id)
-{
-	const char *dash = strrchr(replica_id, '-');
-	return dash && dash != replica_id ? mem_viewdup(view_of(replica_id, (size_t)(dash - replica_id)))
-					  : NULL;
-}
-
-static void found_free(struct found *f)
-{
-	list_remove(&f->list);
-	loop_timer_stop(&f->timer);
-	free(f->id);
-	free(f);
-}
-
-static void try_adopt(void *arg)
-{
-	struct found *f = arg;
-	struct node *n = f->node;
-	AUTO(mem_freep) char *pool = pool_of(f->id);
-	struct replica *r = map_gets(&n->replicas, f->id);
-	if (!pool || (r && !replica_idle(r))) {
-		found_free(f);
-		return;
-	}
-	bool fresh = !r;
-	if (fresh)
-		r = replica_new(n, f->id, pool);
-	int e = replica_adopt(r, NULL);
-	if (e == 0) {
-		r->wanted = r->wanted || fresh; /* until somebody says what is wanted */
-	} else if (fresh) {
-		replica_free(r);
-	}
-	if (e == -EAGAIN && ++f->tries < ADOPT_TRIES)
-		loop_timer_start(n->loop, &f->timer, ADOPT_AGAIN_MS, try_adopt, f);
-	else
-		found_free(f);
-}
-
-static void on_found(void *arg, const char *replica_id)
-{
-	struct node *n = arg;
-	if (!replica_id_valid(view_str(replica_id)))
-		return;
-	struct found *f = NEW(struct found);
-	f->node = n;
-	f->id = mem_strdup(replica_id);
-	list_append(&n->found, &f->list);
-	try_adopt(f);
-}
-
 /* ---- making and freeing
  * -------------------------------------------------------------------------------------- */
 
@@ -250,36 +174,6 @@ static void copy_opts(struct node *n, const struct node_opts *o)
 	n->opts.orphan_grace_ms = o->orphan_grace_ms ? o->orphan_grace_ms : ORPHAN_GRACE_MS;
 	n->policy = o->restart ? *o->restart : RESTART_POLICY_DEFAULT;
 	rnd_seed(&n->rnd, o->seed);
-	n->npools = o->npools;
-	n->pools = o->npools ? mem_alloc(o->npools * sizeof *n->pools) : NULL;
-	for (size_t i = 0; i < o->npools; i++) {
-		struct pool *p = &n->pools[i];
-		const struct node_pool *from = &o->pools[i];
-		p->conf = *from;
-		p->conf.id = mem_strdup(from->id);
-		p->conf.model_path = mem_strdup(from->model_path);
-		p->conf.devices = mem_strdup(from->devices ? from->devices : "auto");
-		p->conf.engine = (struct engine_def){ 0 };
-		engine_def_copy(&p->conf.engine, &from->engine);
-		p->conf.slots = from->slots ? from->slots : DEFAULT_SLOTS;
-		p->conf.grace_ms = from->grace_ms ? from->grace_ms : DEFAULT_GRACE_MS;
-		p->conf.cache_ram_mib = from->cache_ram_mib ? from->cache_ram_mib : DEFAULT_CACHE_MIB;
-	}
-}
-
-/* A file that is not there yet may come: this is read again at each start. */
-static void read_models(struct node *n)
-{
-	for (size_t i = 0; i < n->npools; i++) {
-		struct pool *p = &n->pools[i];
-		p->model.pool_id = mem_strdup(p->conf.id);
-		p->model.path = mem_strdup(p->conf.model_path);
-		p->model.ctx = p->conf.ctx;
-		if (n->opts.read_model)
-			n->opts.read_model(n->opts.arg, &p->conf, &p->model);
-		else if (p->conf.model_path && !file_exists(p->conf.model_path))
-			p->model.problem = mem_fmt("the model file %s is not there", p->conf.model_path);
-	}
 }
 
 static int take_lock(struct node *n, struct err *e)
@@ -335,10 +229,8 @@ int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struc
 	int r = make_dirs(n, reterr);
 	r = r ? r : take_lock(n, reterr);
 	if (!r) {
-		read_models(n);
-		r = keeper_scan(n->engines_dir, on_found, n);
-		if (r)
-			err_set(reterr, r, "%s cannot be read: %s", n->engines_dir, strerror(-r));
+		pools_set(n, o->pools, o->npools);
+		r = adopt_all(n, reterr);
 	}
 	r = r ? r : serve(n, reterr);
 	r = r ? r : report_init(n, reterr);
@@ -359,16 +251,6 @@ static void free_opts(struct node *n)
 	free((char *)(uintptr_t)n->opts.log_dir);
 	free((char *)(uintptr_t)n->opts.keeper_path);
 	free((char *)(uintptr_t)n->opts.registry_address);
-	for (size_t i = 0; i < n->npools; i++) {
-		struct pool *p = &n->pools[i];
-		free((char *)(uintptr_t)p->conf.id);
-		free((char *)(uintptr_t)p->conf.model_path);
-		free((char *)(uintptr_t)p->conf.devices);
-		engine_def_done(&p->conf.engine);
-		engine_build_done(&p->build);
-		wire_model_done(&p->model);
-	}
-	free(n->pools);
 }
 
 void node_free(struct node *n)
@@ -384,14 +266,14 @@ void node_free(struct node *n)
 		unlink(n->socket_path);
 		fd_close(n->listen_fd);
 	}
-	while (!list_empty(&n->found))
-		found_free(LIST_ENTRY(list_first(&n->found), struct found, list));
+	adopt_done(n);
 	loop_timer_stop(&n->stop_deadline);
 	loop_timer_stop(&n->orphan);
 	struct map_entry *e;
 	for (size_t i = 0; (e = map_next(&n->replicas, &i));)
 		replica_free(e->value);
 	map_done(&n->replicas);
+	pools_done(n);
 	fd_close(n->lock_fd);
 	free_opts(n);
 	free(n->engines_dir);

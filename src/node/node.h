@@ -9,13 +9,16 @@
  *
  * Beyond the wire: GET /v1/node and /v1/node/replicas answer a struct wire_node; PUT /v1/node/replicas
  * answers the same; POST …/prove takes {"generation": N, "by": "request"|"own"}; GET …/logs takes
- * tail=N and follow=1; POST /v1/node/stop takes {"deadline_ms": N} and answers {"stopped": N, "killed": N}
- * when nothing is left. Errors are {"error": {"message": …}}.
- * A replica in PROVING has an address only while it waits for a request to be its canary.
+ * tail=N and follow=1; POST …/condemn takes {"generation": N, "cause": "hung", "message": "…"} and is 409 for
+ * another generation; POST /v1/node/config/reload takes {"dry_run": B}, answers {"pools": N}, or 400 with
+ * what is wrong in the file; POST /v1/node/stop takes {"deadline_ms": N} and answers {"stopped": N, "killed":
+ * N} when nothing is left. Errors are {"error": {"message": …}}. A replica in PROVING has an address only
+ * while it waits for a request to be its canary.
  */
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
 
+#include "base/buf.h"
 #include "loop/loop.h"
 #include "provision/engine/engine.h"
 #include "supervise/restart.h"
@@ -52,8 +55,9 @@ struct node_opts {
 	bool allow_cpu, offline;
 	unsigned starting_max; /* engines loading at the same time; 0 = 2 */
 	/* POST /v1/node/config/reload: reads the configuration again and, unless dry_run, calls
-	 * node_set_pools. 0, or an error whose message is the answer. NULL: the route is refused. */
-	int (*on_reload)(void *arg, bool dry_run, struct err *reterr);
+	 * node_set_pools. Negative: nothing was changed, and ret_why is the answer. NULL: the route is
+	 * refused. */
+	int (*on_reload)(void *arg, bool dry_run, struct buf *ret_why);
 	uint64_t nofile;                      /* engines' soft limit of descriptors; 0 = as ours */
 	const struct restart_policy *restart; /* NULL = RESTART_POLICY_DEFAULT */
 	uint64_t seed;                        /* of the jitter */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The node's inside, for the files of this folder alone. Files: replica.c the state machine and what
- * follows an end · start.c build, command line, keeper · prove.c readiness and canary · external.c servers
- * that are not ours · desired.c what is wanted · facts.c what is said · handoff.c the file for others ·
- * report.c the registry · api.c, logs.c the routes.
+ * The node's inside, for the files of this folder alone. Files: pools.c definitions of pools · replica.c the
+ * state machine · verdict.c what follows an end · start.c build, command line, keeper · adopt.c engines that
+ * run already · prove.c readiness and canary · external.c servers that are not ours · desired.c what is
+ * wanted · facts.c what is said · handoff.c the files about an engine · report.c the registry · api.c, logs.c
+ * the routes.
  */
 #ifndef NODE_NODE_INT_H
 #define NODE_NODE_INT_H
@@ -23,7 +24,10 @@ enum {
 	NODE_ID_MAX = 128, /* of a replica, because it becomes a file's name */
 };
 
+/* A definition of a pool. The node refers to those of today's configuration, a replica to the one it was
+ * started from: that one lives as long as the replica. */
 struct pool {
+	unsigned refs;
 	struct node_pool conf; /* strings are ours */
 	struct engine_build build;
 	bool have_build;
@@ -42,8 +46,15 @@ struct replica {
 	char told_phase[24]; /* the last step of getting its engine that was logged, */
 	int told_tenth;      /* and how far it was, in tenths */
 	struct node *node;
-	struct pool *pool; /* NULL: not in this node's configuration */
+	/* A reference: what it was last started from, or is to be. NULL: no definition of this node fits. */
+	struct pool *pool;
 	char *id, *pool_id;
+	/* What its process was started from, also one of an earlier run; what was last tried to be started.
+	 */
+	char *spec, *model;
+	struct wire_model own_model; /* of `model` */
+	char *engine_version, *engine_why;
+	bool no_definition; /* FAILED for want of a definition: tried again when others come */
 	struct wire_want want;
 	bool wanted;
 	bool epoch_known; /* want.restart_epoch was compared with one before */
@@ -111,7 +122,7 @@ struct node {
 	char *engines_dir, *builds_dir, *socket_path, *address;
 	int lock_fd, listen_fd;
 	struct http_server *server;
-	struct pool *pools;
+	struct pool **pools; /* references, in the order of the configuration */
 	size_t npools;
 	struct map replicas; /* id → struct replica */
 	struct rnd rnd;
@@ -128,9 +139,27 @@ struct node {
 };
 
 /* node.c */
-struct pool *node_pool_find(struct node *n, const char *id);
 void node_replica_gone(struct node *n); /* one fewer: is anything left to do? */
 void node_orphan_check(struct node *n);
+
+/* pools.c */
+struct pool *node_pool_ref(struct pool *p);
+void node_pool_drop(struct pool **p); /* NULL inside allowed */
+/* Of today's configuration; NULL: none. Not a reference. */
+struct pool *node_pool_find(struct node *n, const char *id);
+/* The definition that has this spec, of today or one an engine was started from; spec NULL: today's, whatever
+ * it is. A definition without a spec fits every one. NULL: none. Not a reference. */
+struct pool *node_pool_find_spec(struct node *n, const char *id, const char *spec);
+/* The replica starts from p (may be NULL) from now on. */
+void replica_bind(struct replica *r, struct pool *p);
+/* What is known of the model it is started from: of the file that stands in, else of the configured one. */
+const struct wire_model *replica_model(const struct replica *r);
+/* Reads again what there is at path (may be NULL); a file that is not there yet may come. */
+void node_read_model(struct node *n, const struct node_pool *c, const char *path, struct wire_model *m);
+/* Why so long a context cannot be had of the model: a sentence the caller frees; NULL = it can. */
+char *node_ctx_problem(const struct node_pool *c, const struct wire_model *m, uint32_t ctx) MUST_CHECK;
+void pools_set(struct node *n, const struct node_pool *pools, size_t npools);
+void pools_done(struct node *n);
 
 /* replica.c */
 struct replica *replica_new(struct node *n, const char *id, const char *pool_id);
@@ -138,24 +167,33 @@ void replica_free(struct replica *r);
 void replica_set(struct replica *r, enum replica_state to); /* the only writer of r->state */
 void replica_kick(struct replica *r);                       /* reconcile at the end of the round */
 void replica_reconcile(struct replica *r);
+void replica_quiet(struct replica *r);      /* ends probes, requests and connections of ours */
 void replica_stop(struct replica *r);       /* ends whatever it does; STOPPED follows */
 bool replica_idle(const struct replica *r); /* nothing runs and nothing is being made for it */
 void replica_error(struct replica *r, enum wire_cause c, const char *hint, const char *fmt, ...) PRINTF(4, 5);
 void replica_progress(struct replica *r, const char *phase, int pct, const char *fmt, ...) PRINTF(4, 5);
 /* A start that cannot succeed by being tried again. */
 void replica_fail(struct replica *r);
+void replica_retry_in(struct replica *r, int64_t ms); /* begins again then, if it is still wanted */
+void replica_clear_failure(struct failure *f);
 /* The engine must go because of c; the verdict follows its end. */
 void replica_condemn(struct replica *r, enum wire_cause c, const char *hint, const char *fmt, ...)
 	PRINTF(4, 5);
+
+/* verdict.c */
 /* An end that was no wish of ours: backoff, breaker or Failed. */
 void replica_crashed(struct replica *r, enum restart_end how);
-void replica_quiet(struct replica *r); /* ends probes, requests and connections of ours */
 extern const struct keeper_ops replica_keeper_ops;
 
 /* start.c */
 void replica_begin(struct replica *r);
-int replica_adopt(struct replica *r, struct err *reterr); /* 0, -ENOENT, -EAGAIN */
+int replica_launch_target(struct replica *r, const char *address, struct err *e) MUST_CHECK;
 int64_t replica_start_timeout_ms(const struct replica *r);
+
+/* adopt.c */
+int replica_adopt(struct replica *r, struct err *reterr);     /* 0, -ENOENT, -EAGAIN */
+int adopt_all(struct node *n, struct err *reterr) MUST_CHECK; /* the engines found at the node's start */
+void adopt_done(struct node *n);
 
 /* prove.c */
 void replica_watch(struct replica *r); /* has a target: probe it */
@@ -183,19 +221,26 @@ void replica_log_tail(const struct node *n, const char *id, uint64_t gen, struct
 void replica_log_read(const struct node *n, const char *id, int fd, struct buf *b);
 
 /* handoff.c */
-void handoff_write(struct replica *r);
-void handoff_remove(struct replica *r);
+void handoff_begin(struct replica *r);                       /* a process of it is about to be started */
+void handoff_write(struct replica *r);                       /* Ready */
+void handoff_remove(struct replica *r);                      /* not Ready any more */
+void handoff_forget(struct node *n, const char *replica_id); /* the process has ended: removes both files */
 struct handoff {
-	char *url;
 	uint64_t generation;
 	uint32_t slots, ctx;
+	bool ready; /* it had been Ready */
+	char *url, *health, *spec, *model, *engine_version, *engine_why, *devices;
 };
-int handoff_read(const struct node *n, const char *replica_id, struct handoff *ret) MUST_CHECK;
+void handoff_done(struct handoff *h);
+/* What is written of this generation; -ENOENT: nothing. */
+int handoff_read(
+	const struct node *n, const char *replica_id, uint64_t generation, struct handoff *ret) MUST_CHECK;
 
 /* report.c */
 int report_init(struct node *n, struct err *reterr) MUST_CHECK;
 void report_done(struct node *n);
 void report_touch(struct node *n);      /* something changed */
+void report_again(struct node *n);      /* the models changed: registers again */
 void report_touch_slow(struct node *n); /* progress changed: at most every 50 ms */
 
 /* api.c */

@@ -50,7 +50,7 @@ struct replica *replica_new(struct node *n, const char *id, const char *pool_id)
 	r->node = n;
 	r->id = mem_strdup(id);
 	r->pool_id = mem_strdup(pool_id);
-	r->pool = node_pool_find(n, pool_id);
+	replica_bind(r, node_pool_find(n, pool_id));
 	r->progress_pct = -1;
 	r->want.keep_alive_ms = 600000; /* until somebody says what it is */
 	restart_init(&r->restart, &n->policy, rnd_u64(&n->rnd));
@@ -76,7 +76,7 @@ static void free_error(struct wire_error *e)
 	*e = (struct wire_error){ 0 };
 }
 
-static void clear_failure(struct failure *f)
+void replica_clear_failure(struct failure *f)
 {
 	free(f->message);
 	free(f->hint);
@@ -92,13 +92,21 @@ void replica_free(struct replica *r)
 	engine_job_cancel(&r->job);
 	keeper_free(&r->keeper);
 	engine_launch_done(&r->launch);
-	clear_failure(&r->failure);
+	replica_clear_failure(&r->failure);
 	free_error(&r->last_error);
 	free_models(&r->remote_models);
 	map_del(&n->replicas, view_str(r->id));
 	free(r->want.replica_id);
 	free(r->want.pool_id);
 	free(r->want.devices);
+	free(r->want.spec);
+	free(r->want.model);
+	free(r->spec);
+	free(r->model);
+	free(r->engine_version);
+	free(r->engine_why);
+	wire_model_done(&r->own_model);
+	node_pool_drop(&r->pool);
 	free(r->socket_path);
 	free(r->devices);
 	free(r->probe_text);
@@ -188,14 +196,20 @@ static void leave(struct replica *r)
 	node_replica_gone(n);
 }
 
-static bool params_changed(const struct replica *r)
+static bool same(const char *a, const char *b)
 {
-	if (!r->pool || r->external || !r->slots)
-		return false; /* slots 0: of a start we know nothing of */
-	uint32_t slots = r->want.slots ? r->want.slots : r->pool->conf.slots;
-	uint32_t ctx = r->want.ctx ? r->want.ctx : r->ctx;
-	const char *devices = r->want.devices ? r->want.devices : r->pool->conf.devices;
-	return slots != r->slots || ctx != r->ctx || (r->devices && strcmp(devices, r->devices) != 0);
+	return a && b ? !strcmp(a, b) : a == b;
+}
+
+/* Whether something else is wanted than what was tried last: another model, another definition, or one where
+ * there was none. */
+static bool variant_changed(const struct replica *r)
+{
+	const struct pool *p = node_pool_find_spec(r->node, r->pool_id, r->want.spec);
+	if (r->no_definition)
+		return p != NULL;
+	const char *spec = r->want.spec ? r->want.spec : p ? p->conf.spec : NULL;
+	return (spec && !same(spec, r->spec)) || !same(r->want.model, r->model);
 }
 
 static void on_retry(void *arg)
@@ -205,30 +219,42 @@ static void on_retry(void *arg)
 		replica_begin(r);
 }
 
+void replica_retry_in(struct replica *r, int64_t ms)
+{
+	loop_timer_start(r->node->loop, &r->retry, ms, on_retry, r);
+}
+
 static void wait_for_breaker(struct replica *r)
 {
 	replica_set(r, REPLICA_FAILED);
-	loop_timer_start(r->node->loop, &r->retry, mono_ms_between(mono_now(), r->retry_at), on_retry, r);
+	replica_retry_in(r, mono_ms_between(mono_now(), r->retry_at));
 }
 
+static void begin_if_allowed(struct replica *r)
+{
+	if (r->restart.breaker == BREAKER_OPEN && mono_before(mono_now(), r->retry_at))
+		wait_for_breaker(r);
+	else
+		replica_begin(r);
+}
+
+/* An engine that runs is left alone whatever has changed about its pool: control asks for the other one under
+ * another id, and takes this one away afterwards. Only a server that is not ours is simply looked at anew. */
 static void go_on(struct replica *r)
 {
 	bool rose = r->epoch_known && r->want.restart_epoch > r->epoch;
+	bool running = !replica_idle(r), at_rest = r->state == REPLICA_ABSENT || r->state == REPLICA_STOPPED;
+	bool other = (!running || r->external) && variant_changed(r);
 	r->epoch = r->want.restart_epoch;
 	r->epoch_known = true;
-	if (rose) {
+	if (rose || (other && !running)) {
 		restart_reset(&r->restart);
 		r->retry_at = MONO_ZERO;
 	}
-	bool running = !replica_idle(r);
-	if (running && !r->stopping && (rose || params_changed(r)))
+	if (running && !r->stopping && (rose || other))
 		replica_stop(r);
-	else if (!running && (rose || r->state == REPLICA_ABSENT || r->state == REPLICA_STOPPED)) {
-		if (r->restart.breaker == BREAKER_OPEN && mono_before(mono_now(), r->retry_at))
-			wait_for_breaker(r);
-		else
-			replica_begin(r);
-	}
+	else if (!running && (rose || other || at_rest))
+		begin_if_allowed(r);
 }
 
 void replica_reconcile(struct replica *r)
@@ -282,163 +308,8 @@ void replica_condemn(struct replica *r, enum wire_cause c, const char *hint, con
 {
 	va_list ap;
 	va_start(ap, fmt);
-	clear_failure(&r->failure);
+	replica_clear_failure(&r->failure);
 	r->failure = (struct failure){ c, mem_vfmt(fmt, ap), mem_strdup(hint) };
 	va_end(ap);
 	replica_stop(r);
 }
-
-static bool cannot_be_mended(enum wire_cause c)
-{
-	return c == CAUSE_OOM_VRAM || c == CAUSE_OOM_HOST || c == CAUSE_BAD_MODEL || c == CAUSE_BAD_ARGS ||
-	       c == CAUSE_NO_ENGINE || c == CAUSE_NO_MODEL;
-}
-
-void replica_crashed(struct replica *r, enum restart_end how)
-{
-	struct restart_verdict v = restart_ended(&r->restart, mono_now(), how);
-	r->retry_at = mono_add_ms(mono_now(), v.delay_ms);
-	r->restarts++;
-	switch (v.what) {
-	case RESTART_NOW:
-		replica_set(r, REPLICA_BACKOFF);
-		loop_timer_start(r->node->loop, &r->retry, 0, on_retry, r);
-		break;
-	case RESTART_LATER:
-		replica_set(r, REPLICA_BACKOFF);
-		loop_timer_start(r->node->loop, &r->retry, v.delay_ms, on_retry, r);
-		log_info("backoff", r->id, "Replica %s starts again in %lld ms.", r->id,
-			(long long)v.delay_ms);
-		break;
-	case RESTART_TRIAL:
-		replica_set(r, REPLICA_FAILED);
-		loop_timer_start(r->node->loop, &r->retry, v.delay_ms, on_retry, r);
-		log_warn("breaker", r->id, "Replica %s crashed too often; one more trial in %lld s.", r->id,
-			(long long)v.delay_ms / 1000);
-		break;
-	case RESTART_NEVER:
-		r->retry_at = MONO_NEVER;
-		replica_set(r, REPLICA_FAILED);
-		break;
-	}
-}
-
-/* An engine that had been ready and was ended by somebody else: SIGKILL without want of memory, SIGTERM,
- * or the clean exit with which servers answer SIGTERM (not one that exits as soon as it is ready). */
-static bool killed_from_outside(const struct replica *r, const struct keeper_record *rec)
-{
-	if (!r->restart.ready)
-		return false;
-	if (rec->signo == SIGKILL)
-		return !rec->oom;
-	return rec->signo == SIGTERM || (rec->signo == 0 && rec->exit_code == 0 &&
-						mono_ms_between(r->restart.ready_at, mono_now()) >= 10000);
-}
-
-/* Why it ended, from the record and the log. */
-static enum restart_end read_cause(struct replica *r, const struct keeper_end *e)
-{
-	const struct keeper_record *rec = &e->record;
-	if (!e->known) {
-		replica_error(r, CAUSE_SIGNAL, "something outside killed it; it starts again by itself",
-			"the keeper of %s was killed, and its engine with it", r->id);
-		return RESTART_END_OUTSIDE;
-	}
-	AUTO(mem_freep) char *sentence = NULL;
-	AUTO(mem_freep) char *hint = NULL;
-	bool outside = killed_from_outside(r, rec);
-	enum wire_cause c = CAUSE_NONE;
-	if (!outside && rec->signo != SIGKILL) {
-		AUTO(buf_done) struct buf tail = BUF(64 * KIB);
-		replica_log_tail(r->node, r->id, rec->generation, &tail);
-		c = (enum wire_cause)engine_log_cause(buf_view(&tail), &sentence, &hint);
-	}
-	if (rec->oom)
-		replica_error(r, c = CAUSE_OOM_HOST, "use a smaller ctx, fewer slots or a smaller model",
-			"the kernel killed the engine because host memory ran out");
-	else if (c != CAUSE_NONE)
-		replica_error(r, c, hint, "%s", sentence ? sentence : wire_cause_name(c));
-	else if (rec->signo)
-		replica_error(r, c = CAUSE_SIGNAL, "`corral logs` shows its last words",
-			"the engine was killed by signal %d (%s)", rec->signo, strsignal(rec->signo));
-	else
-		replica_error(r, c = CAUSE_EXIT, "`corral logs` shows its last words",
-			"the engine ended by itself with exit code %d", rec->exit_code);
-	r->last_error.exit_code = rec->exit_code;
-	r->last_error.signo = rec->signo;
-	return outside ? RESTART_END_OUTSIDE : cannot_be_mended(c) ? RESTART_END_FATAL : RESTART_END_CRASH;
-}
-
-/* What we had condemned it for. */
-static void carry_out(struct replica *r)
-{
-	struct failure f = r->failure;
-	r->failure = (struct failure){ 0 };
-	replica_error(r, f.cause, f.hint, "%s", f.message);
-	replica_crashed(r, cannot_be_mended(f.cause) ? RESTART_END_FATAL : RESTART_END_CRASH);
-	clear_failure(&f);
-}
-
-static void never_started(struct replica *r, const struct keeper_end *e)
-{
-	if (e->busy) {
-		replica_error(r, CAUSE_EXIT, "it is taken over in a moment",
-			"another engine of %s still runs", r->id);
-		replica_crashed(r, RESTART_END_CRASH);
-		return;
-	}
-	if (r->pool)
-		r->pool->have_build = false; /* it may have been removed: look again at the next start */
-	replica_error(r, CAUSE_NO_ENGINE, "check that the engine's program is there and can be executed",
-		"the engine of %s could not be started: %s", r->id,
-		e->message ? e->message : "no reason was given");
-	replica_fail(r);
-}
-
-static void on_end(void *arg, const struct keeper_end *e)
-{
-	struct replica *r = arg;
-	bool ours = r->stopping;
-	replica_quiet(r);
-	handoff_remove(r);
-	r->stopping = false;
-	r->pid = 0;
-	keeper_free(&r->keeper);
-	if (r->node->stopping) {
-		r->node->stopped++;
-		r->node->killed += e->known && e->record.killed;
-	}
-	if (e->known && e->record.log_dropped_bytes)
-		log_warn("log", r->id, "%llu bytes of the output of %s were dropped.",
-			(unsigned long long)e->record.log_dropped_bytes, r->id);
-	if (ours && r->failure.cause != CAUSE_NONE && r->wanted && !r->node->stopping) {
-		carry_out(r);
-	} else if (ours || (e->known && e->record.stop_asked)) {
-		clear_failure(&r->failure);
-		restart_ended(&r->restart, mono_now(), RESTART_END_STOPPED);
-		replica_set(r, REPLICA_STOPPED);
-		log_info("stop", r->id, "Replica %s has stopped%s.", r->id,
-			e->known && e->record.killed ? "; it had to be killed" : "");
-	} else if (!e->started) {
-		never_started(r, e);
-	} else {
-		replica_crashed(r, read_cause(r, e));
-	}
-	replica_kick(r);
-}
-
-static void on_running(void *arg)
-{
-	struct replica *r = arg;
-	const struct keeper_record *rec = keeper_record(r->keeper);
-	if (rec) {
-		r->pid = rec->engine_pid;
-		r->pid_start = rec->engine_start;
-		r->started_at_ms = rec->started_at_ms;
-	}
-	replica_progress(r, "engine_start", -1, "The engine is loading its model");
-	replica_watch(r);
-	report_touch(r->node);
-}
-
-const struct keeper_ops replica_keeper_ops = { on_running, on_end };

@@ -105,6 +105,12 @@ void report_touch(struct node *n)
 		loop_defer(n->loop, &p->work, send_now, n);
 }
 
+void report_again(struct node *n)
+{
+	n->report.registered = false;
+	report_touch(n);
+}
+
 static void on_slow(void *arg)
 {
 	report_touch(arg);

@@ -17,12 +17,13 @@
 
 enum { DEFAULT_CTX = 4096, START_BASE_MS = 300000, START_MS_PER_GIB = 20000 };
 
-static uint64_t model_bytes(const struct pool *p)
+static uint64_t model_bytes(const struct replica *r)
 {
+	const struct wire_model *m = replica_model(r);
 	struct stat st;
-	if (p->model.size_bytes)
-		return p->model.size_bytes;
-	return p->conf.model_path && stat(p->conf.model_path, &st) == 0 ? (uint64_t)st.st_size : 0;
+	if (m->size_bytes)
+		return m->size_bytes;
+	return m->path && stat(m->path, &st) == 0 ? (uint64_t)st.st_size : 0;
 }
 
 int64_t replica_start_timeout_ms(const struct replica *r)
@@ -31,7 +32,7 @@ int64_t replica_start_timeout_ms(const struct replica *r)
 		return START_BASE_MS;
 	if (r->pool->conf.start_timeout_ms)
 		return r->pool->conf.start_timeout_ms;
-	uint64_t gib = MIN(model_bytes(r->pool) / GIB + 1, (uint64_t)65536);
+	uint64_t gib = MIN(model_bytes(r) / GIB + 1, (uint64_t)65536);
 	return START_BASE_MS + (int64_t)gib * START_MS_PER_GIB;
 }
 
@@ -53,7 +54,7 @@ static void take_params(struct replica *r)
 {
 	const struct pool *p = r->pool;
 	r->slots = r->want.slots ? r->want.slots : p->conf.slots;
-	uint32_t ctx = r->want.ctx ? r->want.ctx : p->conf.ctx ? p->conf.ctx : p->model.ctx;
+	uint32_t ctx = r->want.ctx ? r->want.ctx : p->conf.ctx ? p->conf.ctx : replica_model(r)->ctx;
 	r->ctx_promised = ctx != 0;
 	r->ctx = ctx ? ctx : DEFAULT_CTX;
 	mem_setstr(&r->devices, r->want.devices ? r->want.devices : p->conf.devices);
@@ -76,7 +77,7 @@ static int build_launch(struct replica *r, struct err *e)
 	struct engine_params params = {
 		.pool_id = r->pool_id,
 		.replica_id = r->id,
-		.model_path = p->conf.model_path,
+		.model_path = replica_model(r)->path,
 		.socket_path = r->socket_path,
 		.port = port,
 		.ctx = r->ctx,
@@ -117,28 +118,43 @@ static int spawn_keeper(struct replica *r, struct err *e)
 	return keeper_start(r->node->loop, &s, &replica_keeper_ops, r, &r->keeper, e);
 }
 
-static bool make_target(struct replica *r, const char *address, struct err *e)
+int replica_launch_target(struct replica *r, const char *address, struct err *e)
 {
 	struct http_target_opts o = { .idle_max = 2, .idle_ms = 1000, .connect_timeout_ms = 5000 };
 	http_target_free(r->target);
 	r->target = http_target_new(r->node->loop, address, &o, e);
-	return r->target != NULL;
+	return r->target ? 0 : -EINVAL;
+}
+
+static bool model_is_there(struct replica *r)
+{
+	const struct wire_model *m = replica_model(r);
+	if (!m->path || file_exists(m->path))
+		return true;
+	replica_error(r, CAUSE_NO_MODEL, "put the file there or correct `model` of the pool",
+		"the model file %s is not there", m->path);
+	replica_fail(r);
+	return false;
+}
+
+static int prepare(struct replica *r, struct err *e)
+{
+	AUTO(mem_freep) char *problem = node_ctx_problem(&r->pool->conf, replica_model(r), r->ctx);
+	if (problem)
+		return err_set(e, -EINVAL, "%s", problem);
+	int err = build_launch(r, e);
+	return err ? err : replica_launch_target(r, r->launch.address, e);
 }
 
 /* The engine's program is there: start it. */
 static void launch(struct replica *r)
 {
-	struct pool *p = r->pool;
 	struct err e = { 0 };
-	if (p->conf.model_path && !file_exists(p->conf.model_path)) {
-		replica_error(r, CAUSE_NO_MODEL, "put the file there or correct `model` of the pool",
-			"the model file %s is not there", p->conf.model_path);
-		replica_fail(r);
+	if (!model_is_there(r))
 		return;
-	}
 	r->generation++;
 	take_params(r);
-	if (build_launch(r, &e) || !make_target(r, r->launch.address, &e)) {
+	if (prepare(r, &e)) {
 		replica_error(
 			r, CAUSE_BAD_ARGS, "correct the pool's engine in the configuration", "%s", e.msg);
 		replica_fail(r);
@@ -147,6 +163,7 @@ static void launch(struct replica *r)
 	replica_set(r, REPLICA_STARTING);
 	replica_progress(r, "engine_start", -1, "The engine is being started");
 	r->load_ms = 0;
+	handoff_begin(r);
 	if (spawn_keeper(r, &e) == 0) {
 		log_event(LOG_INFO, "start", r->id,
 			(struct log_field[]){ LOG_STR("pool_id", r->pool_id), LOG_STR("replica_id", r->id),
@@ -155,6 +172,7 @@ static void launch(struct replica *r)
 			"Replica %s starts on %s.", r->id, r->launch.address);
 		return;
 	}
+	handoff_forget(r->node, r->id);
 	replica_error(
 		r, CAUSE_NO_ENGINE, "check corral's installation and the limit of processes", "%s", e.msg);
 	if (e.code == -EAGAIN || e.code == -ENOMEM || e.code == -EMFILE)
@@ -165,6 +183,8 @@ static void launch(struct replica *r)
 
 static void with_build(struct replica *r)
 {
+	mem_setstr(&r->engine_version, r->pool->build.version);
+	mem_setstr(&r->engine_why, r->pool->build.why);
 	if (r->pool->build.external)
 		external_begin(r);
 	else
@@ -238,27 +258,45 @@ static bool build_is_there(const struct pool *p)
 
 static void read_model(struct replica *r)
 {
-	struct node *n = r->node;
 	struct pool *p = r->pool;
-	if (!n->opts.read_model)
-		return;
-	struct wire_model m = { .pool_id = mem_strdup(p->conf.id), .path = mem_strdup(p->conf.model_path) };
-	n->opts.read_model(n->opts.arg, &p->conf, &m);
-	wire_model_done(&p->model);
-	p->model = m;
+	if (r->model)
+		node_read_model(r->node, &p->conf, r->model, &r->own_model);
+	else
+		node_read_model(r->node, &p->conf, p->conf.model_path, &p->model);
+}
+
+/* What is wanted becomes what is started. False: no definition of this node fits. */
+static bool take_variant(struct replica *r)
+{
+	struct node *n = r->node;
+	struct pool *p = node_pool_find_spec(n, r->pool_id, r->want.spec);
+	mem_setstr(&r->spec, p && p->conf.spec ? p->conf.spec : r->want.spec);
+	mem_setstr(&r->model, r->want.model);
+	r->no_definition = !p;
+	if (p) {
+		replica_bind(r, p);
+		return true;
+	}
+	replica_bind(r, NULL);
+	if (node_pool_find(n, r->pool_id))
+		replica_error(r, CAUSE_BAD_ARGS,
+			"this node's file differs from orchestratord's: run `corral config reload`",
+			"pool %s is configured differently on this node than what is wanted of it (%s)",
+			r->pool_id, r->want.spec);
+	else
+		replica_error(r, CAUSE_BAD_ARGS,
+			"this node's file differs from orchestratord's: run `corral config reload`",
+			"pool %s is not in this node's configuration", r->pool_id);
+	replica_fail(r);
+	return false;
 }
 
 void replica_begin(struct replica *r)
 {
-	if (!r->pool) {
-		replica_error(r, CAUSE_BAD_ARGS,
-			"both processes must read the same configuration; restart corral",
-			"pool %s is not in this node's configuration", r->pool_id);
-		replica_fail(r);
-		return;
-	}
 	/* A keeper of an earlier run that nobody watches: never a second engine. */
 	if (replica_adopt(r, NULL) == 0)
+		return;
+	if (!take_variant(r))
 		return;
 	replica_set(r, REPLICA_PROVISIONING);
 	restart_started(&r->restart);
@@ -267,53 +305,4 @@ void replica_begin(struct replica *r)
 		with_build(r);
 	else
 		ensure(r);
-}
-
-/* ---- an engine that runs already ----------------------------------------------------------------------- */
-
-static void adopted_address(struct replica *r, const struct keeper_record *rec)
-{
-	struct handoff h = { 0 };
-	bool have = handoff_read(r->node, r->id, &h) == 0 && h.generation == rec->generation;
-	if (have) {
-		r->slots = h.slots;
-		r->ctx = h.ctx;
-		r->proven = true;
-	}
-	free(r->launch.address);
-	r->launch.address = have             ? mem_strdup(h.url)
-			    : rec->socket[0] ? mem_fmt("unix:%s", rec->socket)
-					     : NULL;
-	free(h.url);
-	const struct engine_def *def = r->pool ? &r->pool->conf.engine : NULL;
-	free(r->launch.health_path);
-	r->launch.health_path = mem_strdup(def && def->health ? def->health : "/health");
-	r->launch.has_slots = def && def->kind == ENGINE_LLAMACPP;
-}
-
-int replica_adopt(struct replica *r, struct err *reterr)
-{
-	struct node *n = r->node;
-	int e = keeper_adopt(n->loop, n->engines_dir, r->id, &replica_keeper_ops, r, &r->keeper, reterr);
-	if (e)
-		return e;
-	const struct keeper_record *rec = keeper_record(r->keeper);
-	if (r->state != REPLICA_ABSENT && r->state != REPLICA_STOPPED)
-		replica_set(r, REPLICA_STOPPED);
-	r->generation = rec->generation;
-	r->pid = rec->engine_pid;
-	r->pid_start = rec->engine_start;
-	r->started_at_ms = rec->started_at_ms;
-	mem_setstr(&r->socket_path, rec->socket[0] ? rec->socket : NULL);
-	adopted_address(r, rec);
-	restart_started(&r->restart);
-	replica_set(r, REPLICA_STARTING);
-	replica_progress(r, "engine_start", -1, "An engine that runs already is being taken over");
-	log_info("adopt", r->id, "Replica %s runs already (pid %d) and is taken over.", r->id, r->pid);
-	struct err why = { 0 };
-	if (rec->state != RECORD_RUNNING || !r->launch.address || !make_target(r, r->launch.address, &why))
-		replica_stop(r); /* it is ending, or nobody can tell where it listens */
-	else
-		replica_watch(r);
-	return 0;
 }

@@ -18,83 +18,33 @@
 #include "gguf/gguf.h"
 #include "log/log.h"
 #include "node/node.h"
-#include "provision/model/model.h"
+#include "role/engine_provisioner/pools.h"
 
 struct agent {
 	struct config *config;
 	struct loop *loop;
 	struct node *node;
-	struct node_pool *pools;
-	char **paths; /* of the pools' models, resolved; NULL = none */
+	const char *path; /* of the file, as given; NULL: it is looked for */
+	struct strv sets;
 	struct loop_signal *sigterm, *sigint, *sighup;
 	char *keeper, *log_dir, *registry;
 	uint64_t nofile;
 };
 
-/* ---- from configuration to node
- * ------------------------------------------------------------------------------------ */
-
-static void convert_engine(const struct config_engine *c, struct engine_def *d)
-{
-	d->kind = (enum engine_kind)c->kind;
-	d->mode = (enum engine_mode)c->mode;
-	d->path = mem_strdup(c->path);
-	strv_copy(&d->urls, &c->urls);
-	strv_copy(&d->command, &c->command);
-	strv_copy(&d->stop_command, &c->stop_command);
-	d->package_archive = mem_strdup(c->package_archive);
-	d->package_suite = mem_strdup(c->package_suite);
-	d->package_keyring = mem_strdup(c->package_keyring);
-	strv_copy(&d->args, &c->args);
-	strv_copy(&d->env, &c->env);
-	d->health = mem_strdup(c->health);
-}
-
-static bool has_file(const struct config_pool *p)
-{
-	return p->model && p->engine.mode != CONFIG_MODE_EXTERNAL;
-}
-
-/* Where a model would be, also when it is not there yet: the node says what is missing, each time it looks.
- */
-static char *model_path(const struct config *c, const struct config_pool *p)
-{
-	struct model_files f = { 0 };
-	if (!has_file(p))
-		return NULL;
-	enum model_want want = p->engine.kind == CONFIG_ENGINE_LLAMACPP ? MODEL_GGUF : MODEL_ANY;
-	if (model_resolve(p->model, c->models_dir, want, &f, NULL) == 0) {
-		char *path = mem_strdup(f.path);
-		model_files_done(&f);
-		return path;
-	}
-	const char *ref = strncmp(p->model, "file:", 5) == 0 ? p->model + 5 : p->model;
-	return path_join(c->models_dir, ref);
-}
-
-static void convert_pool(const struct config *c, const struct config_pool *p, char *path, struct node_pool *n)
-{
-	n->id = p->id;
-	convert_engine(&p->engine, &n->engine);
-	n->model_path = path;
-	n->ctx = p->ctx;
-	n->slots = p->slots;
-	n->canary = (enum node_canary)p->canary;
-	n->start_timeout_ms = p->start_timeout_ms;
-	(void)c;
-}
-
-static_assert((int)ENGINE_COMMAND == (int)CONFIG_ENGINE_COMMAND, "one numbering");
-static_assert((int)ENGINE_MODE_PACKAGE == (int)CONFIG_MODE_PACKAGE, "one numbering");
-static_assert((int)NODE_CANARY_NEVER == (int)CONFIG_CANARY_NEVER, "one numbering");
-
 /* What the file itself says of its model; ctx: auto is the trained context, at most 8192. */
 static void read_model(void *arg, const struct node_pool *pool, struct wire_model *ret)
 {
-	(void)arg;
+	struct agent *a = arg;
 	struct err e = { 0 };
 	AUTO(gguf_freep) struct gguf *g = NULL;
+	enum model_want want = pool->engine.kind == ENGINE_LLAMACPP ? MODEL_GGUF : MODEL_ANY;
 	ret->ctx = pool->ctx;
+	if (ret->path &&
+		ret->path[0] != '/') { /* one that stands in for the configured one, as it was named */
+		char *path = agent_model_path(a->config, ret->path, want);
+		free(ret->path);
+		ret->path = path;
+	}
 	if (!ret->path || pool->engine.kind != ENGINE_LLAMACPP)
 		return;
 	if (gguf_open(ret->path, &g, &e) < 0) {
@@ -134,10 +84,47 @@ static void on_signal(void *arg, int signo)
 	loop_stop(a->loop);
 }
 
+static int load(const struct agent *a, struct config **ret, bool color, struct buf *ret_why)
+{
+	AUTO(config_errors_done) struct config_errors errs = { 0 };
+	struct config_source src = {
+		.path = a->path, .overrides = (const char *const *)a->sets.items, .noverrides = a->sets.len
+	};
+	if (config_load(&src, ret, &errs) == 0)
+		return 0;
+	(void)config_errors_print(&errs, color, ret_why); /* what does not fit is cut */
+	return -EINVAL;
+}
+
+static void apply(struct agent *a, struct config *c)
+{
+	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
+	config_unref(a->config);
+	a->config = c;
+	agent_pools_make(c, &pools);
+	log_set_level((enum log_level)c->log_level);
+	node_set_pools(a->node, pools.items, pools.len);
+}
+
+static int on_reload(void *arg, bool dry_run, struct buf *ret_why)
+{
+	struct agent *a = arg;
+	struct config *c;
+	int r = load(a, &c, false, ret_why);
+	if (r == 0 && dry_run)
+		config_unref(c);
+	else if (r == 0)
+		apply(a, c);
+	return r;
+}
+
 static void on_hup(void *arg, int signo)
 {
-	(void)arg;
 	(void)signo;
+	AUTO(buf_done) struct buf why = BUF(64 * KIB);
+	if (on_reload(arg, false, &why))
+		log_error("config", "engine-provisioner",
+			"The configuration is not taken, everything stays as it is: %s", buf_str(&why));
 }
 
 static char *beside_us(const char *name)
@@ -187,12 +174,8 @@ static int set_up(struct agent *a, struct err *e)
 		return r;
 	a->log_dir = path_join(c->state_dir, "log");
 	a->keeper = find_keeper();
-	a->pools = mem_alloc((c->npools + 1) * sizeof *a->pools);
-	a->paths = mem_alloc((c->npools + 1) * sizeof *a->paths);
-	for (size_t i = 0; i < c->npools; i++) {
-		a->paths[i] = model_path(c, &c->pools[i]);
-		convert_pool(c, &c->pools[i], a->paths[i], &a->pools[i]);
-	}
+	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
+	agent_pools_make(c, &pools);
 	struct node_opts o = {
 		.node_id = "home",
 		.version = CORRAL_VERSION,
@@ -201,8 +184,9 @@ static int set_up(struct agent *a, struct err *e)
 		.log_dir = a->log_dir,
 		.keeper_path = a->keeper,
 		.registry_address = a->registry,
-		.pools = a->pools,
-		.npools = c->npools,
+		.pools = pools.items,
+		.npools = pools.len,
+		.on_reload = on_reload,
 		.allow_cpu = c->gpu != CONFIG_GPU_REQUIRED,
 		.nofile = a->nofile,
 		.seed = rnd_os_u64(),
@@ -220,12 +204,7 @@ static void tear_down(struct agent *a)
 	loop_signal_stop(&a->sigint);
 	loop_signal_stop(&a->sighup);
 	loop_free(a->loop);
-	for (size_t i = 0; a->pools && i < a->config->npools; i++) {
-		engine_def_done(&a->pools[i].engine);
-		free(a->paths[i]);
-	}
-	free(a->pools);
-	free(a->paths);
+	strv_done(&a->sets);
 	free(a->keeper);
 	free(a->log_dir);
 	free(a->registry);
@@ -249,20 +228,6 @@ static int run(struct agent *a, struct err *e)
 	return loop_run(a->loop);
 }
 
-static int load(const char *path, const struct strv *sets, struct config **ret)
-{
-	AUTO(config_errors_done) struct config_errors errs = { 0 };
-	struct config_source src = {
-		.path = path, .overrides = (const char *const *)sets->items, .noverrides = sets->len
-	};
-	if (config_load(&src, ret, &errs) == 0)
-		return 0;
-	AUTO(buf_done) struct buf b = BUF(1 * MIB);
-	(void)config_errors_print(&errs, false, &b);
-	fprintf(stderr, "%s", buf_str(&b));
-	return -EINVAL;
-}
-
 int engine_provisioner_main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "config", required_argument, NULL, 'c' },
@@ -270,23 +235,26 @@ int engine_provisioner_main(int argc, char **argv)
 		{ 0 } };
 	struct agent a = { 0 };
 	struct err e = { 0 };
-	AUTO(strv_done) struct strv sets = { 0 };
-	const char *path = NULL;
 	int opt;
 	prctl(PR_SET_NAME, "engine-provis");
 	optind = 1;
 	while ((opt = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		if (opt == 'c')
-			path = optarg;
+			a.path = optarg;
 		else if (opt == 's')
-			strv_add(&sets, optarg);
+			strv_add(&a.sets, optarg);
 		else if (opt == 'r')
 			mem_setstr(&a.registry, optarg);
 		else
 			return 2;
 	}
-	if (load(path, &sets, &a.config) < 0)
+	AUTO(buf_done) struct buf why = BUF(1 * MIB);
+	if (load(&a, &a.config, false, &why) < 0) {
+		fprintf(stderr, "%s", buf_str(&why));
+		strv_done(&a.sets);
+		free(a.registry);
 		return 2;
+	}
 	struct log_opts lo = { .level = (enum log_level)a.config->log_level,
 		.format = (enum log_format)a.config->log_format,
 		.actor = "engine-provisioner",

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * From the configuration's pools to the node's.
+ */
+#include "role/engine_provisioner/pools.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+
+static void convert_engine(const struct config_engine *c, struct engine_def *d)
+{
+	d->kind = (enum engine_kind)c->kind;
+	d->mode = (enum engine_mode)c->mode;
+	d->path = mem_strdup(c->path);
+	strv_copy(&d->urls, &c->urls);
+	strv_copy(&d->command, &c->command);
+	strv_copy(&d->stop_command, &c->stop_command);
+	d->package_archive = mem_strdup(c->package_archive);
+	d->package_suite = mem_strdup(c->package_suite);
+	d->package_keyring = mem_strdup(c->package_keyring);
+	strv_copy(&d->args, &c->args);
+	strv_copy(&d->env, &c->env);
+	d->health = mem_strdup(c->health);
+}
+
+static bool has_file(const struct config_pool *p)
+{
+	return p->model && p->engine.mode != CONFIG_MODE_EXTERNAL;
+}
+
+static char *model_path(const struct config *c, const struct config_pool *p)
+{
+	enum model_want want = p->engine.kind == CONFIG_ENGINE_LLAMACPP ? MODEL_GGUF : MODEL_ANY;
+	return has_file(p) ? agent_model_path(c, p->model, want) : NULL;
+}
+
+static void convert_pool(const struct config *c, const struct config_pool *p, struct node_pool *n)
+{
+	n->id = mem_strdup(p->id);
+	convert_engine(&p->engine, &n->engine);
+	n->model_path = model_path(c, p);
+	n->ctx = p->ctx;
+	n->slots = p->slots;
+	n->canary = (enum node_canary)p->canary;
+	n->start_timeout_ms = p->start_timeout_ms;
+}
+
+static_assert((int)ENGINE_COMMAND == (int)CONFIG_ENGINE_COMMAND, "one numbering");
+static_assert((int)ENGINE_MODE_PACKAGE == (int)CONFIG_MODE_PACKAGE, "one numbering");
+static_assert((int)NODE_CANARY_NEVER == (int)CONFIG_CANARY_NEVER, "one numbering");
+
+void agent_pools_make(const struct config *c, struct agent_pools *ret)
+{
+	*ret = (struct agent_pools){ .len = c->npools };
+	ret->items = c->npools ? mem_alloc(c->npools * sizeof *ret->items) : NULL;
+	for (size_t i = 0; i < c->npools; i++)
+		convert_pool(c, &c->pools[i], &ret->items[i]);
+}
+
+void agent_pools_done(struct agent_pools *p)
+{
+	for (size_t i = 0; i < p->len; i++) {
+		free((char *)(uintptr_t)p->items[i].id);
+		free((char *)(uintptr_t)p->items[i].model_path);
+		free((char *)(uintptr_t)p->items[i].spec);
+		engine_def_done(&p->items[i].engine);
+	}
+	free(p->items);
+	*p = (struct agent_pools){ 0 };
+}
+
+char *agent_model_path(const struct config *c, const char *ref, enum model_want want)
+{
+	struct model_files f = { 0 };
+	if (model_resolve(ref, c->models_dir, want, &f, NULL) == 0) {
+		char *path = mem_strdup(f.path);
+		model_files_done(&f);
+		return path;
+	}
+	return path_join(c->models_dir, strncmp(ref, "file:", 5) == 0 ? ref + 5 : ref);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The configuration's pools as src/node understands them. Plain data; the caller owns what it gets.
+ */
+#ifndef ROLE_ENGINE_PROVISIONER_POOLS_H
+#define ROLE_ENGINE_PROVISIONER_POOLS_H
+
+#include "config/config.h"
+#include "node/node.h"
+#include "provision/model/model.h"
+
+struct agent_pools {
+	struct node_pool *items;
+	size_t len;
+};
+void agent_pools_make(const struct config *c, struct agent_pools *ret);
+void agent_pools_done(struct agent_pools *p); /* for AUTO(agent_pools_done) */
+
+/* Where a model would be, also when it is not there yet: the node says what is missing, each time it looks.
+ */
+char *agent_model_path(const struct config *c, const char *ref, enum model_want want) MUST_CHECK;
+
+#endif

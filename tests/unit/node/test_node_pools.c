@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Other pools than before while engines run, and what is asked of the node from outside.
+ */
+#include "bench.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "log/log.h"
+#include "fake_server.h"
+
+static struct wire_want *want_variant(
+	struct wire_desired *d, const char *id, const char *spec, const char *model)
+{
+	struct wire_want *w = add_want(d, id, "chat");
+	w->spec = mem_strdup(spec);
+	w->model = mem_strdup(model);
+	return w;
+}
+
+/* Wants one replica of pool chat from this spec, or two. */
+static void want_spec(struct bench *b, const char *id, const char *spec, const char *id2, const char *spec2)
+{
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	want_variant(&d, id, spec, NULL);
+	if (id2)
+		want_variant(&d, id2, spec2, NULL);
+	assert_int_equal(put(b, &d), 200);
+}
+
+/* The one pool gets another spec and mode, as after a reload. */
+static void change_pool(struct bench *b, const char *spec, const char *mode)
+{
+	struct node_pool *p = &b->pools[0];
+	p->spec = spec;
+	free(p->engine.command.items[2]);
+	p->engine.command.items[2] = mem_strdup(mode);
+	node_set_pools(b->node, b->pools, b->npools);
+}
+
+static bool registered_again(struct bench *b, const char *id)
+{
+	(void)id;
+	return b->registers > 1;
+}
+
+static void a_running_engine_is_left_alone_when_its_pool_changes(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok")->spec = "one";
+	start_node(b);
+	want_spec(b, "chat-0", "one", NULL, NULL);
+	until(b, ready, "chat-0");
+	int pid = find(b, "chat-0")->pid;
+	assert_string_equal(find(b, "chat-0")->spec, "one");
+	assert_null(find(b, "chat-0")->model);
+	change_pool(b, "two", "loading");
+	until(b, registered_again, NULL); /* its models are told again */
+	want_spec(b, "chat-0", "one", "chat-1", "two");
+	until(b, ready, "chat-1");
+	assert_int_equal(find(b, "chat-0")->pid, pid);
+	assert_string_equal(find(b, "chat-0")->spec, "one");
+	assert_string_equal(find(b, "chat-1")->spec, "two");
+	/* Started again, it is what it was: an engine of the other kind would need four questions. */
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	until(b, second_life, "chat-0");
+	assert_string_equal(find(b, "chat-0")->spec, "one");
+	/* Even another wish for the same id does not end it. */
+	pid = find(b, "chat-0")->pid;
+	want_spec(b, "chat-0", "two", "chat-1", "two");
+	assert_int_equal(ask(b, "GET", "/v1/node", NULL), 200);
+	assert_int_equal(find(b, "chat-0")->pid, pid);
+	want_spec(b, "chat-1", "two", NULL, NULL);
+	until(b, gone, "chat-0");
+	assert_true(ready(b, "chat-1"));
+}
+
+static void an_unknown_spec_is_said_and_tried_again(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok")->spec = "one";
+	start_node(b);
+	want_spec(b, "chat-0", "two", NULL, NULL);
+	until(b, failed, "chat-0");
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->last_error.cause, CAUSE_BAD_ARGS);
+	assert_string_equal(r->spec, "two");
+	assert_non_null(strstr(r->last_error.hint, "corral config reload"));
+	change_pool(b, "two", "ok");
+	until(b, ready, "chat-0");
+	assert_string_equal(find(b, "chat-0")->spec, "two");
+}
+
+static void a_pool_that_comes_is_started(void **state)
+{
+	struct bench *b = *state;
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, failed, "chat-0");
+	pool(b, "chat", "ok");
+	node_set_pools(b->node, b->pools, b->npools);
+	until(b, ready, "chat-0");
+}
+
+static void what_failed_is_tried_again_from_another_definition(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "oom")->spec = "one";
+	start_node(b);
+	want_spec(b, "chat-0", "one", NULL, NULL);
+	until(b, failed, "chat-0");
+	change_pool(b, "two", "ok");
+	want_spec(b, "chat-0", "two", NULL, NULL);
+	until(b, ready, "chat-0");
+}
+
+static void a_file_can_stand_in_for_the_model(void **state)
+{
+	struct bench *b = *state;
+	AUTO(mem_freep) char *model = in_dir(b, "other.gguf");
+	pool(b, "chat", "ok")->model_path = "/nonexistent/model.gguf";
+	start_node(b);
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	want_variant(&d, "chat-0", NULL, model);
+	assert_int_equal(put(b, &d), 200);
+	until(b, failed, "chat-0");
+	assert_int_equal(find(b, "chat-0")->last_error.cause, CAUSE_NO_MODEL);
+	assert_non_null(strstr(find(b, "chat-0")->last_error.message, model));
+	assert_int_equal(file_write_atomic(model, VIEW("GGUF"), 0600, false), 0);
+	d.wants[0].restart_epoch = 1;
+	assert_int_equal(put(b, &d), 200);
+	until(b, ready, "chat-0");
+	assert_string_equal(find(b, "chat-0")->model, model);
+	AUTO(mem_freep) char *handoff = read_text(b, "engines/chat-0.json");
+	AUTO(mem_freep) char *said = mem_fmt("\"path\":\"%s\"", model);
+	assert_non_null(strstr(handoff, said));
+}
+
+static void restart_node(struct bench *b)
+{
+	node_free(b->node);
+	b->registers = 0;
+	start_node(b);
+}
+
+static void an_engine_found_tells_what_it_was_started_from(void **state)
+{
+	struct bench *b = *state;
+	AUTO(mem_freep) char *model = in_dir(b, "other.gguf");
+	assert_int_equal(file_write_atomic(model, VIEW("GGUF"), 0600, false), 0);
+	pool(b, "chat", "ok")->spec = "one";
+	pool(b, "slow", "never")->spec = "three";
+	start_node(b);
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	want_variant(&d, "chat-0", "one", model);
+	struct wire_want *w = add_want(&d, "slow-0", "slow");
+	w->spec = mem_strdup("three");
+	w->ctx = 1234;
+	assert_int_equal(put(b, &d), 200);
+	until(b, ready, "chat-0");
+	until(b, has_pid, "slow-0");
+	int pid = find(b, "chat-0")->pid, slow = find(b, "slow-0")->pid;
+	b->pools[0].spec = "two"; /* the file was changed while the node was away */
+	b->pools[1].spec = "four";
+	restart_node(b);
+	until(b, ready, "chat-0");
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->pid, pid);
+	assert_string_equal(r->spec, "one");
+	assert_string_equal(r->model, model);
+	r = find(b, "slow-0"); /* never ready: known all the same */
+	assert_int_equal(r->pid, slow);
+	assert_string_equal(r->spec, "three");
+	assert_int_equal(r->ctx, 1234);
+}
+
+static int on_reload(void *arg, bool dry_run, struct buf *ret_why)
+{
+	struct bench *b = arg;
+	b->reloads++;
+	b->dry_reloads += dry_run;
+	if (b->reloads < 3)
+		return 0;
+	assert_int_equal(buf_adds(ret_why, "corral.yaml:3:1: pools: what"), 0);
+	return -EINVAL;
+}
+
+static void a_reload_is_asked_for_by_the_route(void **state)
+{
+	struct bench *b = *state;
+	const char *path = "/v1/node/config/reload";
+	b->opts.on_reload = on_reload;
+	start_node(b);
+	assert_int_equal(ask(b, "POST", path, "{\"dry_run\":true}"), 200);
+	assert_int_equal(b->dry_reloads, 1);
+	assert_int_equal(ask(b, "POST", path, NULL), 200);
+	assert_int_equal(b->dry_reloads, 1);
+	assert_int_equal(ask(b, "POST", path, "{\"dry_run\":3}"), 400);
+	assert_int_equal(b->reloads, 2);
+	assert_int_equal(ask(b, "POST", path, "{}"), 400);
+	assert_non_null(strstr(buf_str(&b->body), "corral.yaml:3:1: pools: what"));
+}
+
+static void a_hung_engine_is_condemned_from_outside(void **state)
+{
+	struct bench *b = *state;
+	const char *path = "/v1/node/replicas/chat-0/condemn";
+	b->policy.breaker_failures = 1;
+	pool(b, "chat", "ok")->grace_ms = 10 * DEADLINE_MS;
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, ready, "chat-0");
+	/* SIGTERM alone would not end a process that is stopped; the grace is longer than this test waits. */
+	assert_int_equal(kill(find(b, "chat-0")->pid, SIGSTOP), 0);
+	assert_int_equal(ask(b, "POST", path, "{\"generation\":2,\"cause\":\"hung\"}"), 409);
+	assert_int_equal(ask(b, "POST", path, "{\"generation\":1,\"cause\":\"ugly\"}"), 400);
+	assert_int_equal(ask(b, "POST", path, "{\"cause\":\"hung\"}"), 400);
+	assert_int_equal(
+		ask(b, "POST", path, "{\"generation\":1,\"cause\":\"hung\",\"message\":\"nothing moved\"}"),
+		200);
+	until(b, failed, "chat-0");
+	assert_int_equal(find(b, "chat-0")->last_error.cause, CAUSE_HUNG);
+	assert_string_equal(find(b, "chat-0")->last_error.message, "nothing moved");
+	assert_int_equal(ask(b, "POST", path, "{\"generation\":1,\"cause\":\"hung\"}"), 409);
+	assert_int_equal(
+		ask(b, "POST", "/v1/node/replicas/no-0/condemn", "{\"generation\":1,\"cause\":\"hung\"}"),
+		404);
+}
+
+#define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	if (argc > 1)
+		return fake_server_main(argc, argv);
+	if (!getenv("TEST_VERBOSE"))
+		log_set_level(LOG_ERROR);
+	const struct CMUnitTest tests[] = {
+		T(a_running_engine_is_left_alone_when_its_pool_changes),
+		T(an_unknown_spec_is_said_and_tried_again),
+		T(a_pool_that_comes_is_started),
+		T(what_failed_is_tried_again_from_another_definition),
+		T(a_file_can_stand_in_for_the_model),
+		T(an_engine_found_tells_what_it_was_started_from),
+		T(a_reload_is_asked_for_by_the_route),
+		T(a_hung_engine_is_condemned_from_outside),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
