@@ -306,6 +306,7 @@ static val *model_json(doc *d, struct api *a, const struct pool_view *v)
 		yyjson_mut_obj_add_uint(d, meta, "n_vocab", m->n_vocab);
 		yyjson_mut_obj_add_uint(d, meta, "n_embd", m->n_embd);
 		add_str(d, meta, "architecture", m->architecture);
+		add_str(d, meta, "quant", m->quant);
 	}
 	yyjson_mut_obj_add_val(d, o, "meta", meta);
 	if (ctx) {
@@ -316,6 +317,10 @@ static val *model_json(doc *d, struct api *a, const struct pool_view *v)
 	add_str(d, own, "pool", v->cfg->id);
 	yyjson_mut_obj_add_uint(d, own, "replicas", v->st.replicas);
 	add_str(d, own, "device", v->lead ? v->lead->device_mask : NULL);
+	add_str(d, own, "use", m && m->rerank ? "rerank" : m && m->embedding ? "embedding" : "text");
+	add_str(d, own, "source", m ? m->source : NULL);
+	add_str(d, own, "reference", m ? m->reference : NULL);
+	add_str(d, own, "problem", m ? m->problem : NULL);
 	yyjson_mut_obj_add_val(d, o, "corral", own);
 	return o;
 }

@@ -43,6 +43,8 @@ const struct command cli_commands[] = {
 		COMMON "\nExamples:\n  corral ps\n  corral ps --json\n", cmd_ps, false },
 	{ "pools", "[ID]", "All pools, or everything about one",
 		COMMON "\nExamples:\n  corral pools\n  corral pools chat\n", cmd_pools, false },
+	{ "models", "", "What is served: size, quantization, where it was found",
+		COMMON "\nExamples:\n  corral models\n  corral models --json\n", cmd_models, false },
 	{ "logs", "POOL", "The engine's output",
 		"  -f, --follow     go on as it is written\n"
 		"  -n, --lines N    the last N lines (100)\n" COMMON

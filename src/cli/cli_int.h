@@ -30,6 +30,7 @@ int cmd_serve(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_run(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_ps(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_pools(struct cli *c, const struct command *cmd, int argc, char **argv);
+int cmd_models(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_logs(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_control(struct cli *c, const struct command *cmd, int argc, char **argv); /* start … undrain */
 int cmd_config(struct cli *c, const struct command *cmd, int argc, char **argv);
@@ -128,6 +129,7 @@ void sse_feed(struct sse *s, struct view bytes);
 
 /* Tables from the body of GET /v1/pools; -EINVAL when it is none. */
 int pools_table(struct view body, bool color, struct buf *out) MUST_CHECK;
+int models_table(struct view body, bool color, struct buf *out) MUST_CHECK;
 int replicas_table(struct view body, bool color, struct buf *out) MUST_CHECK;
 int pool_detail(struct view body, struct buf *out) MUST_CHECK;
 

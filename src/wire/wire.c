@@ -139,7 +139,10 @@ static const struct wf model_fields[] = {
 	NUM(vision, WF_BOOL, 0, 0, 0),
 	NUM(audio, WF_BOOL, 0, 0, 0),
 	NUM(embedding, WF_BOOL, 0, 0, 0),
+	NUM(rerank, WF_BOOL, 0, 0, 0),
+	STR(quant, 0),
 	STR(source, 0),
+	STR(reference, 0),
 };
 #undef S
 #define S wire_node

@@ -137,10 +137,12 @@ struct wire_model {
 	char *architecture, *name;
 	uint64_t size_bytes, n_params, n_ctx_train, n_vocab, n_embd;
 	uint32_t ctx; /* what `ctx: auto` became, or the configured one */
-	bool vision, audio, embedding;
-	/* NULL: a configured pool. Else it was found on the disk, and this says where: "Hugging Face cache"
-	 */
-	char *source;
+	bool vision, audio;
+	bool embedding, rerank; /* what it is for instead of text */
+	char *quant;            /* "Q4_K_M"; NULL unknown */
+	/* NULL: a configured pool. Else it was found on the disk, and these say where ("Hugging Face cache")
+	 * and what it is called there ("hf:org/repo:Q4_K_M") */
+	char *source, *reference;
 };
 void wire_model_done(struct wire_model *m);
 void wire_model_copy(struct wire_model *to, const struct wire_model *from);

@@ -128,6 +128,26 @@ static void test_pools(void **state)
 	assert_null(strstr(buf_str(&b), "\033[31m.gguf"));
 }
 
+static void test_models(void **state)
+{
+	AUTO(buf_done) struct buf b = BUF(64 * KIB);
+	const char *models =
+		"{\"object\":\"list\",\"data\":[{\"id\":\"chat\",\"status\":{\"value\":\"loaded\"},"
+		"\"meta\":{\"n_params\":7615616512,\"size\":4683073536,\"quant\":\"Q4_K_M\"},"
+		"\"corral\":{\"use\":\"text\",\"source\":null}},"
+		"{\"id\":\"bge\",\"status\":{\"value\":\"unloaded\"},\"meta\":{\"n_params\":137000000},"
+		"\"corral\":{\"use\":\"embedding\",\"source\":\"Ollama\\u001b[2J\"}}]}";
+	assert_int_equal(models_table(view_str(models), false, &b), 0);
+	assert_string_equal(buf_str(&b),
+		"MODEL  STATE     SIZE     PARAMETERS  QUANT   FOR        SOURCE\n"
+		"chat   loaded    4.4 GiB  7.6B        Q4_K_M  text       configuration\n"
+		"bge    unloaded  -        137M        -       embedding  Ollama?[2J\n");
+	buf_reset(&b);
+	assert_int_equal(models_table(VIEW("{\"data\":[]}"), false, &b), 0);
+	assert_non_null(strstr(buf_str(&b), "No models are served."));
+	assert_int_equal(models_table(VIEW("{}"), false, &b), -EINVAL);
+}
+
 static void test_pool_detail(void **state)
 {
 	AUTO(buf_done) struct buf b = BUF(64 * KIB);
@@ -323,6 +343,7 @@ int main(void)
 		cmocka_unit_test(test_delta),
 		cmocka_unit_test(test_ps),
 		cmocka_unit_test(test_pools),
+		cmocka_unit_test(test_models),
 		cmocka_unit_test(test_pool_detail),
 		cmocka_unit_test(test_api_errors),
 		cmocka_unit_test(test_ids),

@@ -138,7 +138,11 @@ static void test_node_round_trip(void **state)
 		.path = mem_strdup("/m.gguf"),
 		.size_bytes = 5,
 		.ctx = 4096,
-		.vision = true };
+		.vision = true,
+		.rerank = true,
+		.quant = mem_strdup("Q4_K_M"),
+		.source = mem_strdup("Ollama"),
+		.reference = mem_strdup("ollama:chat:latest") };
 	wire_model_copy(&n.models[1], &n.models[0]);
 	mem_setstr(&n.models[1].pool_id, "embed");
 	n.replicas = mem_alloc(5 * sizeof *n.replicas);
@@ -153,6 +157,10 @@ static void test_node_round_trip(void **state)
 	assert_int_equal(wire_node_encode(&back, &b), 0);
 	assert_string_equal(buf_str(&a), buf_str(&b));
 	assert_true(back.complete && back.seq == UINT64_MAX && back.models[1].vision);
+	assert_true(back.models[1].rerank && !back.models[1].embedding);
+	assert_string_equal(back.models[1].source, "Ollama");
+	assert_string_equal(back.models[1].reference, "ollama:chat:latest");
+	assert_string_equal(back.models[1].quant, "Q4_K_M");
 	/* A buffer that is too small is left as it was, at every size. */
 	for (size_t max = 0; max < a.len; max += 7) {
 		AUTO(buf_done) struct buf small = BUF(max);
