@@ -159,8 +159,14 @@ struct config_diff {
 	size_t len;
 };
 void config_diff_done(struct config_diff *d);
-/* What applying `to` over `from` would do, pools in the order of `to`, removed ones last. Pure. */
+/* What applying `to` over `from` would do: top-level keys that change at once, pools in the order of `to`
+ * (one entry for its live keys, one for its engine's), removed ones, keys that wait for the next start.
+ * Values of lists that may hold secrets (args, env, commands) are not named. Pure. */
 void config_diff(const struct config *from, const struct config *to, struct config_diff *ret);
+/* What holds once `next` is loaded over `running`: next, with the keys that need a new start as they are in
+ * running. The diff of it against a later file lists those keys again, until the start. */
+struct config *config_over(const struct config *running, const struct config *next) MUST_CHECK;
+const char *config_change_kind_name(enum config_change_kind k); /* "pool_added", … */
 
 /* The runtime_dir that holds without any file, from the environment alone (NULL = the process's). */
 char *config_default_runtime_dir(const char *const *env) MUST_CHECK;

@@ -31,6 +31,9 @@ enum {
 	FIELD_ALIAS = 1,       /* another way to write the field `canon` names; not shown */
 	FIELD_NO_DEFAULTS = 2, /* a pool's own: refused under `defaults` */
 	FIELD_COMPUTED = 4,    /* its default depends on the user (XDG, systemd) */
+	/* When a change takes effect: at once, unless one of these says otherwise. */
+	FIELD_ENGINE = 8,   /* of a pool: what an engine is started from; its engines are replaced */
+	FIELD_RESTART = 16, /* at the top: kept until corral starts again */
 };
 
 struct field_word {
@@ -79,6 +82,7 @@ void value_done(const struct field *f, void *base);
 /* The value as it would be written, unquoted; lists are not for this. */
 void value_text(const struct field *f, const void *base, struct buf *out);
 bool field_is_list(const struct field *f);
+bool value_eq(const struct field *f, const void *a, const void *b); /* the order of an env does not count */
 const struct strv *value_list(const struct field *f, const void *base);
 
 /* ---- YAML with positions (yaml.c) --------------------------------------------------------------- */
@@ -139,6 +143,10 @@ void walk_map(struct loader *ld, const struct ydoc *d, const struct ynode *map, 
 /* Sets one field from text that is in no file: lists are separated by commas. */
 void walk_text(struct loader *ld, int field, const struct target *t, struct view text,
 	const struct config_origin *from, const char *key);
+/* A configuration without fields set, with one reference. */
+struct config *config_new(void) MUST_CHECK;
+void config_copy_fields(enum field_scope scope, void *to, const void *from);
+const char *config_intern(struct config *c, const char *name);
 void pool_init(struct config_pool *p);
 void pool_copy(struct config_pool *to, const struct config_pool *from);
 void pool_done(struct config_pool *p);

@@ -22,7 +22,7 @@ void pool_init(struct config_pool *p)
 	p->from = mem_alloc(config_nfields * sizeof *p->from);
 }
 
-static void copy_fields(enum field_scope scope, void *to, const void *from)
+void config_copy_fields(enum field_scope scope, void *to, const void *from)
 {
 	for (size_t i = 0; i < config_nfields; i++)
 		if (config_fields[i].scope == scope)
@@ -38,7 +38,7 @@ static void done_fields(enum field_scope scope, void *base)
 
 void pool_copy(struct config_pool *to, const struct config_pool *from)
 {
-	copy_fields(SCOPE_POOL, to, from);
+	config_copy_fields(SCOPE_POOL, to, from);
 	memcpy(to->from, from->from, config_nfields * sizeof *to->from);
 }
 
@@ -49,7 +49,7 @@ void pool_done(struct config_pool *p)
 	p->from = NULL;
 }
 
-static struct config *config_new(void)
+struct config *config_new(void)
 {
 	struct config *c = NEW(struct config);
 	c->refs = 1;
@@ -85,14 +85,19 @@ void config_unrefp(struct config **c)
 
 /* ---- origins ------------------------------------------------------------------------------------ */
 
-const char *load_intern(struct loader *ld, const char *name)
+const char *config_intern(struct config *c, const char *name)
 {
-	struct strv *names = &ld->cfg->names;
+	struct strv *names = &c->names;
 	for (size_t i = 0; i < names->len; i++)
 		if (strcmp(names->items[i], name) == 0)
 			return names->items[i];
 	strv_add(names, name);
 	return names->items[names->len - 1];
+}
+
+const char *load_intern(struct loader *ld, const char *name)
+{
+	return config_intern(ld->cfg, name);
 }
 
 struct config_origin load_origin(struct loader *ld, const struct ydoc *d, const struct ynode *n)

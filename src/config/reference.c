@@ -19,9 +19,21 @@ static void add_default(const struct field *f, struct buf *out)
 		buf_adds(out, "–");
 }
 
+/* When a reload of the file puts a changed value into effect. */
+static const char *takes_effect(const struct field *f)
+{
+	const struct field *c = &config_fields[field_canon((int)(f - config_fields))];
+	if (f->type == FIELD_POOLS || f->type == FIELD_DEFAULTS)
+		return "key by key";
+	if (c->flags & FIELD_RESTART)
+		return "next start";
+	return c->flags & FIELD_ENGINE ? "new engines" : "at once";
+}
+
 static void add_rows(enum field_scope scope, struct buf *out)
 {
-	buf_adds(out, "| key | accepted | default | environment | |\n|---|---|---|---|---|\n");
+	buf_adds(out, "| key | accepted | default | environment | changed by a reload | "
+		      "|\n|---|---|---|---|---|---|\n");
 	for (size_t i = 0; i < config_nfields; i++) {
 		const struct field *f = &config_fields[i];
 		bool structural = f->type == FIELD_POOLS || f->type == FIELD_DEFAULTS;
@@ -37,42 +49,48 @@ static void add_rows(enum field_scope scope, struct buf *out)
 			field_env_name(f, out);
 			buf_addc(out, '`');
 		}
-		buf_addf(out, " | %s |\n", f->doc);
+		buf_addf(out, " | %s | %s |\n", takes_effect(f), f->doc);
 	}
 	buf_addc(out, '\n');
 }
 
 int config_reference_markdown(struct buf *out)
 {
-	buf_adds(out, "<!-- Made by `corral config reference`; edit src/config/table.c. -->\n"
-		      "# Configuration\n\n"
-		      "One YAML file. The first that exists is read: `--config FILE`, `$CORRAL_CONFIG`, "
-		      "`./corral.yaml`,\n"
-		      "`$XDG_CONFIG_HOME/corral/corral.yaml` (`~/.config/corral/corral.yaml`), "
-		      "`/etc/corral/corral.yaml`; with the\n"
-		      "last also every `/etc/corral/corral.d/*.yaml`, in the order of their names (a later "
-		      "file's key wins, pools add\n"
-		      "up). No file at all is fine.\n\n"
-		      "A value comes from, the later the stronger: the default, the file, the environment, "
-		      "the command line; for a\n"
-		      "pool's key: the default, `defaults` (with its environment variable), the pool itself, "
-		      "`pools.ID.KEY=VALUE` on\n"
-		      "the command line. `corral config show --effective` prints each value and where it "
-		      "came from; `corral config\n"
-		      "check` checks a file and says everything that is wrong with it.\n\n"
-		      "Unknown keys are mistakes, except those that begin with `x-`: they are ignored and "
-		      "may hold anchors. Anchors,\n"
-		      "aliases and merge keys (`<<: *name`) work. Sizes are written `64MiB`, durations "
-		      "`10m`; a relative path stands\n"
-		      "in the folder of the file it is written in, and `~/` is the home. In a variable the "
-		      "entries of a list are\n"
-		      "separated by commas.\n\n"
-		      "```yaml\n"
-		      "pools:\n"
-		      "  - {id: chat, model: chat.gguf, ctx: 16384}\n"
-		      "  - {id: fast, engine: {kind: openai, url: http://127.0.0.1:9000}}\n"
-		      "```\n\n"
-		      "## The file\n\n");
+	buf_adds(out,
+		"<!-- Made by `corral config reference`; edit src/config/table.c. -->\n"
+		"# Configuration\n\n"
+		"One YAML file. The first that exists is read: `--config FILE`, `$CORRAL_CONFIG`, "
+		"`./corral.yaml`,\n"
+		"`$XDG_CONFIG_HOME/corral/corral.yaml` (`~/.config/corral/corral.yaml`), "
+		"`/etc/corral/corral.yaml`; with the\n"
+		"last also every `/etc/corral/corral.d/*.yaml`, in the order of their names (a later "
+		"file's key wins, pools add\n"
+		"up). No file at all is fine.\n\n"
+		"A value comes from, the later the stronger: the default, the file, the environment, "
+		"the command line; for a\n"
+		"pool's key: the default, `defaults` (with its environment variable), the pool itself, "
+		"`pools.ID.KEY=VALUE` on\n"
+		"the command line. `corral config show --effective` prints each value and where it "
+		"came from; `corral config\n"
+		"check` checks a file and says everything that is wrong with it.\n\n"
+		"Unknown keys are mistakes, except those that begin with `x-`: they are ignored and "
+		"may hold anchors. Anchors,\n"
+		"aliases and merge keys (`<<: *name`) work. Sizes are written `64MiB`, durations "
+		"`10m`; a relative path stands\n"
+		"in the folder of the file it is written in, and `~/` is the home. In a variable the "
+		"entries of a list are\n"
+		"separated by commas.\n\n"
+		"```yaml\n"
+		"pools:\n"
+		"  - {id: chat, model: chat.gguf, ctx: 16384}\n"
+		"  - {id: fast, engine: {kind: openai, url: http://127.0.0.1:9000}}\n"
+		"```\n\n"
+		"`corral config reload` (or SIGHUP, or `corral serve --watch`) reads it again: what "
+		"changes *at once* leaves\n"
+		"engines alone, *new engines* means that the pool's engines are replaced one after the "
+		"other without losing a\n"
+		"request, and what waits for the *next start* is named and kept as it is until then.\n\n"
+		"## The file\n\n");
 	add_rows(SCOPE_TOP, out);
 	buf_adds(out, "## A pool\n\nThe variable sets the key under `defaults`.\n\n");
 	add_rows(SCOPE_POOL, out);

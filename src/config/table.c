@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Every key there is. A new key is one row here and one member in config.h.
+ * Every key there is. A new key is one row here and one member in config.h. A pool's key from which an
+ * engine is started carries FIELD_ENGINE, a top-level key that is read once, at the start, FIELD_RESTART;
+ * all others take effect with a reload.
  */
 #include <ctype.h>
 
@@ -41,38 +43,39 @@ enum { DAY_MS = 24 * 3600 * 1000 };
 	}
 
 const struct field config_fields[] = {
-	TOP("listen", LIST, listen, .dflt = "127.0.0.1:8080",
+	TOP("listen", LIST, listen, .dflt = "127.0.0.1:8080", .flags = FIELD_RESTART,
 		.doc = "Where clients connect: an address, a unix socket's path, or a list of them. Loopback "
 		       "and unix "
 		       "sockets only. Port 0 picks a free one. `<runtime_dir>/corral.sock` is always bound "
 		       "besides."),
-	TOP("state_dir", PATH, state_dir, .flags = FIELD_COMPUTED,
+	TOP("state_dir", PATH, state_dir, .flags = FIELD_COMPUTED | FIELD_RESTART,
 		.doc = "What survives a restart: databases, `log/`, `spool/`, engine builds. For a user "
 		       "`$XDG_STATE_HOME/corral` (`~/.local/state/corral`), for root `/var/lib/corral`, for "
 		       "a systemd "
 		       "service its `StateDirectory`."),
-	TOP("runtime_dir", PATH, runtime_dir, .flags = FIELD_COMPUTED,
+	TOP("runtime_dir", PATH, runtime_dir, .flags = FIELD_COMPUTED | FIELD_RESTART,
 		.doc = "Sockets and locks. For a user `$XDG_RUNTIME_DIR/corral`, without that variable `run` "
 		       "under the "
 		       "default `state_dir`; for root `/run/corral`, for a systemd service its "
 		       "`RuntimeDirectory`."),
-	TOP("models_dir", PATH, models_dir, .flags = FIELD_COMPUTED,
+	TOP("models_dir", PATH, models_dir, .flags = FIELD_COMPUTED | FIELD_RESTART,
 		.doc = "Where a relative `model` is looked for. For a user `$XDG_DATA_HOME/corral/models` "
 		       "(`~/.local/share/corral/models`), for root and services `models` under "
 		       "`/var/lib/corral` or the "
 		       "`StateDirectory`."),
-	TOP("gpu", ENUM, gpu, .dflt = "auto", .words = gpu_words,
+	TOP("gpu", ENUM, gpu, .dflt = "auto", .words = gpu_words, .flags = FIELD_RESTART,
 		.doc = "`auto`: use the GPUs that are there, the CPU when there is none. `required`: refuse "
 		       "to start "
 		       "without one. `optional`: may fall back to the CPU and says so. `none`: the CPU "
 		       "alone."),
 	TOP("workers", UINT, workers, .dflt = "auto", .words = auto_zero, .min = 1, .max = 256,
+		.flags = FIELD_RESTART,
 		.doc = "Data loops (threads that carry requests). `auto`: one per CPU this process may use."),
 	TOP("body.max", SIZE, body_max, .dflt = "64MiB", .min = 1024, .max = (uint64_t)1 << 40,
 		.doc = "The largest request body; above it a request is answered 413."),
 	TOP("body.spool_total", SIZE, body_spool_total, .dflt = "4GiB", .min = 0, .max = (uint64_t)1 << 50,
 		.doc = "How much disk all waiting request bodies together may take; above it 503."),
-	TOP("log.format", ENUM, log_format, .dflt = "auto", .words = format_words,
+	TOP("log.format", ENUM, log_format, .dflt = "auto", .words = format_words, .flags = FIELD_RESTART,
 		.doc = "`json`: one JSON object a line. `console`: for people. `auto`: console on a "
 		       "terminal, else JSON."),
 	TOP("log.level", ENUM, log_level, .dflt = "info", .words = level_words,
@@ -91,7 +94,7 @@ const struct field config_fields[] = {
 		.doc = "The pool's name and its model id for clients: a-z, 0-9, `.`, `_` and `-`, up to 64 "
 		       "characters, "
 		       "starting with a letter or a digit. Required."),
-	POOL("model", STRING, model, .flags = FIELD_NO_DEFAULTS,
+	POOL("model", STRING, model, .flags = FIELD_NO_DEFAULTS | FIELD_ENGINE,
 		.doc = "A GGUF file: absolute, or relative to `models_dir`. Required unless the engine is "
 		       "external or a "
 		       "command."),
@@ -101,42 +104,42 @@ const struct field config_fields[] = {
 		.doc = "Further model ids that mean this pool (`gpt-4o-mini`)."),
 	POOL("default", BOOL, is_default, .dflt = "false", .flags = FIELD_NO_DEFAULTS,
 		.doc = "Answers requests that name no model. At most one pool."),
-	POOL("engine.kind", ENUM, engine.kind, .dflt = "llamacpp", .words = kind_words,
+	POOL("engine.kind", ENUM, engine.kind, .dflt = "llamacpp", .words = kind_words, .flags = FIELD_ENGINE,
 		.doc = "`llamacpp`: llama-server. `openai`: any server that speaks the OpenAI API "
 		       "(external). `command`: "
 		       "any program; taken by itself when `command` is set."),
-	POOL("engine.mode", ENUM, engine.mode, .dflt = "auto", .words = mode_words,
+	POOL("engine.mode", ENUM, engine.mode, .dflt = "auto", .words = mode_words, .flags = FIELD_ENGINE,
 		.doc = "How the engine gets here. `external`: it runs already, at `url`. `binary`: the "
 		       "program at `path`. "
 		       "`package`: the distribution's package, unpacked privately. `auto`: external with "
 		       "`url`, binary "
 		       "with `path`, else an installed llama-server, else the package."),
-	POOL("engine.path", PROGRAM, engine.path,
+	POOL("engine.path", PROGRAM, engine.path, .flags = FIELD_ENGINE,
 		.doc = "`binary`: the program; a name without a slash is looked up in `PATH`."),
 	POOL("engine.url", LIST, engine.urls, .flags = FIELD_ALIAS, .canon = "engine.urls",
 		.doc = "`external`: the server's address, without a path."),
-	POOL("engine.urls", LIST, engine.urls,
+	POOL("engine.urls", LIST, engine.urls, .flags = FIELD_ENGINE,
 		.doc = "`external`: addresses of several servers, one replica each: `http://host:port` or "
 		       "`unix:/path`."),
-	POOL("engine.command", WORDS, engine.command,
+	POOL("engine.command", WORDS, engine.command, .flags = FIELD_ENGINE,
 		.doc = "`command`: the program and its arguments, a list or one line split as shell words "
 		       "(no shell "
 		       "runs). `{port}` (or `${PORT}`), `{socket}`, `{model}`, `{ctx}`, `{slots}`, "
 		       "`{devices}` and `{id}` "
 		       "are filled in."),
-	POOL("engine.stop_command", WORDS, engine.stop_command,
+	POOL("engine.stop_command", WORDS, engine.stop_command, .flags = FIELD_ENGINE,
 		.doc = "`command`: run to stop it instead of SIGTERM."),
-	POOL("engine.package.archive", STRING, engine.package_archive,
+	POOL("engine.package.archive", STRING, engine.package_archive, .flags = FIELD_ENGINE,
 		.doc = "`package`: the archive's URL; by default the one apt already uses."),
-	POOL("engine.package.suite", STRING, engine.package_suite,
+	POOL("engine.package.suite", STRING, engine.package_suite, .flags = FIELD_ENGINE,
 		.doc = "`package`: the suite to take it from."),
-	POOL("engine.package.keyring", PATH, engine.package_keyring,
+	POOL("engine.package.keyring", PATH, engine.package_keyring, .flags = FIELD_ENGINE,
 		.doc = "`package`: the keys its signature is checked against."),
-	POOL("engine.args", WORDS, engine.args,
+	POOL("engine.args", WORDS, engine.args, .flags = FIELD_ENGINE,
 		.doc = "More arguments for the engine, a list or one line split as shell words."),
-	POOL("engine.env", ENV, engine.env,
+	POOL("engine.env", ENV, engine.env, .flags = FIELD_ENGINE,
 		.doc = "More environment for the engine: `{NAME: value}` or a list of `NAME=value`."),
-	POOL("engine.health", STRING, engine.health,
+	POOL("engine.health", STRING, engine.health, .flags = FIELD_ENGINE,
 		.doc = "The path that answers 200 when it is ready; by default `/health`, for `openai` "
 		       "`/v1/models`."),
 	POOL("cancel_grace", DURATION, cancel_grace_ms, .dflt = "2s", .min = 0, .max = 3600 * 1000,
@@ -147,10 +150,11 @@ const struct field config_fields[] = {
 		.max = 7 * DAY_MS,
 		.doc = "How long a start may take. `auto`: 5 minutes and 20 seconds per GiB of the model."),
 	POOL("ctx", UINT, ctx, .dflt = "auto", .words = auto_zero, .min = 64, .max = 1 << 24,
+		.flags = FIELD_ENGINE,
 		.doc = "Tokens **per request**; the engine gets ctx × slots. `auto`: what the model was "
 		       "trained for, at "
 		       "most 8192."),
-	POOL("slots", UINT, slots, .dflt = "2", .min = 1, .max = 256,
+	POOL("slots", UINT, slots, .dflt = "2", .min = 1, .max = 256, .flags = FIELD_ENGINE,
 		.doc = "Requests one replica works on at the same time."),
 	POOL("replicas", REPLICAS, replicas_min, .flags = FIELD_ALIAS, .canon = "replicas.max", .min = 1,
 		.max = 64, .doc = "A number N: that many, always (`{min: N, max: N}`)."),

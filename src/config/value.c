@@ -215,6 +215,43 @@ int value_set(
 	return -EINVAL;
 }
 
+static int64_t load_number(const struct field *f, const void *base)
+{
+	const void *m = cmember(f, base);
+	if (f->type == FIELD_ENUM) {
+		int e;
+		memcpy(&e, m, sizeof e);
+		return e;
+	}
+	if (f->type == FIELD_UINT)
+		return *(const uint32_t *)m;
+	return *(const int64_t *)m; /* a size is below 2^63 */
+}
+
+/* Names are there once, so that equal lengths and one inclusion are enough. */
+static bool same_env(const struct strv *a, const struct strv *b)
+{
+	bool same = a->len == b->len;
+	for (size_t i = 0; i < a->len && same; i++)
+		same = strv_has(b, a->items[i]);
+	return same;
+}
+
+bool value_eq(const struct field *f, const void *a, const void *b)
+{
+	if (f->type == FIELD_ENV)
+		return same_env(cmember(f, a), cmember(f, b));
+	if (field_is_list(f))
+		return strv_eq(cmember(f, a), cmember(f, b));
+	if (field_is_text(f)) {
+		const char *x = *(char *const *)cmember(f, a), *y = *(char *const *)cmember(f, b);
+		return x && y ? strcmp(x, y) == 0 : x == y;
+	}
+	if (f->type == FIELD_BOOL)
+		return *(const bool *)cmember(f, a) == *(const bool *)cmember(f, b);
+	return load_number(f, a) == load_number(f, b);
+}
+
 void value_copy(const struct field *f, void *to, const void *from)
 {
 	static const size_t sizes[] = {
@@ -246,19 +283,6 @@ void value_done(const struct field *f, void *base)
 		free(*(char **)member(f, base));
 		*(char **)member(f, base) = NULL;
 	}
-}
-
-static int64_t load_number(const struct field *f, const void *base)
-{
-	const void *m = cmember(f, base);
-	if (f->type == FIELD_ENUM) {
-		int e;
-		memcpy(&e, m, sizeof e);
-		return e;
-	}
-	if (f->type == FIELD_UINT)
-		return *(const uint32_t *)m;
-	return *(const int64_t *)m; /* a size is below 2^63 */
 }
 
 /* The largest unit that divides it, so that reading it back gives the same number. */

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "config/config.h"
+
+static struct config *load(const char *yaml)
+{
+	static const char *const env[] = { "HOME=/home/u", "XDG_RUNTIME_DIR=/run/user/7", NULL };
+	struct config_source src = { .path = "corral.yaml", .text = view_str(yaml), .env = env };
+	AUTO(config_errors_done) struct config_errors errs = { 0 };
+	struct config *c = NULL;
+	if (config_load(&src, &c, &errs)) {
+		AUTO(buf_done) struct buf b = BUF(1 * MIB);
+		config_errors_print(&errs, false, &b);
+		fail_msg("should load: %s", buf_str(&b));
+	}
+	return c;
+}
+
+/* "kind pool keys" of each change, one a line. */
+static char *diff_of(const struct config *from, const struct config *to)
+{
+	AUTO(config_diff_done) struct config_diff d;
+	AUTO(buf_done) struct buf b = BUF(64 * KIB);
+	config_diff(from, to, &d);
+	for (size_t i = 0; i < d.len; i++) {
+		assert_non_null(d.items[i].human);
+		buf_addf(&b, "%s %s %s\n", config_change_kind_name(d.items[i].kind),
+			d.items[i].pool ? d.items[i].pool : "-", d.items[i].keys ? d.items[i].keys : "-");
+	}
+	buf_adds(&b, "");
+	return b.len ? buf_take(&b) : mem_strdup("");
+}
+
+static void expect(const char *from, const char *to, const char *changes)
+{
+	AUTO(config_unrefp) struct config *a = load(from);
+	AUTO(config_unrefp) struct config *b = load(to);
+	AUTO(mem_freep) char *got = diff_of(a, b);
+	if (strcmp(got, changes) != 0)
+		fail_msg("from %s\nto   %s\nexpected\n%sgot\n%s", from, to, changes, got);
+	AUTO(mem_freep) char *none = diff_of(b, b);
+	assert_string_equal(none, "");
+}
+
+/* Of the first pool. */
+static void spec(const char *yaml, char out[CONFIG_SPEC_LEN + 1])
+{
+	AUTO(config_unrefp) struct config *c = load(yaml);
+	config_pool_spec(&c->pools[0], out);
+	assert_int_equal(strlen(out), CONFIG_SPEC_LEN);
+}
+
+static bool same_spec(const char *a, const char *b)
+{
+	char x[CONFIG_SPEC_LEN + 1], y[CONFIG_SPEC_LEN + 1];
+	spec(a, x);
+	spec(b, y);
+	return strcmp(x, y) == 0;
+}
+
+#define POOL(rest) "pools: [{id: a, model: /m/a.gguf" rest "}]"
+
+static void test_spec_is_of_the_engine(void **state)
+{
+	static const char *const other[] = { POOL(", ctx: 4096"), POOL(", slots: 3"),
+		"pools: [{id: a, model: /m/b.gguf}]", POOL(", engine: {args: [--flash-attn, on]}"),
+		POOL(", engine: {env: {A: b}}"), POOL(", engine: {path: /usr/bin/llama-server}"),
+		POOL(", engine: {mode: package}"), POOL(", engine: {package: {suite: trixie}}"),
+		POOL(", engine: {health: /ok}"), POOL(", engine: {kind: openai, url: 'http://h:1'}"),
+		POOL(", engine: {kind: openai, url: 'http://h:2'}"), POOL(", engine: {command: [a, b]}"),
+		POOL(", engine: {command: [ab]}"), POOL(", engine: {command: [a, b], stop_command: c}") };
+	static const char *const same[] = { POOL(", aliases: [x, y]"), POOL(", default: true"),
+		POOL(", queue: {capacity: 3, policy: drop-lru, max_wait: 3s}"), POOL(", keep_alive: never"),
+		POOL(", replicas: 3"), POOL(", preload: true"), POOL(", start_timeout: 9s"),
+		POOL(", canary: never"), POOL(", cancel_grace: 7s"), "pools: [{id: b, model: /m/a.gguf}]" };
+	for (size_t i = 0; i < ARRAY_LEN(other); i++) {
+		if (same_spec(POOL(""), other[i]))
+			fail_msg("needs another engine: %s", other[i]);
+		for (size_t j = 0; j < i; j++)
+			if (same_spec(other[j], other[i]))
+				fail_msg("not the same engine: %s and %s", other[j], other[i]);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(same); i++)
+		if (!same_spec(POOL(""), same[i]))
+			fail_msg("needs no other engine: %s", same[i]);
+}
+
+static void test_spec_written_in_other_words(void **state)
+{
+	assert_true(same_spec(POOL(""), POOL(", ctx: auto, slots: 2, engine: {kind: llamacpp, mode: auto}")));
+	assert_true(same_spec("defaults: {ctx: 4096}\n" POOL(""), POOL(", ctx: 4096")));
+	assert_true(same_spec(POOL(""), "pools: [{model: {ref: 'file:/m/a.gguf'}, id: a}]"));
+	assert_true(same_spec(POOL(", engine: {args: '-a \"b c\"'}"), POOL(", engine: {args: [-a, b c]}")));
+	assert_true(same_spec(POOL(", engine: {args: []}"), POOL("")));
+	/* An environment has no order, arguments have. */
+	assert_true(same_spec(POOL(", engine: {env: {A: 1, B: 2}}"), POOL(", engine: {env: [B=2, A=1]}")));
+	assert_false(same_spec(POOL(", engine: {env: {A: 1, B: 2}}"), POOL(", engine: {env: {A: 2, B: 1}}")));
+	assert_false(same_spec(POOL(", engine: {args: [-a, -b]}"), POOL(", engine: {args: [-b, -a]}")));
+	assert_false(same_spec(POOL(", engine: {args: [a, bc]}"), POOL(", engine: {args: [ab, c]}")));
+	assert_false(same_spec(
+		POOL(", engine: {path: /x, args: [a]}"), POOL(", engine: {path: /x, env: {A: a}}")));
+}
+
+/* Engines outlive the daemon and its upgrade: a fingerprint that changes replaces all of them. */
+static void test_spec_stays(void **state)
+{
+	char s[CONFIG_SPEC_LEN + 1];
+	spec(POOL(""), s);
+	assert_string_equal(s, "c7b5bae3d6ceaafb");
+	spec(POOL(", ctx: 4096, slots: 4, engine: {path: /usr/bin/llama-server, args: [-a, b], env: {K: v}}"),
+		s);
+	assert_string_equal(s, "c8dc43f19643c5d1");
+}
+
+static void test_nothing(void **state)
+{
+	static const char a[] = "pools:\n- {id: a, model: a.gguf}\n- {id: b, model: b.gguf, ctx: 4096}\n";
+	expect(a, a, "");
+	expect(a, "pools:\n- {id: b, model: b.gguf, ctx: 4096}\n- {id: a, model: a.gguf}\n", "");
+	expect(a,
+		"# a comma\nlisten: [127.0.0.1:8080]\ndefaults: {ctx: 4096}\npools:\n- {id: b, model: "
+		"b.gguf}\n- {id: a, model: {ref: a.gguf}, ctx: auto}\n",
+		"");
+}
+
+static void test_pools(void **state)
+{
+	expect("", POOL(""), "pool_added a -\n");
+	expect(POOL(""), "", "pool_removed a -\n");
+	expect("pools: [{id: a, model: a}, {id: b, model: b}, {id: c, model: c}]",
+		"pools: [{id: d, model: d}, {id: c, model: x}, {id: a, model: a, preload: true}]",
+		"pool_added d -\npool_engine c model\npool_live a preload\npool_removed b -\n");
+	expect(POOL(""), POOL(", ctx: 4096, slots: 3, keep_alive: 1m"),
+		"pool_engine a ctx, slots\npool_live a keep_alive\n");
+	expect("defaults: {queue: {capacity: 1}}\n" POOL(""), POOL(""), "pool_live a queue.capacity\n");
+	/* A name that goes from one pool to the other. */
+	expect("pools: [{id: a, model: a, aliases: x}, {id: b, model: b}]",
+		"pools: [{id: a, model: a}, {id: b, model: b, aliases: x}]",
+		"pool_live a aliases\npool_live b aliases\n");
+	expect(POOL(", aliases: [x, y]"), POOL(", aliases: [y, x]"), "pool_live a aliases\n");
+	expect(POOL(", engine: {env: {A: 1, B: 2}}"), POOL(", engine: {env: {B: 2, A: 1}}"), "");
+	expect(POOL(", engine: {kind: openai, url: 'http://h:1'}"),
+		POOL(", engine: {kind: openai, urls: ['http://h:1', 'http://h:2']}"),
+		"pool_engine a engine.urls\npool_live a replicas.max\n");
+}
+
+static void test_top(void **state)
+{
+	expect("", "log: {level: debug}\nlisten: 9000\nbody: {max: 1MiB}\nworkers: 3\n",
+		"top_live - body.max\ntop_live - log.level\nnext_start - listen\nnext_start - workers\n");
+	expect("", "state_dir: /s\nruntime_dir: /r\nmodels_dir: /m\ngpu: none\nlog: {format: json}\n",
+		"next_start - state_dir\nnext_start - runtime_dir\nnext_start - models_dir\nnext_start - "
+		"gpu\nnext_start - log.format\n");
+	expect("", "body: {spool_total: 1GiB}", "top_live - body.spool_total\n");
+}
+
+static void test_human(void **state)
+{
+	AUTO(config_unrefp) struct config *a = load(POOL(", engine: {env: {API_KEY: hunter2}}"));
+	AUTO(config_unrefp)
+	struct config *b = load("listen: 9000\n" POOL(
+		", ctx: 4096, keep_alive: never, aliases: [x], engine: {args: [--api-key, hunter3]}"));
+	AUTO(config_diff_done) struct config_diff d;
+	config_diff(a, b, &d);
+	assert_int_equal(d.len, 3);
+	assert_string_equal(d.items[0].human, "Pool a: engine.args, engine.env, ctx from auto to 4096; its "
+					      "engines are replaced one after the other.");
+	assert_string_equal(d.items[1].human, "Pool a: aliases from nothing to x, keep_alive from 10m to "
+					      "never, at once; its engines go on.");
+	assert_string_equal(d.items[2].human, "listen from 127.0.0.1:8080 to 9000, when Corral starts again; "
+					      "until then it stays as it is.");
+}
+
+/* What waits for the start stays as it was, and is listed until then; the rest is the new file's. */
+static void test_over(void **state)
+{
+	AUTO(config_unrefp) struct config *first = load("listen: 8000\nmodels_dir: /m\n" POOL(""));
+	AUTO(config_unrefp)
+	struct config *next = load("listen: 9000\nmodels_dir: /n\nlog: {level: warn}\n" POOL(", ctx: 4096"));
+	struct config *now = config_over(first, next);
+	assert_string_equal(now->listen.items[0], "8000");
+	assert_string_equal(now->models_dir, "/m");
+	assert_int_equal(now->log_level, CONFIG_LEVEL_WARN);
+	assert_int_equal(now->pools[0].ctx, 4096);
+	AUTO(mem_freep) char *d = diff_of(now, next);
+	assert_string_equal(d, "next_start - listen\nnext_start - models_dir\n");
+	AUTO(config_unrefp) struct config *after = config_over(now, next);
+	AUTO(mem_freep) char *again = diff_of(after, next);
+	assert_string_equal(again, d);
+	/* It stands alone. */
+	next = config_unref(next);
+	first = config_unref(first);
+	char where[128];
+	config_origin_text(now, &now->pools[0], "ctx", where, sizeof where);
+	assert_string_equal(where, "corral.yaml:4");
+	config_origin_text(now, NULL, "listen", where, sizeof where);
+	assert_string_equal(where, "corral.yaml:1");
+	now = config_unref(now);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_spec_is_of_the_engine),
+		cmocka_unit_test(test_spec_written_in_other_words),
+		cmocka_unit_test(test_spec_stays),
+		cmocka_unit_test(test_nothing),
+		cmocka_unit_test(test_pools),
+		cmocka_unit_test(test_top),
+		cmocka_unit_test(test_human),
+		cmocka_unit_test(test_over),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
