@@ -71,6 +71,14 @@ const struct command cli_commands[] = {
 		"  corral config check corral.yaml\n"
 		"  corral config show --effective\n",
 		cmd_config, false },
+	{ "gpu-probe", "[--interval MS | --ask]", "What the NVIDIA driver says, one JSON object a line",
+		"  Loads the driver's library, which the daemons never do: they start this and kill it when "
+		"it\n"
+		"  hangs.\n\n"
+		"  --interval MS    go on, one sample every MS\n"
+		"  --ask            one sample for each line of the standard input\n" COMMON
+		"\nExamples:\n  corral gpu-probe\n  corral gpu-probe --interval 1000\n",
+		cmd_gpu_probe, true },
 	{ "version", "", "The program's version", COMMON "\nExamples:\n  corral version --json\n",
 		cmd_version, false },
 	{ "help", "[COMMAND]", "How a command is used", COMMON "\nExamples:\n  corral help run\n", cmd_help,

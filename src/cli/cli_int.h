@@ -34,6 +34,7 @@ int cmd_models(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_logs(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_control(struct cli *c, const struct command *cmd, int argc, char **argv); /* start … undrain */
 int cmd_config(struct cli *c, const struct command *cmd, int argc, char **argv);
+int cmd_gpu_probe(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_version(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_help(struct cli *c, const struct command *cmd, int argc, char **argv);
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/fd.h"
+#include "base/mask.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "base/utf8.h"
@@ -340,6 +341,22 @@ static void check_replicas(const struct check *c)
 			p->ctx, p->slots);
 }
 
+/* Whether they exist is for the machine that runs the pool to say. */
+static void check_devices(const struct check *c)
+{
+	struct mask m;
+	struct err e;
+	const struct config_pool *p = c->p;
+	if (!p->devices)
+		return; /* its value was refused already */
+	if (mask_parse(view_str(p->devices), &m, &e) < 0)
+		pool_fail(c, "devices", "%s", e.msg);
+	else if (m.kind == MASK_LIST && c->ld->cfg->gpu == CONFIG_GPU_NONE)
+		pool_fail(c, "devices",
+			"found \"%.100s\", but gpu: none keeps every engine on the CPU; remove one of them",
+			p->devices);
+}
+
 static unsigned digits(uint32_t n)
 {
 	unsigned d = 1;
@@ -397,6 +414,7 @@ void check_all(struct loader *ld)
 		check_engine(&c);
 		check_model(&c);
 		check_replicas(&c);
+		check_devices(&c);
 		check_socket(&c);
 		if (c.p->is_default && dflt)
 			pool_fail(&c, "default",

@@ -62,6 +62,7 @@ struct config_pool {
 	int64_t start_timeout_ms; /* 0 = auto */
 	uint32_t ctx;             /* tokens per request; 0 = auto */
 	uint32_t slots;
+	char *devices; /* as mask_parse takes it (base/mask.h) */
 	uint32_t replicas_min, replicas_max;
 	int64_t keep_alive_ms; /* -1 = for ever */
 	bool preload;

@@ -64,9 +64,10 @@ const struct field config_fields[] = {
 		       "`/var/lib/corral` or the "
 		       "`StateDirectory`."),
 	TOP("gpu", ENUM, gpu, .dflt = "auto", .words = gpu_words, .flags = FIELD_RESTART,
-		.doc = "`auto`: use the GPUs that are there, the CPU when there is none. `required`: refuse "
-		       "to start "
-		       "without one. `optional`: may fall back to the CPU and says so. `none`: the CPU "
+		.doc = "`auto`: use the GPUs that are there, the CPU when there is none; a GPU that is there "
+		       "and "
+		       "cannot be used is an error. `required`: no pool starts without a GPU (but one with "
+		       "`devices: cpu`). `optional`: may fall back to the CPU and says so. `none`: the CPU "
 		       "alone."),
 	TOP("workers", UINT, workers, .dflt = "auto", .words = auto_zero, .min = 1, .max = 256,
 		.flags = FIELD_RESTART,
@@ -156,6 +157,12 @@ const struct field config_fields[] = {
 		       "most 8192."),
 	POOL("slots", UINT, slots, .dflt = "2", .min = 1, .max = 256, .flags = FIELD_ENGINE,
 		.doc = "Requests one replica works on at the same time."),
+	POOL("devices", STRING, devices, .dflt = "auto", .flags = FIELD_ENGINE,
+		.doc = "What its engines may use. `auto`: every GPU that answers, the CPU on a machine "
+		       "without "
+		       "one. `cpu` (or `none`): no GPU. Else indices (`0,1`, as `corral devices` prints "
+		       "them) or "
+		       "UUIDs and their beginnings (`GPU-3f2a`): nothing but these."),
 	POOL("replicas", REPLICAS, replicas_min, .flags = FIELD_ALIAS, .canon = "replicas.max", .min = 1,
 		.max = 64, .doc = "A number N: that many, always (`{min: N, max: N}`)."),
 	POOL("replicas.min", UINT, replicas_min, .dflt = "0", .min = 0, .max = 64,

@@ -410,6 +410,22 @@ static void test_overrides(void **state)
 	assert_int_equal(errs.len, ARRAY_LEN(wrong));
 }
 
+#define POOL_WITH(line) "gpu: auto\npools:\n  - id: a\n    model: a.gguf\n    " line "\n"
+
+static void test_devices(void **state)
+{
+	AUTO(config_unrefp) struct config *plain = good(POOL_WITH("slots: 1"));
+	assert_string_equal(plain->pools[0].devices, "auto");
+	AUTO(config_unrefp) struct config *list = good(POOL_WITH("devices: 0,GPU-3f2a"));
+	assert_string_equal(list->pools[0].devices, "0,GPU-3f2a");
+	AUTO(config_unrefp) struct config *one = good(POOL_WITH("devices: 1"));
+	assert_string_equal(one->pools[0].devices, "1");
+	one_mistake(POOL_WITH("devices: 0,0"), 5, 14, "pools[0].devices", "named twice");
+	one_mistake(POOL_WITH("devices: gpu"), 5, 14, "pools[0].devices", "found \"gpu\"|auto, cpu, none");
+	one_mistake("gpu: none\npools:\n  - {id: a, model: a.gguf, devices: 0}\n", 3, 37, "pools[0].devices",
+		"gpu: none");
+}
+
 static void test_hostile(void **state)
 {
 	AUTO(buf_done) struct buf b = BUF(4 * MIB);
@@ -524,6 +540,7 @@ int main(void)
 		cmocka_unit_test(test_socket_length),
 		cmocka_unit_test(test_environment),
 		cmocka_unit_test(test_overrides),
+		cmocka_unit_test(test_devices),
 		cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_bytes),
 		cmocka_unit_test(test_files),
