@@ -139,8 +139,6 @@ int pool_detail(struct view body, struct buf *out) MUST_CHECK;
 /* Starts `corral serve` detached, waits until it serves; *ret_address is where ("http://127.0.0.1:PORT").
  * 0 or an exit status, after saying why. */
 int daemon_start(const struct config *cfg, const char *config_file, char **ret_address) MUST_CHECK;
-/* A file's name as a pool id: "Qwen3 8B-Q4_K_M.gguf" is "qwen3-8b-q4_k_m". */
-char *id_from_path(const char *path) MUST_CHECK;
 /* A configuration that serves that one file. */
 void config_for_file(const struct config *base, const char *model_path, const char *id, struct buf *out);
 

@@ -13,7 +13,7 @@
 #include "base/num.h"
 #include "cli/cli_int.h"
 
-enum { OPT_SYSTEM = 1, OPT_MAX_TOKENS, PROMPT_MAX = 32 * 1024 * 1024 };
+enum { OPT_SYSTEM = 1, OPT_MAX_TOKENS, ID_MAX = 40, PROMPT_MAX = 32 * 1024 * 1024 };
 
 struct run {
 	struct cli *cli;
@@ -266,7 +266,7 @@ static int start_for(struct run *r, const char *model, const char *file)
 		return CLI_UNREACHABLE;
 	}
 	if (file) {
-		r->model = id_from_path(file);
+		r->model = config_id_of_file(file, ID_MAX);
 		config_for_file(cfg, file, r->model, &text);
 		path = path_join(cfg->runtime_dir, "run.yaml");
 		int w = dir_ensure_writable(cfg->runtime_dir, "runtime_dir", &e);

@@ -15,32 +15,7 @@
 #include "base/mem.h"
 #include "cli/cli_int.h"
 
-enum { START_MS = 60000, READY_LINE_MAX = 4096, ID_MAX = 40, READY_FD = 3 };
-
-char *id_from_path(const char *path)
-{
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	struct view v = view_str(name);
-	if (view_ends(v, VIEW(".gguf")))
-		v.n -= 5;
-	char id[ID_MAX + 1];
-	size_t n = 0;
-	for (size_t i = 0; i < v.n && n < ID_MAX; i++) {
-		char c = v.p[i];
-		if (c >= 'A' && c <= 'Z')
-			c = (char)(c - 'A' + 'a');
-		bool alnum = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-		bool mark = c == '.' || c == '_';
-		if (alnum || (n && mark))
-			id[n++] = c;
-		else if (n && id[n - 1] != '-')
-			id[n++] = '-';
-	}
-	while (n && (id[n - 1] == '-' || id[n - 1] == '.'))
-		n--;
-	id[n] = '\0';
-	return mem_strdup(n ? id : "model");
-}
+enum { START_MS = 60000, READY_LINE_MAX = 4096, READY_FD = 3 };
 
 static void add_key(struct buf *out, const char *key, const char *value)
 {

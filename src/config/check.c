@@ -366,13 +366,24 @@ static unsigned digits(uint32_t n)
 }
 
 /* <runtime_dir>/engines/<id>-<n>.<generation>.sock */
+static size_t socket_fixed(uint32_t replicas_max)
+{
+	return strlen("/engines/") + 1 + digits(replicas_max) + 1 + 10 + strlen(".sock");
+}
+
+size_t check_id_room(const char *runtime_dir, uint32_t replicas_max)
+{
+	size_t used = strlen(runtime_dir) + socket_fixed(replicas_max);
+	return used < CONFIG_SOCKET_MAX ? CONFIG_SOCKET_MAX - used : 0;
+}
+
 static void check_socket(const struct check *c)
 {
 	const char *dir = c->ld->cfg->runtime_dir;
 	const struct config_pool *p = c->p;
 	if (!p->id || !id_ok(p->id) || p->engine.mode == CONFIG_MODE_EXTERNAL)
 		return;
-	size_t fixed = strlen("/engines/") + 1 + digits(p->replicas_max) + 1 + 10 + strlen(".sock");
+	size_t fixed = socket_fixed(p->replicas_max);
 	size_t len = strlen(dir) + fixed + strlen(p->id);
 	if (len <= CONFIG_SOCKET_MAX)
 		return;
@@ -398,6 +409,19 @@ static void check_dirs(struct loader *ld)
 			"sockets in it would have paths of %zu bytes, and the "
 			"system takes %d: name a folder whose path has at most %zu bytes",
 			len, CONFIG_SOCKET_MAX, CONFIG_SOCKET_MAX - strlen("/provisioner.sock"));
+}
+
+bool check_made(struct config *cfg, struct config_pool *p)
+{
+	AUTO(config_errors_done) struct config_errors errs = { 0 };
+	struct loader ld = { .cfg = cfg, .errs = &errs };
+	struct check c = { .ld = &ld, .p = p };
+	infer_engine(&c);
+	check_engine(&c);
+	check_model(&c);
+	check_replicas(&c);
+	check_socket(&c);
+	return !errs.len && id_ok(p->id) && p->engine.mode != CONFIG_MODE_EXTERNAL;
 }
 
 void check_all(struct loader *ld)

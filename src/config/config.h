@@ -32,7 +32,13 @@ enum config_policy { CONFIG_POLICY_REJECT, CONFIG_POLICY_DROP_LRU };
 enum config_engine_kind { CONFIG_ENGINE_LLAMACPP, CONFIG_ENGINE_OPENAI, CONFIG_ENGINE_COMMAND };
 enum config_engine_mode { CONFIG_MODE_AUTO, CONFIG_MODE_EXTERNAL, CONFIG_MODE_BINARY, CONFIG_MODE_PACKAGE };
 
-enum config_from { CONFIG_FROM_DEFAULT, CONFIG_FROM_FILE, CONFIG_FROM_ENV, CONFIG_FROM_COMMAND_LINE };
+enum config_from {
+	CONFIG_FROM_DEFAULT,
+	CONFIG_FROM_FILE,
+	CONFIG_FROM_ENV,
+	CONFIG_FROM_COMMAND_LINE,
+	CONFIG_FROM_FOUND, /* name: what was found, or where */
+};
 struct config_origin {
 	enum config_from kind;
 	const char *name;      /* the file or the variable; NULL for a default */
@@ -86,6 +92,7 @@ struct config {
 	enum config_log_level log_level;
 	struct config_pool *pools; /* in the order of the file */
 	size_t npools;
+	struct config_pool defaults; /* what each pool starts from; no id, no model */
 	struct config_origin *from;
 	struct strv names; /* owns what origins point to */
 };
@@ -167,6 +174,23 @@ void config_diff(const struct config *from, const struct config *to, struct conf
 /* What holds once `next` is loaded over `running`: next, with the keys that need a new start as they are in
  * running. The diff of it against a later file lists those keys again, until the start. */
 struct config *config_over(const struct config *running, const struct config *next) MUST_CHECK;
+
+struct config_found {       /* a model that nobody configured */
+	const char *id;     /* the pool's; NULL: made of the file's name */
+	const char *path;   /* absolute */
+	const char *source; /* where it was found, for people: "Hugging Face cache", "ollama:llama3.2:3b" */
+};
+/* base, which has no pools, with a pool for each of the list: base's defaults, its id, its path. Which models
+ * there are and in which order decides the ids: a name that is taken already or is no id is made one (a-z,
+ * 0-9, '.', '_', '-'; then with the folder's name before it, then -2 behind it), so a list in the same order
+ * gives the same pools and specs in every process. What cannot be served with the defaults (an external
+ * engine, a list beyond CONFIG_POOLS_MAX) is left out. A base with pools is copied as it is. */
+struct config *config_with_found(
+	const struct config *base, const struct config_found *list, size_t n) MUST_CHECK;
+/* A file's name as a pool's id: "Qwen3 8B-Q4_K_M.gguf" is "qwen3-8b-q4_k_m", "a-00001-of-00003.gguf" is "a".
+ * At most max bytes (max ≤ 64); never empty. */
+char *config_id_of_file(const char *path, size_t max) MUST_CHECK;
+
 const char *config_change_kind_name(enum config_change_kind k); /* "pool_added", … */
 
 /* The runtime_dir that holds without any file, from the environment alone (NULL = the process's). */

@@ -151,6 +151,11 @@ void pool_init(struct config_pool *p);
 void pool_copy(struct config_pool *to, const struct config_pool *from);
 void pool_done(struct config_pool *p);
 void check_all(struct loader *ld);
+/* A pool that no file names: infers what is inferred; false: it cannot be served. Its id counts, not whether
+ * it is unique. */
+bool check_made(struct config *c, struct config_pool *p);
+/* Bytes that an id in this runtime_dir may have, for the engine's socket; 0: none fits. */
+size_t check_id_room(const char *runtime_dir, uint32_t replicas_max);
 /* The key among the scope's that is closest to what was written, or NULL. Short: the last segment. */
 void nearest_key(enum field_scope scope, struct view prefix, struct view found, struct buf *out);
 

@@ -70,6 +70,7 @@ struct config *config_unref(struct config *c)
 	for (size_t i = 0; i < c->npools; i++)
 		pool_done(&c->pools[i]);
 	free(c->pools);
+	pool_done(&c->defaults);
 	done_fields(SCOPE_TOP, c);
 	free(c->from);
 	strv_done(&c->files);
@@ -440,7 +441,7 @@ int config_load(const struct config_source *src, struct config **ret, struct con
 		load_pools(&ld, &ld.docs[i]);
 	check_overrides(&ld);
 	check_all(&ld);
-	pool_done(&ld.base);
+	ld.cfg->defaults = ld.base;
 	for (size_t i = 0; i < ld.ndocs; i++)
 		ydoc_done(&ld.docs[i]);
 	free(ld.docs);

@@ -53,6 +53,7 @@ static void origin_write(const struct config_origin *o, char *out, size_t cap)
 	case CONFIG_FROM_FILE: snprintf(out, cap, "%s:%u", o->name, o->line); break;
 	case CONFIG_FROM_ENV: snprintf(out, cap, "environment %s", o->name); break;
 	case CONFIG_FROM_COMMAND_LINE: snprintf(out, cap, "command line"); break;
+	case CONFIG_FROM_FOUND: snprintf(out, cap, "found: %s", o->name); break;
 	}
 }
 

@@ -189,10 +189,11 @@ static void test_ids(void **state)
 		const char *path, *id;
 	} cases[] = { { "/m/Qwen3 8B-Q4_K_M.gguf", "qwen3-8b-q4_k_m" }, { "a.gguf", "a" },
 		{ "../._-x.gguf", "x" }, { "/é.gguf", "model" }, { "x--", "x" },
+		{ "/m/A-00001-of-00003.gguf", "a" }, { "/m/a-0001-of-00003.gguf", "a-0001-of-00003" },
 		{ "0123456789012345678901234567890123456789012345.gguf",
 			"0123456789012345678901234567890123456789" } };
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-		AUTO(mem_freep) char *id = id_from_path(cases[i].path);
+		AUTO(mem_freep) char *id = config_id_of_file(cases[i].path, 40);
 		assert_string_equal(id, cases[i].id);
 	}
 }

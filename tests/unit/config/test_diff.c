@@ -203,6 +203,84 @@ static void test_over(void **state)
 	now = config_unref(now);
 }
 
+/* ---- models that were found --------------------------------------------------------------------------- */
+
+static struct config *with(const char *yaml, const struct config_found *list, size_t n)
+{
+	AUTO(config_unrefp) struct config *base = load(yaml);
+	return config_with_found(base, list, n);
+}
+
+static void test_found(void **state)
+{
+	static const struct config_found list[] = { { NULL, "/hub/one/Qwen3 8B-Q4_K_M.gguf",
+							    "Hugging Face cache" },
+		{ "llama3.2-3b", "/ollama/blobs/sha256-ab", "ollama:llama3.2:3b" },
+		{ NULL, "/lm/two/qwen3-8b-Q4_K_M.gguf", "LM Studio" },
+		{ NULL, "/lm/more/two/qwen3-8b-Q4_K_M.gguf", "LM Studio" },
+		{ NULL, "/m/big-Q8_0-00001-of-00002.gguf", "models_dir" },
+		{ "Not an id!", "/m/x.gguf", "models_dir" }, { NULL, "relative.gguf", "models_dir" },
+		{ NULL, "/m/\xff.gguf", "models_dir" }, { NULL, "/é.gguf", "models_dir" } };
+	static const char *const ids[] = { "qwen3-8b-q4_k_m", "llama3.2-3b", "two-qwen3-8b-q4_k_m",
+		"qwen3-8b-q4_k_m-2", "big-q8_0", "not-an-id", "model" };
+	AUTO(config_unrefp)
+	struct config *c = with("defaults: {slots: 3, engine: {path: /e}}\nlisten: 9", list, ARRAY_LEN(list));
+	assert_int_equal(c->npools, ARRAY_LEN(ids));
+	for (size_t i = 0; i < ARRAY_LEN(ids); i++) {
+		assert_string_equal(c->pools[i].id, ids[i]);
+		assert_int_equal(c->pools[i].slots, 3);
+		assert_int_equal(c->pools[i].engine.mode, CONFIG_MODE_BINARY);
+	}
+	assert_string_equal(c->pools[1].model, "/ollama/blobs/sha256-ab");
+	assert_string_equal(c->listen.items[0], "9");
+	char where[64], spec[CONFIG_SPEC_LEN + 1], same[CONFIG_SPEC_LEN + 1];
+	config_origin_text(c, &c->pools[1], "model", where, sizeof where);
+	assert_string_equal(where, "found: ollama:llama3.2:3b");
+	/* What one side made goes over the wire as id and path, and gives the same there. */
+	struct config_found again[ARRAY_LEN(ids)];
+	for (size_t i = 0; i < ARRAY_LEN(ids); i++)
+		again[i] = (struct config_found){ c->pools[i].id, c->pools[i].model, "somewhere" };
+	AUTO(config_unrefp)
+	struct config *d =
+		with("defaults: {slots: 3, engine: {path: /e}}\nlisten: 9", again, ARRAY_LEN(again));
+	AUTO(mem_freep) char *diff = diff_of(c, d);
+	assert_string_equal(diff, "");
+	config_pool_spec(&c->pools[0], spec);
+	config_pool_spec(&d->pools[0], same);
+	assert_string_equal(spec, same);
+}
+
+static void test_found_is_not_wanted(void **state)
+{
+	static const struct config_found one[] = { { NULL, "/m/x.gguf", "models_dir" } };
+	AUTO(config_unrefp) struct config *own = with(POOL(""), one, 1);
+	assert_int_equal(own->npools, 1);
+	assert_string_equal(own->pools[0].id, "a");
+	AUTO(config_unrefp)
+	struct config *external = with("defaults: {engine: {kind: openai, url: 'http://h:1'}}", one, 1);
+	assert_int_equal(external->npools, 0);
+	AUTO(config_unrefp) struct config *none = with("", NULL, 0);
+	assert_int_equal(none->npools, 0);
+}
+
+/* The engine's socket has to fit into the system's bound. */
+static void test_found_fits_its_socket(void **state)
+{
+	static const struct config_found list[] = {
+		{ NULL, "/m/a-very-long-name-of-a-model-that-goes-on-and-on-a.gguf", "models_dir" },
+		{ NULL, "/m/a-very-long-name-of-a-model-that-goes-on-and-on-b.gguf", "models_dir" }
+	};
+	char yaml[256] = "runtime_dir: /", tiny[256] = "runtime_dir: /";
+	memset(yaml + strlen(yaml), 'r', 60);
+	memset(tiny + strlen(tiny), 'r', 85);
+	AUTO(config_unrefp) struct config *c = with(yaml, list, 2);
+	assert_int_equal(c->npools, 2);
+	assert_string_not_equal(c->pools[0].id, c->pools[1].id);
+	assert_true(strlen(c->pools[0].id) < 30 && strlen(c->pools[0].id) > 8);
+	AUTO(config_unrefp) struct config *none = with(tiny, list, 2);
+	assert_int_equal(none->npools, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -214,6 +292,9 @@ int main(void)
 		cmocka_unit_test(test_top),
 		cmocka_unit_test(test_human),
 		cmocka_unit_test(test_over),
+		cmocka_unit_test(test_found),
+		cmocka_unit_test(test_found_is_not_wanted),
+		cmocka_unit_test(test_found_fits_its_socket),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
