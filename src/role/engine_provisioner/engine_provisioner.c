@@ -96,9 +96,12 @@ static int load(const struct agent *a, struct config **ret, bool color, struct b
 	return -EINVAL;
 }
 
-static void apply(struct agent *a, struct config *c)
+/* Keys that are read at the start alone stay as they were then, as orchestratord does with its own copy. */
+static void apply(struct agent *a, struct config *next)
 {
 	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
+	struct config *c = config_over(a->config, next);
+	config_unref(next);
 	config_unref(a->config);
 	a->config = c;
 	agent_pools_make(c, &pools);
