@@ -27,7 +27,7 @@ static void take_out(struct control_pool *p, struct control_slot *s, bool cut)
 	if (!s->in_pool)
 		return;
 	s->in_pool = false;
-	struct pool_replica *r = pool_take_replica(p->pool, s->id);
+	struct pool_replica *r = pool_take_replica(p->pool, s->id, control_fate_now(p, s->id, s->generation));
 	if (r)
 		p->control->o.on_replica_gone(p->control->o.arg, r, cut);
 }
@@ -73,7 +73,16 @@ static void put_in(struct control_pool *p, struct control_slot *s, const struct 
 	};
 	s->in_pool = true;
 	s->generation = f->generation;
-	pool_put_replica(p->pool, &facts);
+	struct pool_replica *old = pool_put_replica(p->pool, &facts);
+	if (old) /* the same process at another address */
+		p->control->o.on_replica_gone(p->control->o.arg, old, true);
+}
+
+static void read_one(void *arg, const struct pool_replica *r)
+{
+	struct control_slot *s = arg;
+	if (strcmp(s->id, r->id) == 0)
+		s->plan.leases = r->in_use + r->cooling;
 }
 
 /* Proving: a waiting request may be the canary; when none waits the node sends its own. */
@@ -82,9 +91,9 @@ static void prove(struct control_pool *p, struct control_slot *s, const struct w
 	bool by_request = p->cfg->canary == CONFIG_CANARY_AUTO && s->own_generation != f->generation;
 	if (by_request && (waiting || s->in_pool)) {
 		put_in(p, s, f, true);
-		struct pool_stats st;
-		pool_get_stats(p->pool, &st);
-		if (st.leases + st.cooling || s->proved_generation == f->generation)
+		s->plan.leases = 0;
+		pool_each_replica(p->pool, read_one, s);
+		if (s->plan.leases || s->proved_generation == f->generation)
 			return;
 		take_out(p, s, false); /* whoever waited has left: nothing is being proved */
 	}
@@ -92,13 +101,6 @@ static void prove(struct control_pool *p, struct control_slot *s, const struct w
 		return;
 	s->own_generation = f->generation;
 	control_tell_proved(p->control, s->id, f->generation, "own");
-}
-
-static void read_one(void *arg, const struct pool_replica *r)
-{
-	struct control_slot *s = arg;
-	if (strcmp(s->id, r->id) == 0)
-		s->plan.leases = r->in_use + r->cooling;
 }
 
 /* Not wanted any more: nothing new is granted, and when the last lease has ended (or by force) it leaves. */
@@ -537,7 +539,7 @@ void control_free(struct control *c)
 		struct control_pool *p = &c->pools[i];
 		coolers_done(p);
 		for (size_t k = 0; k < p->nslots; k++)
-			pool_replica_unref(pool_take_replica(p->pool, p->slots[k].id));
+			pool_replica_unref(pool_take_replica(p->pool, p->slots[k].id, POOL_FATE_ENDED));
 		pool_unref(p->pool);
 		free(p->slots);
 	}

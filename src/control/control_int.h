@@ -80,6 +80,8 @@ void control_place(struct control *c, const struct registry_snapshot *s);
 void control_push(struct control *c, const struct registry_snapshot *s);
 void control_tell_proved(struct control *c, const char *replica_id, uint64_t generation, const char *by);
 void push_done(struct control *c);
+/* cool.c: what became of that generation of a replica of p, as the registry has it now */
+enum pool_fate control_fate_now(struct control_pool *p, const char *replica_id, uint64_t generation);
 /* cool.c: looks after what cools and what is down */
 void control_look_after(struct control_pool *p);
 void coolers_done(struct control_pool *p);

@@ -8,6 +8,7 @@
  * time in which it notices a closed stream (1 to 70 ms measured).
  */
 #include "control/control_int.h"
+#include "control/fate.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -20,17 +21,29 @@
 enum {
 	FIRST_LOOK_MS = 100,
 	NEXT_LOOK_MS = 2000,
-	DOWN_FIRST_MS = 20,
+	DOWN_FIRST_MS = 20, /* twice that each time until a request is answered */
 	DOWN_NEXT_MS = 500,
+	VERDICT_MS = 2000, /* a replica that is down and of which no node says what became of it */
+	REACH_MS = 1000,   /* a request has reached its engine so long after the lease */
 	LOOK_TIMEOUT_MS = 5000
 };
+
+enum pool_fate control_fate_now(struct control_pool *p, const char *replica_id, uint64_t generation)
+{
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(p->control->o.registry);
+	const struct registry_replica *r =
+		registry_snapshot_replica(s, view_str(p->cfg->id), view_str(replica_id));
+	return control_fate(r ? &r->facts : NULL, generation);
+}
 
 struct cooler {
 	struct cooler *next;
 	struct control_pool *p;
 	struct pool_replica *r; /* a reference */
 	struct http_target *target;
-	struct loop_timer slots_timer, down_timer;
+	struct loop_timer slots_timer, down_timer, verdict_timer;
+	mono_t slots_asked; /* when the look that is under way began */
 	struct http_fetch *slots_fetch, *down_fetch;
 	uint32_t due; /* without /slots: what was cooling when the grace began */
 };
@@ -39,6 +52,7 @@ static void cooler_free(struct cooler *k)
 {
 	loop_timer_stop(&k->slots_timer);
 	loop_timer_stop(&k->down_timer);
+	loop_timer_stop(&k->verdict_timer);
 	http_fetch_cancel(&k->slots_fetch);
 	http_fetch_cancel(&k->down_fetch);
 	http_target_free(k->target);
@@ -65,7 +79,8 @@ void coolers_done(struct control_pool *p)
 
 struct counts {
 	const struct pool_replica *r;
-	uint32_t in_use, cooling;
+	mono_t reached; /* in: leases since then may not have reached the engine */
+	uint32_t in_use, cooling, downs;
 	bool down, there;
 };
 
@@ -74,15 +89,17 @@ static void read_counts(void *arg, const struct pool_replica *r)
 	struct counts *c = arg;
 	if (r != c->r)
 		return;
-	c->in_use = r->in_use;
+	for (uint32_t i = 0; i < r->in_use; i++)
+		c->in_use += mono_before(r->leases[i].since, c->reached);
 	c->cooling = r->cooling;
 	c->down = r->down;
+	c->downs = r->downs;
 	c->there = true;
 }
 
 static struct counts counts_of(struct cooler *k)
 {
-	struct counts c = { .r = k->r };
+	struct counts c = { .r = k->r, .reached = mono_add_ms(k->slots_asked, -REACH_MS) };
 	pool_each_replica(k->p->pool, read_counts, &c);
 	return c;
 }
@@ -99,6 +116,8 @@ static void settle(struct cooler *k)
 	}
 	if (c.cooling && !k->slots_fetch && !loop_timer_active(&k->slots_timer))
 		loop_timer_start(k->p->control->o.loop, &k->slots_timer, NEXT_LOOK_MS, look_at_slots, k);
+	if (!c.down)
+		loop_timer_stop(&k->verdict_timer);
 	if (!c.cooling && !c.down && !k->slots_fetch && !k->down_fetch)
 		cooler_drop(k);
 }
@@ -123,12 +142,20 @@ static void on_slots(void *arg, int status, struct view body, const struct err *
 	struct counts c = counts_of(k);
 	if (busy >= 0) {
 		/* Busy slots are first those of requests that run; what is more belongs to the cooling ones.
-		 */
+		 * A request that may not have been there yet when they were counted is not among them: better
+		 * one look late than a slot granted twice. */
 		uint32_t still = (uint32_t)busy > c.in_use ? (uint32_t)busy - c.in_use : 0;
 		if (still < c.cooling)
 			pool_cooled(k->r, c.cooling - still);
 	}
 	settle(k);
+}
+
+static int64_t grace_ms(struct control_pool *p)
+{
+	struct pool_opts o;
+	pool_options(p->pool, &o);
+	return o.cancel_grace_ms;
 }
 
 static void grace_over(struct cooler *k)
@@ -138,8 +165,7 @@ static void grace_over(struct cooler *k)
 	struct counts c = counts_of(k);
 	if (c.cooling) { /* they cooled later: a grace of their own */
 		k->due = c.cooling;
-		loop_timer_start(k->p->control->o.loop, &k->slots_timer,
-			pool_options(k->p->pool)->cancel_grace_ms, look_at_slots, k);
+		loop_timer_start(k->p->control->o.loop, &k->slots_timer, grace_ms(k->p), look_at_slots, k);
 	}
 	settle(k);
 }
@@ -156,6 +182,7 @@ static void look_at_slots(void *arg)
 	struct http_fetch_req r = {
 		.method = "GET", .path = "/slots", .max_body = 16 * MIB, .timeout_ms = LOOK_TIMEOUT_MS
 	};
+	k->slots_asked = mono_now();
 	k->slots_fetch = http_fetch(k->target, &r, on_slots, k);
 }
 
@@ -187,6 +214,22 @@ static void look_at_health(void *arg)
 		return;
 	struct http_fetch_req r = { .method = "GET", .path = "/health", .timeout_ms = LOOK_TIMEOUT_MS };
 	k->down_fetch = http_fetch(k->target, &r, on_health, k);
+}
+
+/* Nobody says why it does not answer, and requests wait to know. An engine that a node keeps was not seen to
+ * crash; of one that nobody keeps the closed connection is all that can be known. */
+static void verdict_due(void *arg)
+{
+	struct cooler *k = arg;
+	enum pool_fate f = control_fate_now(k->p, k->r->id, k->r->generation);
+	if (f == POOL_FATE_UNKNOWN)
+		f = k->p->external ? POOL_FATE_CRASHED : POOL_FATE_ENDED;
+	pool_replica_fate(k->r, f);
+}
+
+static int64_t down_first_ms(uint32_t downs)
+{
+	return MIN((int64_t)DOWN_FIRST_MS << MIN(downs ? downs - 1 : 0, 8u), (int64_t)DOWN_NEXT_MS);
 }
 
 struct found {
@@ -227,12 +270,13 @@ void control_look_after(struct control_pool *p)
 		struct counts c = counts_of(k);
 		if (c.cooling && !loop_timer_active(&k->slots_timer) && !k->slots_fetch) {
 			k->due = c.cooling;
-			loop_timer_start(l, &k->slots_timer,
-				k->r->has_slots ? FIRST_LOOK_MS : pool_options(p->pool)->cancel_grace_ms,
+			loop_timer_start(l, &k->slots_timer, k->r->has_slots ? FIRST_LOOK_MS : grace_ms(p),
 				look_at_slots, k);
 		}
 		if (c.down && !loop_timer_active(&k->down_timer) && !k->down_fetch)
-			loop_timer_start(l, &k->down_timer, DOWN_FIRST_MS, look_at_health, k);
+			loop_timer_start(l, &k->down_timer, down_first_ms(c.downs), look_at_health, k);
+		if (c.down && !loop_timer_active(&k->verdict_timer))
+			loop_timer_start(l, &k->verdict_timer, VERDICT_MS, verdict_due, k);
 		pool_replica_unref(f.list[i]);
 	}
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Granting, queueing, closing. Collect under the lock, act after it: a grant is decided under the pool's
- * mutex and posted to the waiter's loop.
+ * Asking, closing, and what is shown. Collect under the lock, act after it: a grant is decided under the
+ * pool's mutex (grant.c) and posted to the waiter's loop.
  */
 #include "pool/pool_int.h"
 
@@ -52,9 +52,11 @@ const char *pool_id(const struct pool *p)
 	return p->id;
 }
 
-const struct pool_opts *pool_options(const struct pool *p)
+void pool_options(struct pool *p, struct pool_opts *ret)
 {
-	return &p->o;
+	pthread_mutex_lock(&p->lock);
+	*ret = p->o;
+	pthread_mutex_unlock(&p->lock);
 }
 
 void pool_set_limits(struct pool *p, const struct pool_opts *o)
@@ -73,99 +75,21 @@ void pool_demand_seen(struct pool *p)
 	atomic_store_explicit(&p->demanded, false, memory_order_release);
 }
 
+bool pool_may_repeat(struct pool *p, mono_t now)
+{
+	pthread_mutex_lock(&p->lock);
+	bool may = pool_take_repeat(p, now);
+	pthread_mutex_unlock(&p->lock);
+	return may;
+}
+
 void pool_demand(struct pool *p)
 {
 	if (p->o.on_demand && !atomic_exchange_explicit(&p->demanded, true, memory_order_acq_rel))
 		p->o.on_demand(p->o.arg, p);
 }
 
-/* ---- granting, under the lock ------------------------------------------------------------------- */
-
-/* Readiness, free slots, least loaded, then the smaller id: the same state gives the same answer. Loads
- * are compared as fractions without dividing. */
-static struct pool_replica *pick(struct pool *p)
-{
-	struct pool_replica *best = NULL;
-	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
-	{
-		if (r->down || r->draining || r->in_use + r->cooling >= r->cap)
-			continue;
-		if (!best) {
-			best = r;
-			continue;
-		}
-		uint64_t mine = (uint64_t)(r->in_use + r->cooling) * best->cap;
-		uint64_t theirs = (uint64_t)(best->in_use + best->cooling) * r->cap;
-		if (mine < theirs || (mine == theirs && strcmp(r->id, best->id) < 0))
-			best = r;
-	}
-	return best;
-}
-
-static struct lease grant(struct pool *p, struct pool_replica *r, mono_t now)
-{
-	uint64_t id = ++p->next_lease;
-	assert(r->in_use < r->slots_total);
-	r->lease_ids[r->in_use++] = id;
-	p->stats.granted++;
-	p->stats.last_used = r->used_at = now;
-	return (struct lease){ pool_replica_ref(r), id };
-}
-
-static struct waiter *first_waiting(struct pool *p)
-{
-	for (int i = 0; i < POOL_PRIORITY_COUNT; i++) {
-		struct list *n = list_first(&p->waiting[i]);
-		if (n)
-			return LIST_ENTRY(n, struct waiter, node);
-	}
-	return NULL;
-}
-
-static void leave_queue(struct pool *p, struct waiter *w)
-{
-	list_remove(&w->node);
-	p->nwaiting[w->priority]--;
-}
-
-static void deliver(void *arg)
-{
-	struct waiter *w = arg;
-	struct lease l = w->lease;
-	w->lease = (struct lease){ 0 };
-	w->state = WAITER_IDLE;
-	if (l.replica)
-		w->on_grant(w->arg, l);
-	else
-		w->on_refused(w->arg, &w->refusal, w->victim);
-}
-
-/* Posting under the pool's mutex takes the loop's: the only place where two locks nest, always in this
- * order, and the loop never calls back under its own. */
-static void post(struct waiter *w)
-{
-	w->state = WAITER_POSTED;
-	loop_post(w->loop, &w->work, deliver, w);
-}
-
-void pool_grant_waiting(struct pool *p, mono_t now)
-{
-	struct waiter *w;
-	struct pool_replica *r;
-	while (!p->closed_for_waiting && (w = first_waiting(p)) && (r = pick(p))) {
-		leave_queue(p, w);
-		w->lease = grant(p, r, now);
-		post(w);
-	}
-}
-
-static void refuse(struct waiter *w, const struct pool_refusal *why, bool victim)
-{
-	w->lease = (struct lease){ 0 };
-	w->refusal = *why;
-	w->victim = victim;
-	post(w);
-}
+/* ---- asking ---------------------------------------------------------------------------------------- */
 
 /* Makes room by the policy; false: the newcomer is refused. */
 static bool make_room(struct pool *p, enum pool_priority newcomer)
@@ -178,9 +102,9 @@ static bool make_room(struct pool *p, enum pool_priority newcomer)
 	if (!n)
 		return false;
 	struct waiter *victim = LIST_ENTRY(n, struct waiter, node);
-	leave_queue(p, victim);
+	pool_leave_queue(p, victim);
 	p->stats.dropped++;
-	refuse(victim, &(struct pool_refusal){ 0 }, true);
+	pool_refuse(victim, &(struct pool_refusal){ 0 }, WAITER_DROPPED);
 	return true;
 }
 
@@ -204,22 +128,21 @@ static enum pool_answer acquire_locked(
 		*why = p->closed;
 		return POOL_CLOSED;
 	}
-	struct pool_replica *r = first_waiting(p) && !front ? NULL : pick(p);
-	if (r) {
-		*ret = grant(p, r, now);
-		return POOL_GRANTED;
+	if (!front)
+		pool_count_request(p, now);
+	if (pool_settle(p, w, now)) {
+		*ret = pool_grant(p, w, now);
+		if (ret->replica)
+			return POOL_GRANTED;
+	} else if (w->state == WAITER_POSTED) {
+		return POOL_QUEUED; /* its refusal is on its way */
 	}
 	uint32_t waiting = p->nwaiting[POOL_INTERACTIVE] + p->nwaiting[POOL_BATCH];
 	if (!front && waiting >= waiting_max(p) && !make_room(p, w->priority)) {
 		p->stats.refused_full++;
 		return POOL_FULL;
 	}
-	w->state = WAITER_QUEUED;
-	if (front)
-		list_prepend(&p->waiting[w->priority], &w->node);
-	else
-		list_append(&p->waiting[w->priority], &w->node);
-	p->nwaiting[w->priority]++;
+	pool_enqueue(p, w, front);
 	return POOL_QUEUED;
 }
 
@@ -243,7 +166,7 @@ bool pool_cancel(struct pool *p, struct waiter *w)
 	pthread_mutex_lock(&p->lock);
 	bool waited = w->state == WAITER_QUEUED;
 	if (waited) {
-		leave_queue(p, w);
+		pool_leave_queue(p, w);
 		w->state = WAITER_IDLE;
 	}
 	pthread_mutex_unlock(&p->lock);
@@ -270,9 +193,9 @@ void pool_close(struct pool *p, const struct pool_refusal *why, bool keep_waitin
 	p->closed = *why;
 	p->closed_for_waiting = why->code && !keep_waiting;
 	struct waiter *w;
-	while (p->closed_for_waiting && (w = first_waiting(p))) {
-		leave_queue(p, w);
-		refuse(w, why, false);
+	while (p->closed_for_waiting && (w = pool_first_waiting(p))) {
+		pool_leave_queue(p, w);
+		pool_refuse(w, why, WAITER_CLOSED);
 	}
 	if (!why->code)
 		pool_grant_waiting(p, mono_now());
@@ -291,7 +214,7 @@ void pool_get_stats(struct pool *p, struct pool_stats *ret)
 		ret->leases += r->in_use;
 		ret->cooling += r->cooling;
 		uint32_t used = r->in_use + r->cooling;
-		if (!r->down && !r->draining && used < r->cap)
+		if (!r->down && !r->draining && !r->alone && used < r->cap)
 			ret->slots_free += r->cap - used;
 	}
 	for (int i = 0; i < POOL_PRIORITY_COUNT; i++)
@@ -320,7 +243,8 @@ struct pool_replica *pool_any_replica(struct pool *p)
 	pthread_mutex_lock(&p->lock);
 	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
 	{
-		if (!r->down && !r->draining && !atomic_load_explicit(&r->proving, memory_order_relaxed)) {
+		if (!r->down && !r->draining && !r->alone &&
+			!atomic_load_explicit(&r->proving, memory_order_relaxed)) {
 			found = pool_replica_ref(r);
 			break;
 		}

@@ -9,8 +9,15 @@
  * instructions, never across I/O or another lock. Callbacks to a waiter come on the waiter's own loop.
  * Control functions (marked C) are for the control loop.
  *
- * Order: nobody is granted a slot while somebody waits (no barging); interactive before batch, first come
- * first served inside; a request that is sent again goes to the front.
+ * Order: nobody is granted a slot that somebody who waits could have (no barging); interactive before
+ * batch, first come first served inside; a request that is sent again goes to the front, the older first.
+ *
+ * Sent again: a request whose replica failed it before a byte was relayed waits for the verdict on that
+ * replica, and others pass it meanwhile. The replica ended without a request's fault: it moves freely. It
+ * crashed: a request that had been sent to it is a suspect and runs alone on a replica until its first byte;
+ * at its second crash it is refused. It lives: the request moves to another replica, where there is one,
+ * inside a budget of max(10, a tenth of the requests) in ten seconds. Who takes a replica out says what
+ * became of it, so that a verdict always comes.
  */
 #ifndef POOL_POOL_H
 #define POOL_POOL_H
@@ -23,6 +30,9 @@ enum {
 	POOL_SLOTS_MAX = 1024, /* of one replica */
 	POOL_LOOPS_MAX = 64,   /* data loops */
 	POOL_ID_MAX = 96,
+	POOL_CRASHES_MAX = 2,     /* engines that may crash under one request */
+	POOL_BUDGET_SECONDS = 10, /* repeats because of replicas that live: in so long … */
+	POOL_BUDGET_MIN = 10,     /* … at least so many, else a tenth of the requests */
 };
 
 enum pool_priority { POOL_INTERACTIVE, POOL_BATCH, POOL_PRIORITY_COUNT };
@@ -48,8 +58,8 @@ struct pool *pool_new(const struct pool_opts *o) MUST_CHECK;
 struct pool *pool_ref(struct pool *p);
 void pool_unref(struct pool *p);
 const char *pool_id(const struct pool *p);
-const struct pool_opts *pool_options(const struct pool *p);
-void pool_set_limits(struct pool *p, const struct pool_opts *o); /* C: capacity, policy, max_wait, grace */
+void pool_options(struct pool *p, struct pool_opts *ret);        /* a copy; id stays valid with the pool */
+void pool_set_limits(struct pool *p, const struct pool_opts *o); /* C: capacity, policy, slots, times */
 void pool_demand_seen(struct pool *p); /* C: the next demand calls on_demand again */
 
 /* ---- replicas ------------------------------------------------------------------------------------- */
@@ -83,8 +93,15 @@ struct pool_replica {
 	struct list node;
 	uint32_t slots_total, cap, in_use, cooling; /* cap: slots that may be used now (1 while proving) */
 	mono_t used_at;                             /* when a lease on it was last granted or ended */
-	bool draining, down; /* down: a data loop saw it fail; until control has looked */
-	uint64_t *lease_ids; /* ids of the leases that are held: in_use of them, of slots_total places */
+	bool draining, down;        /* down: a data loop saw it fail; until control has looked */
+	uint32_t downs;             /* so often since a request was last answered */
+	uint64_t alone;             /* the lease of a suspect that nobody joins; 0 = none */
+	struct lease_facts *leases; /* those that are held: in_use of them, of slots_total places */
+};
+struct lease_facts {
+	uint64_t id;
+	mono_t since;
+	bool spoke; /* its request got a byte of its answer */
 };
 struct pool_replica *pool_replica_ref(struct pool_replica *r);
 void pool_replica_unref(struct pool_replica *r);
@@ -98,15 +115,22 @@ struct pool_replica_facts {
 	bool has_slots, proving, draining;
 	int pid;
 };
-/* C: adds the replica or brings it up to date; a new generation or address takes the old one out.
- * Grants what can now be granted. */
-void pool_put_replica(struct pool *p, const struct pool_replica_facts *f);
-/* C: takes it out. Whoever waits goes on waiting. Returns the replica (a reference) or NULL. */
-struct pool_replica *pool_take_replica(struct pool *p, const char *id) MUST_CHECK;
+/* C: adds the replica or brings it up to date; a new generation or address takes the old one out, as ended.
+ * Grants what can now be granted. Returns the one that was taken out (a reference) or NULL. */
+struct pool_replica *pool_put_replica(struct pool *p, const struct pool_replica_facts *f) MUST_CHECK;
+/* C: takes it out; fate says what became of it (unknown counts as ended). Whoever waits goes on waiting.
+ * Returns the replica (a reference) or NULL. */
+struct pool_replica *pool_take_replica(struct pool *p, const char *id, enum pool_fate fate) MUST_CHECK;
+/* C: what became of it, once; whoever waits for the verdict on it has it. */
+void pool_replica_fate(struct pool_replica *r, enum pool_fate fate);
 /* A request found the replica failing (connect refused, closed before a byte): nothing is granted on it
  * until pool_replica_up. Calls on_demand. */
 void pool_replica_down(struct pool_replica *r);
-void pool_replica_up(struct pool_replica *r); /* C: it answered again */
+void pool_replica_up(struct pool_replica *r); /* C: it answered again: who waits for the verdict has it */
+/* A replica beside r that requests can be sent to, busy or not. */
+bool pool_has_other(struct pool_replica *r);
+/* Takes one repeat from the budget (see above); false: it is spent. */
+bool pool_may_repeat(struct pool *p, mono_t now);
 bool pool_replica_is_down(struct pool_replica *r);
 uint32_t pool_replica_slots(struct pool_replica *r);
 /* A ready replica for a request that takes no lease, whatever its slots; a reference, or NULL. */
@@ -127,6 +151,8 @@ int lease_release(struct lease *l);
 /* The client left while the engine may be working: the slot stays counted as cooling. *l is empty
  * afterwards; pool_cooled ends it. */
 int lease_cool(struct lease *l);
+/* The first byte of its answer is relayed: a suspect is none any more, others may join it. */
+void lease_spoke(const struct lease *l);
 /* C: n cooling leases of the replica are over (clamped to those there are). */
 void pool_cooled(struct pool_replica *r, uint32_t n);
 
@@ -147,6 +173,13 @@ struct pool_refusal { /* why a closed pool refuses; a copy */
 	char hint[256];
 };
 
+enum waiter_end {
+	WAITER_CLOSED,  /* the pool closed: see the refusal */
+	WAITER_DROPPED, /* for a newer one, by the policy drop-lru */
+	WAITER_CRASHED, /* POOL_CRASHES_MAX engines crashed under it */
+	WAITER_SPENT,   /* its replica failed it and lives, and the budget for repeats is spent */
+};
+
 struct waiter {
 	struct list node; /* on the pool's queue while WAITER_QUEUED */
 	struct loop *loop;
@@ -158,12 +191,20 @@ struct waiter {
 	struct pool_refusal refusal;
 	/* Exactly one of the two is called for each POOL_QUEUED that was not cancelled. */
 	void (*on_grant)(void *arg, struct lease l);
-	void (*on_refused)(
-		void *arg, const struct pool_refusal *why, bool victim); /* victim: dropped for a newer one */
+	void (*on_refused)(void *arg, const struct pool_refusal *why, enum waiter_end end);
 	void *arg;
-	bool victim;
+	enum waiter_end end;
+	/* Of a request that is sent again: set by the asker before pool_acquire, by the pool while it waits.
+	 */
+	struct pool_replica *was_on; /* the one that failed it; the asker's reference, until a callback */
+	bool sent;                   /* something of it was sent there */
+	bool doubts;                 /* the verdict on was_on is waited for */
+	bool avoids;                 /* another than was_on, where there is one */
+	unsigned crashes;            /* verdicts so far that said "crashed"; kept from one wait to the next */
+	bool special, again;         /* the pool's: counted in nspecial; waits in front */
 };
-/* front: this request waited before and is sent again; it does not count against the capacity. */
+/* front: this request waited before and is sent again; it does not count against the capacity. was_on,
+ * sent, doubts and avoids are cleared by a grant. */
 enum pool_answer pool_acquire(struct pool *p, struct waiter *w, bool front, mono_t now,
 	struct lease *ret_lease, struct pool_refusal *ret_refusal) MUST_CHECK;
 /* True: it was still waiting and is no more; no callback comes. False: a grant or a refusal is on its way
@@ -183,7 +224,7 @@ void pool_get_status(struct pool *p, char out[POOL_STATUS_MAX]);
 
 struct pool_stats {
 	uint32_t replicas, slots_total, slots_free, leases, cooling, waiting[POOL_PRIORITY_COUNT];
-	uint64_t granted, refused_full, dropped, double_releases;
+	uint64_t granted, refused_full, dropped, double_releases, crashed, spent;
 	mono_t last_used; /* when a lease was last granted or ended; MONO_ZERO: never */
 	bool closed;
 };

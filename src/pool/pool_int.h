@@ -22,6 +22,11 @@ struct pool {
 	struct list
 		waiting[POOL_PRIORITY_COUNT]; /* those who asked and were granted nothing yet, oldest first */
 	uint32_t nwaiting[POOL_PRIORITY_COUNT];
+	uint32_t nspecial; /* of them: with a doubt, a suspicion or a replica to avoid */
+	struct {           /* the last POOL_BUDGET_SECONDS, by second modulo that */
+		int64_t second;
+		uint32_t requests, repeats;
+	} budget[POOL_BUDGET_SECONDS];
 	uint64_t next_lease;
 	struct pool_refusal closed; /* code 0: open */
 	bool closed_for_waiting;
@@ -29,7 +34,19 @@ struct pool {
 	struct pool_stats stats; /* the running counts of it alone */
 };
 
-void pool_grant_waiting(struct pool *p, mono_t now); /* under the lock */
-void pool_demand(struct pool *p);                    /* without it */
+/* grant.c, under the lock */
+/* A slot for w now, or an empty lease. */
+struct lease pool_grant(struct pool *p, struct waiter *w, mono_t now);
+void pool_enqueue(struct pool *p, struct waiter *w, bool front);
+void pool_leave_queue(struct pool *p, struct waiter *w);
+struct waiter *pool_first_waiting(struct pool *p);
+void pool_refuse(struct waiter *w, const struct pool_refusal *why, enum waiter_end end);
+/* What w waits to know of was_on, as far as it is known: false when w waits on or was refused. */
+bool pool_settle(struct pool *p, struct waiter *w, mono_t now);
+void pool_grant_waiting(struct pool *p, mono_t now);
+void pool_count_request(struct pool *p, mono_t now);
+bool pool_take_repeat(struct pool *p, mono_t now);
+
+void pool_demand(struct pool *p); /* without the lock */
 
 #endif

@@ -24,7 +24,7 @@ void pool_replica_unref(struct pool_replica *r)
 	free(r->engine_version);
 	free(r->device);
 	free(r->remote_model);
-	free(r->lease_ids);
+	free(r->leases);
 	free(r);
 }
 
@@ -55,6 +55,7 @@ static struct pool_replica *replica_new(struct pool *p, const struct pool_replic
 	r->pool = pool_ref(p);
 	atomic_init(&r->refs, 1);
 	atomic_init(&r->gone, false);
+	atomic_init(&r->fate, POOL_FATE_UNKNOWN);
 	strncpy(r->id, f->id, sizeof r->id - 1);
 	r->generation = f->generation;
 	r->address = mem_strdup(f->address);
@@ -75,28 +76,34 @@ static void set_slots(struct pool_replica *r, const struct pool_replica_facts *f
 {
 	uint32_t want = MAX(MIN(f->slots_total, (uint32_t)POOL_SLOTS_MAX), 1u);
 	uint32_t room = MAX(want, r->in_use + r->cooling);
-	if (room > r->slots_total || !r->lease_ids) {
-		r->lease_ids = mem_realloc(r->lease_ids, MAX(room, r->slots_total) * sizeof *r->lease_ids);
-	}
+	if (room > r->slots_total || !r->leases)
+		r->leases = mem_realloc(r->leases, MAX(room, r->slots_total) * sizeof *r->leases);
 	r->slots_total = room;
 	r->cap = f->proving ? 1 : want;
 	r->draining = f->draining;
 	atomic_store_explicit(&r->proving, f->proving, memory_order_release);
 }
 
-static void take_out(struct pool_replica *r)
+static void set_fate(struct pool_replica *r, enum pool_fate fate)
+{
+	int unknown = POOL_FATE_UNKNOWN;
+	atomic_compare_exchange_strong(&r->fate, &unknown, (int)fate);
+}
+
+static void take_out(struct pool_replica *r, enum pool_fate fate)
 {
 	list_remove(&r->node);
 	atomic_store_explicit(&r->gone, true, memory_order_release);
+	set_fate(r, fate == POOL_FATE_UNKNOWN ? POOL_FATE_ENDED : fate);
 }
 
-void pool_put_replica(struct pool *p, const struct pool_replica_facts *f)
+struct pool_replica *pool_put_replica(struct pool *p, const struct pool_replica_facts *f)
 {
 	struct pool_replica *old = NULL;
 	pthread_mutex_lock(&p->lock);
 	struct pool_replica *r = find(p, f->id);
 	if (r && (r->generation != f->generation || strcmp(r->address, f->address) != 0)) {
-		take_out(r);
+		take_out(r, POOL_FATE_ENDED);
 		old = r;
 		r = NULL;
 	}
@@ -107,17 +114,28 @@ void pool_put_replica(struct pool *p, const struct pool_replica_facts *f)
 	set_slots(r, f);
 	pool_grant_waiting(p, mono_now());
 	pthread_mutex_unlock(&p->lock);
-	pool_replica_unref(old);
+	return old;
 }
 
-struct pool_replica *pool_take_replica(struct pool *p, const char *id)
+struct pool_replica *pool_take_replica(struct pool *p, const char *id, enum pool_fate fate)
 {
 	pthread_mutex_lock(&p->lock);
 	struct pool_replica *r = find(p, id);
-	if (r)
-		take_out(r);
+	if (r) {
+		take_out(r, fate);
+		pool_grant_waiting(p, mono_now()); /* who waited for the verdict may go elsewhere */
+	}
 	pthread_mutex_unlock(&p->lock);
 	return r; /* the list's reference */
+}
+
+void pool_replica_fate(struct pool_replica *r, enum pool_fate fate)
+{
+	struct pool *p = r->pool;
+	pthread_mutex_lock(&p->lock);
+	set_fate(r, fate);
+	pool_grant_waiting(p, mono_now());
+	pthread_mutex_unlock(&p->lock);
 }
 
 void pool_replica_down(struct pool_replica *r)
@@ -126,18 +144,34 @@ void pool_replica_down(struct pool_replica *r)
 	pthread_mutex_lock(&p->lock);
 	bool news = !r->down;
 	r->down = true;
+	r->downs += news;
+	if (news)
+		pool_grant_waiting(p, mono_now()); /* who avoided it for another's sake need not any more */
 	pthread_mutex_unlock(&p->lock);
 	if (news)
 		pool_demand(p);
 }
 
+/* What answers again did not end: a fate that was given for want of an answer is taken back. */
 void pool_replica_up(struct pool_replica *r)
 {
 	struct pool *p = r->pool;
 	pthread_mutex_lock(&p->lock);
 	r->down = false;
+	if (!atomic_load_explicit(&r->gone, memory_order_relaxed))
+		atomic_store_explicit(&r->fate, POOL_FATE_UNKNOWN, memory_order_release);
 	pool_grant_waiting(p, mono_now());
 	pthread_mutex_unlock(&p->lock);
+}
+
+bool pool_has_other(struct pool_replica *than)
+{
+	bool found = false;
+	pthread_mutex_lock(&than->pool->lock);
+	LIST_FOREACH(r, &than->pool->replicas, struct pool_replica, node)
+	found |= r != than && !r->down && !r->draining;
+	pthread_mutex_unlock(&than->pool->lock);
+	return found;
 }
 
 bool pool_replica_is_down(struct pool_replica *r)
@@ -168,9 +202,10 @@ void pool_each_replica(struct pool *p, pool_replica_fn *fn, void *arg)
 static bool end_lease(struct pool_replica *r, uint64_t id)
 {
 	for (uint32_t i = 0; i < r->in_use; i++) {
-		if (r->lease_ids[i] != id)
+		if (r->leases[i].id != id)
 			continue;
-		r->lease_ids[i] = r->lease_ids[--r->in_use];
+		r->leases[i] = r->leases[--r->in_use];
+		r->alone = r->alone == id ? 0 : r->alone;
 		return true;
 	}
 	return false;
@@ -193,10 +228,8 @@ static int finish(struct lease *l, bool cool)
 	bool was = end_lease(r, l->id);
 	if (was) {
 		p->stats.last_used = r->used_at = mono_now();
-		if (cool)
-			r->cooling++;
-		else
-			pool_grant_waiting(p, p->stats.last_used);
+		r->cooling += cool;
+		pool_grant_waiting(p, p->stats.last_used);
 	} else {
 		p->stats.double_releases++;
 	}
@@ -207,6 +240,23 @@ static int finish(struct lease *l, bool cool)
 		pool_demand(p); /* control looks after what cools, and waits for what drains */
 	pool_replica_unref(r);
 	return was ? 0 : -EALREADY;
+}
+
+void lease_spoke(const struct lease *l)
+{
+	struct pool_replica *r = l->replica;
+	if (!r)
+		return;
+	pthread_mutex_lock(&r->pool->lock);
+	for (uint32_t i = 0; i < r->in_use; i++)
+		if (r->leases[i].id == l->id)
+			r->leases[i].spoke = true;
+	r->downs = 0;
+	if (r->alone == l->id) {
+		r->alone = 0;
+		pool_grant_waiting(r->pool, mono_now());
+	}
+	pthread_mutex_unlock(&r->pool->lock);
 }
 
 int lease_release(struct lease *l)

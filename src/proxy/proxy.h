@@ -17,7 +17,9 @@
 #include "proxy/spool.h"
 
 enum {
-	PROXY_ATTEMPTS_MAX = 5, /* how often one request is sent to replicas that fail it */
+	PROXY_TRIES_MAX =
+		100, /* how often one request is sent at all; the rules of retry.c end it long before */
+	PROXY_FAILURES_MAX = 3, /* replicas that live and answer 5xx: the answer of the last is relayed */
 	PROXY_REQUEST_ID_MAX = 128,
 	PROXY_ERROR_BODY_MAX = 64 * 1024, /* an engine's error answer that is looked into */
 };

@@ -37,7 +37,9 @@ struct request {
 	mono_t deadline;  /* the client's own; MONO_NEVER: none */
 	uint64_t sent;    /* of the (rewritten) body */
 	bool fresh;       /* the next try uses no pooled connection */
-	int attempts;
+	bool stale;       /* this try began on a pooled connection that was closed */
+	int attempts;     /* tries that failed */
+	int failures;     /* of them: of replicas that live */
 	/* the answer */
 	int status;
 	struct buf head; /* header lines for the client */
@@ -86,6 +88,15 @@ void request_send(struct request *q);
 void relay_writable(void *request);
 void request_cut(struct request *q); /* the replica is taken away */
 struct http_target *replica_target(struct proxy *px, struct pool_replica *r);
+
+/* retry.c: nothing of an answer was relayed yet */
+/* The engine's connection failed: moves the request on, or ends it. */
+void retry_error(struct request *q, enum http_fail f, const struct err *e);
+/* The engine answers q->status, 5xx, its body in q->hold where it was kept. True: the request has moved on or
+ * ended; false: nothing was changed, the answer is to be relayed. */
+bool retry_status(struct request *q);
+void retry_crashed_twice(struct request *q);
+void retry_spent(struct request *q);
 
 /* relay.c */
 extern const struct http_call_ops relay_ops;

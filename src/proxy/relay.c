@@ -16,6 +16,7 @@ static void start_answer(struct request *q, int64_t length)
 {
 	q->state = REQ_RELAY;
 	loop_timer_stop(&q->patience);
+	lease_spoke(&q->lease);
 	http_start(q->x, q->status, &q->head, length);
 }
 
@@ -63,6 +64,8 @@ static void on_head(void *arg, struct http_call *c, int status, const struct htt
 	q->answer_length = http_call_response_length(c);
 	q->look_into = status >= 400 && is_json(h) && q->answer_length >= 0 &&
 		       q->answer_length <= PROXY_ERROR_BODY_MAX;
+	if (status >= 500 && !q->look_into && retry_status(q))
+		return;
 	if (!q->events && !q->look_into)
 		start_answer(q, q->answer_length);
 }
@@ -145,7 +148,7 @@ static void on_end(void *arg)
 	q->answer_ended = true;
 	request_drop_lease(q, false);
 	if (q->look_into) {
-		if (context_exceeded(q))
+		if (q->status >= 500 ? retry_status(q) : context_exceeded(q))
 			return;
 		start_answer(q, q->answer_length);
 		pass(q, buf_view(&q->hold));
@@ -179,32 +182,7 @@ static void on_error(void *arg, enum http_fail f, const struct err *e)
 		broke_off(q, f, e);
 		return;
 	}
-	if (f == HTTP_FAIL_STALE && !q->fresh &&
-		!atomic_load_explicit(&q->replica->gone, memory_order_acquire)) {
-		/* the engine closed an idle connection: no attempt is counted */
-		q->fresh = true;
-		request_send(q);
-		return;
-	}
-	q->fresh = false;
-	q->first_byte = MONO_ZERO;
-	q->attempts++;
-	if (f == HTTP_FAIL_PROTOCOL || q->attempts >= PROXY_ATTEMPTS_MAX) {
-		request_drop_lease(q, f == HTTP_FAIL_PROTOCOL);
-		request_failf(q, CODE_ENGINE_FAILED, "`corral logs` shows what the engine said.",
-			"The engine of pool %s failed this request %d time%s before answering: %s.",
-			pool_id(q->pool), q->attempts, q->attempts == 1 ? "" : "s", e->msg);
-		return;
-	}
-	metric_inc(metrics_series(
-		q->px->o.metrics, "corral_request_retries_total", pool_id(q->pool), http_fail_name(f), NULL));
-	log_event(LOG_INFO, "retry", q->replica->id,
-		(struct log_field[]){ LOG_STR("correlation_id", q->id), LOG_STR("pool_id", pool_id(q->pool)),
-			LOG_STR("failure", http_fail_name(f)), LOG_END },
-		"A request that got no byte from replica %s is sent again: %s.", q->replica->id, e->msg);
-	pool_replica_down(q->replica);
-	request_drop_lease(q, false);
-	request_acquire(q, true);
+	retry_error(q, f, e);
 }
 
 const struct http_call_ops relay_ops = {

@@ -210,19 +210,8 @@ static void refused(struct request *q, const struct pool_refusal *why)
 	request_fail(q, &e);
 }
 
-static void on_refused(void *arg, const struct pool_refusal *why, bool victim)
+static void dropped(struct request *q)
 {
-	struct request *q = arg;
-	if (q->orphaned) {
-		request_free(q);
-		return;
-	}
-	q->waiting = false;
-	if (!victim) {
-		struct pool_refusal copy = *why;
-		refused(q, &copy);
-		return;
-	}
 	struct api_error e = { .code = CODE_QUEUE_FULL_DROP_LRU,
 		.retriable = -1,
 		.retry_after_ms = 1000,
@@ -230,6 +219,23 @@ static void on_refused(void *arg, const struct pool_refusal *why, bool victim)
 				"newer one."),
 		.hint = VIEW("Send it again, or raise queue.capacity or slots of the pool.") };
 	request_fail(q, &e);
+}
+
+static void on_refused(void *arg, const struct pool_refusal *why, enum waiter_end end)
+{
+	struct request *q = arg;
+	if (q->orphaned) {
+		request_free(q);
+		return;
+	}
+	q->waiting = false;
+	struct pool_refusal copy = *why;
+	switch (end) {
+	case WAITER_CLOSED: refused(q, &copy); return;
+	case WAITER_DROPPED: dropped(q); return;
+	case WAITER_CRASHED: retry_crashed_twice(q); return;
+	case WAITER_SPENT: retry_spent(q); return;
+	}
 }
 
 static void have_patience(struct request *q, bool waits);
@@ -241,7 +247,9 @@ static void granted(struct request *q, struct lease l)
 	q->replica = pool_replica_ref(l.replica);
 	q->granted = mono_now();
 	have_patience(q, false);
-	if (!q->route.takes_lease) /* the queue was only asked so that an engine gets started */
+	/* The queue was only asked so that an engine gets started; a suspect keeps others away all the same.
+	 */
+	if (!q->route.takes_lease && !q->waiter.crashes)
 		request_drop_lease(q, false);
 	request_send(q);
 }
@@ -264,12 +272,13 @@ static void queue_full(struct request *q)
 {
 	struct pool_stats s;
 	pool_get_stats(q->pool, &s);
-	const struct pool_opts *o = pool_options(q->pool);
+	struct pool_opts o;
+	pool_options(q->pool, &o);
 	char text[256];
 	int n = snprintf(text, sizeof text,
 		"Pool %s is busy: %u of %u slots are in use and its queue of %u is full (policy %s).",
-		pool_id(q->pool), s.leases + s.cooling, s.slots_total, o->queue_capacity,
-		o->policy == POOL_REJECT ? "reject" : "drop-lru");
+		pool_id(q->pool), s.leases + s.cooling, s.slots_total, o.queue_capacity,
+		o.policy == POOL_REJECT ? "reject" : "drop-lru");
 	metric_inc(metrics_series(
 		q->px->o.metrics, "corral_admission_rejected_total", pool_id(q->pool), "queue_full", NULL));
 	struct api_error e = { .code = CODE_ADMISSION_REJECT,
@@ -308,13 +317,17 @@ static void impatient(void *arg)
 	request_fail(q, &e);
 }
 
-/* max_wait bounds the time in the queue alone: a long answer that comes in one piece is no failure. */
+/* max_wait bounds each time in the queue alone: a long answer that comes in one piece is no failure, and a
+ * request that is sent again has waited for its engine before, not for a slot. */
 static void have_patience(struct request *q, bool waits)
 {
 	mono_t until = q->deadline;
-	mono_t max = mono_add_ms(q->queued, pool_options(q->pool)->max_wait_ms);
-	if (waits && mono_before(max, until))
-		until = max;
+	if (waits) {
+		struct pool_opts o;
+		pool_options(q->pool, &o);
+		mono_t max = mono_add_ms(mono_now(), o.max_wait_ms);
+		until = mono_before(max, until) ? max : until;
+	}
 	loop_timer_stop(&q->patience);
 	if (until.ns != MONO_NEVER.ns)
 		loop_timer_start(
@@ -327,7 +340,7 @@ void request_acquire(struct request *q, bool again)
 	struct lease l = { 0 };
 	if (!again)
 		q->queued = mono_now();
-	if (!q->route.takes_lease) {
+	if (!q->route.takes_lease && !again) {
 		struct pool_replica *r = pool_any_replica(q->pool);
 		if (r) {
 			pool_replica_unref(q->replica);
@@ -339,7 +352,6 @@ void request_acquire(struct request *q, bool again)
 		}
 	}
 	q->state = REQ_WAIT;
-	have_patience(q, true);
 	switch (pool_acquire(q->pool, &q->waiter, again, mono_now(), &l, &why)) {
 	case POOL_GRANTED: granted(q, l); return;
 	case POOL_FULL: queue_full(q); return;
@@ -347,6 +359,7 @@ void request_acquire(struct request *q, bool again)
 	case POOL_QUEUED: break;
 	}
 	q->waiting = true;
+	have_patience(q, true);
 	struct pool_stats s;
 	pool_get_stats(q->pool, &s);
 	q->waited = true;

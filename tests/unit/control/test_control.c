@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <signal.h>
 
 #include "base/mem.h"
 #include "control/control_int.h"
+#include "control/fate.h"
 #include "dialect/dialect.h"
 
 /* A slot in letters: w wanted, b busy (a lease), c cooling, f failed, r ready; "-" none of it. */
@@ -119,6 +121,66 @@ static void test_plan_is_stable(void **state)
 	assert_false(s[0].wanted || s[1].wanted);
 }
 
+struct fate_case {
+	const char *name;
+	struct wire_replica f;
+	enum pool_fate fate; /* of generation 5 */
+};
+
+#define ERROR(c, ...)                                                                                        \
+	{                                                                                                    \
+		.cause = CAUSE_##c, .message = (char *)(uintptr_t) "m", __VA_ARGS__                          \
+	}
+#define DEAD(...) .generation = 5, .state = REPLICA_BACKOFF, .last_error = ERROR(__VA_ARGS__)
+
+static const struct fate_case fates[] = {
+	{ "it runs", { .generation = 5, .state = REPLICA_READY }, POOL_FATE_UNKNOWN },
+	{ "it proves itself", { .generation = 5, .state = REPLICA_PROVING }, POOL_FATE_UNKNOWN },
+	{ "it runs, with an old error",
+		{ .generation = 5, .state = REPLICA_STARTING, .last_error = ERROR(EXIT, .exit_code = 1) },
+		POOL_FATE_UNKNOWN },
+	{ "an older report",
+		{ .generation = 4, .state = REPLICA_FAILED, .last_error = ERROR(EXIT, .exit_code = 1) },
+		POOL_FATE_UNKNOWN },
+	{ "exit 1", { DEAD(EXIT, .exit_code = 1) }, POOL_FATE_CRASHED },
+	{ "exit 0", { DEAD(EXIT, .exit_code = 0) }, POOL_FATE_ENDED },
+	{ "SIGSEGV", { DEAD(SIGNAL, .exit_code = -1, .signo = SIGSEGV) }, POOL_FATE_CRASHED },
+	{ "SIGABRT", { DEAD(SIGNAL, .exit_code = -1, .signo = SIGABRT) }, POOL_FATE_CRASHED },
+	{ "SIGBUS", { DEAD(SIGNAL, .exit_code = -1, .signo = SIGBUS) }, POOL_FATE_CRASHED },
+	{ "SIGILL", { DEAD(SIGNAL, .exit_code = -1, .signo = SIGILL) }, POOL_FATE_CRASHED },
+	{ "SIGFPE", { DEAD(SIGNAL, .exit_code = -1, .signo = SIGFPE) }, POOL_FATE_CRASHED },
+	{ "SIGKILL", { DEAD(SIGNAL, .exit_code = -1, .signo = SIGKILL) }, POOL_FATE_ENDED },
+	{ "SIGTERM", { DEAD(SIGNAL, .exit_code = -1, .signo = SIGTERM) }, POOL_FATE_ENDED },
+	{ "the keeper was killed", { DEAD(SIGNAL, .exit_code = 0) }, POOL_FATE_ENDED },
+	{ "SIGKILL for want of host memory", { DEAD(OOM_HOST, .exit_code = -1, .signo = SIGKILL) },
+		POOL_FATE_CRASHED },
+	{ "out of device memory, for good",
+		{ .generation = 5, .state = REPLICA_FAILED, .last_error = ERROR(OOM_VRAM, .exit_code = 1) },
+		POOL_FATE_CRASHED },
+	{ "hung", { DEAD(HUNG) }, POOL_FATE_ENDED },
+	{ "health lost", { DEAD(HEALTH_LOST) }, POOL_FATE_ENDED },
+	{ "a wrong canary", { DEAD(CANARY) }, POOL_FATE_ENDED },
+	{ "stopped, with an old error",
+		{ .generation = 5, .state = REPLICA_STOPPED, .last_error = ERROR(EXIT, .exit_code = 1) },
+		POOL_FATE_ENDED },
+	{ "being stopped", { .generation = 5, .state = REPLICA_DRAINING }, POOL_FATE_ENDED },
+	{ "the next one starts, the cause is kept",
+		{ .generation = 6,
+			.state = REPLICA_STARTING,
+			.last_error = ERROR(SIGNAL, .exit_code = -1, .signo = SIGABRT) },
+		POOL_FATE_CRASHED },
+	{ "the next one runs", { .generation = 6, .state = REPLICA_READY }, POOL_FATE_ENDED },
+};
+
+static void test_fate(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(fates); i++)
+		if (control_fate(&fates[i].f, 5) != fates[i].fate)
+			fail_msg("%s", fates[i].name);
+	assert_int_equal(control_fate(NULL, 5), POOL_FATE_ENDED); /* its node is gone, or does not know it */
+}
+
 /* control refuses with the dialect's numbers without including it. */
 static void test_refusals(void **state)
 {
@@ -132,6 +194,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_plan),
 		cmocka_unit_test(test_plan_is_stable),
+		cmocka_unit_test(test_fate),
 		cmocka_unit_test(test_refusals),
 	};
 	return cmocka_run_group_tests_name("control", tests, NULL, NULL);

@@ -18,8 +18,10 @@ enum { WAITERS = 8 };
 struct client {
 	struct waiter w;
 	struct lease lease;
+	struct pool_replica *was_on; /* a reference */
 	int grants, refusals, victims, order;
 	struct pool_refusal why;
+	enum waiter_end end;
 };
 
 struct world {
@@ -47,11 +49,12 @@ static void on_grant(void *arg, struct lease l)
 	c->order = ++world_of(c)->granted;
 }
 
-static void on_refused(void *arg, const struct pool_refusal *why, bool victim)
+static void on_refused(void *arg, const struct pool_refusal *why, enum waiter_end end)
 {
 	struct client *c = arg;
 	c->refusals++;
-	c->victims += victim;
+	c->victims += end == WAITER_DROPPED;
+	c->end = end;
 	c->why = *why;
 }
 
@@ -89,9 +92,11 @@ static void world_end(struct world *w)
 	for (int i = 0; i < WAITERS; i++)
 		if (w->clients[i].lease.replica)
 			assert_int_equal(lease_release(&w->clients[i].lease), 0);
+	for (int i = 0; i < WAITERS; i++)
+		pool_replica_unref(w->clients[i].was_on);
 	for (int i = 0; i < 4; i++) {
 		snprintf(id, sizeof id, "p-%d", i);
-		pool_replica_unref(pool_take_replica(w->pool, id));
+		pool_replica_unref(pool_take_replica(w->pool, id, POOL_FATE_ENDED));
 	}
 	pool_unref(w->pool);
 	loop_free(w->loop);
@@ -114,7 +119,7 @@ static void put(struct world *w, const char *id, uint64_t generation, uint32_t s
 	struct pool_replica_facts f = {
 		.id = id, .generation = generation, .address = "unix:/nowhere", .slots_total = slots
 	};
-	pool_put_replica(w->pool, &f);
+	pool_replica_unref(pool_put_replica(w->pool, &f));
 }
 
 static enum pool_answer ask(struct world *w, int i, enum pool_priority prio, bool front)
@@ -311,12 +316,12 @@ static void test_down_and_proving(void **state)
 	struct pool_replica_facts f = {
 		.id = "p-0", .generation = 1, .address = "unix:/nowhere", .slots_total = 3, .proving = true
 	};
-	pool_put_replica(w.pool, &f);
+	pool_replica_unref(pool_put_replica(w.pool, &f));
 	assert_null(pool_any_replica(w.pool)); /* a proving one is for its canary */
 	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
 	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_QUEUED);
 	f.proving = false;
-	pool_put_replica(w.pool, &f);
+	pool_replica_unref(pool_put_replica(w.pool, &f));
 	turn(&w);
 	assert_int_equal(w.clients[1].grants, 1);
 	struct pool_replica *r = pool_any_replica(w.pool);
@@ -351,7 +356,7 @@ static void test_draining_and_slots(void **state)
 	struct pool_replica_facts f = {
 		.id = "p-0", .generation = 1, .address = "unix:/nowhere", .slots_total = 4, .draining = true
 	};
-	pool_put_replica(w.pool, &f);
+	pool_replica_unref(pool_put_replica(w.pool, &f));
 	assert_int_equal(stats(&w).slots_free, 0);
 	int before = w.demands;
 	assert_int_equal(lease_release(&w.clients[2].lease), 0);
@@ -402,6 +407,224 @@ static void test_close(void **state)
 	world_end(&w);
 }
 
+/* ---- sent again ------------------------------------------------------------------------------------------
+ */
+
+/* Its replica closed the connection before a byte came: down, and the request asks again. */
+static enum pool_answer fails(struct world *w, int i, bool sent)
+{
+	struct client *c = &w->clients[i];
+	pool_replica_unref(c->was_on);
+	c->was_on = c->w.was_on = pool_replica_ref(c->lease.replica);
+	c->w.sent = sent;
+	c->w.doubts = true;
+	pool_replica_down(c->was_on);
+	assert_int_equal(lease_release(&c->lease), 0);
+	return ask(w, i, POOL_INTERACTIVE, true);
+}
+
+static void take(struct world *w, const char *id, enum pool_fate fate)
+{
+	struct pool_replica *r = pool_take_replica(w->pool, id, fate);
+	assert_non_null(r);
+	pool_replica_unref(r);
+	turn(w);
+}
+
+static const char *on(struct world *w, int i)
+{
+	return w->clients[i].lease.replica ? w->clients[i].lease.replica->id : "-";
+}
+
+/* While nobody knows what became of its replica it waits, and others pass it. */
+static void test_waits_for_the_verdict(void **state)
+{
+	(void)state;
+	static const enum pool_fate ends[] = { POOL_FATE_ENDED, POOL_FATE_UNKNOWN, POOL_FATE_CRASHED };
+	for (size_t k = 0; k < ARRAY_LEN(ends); k++) {
+		struct world w;
+		world_make(&w, 8, POOL_REJECT);
+		put(&w, "p-0", 1, 1);
+		assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+		put(&w, "p-1", 1, 1);
+		assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+		assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_GRANTED);
+		assert_string_equal(on(&w, 1), "p-1");
+		assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_QUEUED);
+		assert_int_equal(lease_release(&w.clients[1].lease), 0);
+		turn(&w);
+		assert_string_equal(on(&w, 2), "p-1"); /* it came later and has the slot */
+		take(&w, "p-0", ends[k]);
+		assert_int_equal(lease_release(&w.clients[2].lease), 0);
+		turn(&w);
+		assert_string_equal(on(&w, 0), "p-1");
+		assert_int_equal(w.clients[0].w.crashes, ends[k] == POOL_FATE_CRASHED);
+		assert_false(w.clients[0].w.doubts);
+		world_end(&w);
+	}
+}
+
+/* The verdict is there before the request asks. */
+static void test_verdict_comes_first(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	put(&w, "p-1", 1, 1);
+	take(&w, "p-0", POOL_FATE_ENDED);
+	assert_int_equal(fails(&w, 0, true), POOL_GRANTED);
+	assert_int_equal(w.clients[0].w.crashes, 0);
+	world_end(&w);
+}
+
+static void test_never_sent_is_no_suspect(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(fails(&w, 0, false), POOL_QUEUED);
+	take(&w, "p-0", POOL_FATE_CRASHED);
+	put(&w, "p-0", 2, 1);
+	turn(&w);
+	assert_int_equal(w.clients[0].grants, 1);
+	assert_int_equal(w.clients[0].w.crashes, 0);
+	world_end(&w);
+}
+
+/* A suspect gets a replica of its own, which is kept free for it, and shares it after its first byte. */
+static void test_suspect_runs_alone(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 2);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	put(&w, "p-1", 1, 2);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_string_equal(on(&w, 1), "p-1");
+	assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+	take(&w, "p-0", POOL_FATE_CRASHED);
+	assert_string_equal(on(&w, 0), "-");                                /* somebody is on the only one */
+	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_QUEUED); /* which is being kept free */
+	assert_int_equal(lease_release(&w.clients[1].lease), 0);
+	turn(&w);
+	assert_string_equal(on(&w, 0), "p-1");
+	assert_int_equal(w.clients[2].grants, 0);
+	assert_int_equal(stats(&w).slots_free, 0);
+	assert_null(pool_any_replica(w.pool));
+	lease_spoke(&w.clients[0].lease);
+	turn(&w);
+	assert_string_equal(on(&w, 2), "p-1");
+	world_end(&w);
+}
+
+/* What is kept for a suspect is one replica: others go on on the rest. */
+static void test_suspect_keeps_one(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 2);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	put(&w, "p-1", 1, 2);
+	put(&w, "p-2", 1, 2);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+	take(&w, "p-0", POOL_FATE_CRASHED);
+	assert_int_equal(ask(&w, 3, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_string_equal(on(&w, 3), "p-2"); /* p-1 is kept */
+	assert_int_equal(ask(&w, 4, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(lease_release(&w.clients[1].lease), 0);
+	turn(&w);
+	assert_string_equal(on(&w, 0), "p-1");
+	assert_true(pool_cancel(w.pool, &w.clients[4].w));
+	world_end(&w);
+}
+
+static void test_second_crash_ends_it(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+	take(&w, "p-0", POOL_FATE_CRASHED);
+	put(&w, "p-0", 2, 1);
+	turn(&w);
+	assert_int_equal(w.clients[0].grants, 1);
+	assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+	pool_replica_fate(w.clients[0].was_on, POOL_FATE_CRASHED); /* before it is taken out */
+	turn(&w);
+	assert_int_equal(w.clients[0].refusals, 1);
+	assert_int_equal(w.clients[0].end, WAITER_CRASHED);
+	assert_int_equal(stats(&w).crashed, 1);
+	assert_int_equal(stats(&w).waiting[POOL_INTERACTIVE], 0);
+	world_end(&w);
+}
+
+/* It lives: another replica, while there is one; each time costs a repeat of the budget. */
+static void test_live_failure(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	put(&w, "p-1", 1, 1);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+	struct pool_replica *first = w.clients[0].was_on;
+	pool_replica_up(first);
+	turn(&w);
+	assert_string_equal(on(&w, 0), "-"); /* p-0 is free, but p-1 is there, if busy */
+	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_string_equal(on(&w, 2), "p-0");
+	assert_int_equal(lease_release(&w.clients[2].lease), 0);
+	pool_replica_down(w.clients[1].lease.replica); /* now p-0 is better than none */
+	turn(&w);
+	assert_string_equal(on(&w, 0), "p-0");
+	int n = 1;
+	for (; w.clients[0].refusals == 0 && n < 50; n++) {
+		assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+		pool_replica_up(w.clients[0].was_on);
+		turn(&w);
+	}
+	assert_int_equal(w.clients[0].end, WAITER_SPENT);
+	assert_int_equal(n, POOL_BUDGET_MIN + 1);
+	assert_int_equal(stats(&w).spent, 1);
+	world_end(&w);
+}
+
+static void test_budget(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	mono_t t = { 7000000000000 };
+	struct lease l;
+	put(&w, "p-0", 1, 1);
+	for (int i = 0; i < 300; i++) { /* 300 requests in three seconds: 30 repeats */
+		assert_int_equal(pool_acquire(w.pool, &w.clients[0].w, false, mono_add_ms(t, i * 10), &l,
+					 &w.clients[0].why),
+			POOL_GRANTED);
+		assert_int_equal(lease_release(&l), 0);
+	}
+	for (int i = 0; i < 30; i++)
+		assert_true(pool_may_repeat(w.pool, mono_add_ms(t, 3000)));
+	assert_false(pool_may_repeat(w.pool, mono_add_ms(t, 3000)));
+	assert_false(pool_may_repeat(w.pool, mono_add_ms(t, 12000)));
+	for (int i = 0; i < POOL_BUDGET_MIN; i++) /* all of it is more than ten seconds old */
+		assert_true(pool_may_repeat(w.pool, mono_add_ms(t, 13000)));
+	assert_false(pool_may_repeat(w.pool, mono_add_ms(t, 13000)));
+	world_end(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -417,6 +640,14 @@ int main(void)
 		cmocka_unit_test(test_draining_and_slots),
 		cmocka_unit_test(test_balance),
 		cmocka_unit_test(test_close),
+		cmocka_unit_test(test_waits_for_the_verdict),
+		cmocka_unit_test(test_verdict_comes_first),
+		cmocka_unit_test(test_never_sent_is_no_suspect),
+		cmocka_unit_test(test_suspect_runs_alone),
+		cmocka_unit_test(test_suspect_keeps_one),
+		cmocka_unit_test(test_second_crash_ends_it),
+		cmocka_unit_test(test_live_failure),
+		cmocka_unit_test(test_budget),
 	};
 	return cmocka_run_group_tests_name("pool", tests, NULL, NULL);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Four loops ask, get, cancel, release and cool at once, while a control thread changes replicas, ends
- * what cools, and closes and opens the pool. At each look: 0 <= leases + cooling <= slots for every replica;
- * at the end nothing is held, nobody waits, and every grant was released once.
+ * Four loops ask, get, cancel, release and cool at once, report replicas as failing and wait for the verdict,
+ * while a control thread changes replicas, gives verdicts, ends what cools, and closes and opens the pool. At
+ * each look: 0 <= leases + cooling <= slots for every replica, and nobody beside a suspect; at the end
+ * nothing is held, nobody waits, and every grant was released once.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,7 +22,8 @@ struct actor {
 	struct worker *worker;
 	struct waiter w;
 	struct lease lease;
-	bool waiting, cancelled; /* cancelled: a grant or refusal is on its way and is not wanted */
+	struct pool_replica *was_on; /* a reference */
+	bool waiting, cancelled;     /* cancelled: a grant or refusal is on its way and is not wanted */
 };
 
 struct worker {
@@ -35,7 +37,7 @@ struct worker {
 	uint64_t grants, releases;
 };
 
-static atomic_int running, broken;
+static atomic_int running, broken, crashed, alone;
 
 static void give_back(struct actor *a)
 {
@@ -60,22 +62,28 @@ static void on_grant(void *arg, struct lease l)
 	}
 }
 
-static void on_refused(void *arg, const struct pool_refusal *why, bool victim)
+static void on_refused(void *arg, const struct pool_refusal *why, enum waiter_end end)
 {
 	(void)why;
-	(void)victim;
 	struct actor *a = arg;
-	if (!a->waiting)
+	if (!a->waiting || (end == WAITER_CRASHED) != (a->w.crashes >= POOL_CRASHES_MAX))
 		atomic_fetch_add(&broken, 1);
+	if (end == WAITER_CRASHED)
+		atomic_fetch_add(&crashed, 1);
 	a->waiting = a->cancelled = false;
 }
 
-static void ask(struct actor *a)
+static void ask(struct actor *a, bool front)
 {
 	struct pool_refusal why;
 	struct worker *k = a->worker;
-	a->w.priority = rnd_below(&k->rnd, 3) ? POOL_INTERACTIVE : POOL_BATCH;
-	switch (pool_acquire(k->pool, &a->w, rnd_below(&k->rnd, 10) == 0, mono_now(), &a->lease, &why)) {
+	if (!front) { /* another request */
+		a->w.priority = rnd_below(&k->rnd, 3) ? POOL_INTERACTIVE : POOL_BATCH;
+		a->w.crashes = 0;
+		a->w.doubts = a->w.avoids = a->w.sent = false;
+		a->w.was_on = NULL;
+	}
+	switch (pool_acquire(k->pool, &a->w, front, mono_now(), &a->lease, &why)) {
 	case POOL_GRANTED: k->grants++; break;
 	case POOL_QUEUED: a->waiting = true; break;
 	case POOL_FULL:
@@ -83,15 +91,33 @@ static void ask(struct actor *a)
 	}
 }
 
+/* Its replica failed it: again, with a doubt or away from it. */
+static void fails(struct actor *a)
+{
+	struct worker *k = a->worker;
+	pool_replica_unref(a->was_on);
+	a->was_on = a->w.was_on = pool_replica_ref(a->lease.replica);
+	a->w.sent = rnd_below(&k->rnd, 4);
+	a->w.doubts = rnd_below(&k->rnd, 4);
+	a->w.avoids = !a->w.doubts;
+	if (a->w.doubts)
+		pool_replica_down(a->was_on);
+	give_back(a);
+	ask(a, true);
+}
+
 static void step(struct actor *a)
 {
 	struct worker *k = a->worker;
 	if (a->lease.replica) {
-		if (rnd_below(&k->rnd, 20) == 0)
-			pool_replica_down(a->lease.replica);
-		give_back(a);
+		switch (rnd_below(&k->rnd, 6)) {
+		case 0: fails(a); break;
+		case 1: lease_spoke(&a->lease); break;
+		case 2: break;
+		default: give_back(a);
+		}
 	} else if (!a->waiting) {
-		ask(a);
+		ask(a, rnd_below(&k->rnd, 10) == 0 && !a->w.crashes && !a->w.doubts);
 	} else if (!a->cancelled && rnd_below(&k->rnd, 3) == 0) {
 		if (pool_cancel(k->pool, &a->w))
 			a->waiting = false;
@@ -143,6 +169,10 @@ static void check(void *arg, const struct pool_replica *r)
 	(void)arg;
 	if (r->in_use + r->cooling > r->slots_total || r->cap > r->slots_total)
 		atomic_fetch_add(&broken, 1);
+	if (r->alone && (r->in_use != 1 || r->leases[0].id != r->alone))
+		atomic_fetch_add(&broken, 1);
+	if (r->alone)
+		atomic_fetch_add(&alone, 1);
 }
 
 static void put(struct pool *p, struct rnd *rnd, uint64_t *generations)
@@ -158,15 +188,43 @@ static void put(struct pool *p, struct rnd *rnd, uint64_t *generations)
 		.slots_total = 1 + (uint32_t)rnd_below(rnd, 6),
 		.proving = rnd_below(rnd, 6) == 0,
 		.draining = rnd_below(rnd, 6) == 0 };
-	pool_put_replica(p, &f);
+	pool_replica_unref(pool_put_replica(p, &f));
 }
 
-static void mend(struct pool *p)
+struct found {
+	struct pool_replica *list[REPLICAS];
+	int n;
+};
+
+static void find_down(void *arg, const struct pool_replica *r)
+{
+	struct found *f = arg;
+	if (r->down && f->n < REPLICAS)
+		f->list[f->n++] = pool_replica_ref((struct pool_replica *)(uintptr_t)r);
+}
+
+/* Verdicts: it crashed, it ended, it answers again. */
+static void judge(struct pool *p, struct rnd *rnd)
+{
+	struct found f = { 0 };
+	pool_each_replica(p, find_down, &f);
+	for (int i = 0; i < f.n; i++) {
+		switch (rnd_below(rnd, 3)) {
+		case 0: pool_replica_fate(f.list[i], POOL_FATE_CRASHED); break;
+		case 1: pool_replica_fate(f.list[i], POOL_FATE_ENDED); break;
+		default: pool_replica_up(f.list[i]);
+		}
+		pool_replica_unref(f.list[i]);
+	}
+}
+
+static void mend(struct pool *p, enum pool_fate fate)
 {
 	char id[16];
 	for (int i = 0; i < REPLICAS; i++) {
 		snprintf(id, sizeof id, "p-%d", i);
-		struct pool_replica *r = pool_take_replica(p, id); /* the only way to get one by its name */
+		struct pool_replica *r =
+			pool_take_replica(p, id, fate); /* the only way to get one by its name */
 		if (!r)
 			continue;
 		pool_cooled(r, 1000);
@@ -190,7 +248,9 @@ static void *run_control(void *arg)
 		if (rnd_below(&rnd, 20) == 0)
 			pool_close(p, &(struct pool_refusal){ 0 }, false);
 		if (rnd_below(&rnd, 30) == 0)
-			mend(p);
+			mend(p, rnd_below(&rnd, 2) ? POOL_FATE_CRASHED : POOL_FATE_UNKNOWN);
+		if (rnd_below(&rnd, 4) == 0)
+			judge(p, &rnd);
 		pool_demand_seen(p);
 	}
 	return NULL;
@@ -244,6 +304,8 @@ static void test_threads(void **state)
 		grants += workers[i].grants;
 		releases += workers[i].releases;
 		loop_free(workers[i].loop);
+		for (int k = 0; k < ACTORS; k++)
+			pool_replica_unref(workers[i].actors[k].was_on);
 	}
 	assert_int_equal(atomic_load(&broken), 0);
 	assert_true(grants > STEPS / 100);
@@ -255,7 +317,9 @@ static void test_threads(void **state)
 	assert_int_equal(s.double_releases, 0);
 	assert_int_equal(s.waiting[POOL_INTERACTIVE] + s.waiting[POOL_BATCH], 0);
 	assert_true(atomic_load(&demands) > 0);
-	mend(p);
+	assert_true(atomic_load(&crashed) > 0 && atomic_load(&alone) > 0); /* both did happen */
+	assert_int_equal(atomic_load(&crashed), s.crashed);
+	mend(p, POOL_FATE_ENDED);
 	pool_unref(p);
 }
 

@@ -40,7 +40,7 @@ static void stale_connection_of_a_replica_that_is_gone(void **state)
 	wait_for(w, answered(w, 0));
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, w->requests == 2);
-	struct pool_replica *old = pool_take_replica(w->pool, "p-0");
+	struct pool_replica *old = pool_take_replica(w->pool, "p-0", POOL_FATE_ENDED);
 	proxy_replica_gone(w->proxy, old, false);
 	world_put(w, 2, 1, NULL);
 	proxy_replica_gone(w->proxy, old, true); /* now the connection in use is cut, too */
@@ -84,7 +84,8 @@ static void dies_before_the_first_event(void **state)
 	world_free(w);
 }
 
-static void dies_every_time(void **state)
+/* Each time the verdict is that it lives: the budget for repeats ends it. */
+static void fails_every_time(void **state)
 {
 	(void)state;
 	struct world *w = world_new(&(struct world_opts){ 0 });
@@ -95,8 +96,143 @@ static void dies_every_time(void **state)
 		pool_replica_up(world_replica(w));
 	}
 	assert_int_equal(w->clients[0].status, 502);
-	assert_int_equal(w->requests, PROXY_ATTEMPTS_MAX);
-	assert_true(has_header(&w->clients[0], "x-should-retry: "));
+	assert_int_equal(w->requests, POOL_BUDGET_MIN + 1);
+	assert_true(has_header(&w->clients[0], "x-should-retry: true"));
+	assert_non_null(strstr(buf_str(&w->clients[0].body), "ENGINE_FAILED"));
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+/* Two engines crash under it: it is named, and no third gets it. */
+static void crashes_two_engines(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .slots = 2 });
+	world_script(
+		w, (struct step[]){ { .close = true }, { 0 }, { .close = true }, { .reply = OK_JSON } }, 4);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
+	world_crash(w);
+	world_put(w, 2, 2, NULL);
+	wait_for(w, w->requests == 2);
+	ask(w, 1, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1); /* the suspect is alone there */
+	world_crash(w); /* it is cut by control: that counts as well */
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 502);
+	assert_true(has_header(&w->clients[0], "x-should-retry: false"));
+	assert_non_null(strstr(buf_str(&w->clients[0].body), "2 engines of pool p crashed"));
+	world_put(w, 3, 2, NULL);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1 && w->requests == 3);
+	pool_replica_up(world_replica(w)); /* the innocent one: this engine closed and lives */
+	wait_for(w, answered(w, 1));
+	assert_int_equal(w->clients[1].status, 200);
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+/* The pooled connection was closed after the request was read, and the engine is gone: it was there. */
+static void stale_and_then_refused(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .reply = OK_JSON }, { .close = true } }, 2);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->requests == 2);
+	world_engine_off(w);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
+	world_crash(w);
+	world_put(w, 2, 1, NULL);
+	wait_for(w, world_replica(w)->alone); /* a suspect: it is granted alone */
+	leave(w, 0);
+	world_free(w);
+}
+
+#define ANSWER(status, body_len, body)                                                                       \
+	"HTTP/1.1 " status "\r\nContent-Type: application/json\r\nContent-Length: " body_len "\r\n\r\n" body
+
+/* 5xx of an engine that lives: another replica; where there is none, the answer as it is. */
+static void answers_with_a_failure(void **state)
+{
+	(void)state;
+	static const char *const failures[] = { ANSWER("500 Oops", "8", "{\"no\":1}"),
+		"HTTP/1.1 502 Oops\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\noops" };
+	for (size_t i = 0; i < ARRAY_LEN(failures); i++) {
+		for (int replicas = 1; replicas <= 2; replicas++) {
+			struct world *w = world_new(&(struct world_opts){ 0 });
+			if (replicas == 2)
+				world_put_other(w);
+			world_script(w, (struct step[]){ { .reply = failures[i] }, { .reply = OK_JSON } }, 2);
+			ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+			wait_for(w, answered(w, 0));
+			assert_int_equal(w->clients[0].status, replicas == 2 ? 200 : i ? 502 : 500);
+			assert_int_equal(w->requests, replicas);
+			assert_true(has_header(&w->clients[0],
+				replicas == 2 ? "x-corral-replica: p-1" : "x-corral-replica: p-0"));
+			assert_true(counts(w, 0, 0));
+			world_free(w);
+		}
+	}
+}
+
+/* All fail: the last answer is relayed. 501 and 4xx are the engine working. */
+static void answers_that_are_relayed(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *reply;
+		int status, requests;
+	} cases[] = { { ANSWER("500 Oops", "8", "{\"no\":1}"), 500, PROXY_FAILURES_MAX + 1 },
+		{ ANSWER("501 No", "8", "{\"no\":1}"), 501, 1 },
+		{ ANSWER("400 No", "8", "{\"no\":1}"), 400, 1 } };
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct world *w = world_new(&(struct world_opts){ 0 });
+		world_put_other(w);
+		world_script(w, (struct step[]){ { .reply = cases[i].reply } }, 1);
+		ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+		wait_for(w, answered(w, 0));
+		assert_int_equal(w->clients[0].status, cases[i].status);
+		assert_string_equal(buf_str(&w->clients[0].body), "{\"no\":1}");
+		assert_int_equal(w->requests, cases[i].requests);
+		world_free(w);
+	}
+}
+
+static void failure_with_the_budget_spent(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_put_other(w);
+	while (pool_may_repeat(w->pool, mono_now()))
+		;
+	world_script(w, (struct step[]){ { .reply = ANSWER("500 Oops", "8", "{\"no\":1}") } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 502);
+	assert_true(has_header(&w->clients[0], "x-should-retry: true"));
+	assert_int_equal(w->requests, 1);
+	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+static void is_still_loading(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w,
+		(struct step[]){ { .reply = ANSWER("503 No", "25", "{\"error\":\"Loading model\"}") },
+			{ .reply = OK_JSON } },
+		2);
+	while (pool_may_repeat(w->pool, mono_now())) /* it needs no budget */
+		;
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
+	assert_true(pool_replica_is_down(world_replica(w)));
+	pool_replica_up(world_replica(w));
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 200);
 	assert_true(counts(w, 0, 0));
 	world_free(w);
 }
@@ -168,7 +304,7 @@ static void is_cut(void **state)
 	wait_for(w, w->clients[0].body.len);
 	ask(w, 1, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, w->requests == 2);
-	struct pool_replica *r = pool_take_replica(w->pool, "p-0");
+	struct pool_replica *r = pool_take_replica(w->pool, "p-0", POOL_FATE_ENDED);
 	proxy_replica_gone(w->proxy, r, true);
 	pool_replica_unref(r);
 	wait_for(w, answered(w, 0));
@@ -328,7 +464,8 @@ static void starts_nothing(void **state)
 	struct pool_replica_facts f = {
 		.id = "p-0", .generation = 1, .address = w->engine_address, .slots_total = 1, .draining = true
 	};
-	pool_put_replica(w->pool, &f); /* on its way out: waiting for it would start it again */
+	pool_replica_unref(
+		pool_put_replica(w->pool, &f)); /* on its way out: waiting for it would start it again */
 	ask(w, 0, "GET", "/props", "", (struct view){ 0 });
 	wait_for(w, answered(w, 0));
 	assert_int_equal(w->unloaded, 2);
@@ -344,7 +481,7 @@ static void proves(void **state)
 	struct pool_replica_facts f = {
 		.id = "p-0", .generation = 1, .address = w->engine_address, .slots_total = 2, .proving = true
 	};
-	pool_put_replica(w->pool, &f);
+	pool_replica_unref(pool_put_replica(w->pool, &f));
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
 	assert_int_equal(w->proved, 0);
@@ -361,7 +498,13 @@ int main(void)
 		cmocka_unit_test(stale_connection_of_a_replica_that_is_gone),
 		cmocka_unit_test(dies_before_the_first_byte),
 		cmocka_unit_test(dies_before_the_first_event),
-		cmocka_unit_test(dies_every_time),
+		cmocka_unit_test(fails_every_time),
+		cmocka_unit_test(crashes_two_engines),
+		cmocka_unit_test(stale_and_then_refused),
+		cmocka_unit_test(answers_with_a_failure),
+		cmocka_unit_test(answers_that_are_relayed),
+		cmocka_unit_test(failure_with_the_budget_spent),
+		cmocka_unit_test(is_still_loading),
 		cmocka_unit_test(dies_in_the_middle),
 		cmocka_unit_test(dies_after_the_last_event),
 		cmocka_unit_test(is_cut),

@@ -272,7 +272,35 @@ void world_put(struct world *w, uint64_t generation, uint32_t slots, const char 
 		.address = w->engine_address,
 		.slots_total = slots,
 		.remote_model = remote_model };
-	pool_put_replica(w->pool, &f);
+	pool_replica_unref(pool_put_replica(w->pool, &f));
+}
+
+void world_put_other(struct world *w)
+{
+	struct pool_replica_facts f = {
+		.id = "p-1", .generation = 1, .address = w->engine_address, .slots_total = 1
+	};
+	pool_replica_unref(pool_put_replica(w->pool, &f));
+}
+
+static void let_go(struct world *w, const char *id, enum pool_fate fate)
+{
+	struct pool_replica *r = pool_take_replica(w->pool, id, fate);
+	if (r)
+		proxy_replica_gone(w->proxy, r, true);
+	pool_replica_unref(r);
+}
+
+void world_crash(struct world *w)
+{
+	let_go(w, "p-0", POOL_FATE_CRASHED);
+}
+
+void world_engine_off(struct world *w)
+{
+	listener_stop(&w->listener);
+	fd_close(w->engine_fd);
+	w->engine_fd = -1;
 }
 
 static void keep(void *arg, const struct pool_replica *r)
@@ -304,9 +332,8 @@ void world_free(struct world *w)
 	}
 	http_target_free(w->front);
 	http_server_free(w->server);
-	struct pool_replica *r = pool_take_replica(w->pool, "p-0");
-	if (r)
-		proxy_replica_gone(w->proxy, r, true);
+	let_go(w, "p-0", POOL_FATE_ENDED);
+	let_go(w, "p-1", POOL_FATE_ENDED);
 	LIST_FOREACH(c, &w->conns, struct conn, node)
 	conn_close(c);
 	listener_stop(&w->listener);
@@ -316,12 +343,11 @@ void world_free(struct world *w)
 	assert_int_equal(atomic_load(&w->spool.total), 0);
 	assert_int_equal(world_stats(w).double_releases, 0);
 	proxy_free(w->proxy);
-	pool_replica_unref(r);
 	loop_free(w->loop);
 	pool_unref(w->pool);
 	metrics_free(w->metrics);
 	fd_close(w->front_fd);
-	fd_close(w->engine_fd);
+	fd_closep(&w->engine_fd);
 	buf_done(&w->request);
 	free(w);
 }

@@ -76,6 +76,10 @@ struct world_opts {
 struct world *world_new(const struct world_opts *o);
 void world_free(struct world *w);
 void world_put(struct world *w, uint64_t generation, uint32_t slots, const char *remote_model);
+void world_put_other(struct world *w); /* p-1, at the same engine */
+/* Takes p-0 out as crashed and cuts what is on it, as control does. */
+void world_crash(struct world *w);
+void world_engine_off(struct world *w); /* connections are refused from here on */
 void world_script(struct world *w, const struct step *steps, int n);
 struct pool_stats world_stats(struct world *w);
 struct pool_replica *world_replica(struct world *w); /* borrowed; NULL: none */
