@@ -147,8 +147,24 @@ void node_forget_models(struct node_ent *n)
 	map_init(&n->model_of);
 }
 
+void devices_free(struct wire_device *d, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		wire_device_done(&d[i]);
+	free(d);
+}
+
+struct wire_device *devices_dup(const struct wire_device *d, size_t n)
+{
+	struct wire_device *to = mem_alloc(MAX(n, (size_t)1) * sizeof *to);
+	for (size_t i = 0; i < n; i++)
+		wire_device_copy(&to[i], &d[i]);
+	return to;
+}
+
 static void node_free(struct node_ent *n)
 {
+	devices_free(n->devices, n->ndevices);
 	node_forget_models(n);
 	map_done(&n->model_of);
 	free(n->node_id);

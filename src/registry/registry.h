@@ -103,6 +103,8 @@ int registry_drain_replica(struct registry *r, struct view replica_id, bool on);
 struct registry_node {
 	const char *node_id, *boot_id, *version, *address;
 	int pid;
+	const struct wire_device *devices; /* in the order of their indices, the CPU last */
+	size_t ndevices;
 	bool online, registered; /* not registered: known from the store, has not come back yet */
 	uint64_t revision;       /* of its last change */
 };

@@ -52,6 +52,8 @@ struct node_ent {
 	mono_t heard;
 	struct wire_model *models;
 	size_t nmodels;
+	struct wire_device *devices;
+	size_t ndevices;
 	struct map model_of; /* pool id -> struct wire_model in models */
 	struct node_rec *rec;
 };
@@ -113,6 +115,8 @@ struct registry {
 struct node_ent *node_find(struct registry *r, struct view id);
 struct node_ent *node_add(struct registry *r, struct view id);
 void node_forget_models(struct node_ent *n);
+void devices_free(struct wire_device *d, size_t n);
+struct wire_device *devices_dup(const struct wire_device *d, size_t n);
 struct replica_ent *replica_find(struct registry *r, struct view id);
 struct replica_ent *replica_add(struct registry *r, struct node_ent *n, const struct wire_replica *w);
 void replica_remove(struct registry *r, struct replica_ent *e);

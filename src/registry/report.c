@@ -39,6 +39,16 @@ static void take_models(struct registry *r, struct node_ent *n, const struct wir
 	}
 }
 
+static void take_devices(struct registry *r, struct node_ent *n, const struct wire_node *w)
+{
+	if (!w->ndevices)
+		return;
+	devices_free(n->devices, n->ndevices);
+	n->devices = devices_dup(w->devices, w->ndevices);
+	n->ndevices = w->ndevices;
+	node_changed(r, n);
+}
+
 /* A new start of the engine: nothing of the old one holds but its last error. */
 static void new_generation(struct replica_ent *e, const struct wire_replica *w)
 {
@@ -234,6 +244,7 @@ int registry_register(struct registry *r, const struct wire_node *w, mono_t now,
 	heard_from(r, n, now);
 	if (w->nmodels)
 		take_models(r, n, w);
+	take_devices(r, n, w);
 	take_list(r, n, w, true, w->complete || !known, heard);
 	if (other)
 		persist_node(r, n);
@@ -267,6 +278,7 @@ int registry_heartbeat(struct registry *r, const struct wire_node *w, mono_t now
 	heard_from(r, n, now);
 	if (w->nmodels)
 		take_models(r, n, w);
+	take_devices(r, n, w);
 	take_list(r, n, w, false, w->complete, heard);
 	registry_publish(r);
 	return 0;

@@ -15,6 +15,7 @@ void node_rec_unref(struct node_rec *x)
 	str_free(x->pub.boot_id);
 	str_free(x->pub.version);
 	str_free(x->pub.address);
+	devices_free((struct wire_device *)(uintptr_t)x->pub.devices, x->pub.ndevices);
 	free(x->json);
 	free(x);
 }
@@ -62,6 +63,16 @@ static const char *word(bool on)
 	return on ? "true" : "false";
 }
 
+static void add_devices(const struct node_ent *n, struct buf *b)
+{
+	for (size_t i = 0; i < n->ndevices; i++) {
+		buf_adds(b, i ? "," : ",\"devices\":[");
+		wire_device_encode(&n->devices[i], b);
+	}
+	if (n->ndevices)
+		buf_addc(b, ']');
+}
+
 static bool node_renew(struct node_ent *n, uint64_t revision)
 {
 	AUTO(buf_done) struct buf b = BUF(RECORD_MAX);
@@ -70,6 +81,7 @@ static bool node_renew(struct node_ent *n, uint64_t revision)
 	add_str(&b, "boot_id", n->boot_id);
 	add_str(&b, "version", n->version);
 	add_str(&b, "address", n->address);
+	add_devices(n, &b);
 	int r = buf_addf(&b, ",\"pid\":%d,\"online\":%s,\"registered\":%s}", n->pid, word(n->online),
 		word(n->registered));
 	assert(!r);
@@ -77,8 +89,16 @@ static bool node_renew(struct node_ent *n, uint64_t revision)
 	if (n->rec && is_same(n->rec->json, &b))
 		return false;
 	struct node_rec *x = NEW(struct node_rec);
-	x->pub = (struct registry_node){ mem_strdup(n->node_id), mem_strdup(n->boot_id),
-		mem_strdup(n->version), mem_strdup(n->address), n->pid, n->online, n->registered, revision };
+	x->pub = (struct registry_node){ .node_id = mem_strdup(n->node_id),
+		.boot_id = mem_strdup(n->boot_id),
+		.version = mem_strdup(n->version),
+		.address = mem_strdup(n->address),
+		.pid = n->pid,
+		.devices = devices_dup(n->devices, n->ndevices),
+		.ndevices = n->ndevices,
+		.online = n->online,
+		.registered = n->registered,
+		.revision = revision };
 	x->json = buf_take(&b);
 	atomic_init(&x->refs, 1);
 	node_rec_unref(n->rec);

@@ -37,6 +37,39 @@ int wire_model_encode(const struct wire_model *m, struct buf *b)
 	return rolled_back(b, from, encode_one(&wf_model, m, 0, b));
 }
 
+static int encode_device(const struct wire_device *d, struct buf *b)
+{
+	bool first = true;
+	int r = buf_addc(b, '{');
+	if (!r)
+		r = wf_encode(&wf_device, d, d->have, b, &first);
+	if (!r)
+		r = buf_adds(b, ",\"uses\":[");
+	for (size_t i = 0; !r && i < d->nuses; i++) {
+		r = i ? buf_addc(b, ',') : 0;
+		if (!r)
+			r = encode_one(&wf_device_use, &d->uses[i], 0, b);
+	}
+	return r ? r : buf_adds(b, "]}");
+}
+
+int wire_device_encode(const struct wire_device *d, struct buf *b)
+{
+	size_t from = b->len;
+	return rolled_back(b, from, encode_device(d, b));
+}
+
+static int encode_devices(const struct wire_node *n, struct buf *b)
+{
+	int r = n->ndevices ? buf_adds(b, ",\"devices\":[") : 0;
+	for (size_t i = 0; !r && i < n->ndevices; i++) {
+		r = i ? buf_addc(b, ',') : 0;
+		if (!r)
+			r = encode_device(&n->devices[i], b);
+	}
+	return r ? r : n->ndevices ? buf_addc(b, ']') : 0;
+}
+
 static int encode_node(const struct wire_node *n, struct buf *b)
 {
 	bool first = false;
@@ -51,7 +84,11 @@ static int encode_node(const struct wire_node *n, struct buf *b)
 			r = encode_one(&wf_model, &n->models[i], 0, b);
 	}
 	if (!r)
-		r = buf_adds(b, n->nmodels ? "],\"replicas\":[" : ",\"replicas\":[");
+		r = n->nmodels ? buf_addc(b, ']') : 0;
+	if (!r)
+		r = encode_devices(n, b);
+	if (!r)
+		r = buf_adds(b, ",\"replicas\":[");
 	for (size_t i = 0; !r && i < n->nreplicas; i++) {
 		r = i ? buf_addc(b, ',') : 0;
 		if (!r)
@@ -199,6 +236,61 @@ static int decode_models(yyjson_val *root, struct wire_node *n, struct err *rete
 	return 0;
 }
 
+static int decode_uses(yyjson_val *o, struct wire_device *d, struct err *reterr)
+{
+	yyjson_val *list, *it;
+	size_t len, i, max;
+	int r = list_of(o, "uses", WIRE_DEVICE_USES_MAX, &list, &len, reterr);
+	if (r || !len)
+		return r;
+	d->uses = mem_try_alloc(len * sizeof *d->uses);
+	if (!d->uses)
+		return err_set(reterr, -ENOMEM, "no memory for %zu processes", len);
+	yyjson_arr_foreach(list, i, max, it)
+	{
+		unsigned have = 0;
+		d->nuses = i + 1;
+		r = wf_decode(&wf_device_use, it, &d->uses[i], &have, reterr);
+		if (r) {
+			err_prefix(reterr, "uses[%zu]", i);
+			return r;
+		}
+	}
+	return 0;
+}
+
+static int decode_devices(yyjson_val *root, struct wire_node *n, struct err *reterr)
+{
+	yyjson_val *list, *it;
+	size_t len, i, max;
+	int r = list_of(root, "devices", WIRE_DEVICES_MAX, &list, &len, reterr);
+	if (r || !len)
+		return r;
+	n->devices = mem_try_alloc(len * sizeof *n->devices);
+	if (!n->devices)
+		return err_set(reterr, -ENOMEM, "no memory for %zu devices", len);
+	AUTO(map_done) struct map seen = { 0 };
+	map_init(&seen);
+	yyjson_arr_foreach(list, i, max, it)
+	{
+		struct wire_device *d = &n->devices[i];
+		n->ndevices = i + 1;
+		r = wf_decode(&wf_device, it, d, &d->have, reterr);
+		if (!r)
+			r = decode_uses(it, d, reterr);
+		if (r) {
+			err_prefix(reterr, "devices[%zu]", i);
+			return r;
+		}
+		r = once(&seen, d->device_id, "devices", i, reterr);
+		if (r)
+			return r;
+		d->memory_free_bytes = MIN(d->memory_free_bytes, d->memory_total_bytes);
+		d->memory_used_bytes = MIN(d->memory_used_bytes, d->memory_total_bytes);
+	}
+	return 0;
+}
+
 static int decode_replicas(yyjson_val *root, struct wire_node *n, struct err *reterr)
 {
 	yyjson_val *list, *it;
@@ -238,6 +330,8 @@ int wire_node_decode(struct view json, struct wire_node *ret, struct err *reterr
 	r = wf_decode(&wf_node, root, &tmp, &have, reterr);
 	if (!r)
 		r = decode_models(root, &tmp, reterr);
+	if (!r)
+		r = decode_devices(root, &tmp, reterr);
 	if (!r)
 		r = decode_replicas(root, &tmp, reterr);
 	if (r)

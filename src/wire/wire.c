@@ -31,6 +31,7 @@ static const char *const cause_names[] = {
 	[CAUSE_HUNG] = "hung",
 	[CAUSE_CANARY] = "canary",
 	[CAUSE_START_TIMEOUT] = "start_timeout",
+	[CAUSE_NO_DEVICE] = "no_device",
 };
 static_assert(ARRAY_LEN(cause_names) == CAUSE_COUNT, "one name per cause");
 
@@ -106,6 +107,7 @@ static const struct wf replica_fields[] = {
 	STR(engine_version, WR_ENGINE),
 	STR(engine_why, WR_ENGINE),
 	STR(device_mask, WR_ENGINE),
+	STR(device_note, WR_ENGINE),
 	STR(spec, WR_ENGINE),
 	STR(model, WR_ENGINE),
 	NUM(last_error, WF_ERROR, WR_ERROR, 0, 0),
@@ -145,6 +147,33 @@ static const struct wf model_fields[] = {
 	STR(reference, 0),
 };
 #undef S
+#define S wire_device_use
+static const struct wf device_use_fields[] = {
+	NUM(pid, WF_INT, 0, 0, INT32_MAX),
+	STR(replica_id, 0),
+	NUM(bytes, WF_U64, 0, 0, 0),
+};
+#undef S
+#define S wire_device
+static const struct wf device_fields[] = {
+	ID(device_id),
+	NUM(index, WF_U32, 0, 0, 65535),
+	STR(name, 0),
+	STR(uuid, 0),
+	STR(pci, 0),
+	STR(kind, 0),
+	STR(state, 0),
+	STR(reason, 0),
+	STR(compute_capability, 0),
+	STR(driver, 0),
+	NUM(memory_total_bytes, WF_U64, 0, 0, 0),
+	NUM(memory_free_bytes, WF_U64, 0, 0, 0),
+	NUM(memory_used_bytes, WF_U64, 0, 0, 0),
+	NUM(utilization_pct, WF_INT, WD_UTILIZATION, 0, 100),
+	NUM(temperature_c, WF_INT, WD_TEMPERATURE, -273, 1000),
+	NUM(integrated, WF_BOOL, 0, 0, 0),
+};
+#undef S
 #define S wire_node
 static const struct wf node_fields[] = {
 	ID(node_id),
@@ -181,6 +210,8 @@ static const struct wf desired_fields[] = {
 TABLE(error, "the error");
 TABLE(replica, "the replica");
 TABLE(model, "the model");
+TABLE(device, "the device");
+TABLE(device_use, "the device's process");
 TABLE(node, "the node");
 TABLE(want, "the wanted replica");
 TABLE(desired, "the desired state");
@@ -229,13 +260,40 @@ void wire_model_copy(struct wire_model *to, const struct wire_model *from)
 	wf_copy(&wf_model, to, from, 0);
 }
 
+void wire_device_done(struct wire_device *d)
+{
+	for (size_t i = 0; i < d->nuses; i++)
+		wf_done(&wf_device_use, &d->uses[i]);
+	free(d->uses);
+	wf_done(&wf_device, d);
+	*d = (struct wire_device){ 0 };
+}
+
+void wire_device_copy(struct wire_device *to, const struct wire_device *from)
+{
+	if (to == from)
+		return;
+	wire_device_done(to);
+	wf_copy(&wf_device, to, from, from->have);
+	to->have = from->have;
+	if (!from->nuses)
+		return;
+	to->uses = mem_alloc(from->nuses * sizeof *to->uses);
+	to->nuses = from->nuses;
+	for (size_t i = 0; i < from->nuses; i++)
+		wf_copy(&wf_device_use, &to->uses[i], &from->uses[i], 0);
+}
+
 void wire_node_done(struct wire_node *n)
 {
 	for (size_t i = 0; i < n->nmodels; i++)
 		wire_model_done(&n->models[i]);
 	for (size_t i = 0; i < n->nreplicas; i++)
 		wire_replica_done(&n->replicas[i]);
+	for (size_t i = 0; i < n->ndevices; i++)
+		wire_device_done(&n->devices[i]);
 	free(n->models);
+	free(n->devices);
 	free(n->replicas);
 	wf_done(&wf_node, n);
 	*n = (struct wire_node){ 0 };

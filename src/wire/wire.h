@@ -32,6 +32,8 @@ enum {
 	WIRE_REPLICAS_MAX = 16384,
 	WIRE_POOLS_MAX = 16384,
 	WIRE_STRING_MAX = 64 * 1024,
+	WIRE_DEVICES_MAX = 256,
+	WIRE_DEVICE_USES_MAX = 256,
 };
 
 enum replica_state {
@@ -64,6 +66,7 @@ enum wire_cause {
 	CAUSE_HUNG,
 	CAUSE_CANARY, /* health said yes, the model's answer was wrong or missing */
 	CAUSE_START_TIMEOUT,
+	CAUSE_NO_DEVICE, /* no device it may use answers; mends itself when one comes back */
 	CAUSE_COUNT
 };
 const char *wire_cause_name(enum wire_cause c);
@@ -86,7 +89,7 @@ enum {
 	WR_SLOTS_FREE = 1 << 4,
 	WR_LEASES = 1 << 5,
 	WR_CTX = 1 << 6,
-	WR_ENGINE = 1 << 7, /* engine, engine_version, engine_why, device_mask, spec, model */
+	WR_ENGINE = 1 << 7, /* engine, engine_version, engine_why, device_mask, device_note, spec, model */
 	WR_ERROR = 1 << 8,  /* last_error, message NULL = cleared by a success */
 	WR_PROGRESS = 1 << 9,
 	WR_RESTARTS = 1 << 10, /* restarts, retry_in_ms */
@@ -106,7 +109,8 @@ struct wire_replica {
 	uint32_t ctx; /* tokens per request */
 	/* "llamacpp", "b11669", "package: Debian's llama.cpp, CPU" */
 	char *engine, *engine_version, *engine_why;
-	char *device_mask; /* "cpu", "0,1", "GPU-…" */
+	char *device_mask; /* what it really got: "cpu", or indices of its node's devices "0,1" */
+	char *device_note; /* where that is not what was hoped for: a sentence */
 	/* What this process was started from: the fingerprint of the pool's configuration, and the model file
 	 * that stands in for the configured one (NULL: the configured one). */
 	char *spec, *model;
@@ -147,12 +151,44 @@ struct wire_model {
 void wire_model_done(struct wire_model *m);
 void wire_model_copy(struct wire_model *to, const struct wire_model *from);
 
+struct wire_device_use { /* a process that holds memory of a device */
+	int pid;
+	char *replica_id; /* NULL: no engine of ours */
+	uint64_t bytes;
+};
+
+/* Which figures of a struct wire_device are known. */
+enum {
+	WD_UTILIZATION = 1 << 0,
+	WD_TEMPERATURE = 1 << 1,
+};
+
+struct wire_device {     /* a GPU, or the CPU */
+	char *device_id; /* its name on its node: the UUID, else the PCI address; "cpu" */
+	unsigned have;   /* WD_… */
+	uint32_t index;  /* among the node's GPUs: what device masks name */
+	char *name, *uuid, *pci;
+	char *kind;   /* "cuda", "amd", "intel", "cpu" */
+	char *state;  /* "ok", "lost", "unusable" */
+	char *reason; /* why it is not ok: a sentence with the driver's own words */
+	char *compute_capability, *driver;
+	uint64_t memory_total_bytes, memory_free_bytes, memory_used_bytes; /* total 0: not known */
+	int utilization_pct, temperature_c;
+	bool integrated; /* part of the processor: no pool is given it unasked */
+	struct wire_device_use *uses;
+	size_t nuses;
+};
+void wire_device_done(struct wire_device *d);
+void wire_device_copy(struct wire_device *to, const struct wire_device *from);
+
 struct wire_node {
 	char *node_id, *boot_id, *version, *address; /* address: "unix:/…/provisioner.sock" */
 	int pid;
 	bool complete; /* replicas is the whole list: what it lacks is gone */
 	struct wire_model *models;
-	size_t nmodels; /* may be left out of heartbeats (0: keep) */
+	size_t nmodels;              /* may be left out of heartbeats (0: keep) */
+	struct wire_device *devices; /* in the order of their indices, the CPU last */
+	size_t ndevices;             /* may be left out of heartbeats (0: keep), for there is always a CPU */
 	struct wire_replica *replicas;
 	size_t nreplicas;
 	uint64_t seq; /* rises with every message of this process; an older one is dropped */
@@ -190,6 +226,7 @@ struct wire_want *wire_desired_add(struct wire_desired *d); /* a zeroed one at t
 int wire_replica_encode(const struct wire_replica *r, struct buf *b);
 int wire_replica_decode(struct view json, struct wire_replica *ret, struct err *reterr) MUST_CHECK;
 int wire_model_encode(const struct wire_model *m, struct buf *b);
+int wire_device_encode(const struct wire_device *d, struct buf *b);
 int wire_node_encode(const struct wire_node *n, struct buf *b);
 int wire_node_decode(struct view json, struct wire_node *ret, struct err *reterr) MUST_CHECK;
 int wire_desired_encode(const struct wire_desired *d, struct buf *b);

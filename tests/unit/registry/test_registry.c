@@ -556,6 +556,31 @@ static void count_changes(void *arg, const struct registry_snapshot *s)
 	*last = s->revision;
 }
 
+#define CARD(used)                                                                                           \
+	",\"devices\":[{\"device_id\":\"GPU-a\",\"state\":\"ok\",\"memory_total_bytes\":100,"                \
+	"\"memory_used_bytes\":" used "},{\"device_id\":\"cpu\"}]"
+
+static void test_devices_stay_until_told_anew(void **state)
+{
+	struct registry *r = fresh();
+	REGISTER(0, NODE(",\"seq\":1" CARD("10"), ""));
+	SNAP(one);
+	assert_int_equal(one->nodes[0]->ndevices, 2);
+	assert_int_equal(one->nodes[0]->devices[0].memory_used_bytes, 10);
+	HEARTBEAT(1, NODE(",\"seq\":2", "")); /* says nothing of them */
+	SNAP(two);
+	assert_int_equal(two->revision, one->revision);
+	HEARTBEAT(2, NODE(",\"seq\":3" CARD("10"), "")); /* the same again is no change */
+	SNAP(three);
+	assert_int_equal(three->revision, one->revision);
+	HEARTBEAT(3, NODE(",\"seq\":4" CARD("60"), ""));
+	SNAP(four);
+	assert_true(four->revision > one->revision);
+	assert_int_equal(four->nodes[0]->devices[0].memory_used_bytes, 60);
+	assert_int_equal(one->nodes[0]->devices[0].memory_used_bytes, 10); /* a snapshot never changes */
+	registry_free(r);
+}
+
 static void test_readers_under_change(void **state)
 {
 	struct registry *r = fresh();
@@ -605,6 +630,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_when_written, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(test_corrupt_file_is_moved, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(test_full_disk_and_back, make_dir, remove_dir),
+		cmocka_unit_test(test_devices_stay_until_told_anew),
 		cmocka_unit_test(test_no_folder),
 		cmocka_unit_test(test_readers_under_change),
 	};

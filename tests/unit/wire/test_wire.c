@@ -145,6 +145,22 @@ static void test_node_round_trip(void **state)
 		.reference = mem_strdup("ollama:chat:latest") };
 	wire_model_copy(&n.models[1], &n.models[0]);
 	mem_setstr(&n.models[1].pool_id, "embed");
+	n.ndevices = 2;
+	n.devices = mem_alloc(2 * sizeof *n.devices);
+	n.devices[0] = (struct wire_device){ .device_id = mem_strdup("GPU-a"),
+		.have = WD_UTILIZATION | WD_TEMPERATURE,
+		.name = mem_strdup("A \"card\""),
+		.state = mem_strdup("ok"),
+		.memory_total_bytes = 24 * GIB,
+		.memory_free_bytes = 20 * GIB,
+		.temperature_c = -3,
+		.nuses = 2 };
+	n.devices[0].uses = mem_alloc(2 * sizeof *n.devices[0].uses);
+	n.devices[0].uses[0] = (struct wire_device_use){ 7, mem_strdup("chat-0"), GIB };
+	n.devices[0].uses[1] = (struct wire_device_use){ 8, NULL, 1 };
+	wire_device_copy(&n.devices[1], &n.devices[0]);
+	mem_setstr(&n.devices[1].device_id, "cpu");
+	n.devices[1].have = 0;
 	n.replicas = mem_alloc(5 * sizeof *n.replicas);
 	for (size_t i = 0; i < 5; i++)
 		random_replica(&rnd, &n.replicas[i], i);
@@ -159,6 +175,11 @@ static void test_node_round_trip(void **state)
 	assert_true(back.complete && back.seq == UINT64_MAX && back.models[1].vision);
 	assert_true(back.models[1].rerank && !back.models[1].embedding);
 	assert_string_equal(back.models[1].source, "Ollama");
+	assert_int_equal(back.devices[0].have, WD_UTILIZATION | WD_TEMPERATURE); /* 0 is a figure too */
+	assert_int_equal(back.devices[0].temperature_c, -3);
+	assert_string_equal(back.devices[1].uses[0].replica_id, "chat-0");
+	assert_null(back.devices[1].uses[1].replica_id);
+	assert_int_equal(back.devices[1].have, 0);
 	assert_string_equal(back.models[1].reference, "ollama:chat:latest");
 	assert_string_equal(back.models[1].quant, "Q4_K_M");
 	/* A buffer that is too small is left as it was, at every size. */
@@ -336,6 +357,41 @@ static void test_names(void **state)
 	assert_string_equal(replica_state_name(REPLICA_STATE_COUNT), "unknown");
 }
 
+static void test_devices_are_bounded(void **state)
+{
+	static const struct {
+		const char *json, *words;
+	} bad[] = {
+		{ "{}", "devices\" is a" },
+		{ "[{}]", "devices[0]: the device lacks \"device_id\"" },
+		{ "[{\"device_id\":\"a\"},{\"device_id\":\"a\"}]", "a second time" },
+		{ "[{\"device_id\":\"a\",\"utilization_pct\":101}]", "utilization_pct" },
+		{ "[{\"device_id\":\"a\",\"memory_total_bytes\":-1}]", "memory_total_bytes" },
+		{ "[{\"device_id\":\"a\",\"uses\":[{\"pid\":-1}]}]", "uses[0]" },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		AUTO(mem_freep) char *json = mem_fmt("{\"node_id\":\"n\",\"devices\":%s}", bad[i].json);
+		struct wire_node n = { 0 };
+		struct err e = { 0 };
+		assert_int_equal(wire_node_decode(view_str(json), &n, &e), -EINVAL);
+		if (!strstr(e.msg, bad[i].words))
+			fail_msg("\"%s\" is not in: %s", bad[i].words, e.msg);
+	}
+	AUTO(buf_done) struct buf b = BUF(1 * MIB);
+	buf_adds(&b, "{\"node_id\":\"n\",\"devices\":[");
+	for (int i = 0; i <= WIRE_DEVICES_MAX; i++)
+		buf_addf(&b, "%s{\"device_id\":\"%d\"}", i ? "," : "", i);
+	buf_adds(&b, "]}");
+	struct wire_node n = { 0 };
+	assert_int_equal(wire_node_decode(buf_view(&b), &n, NULL), -EINVAL);
+	assert_int_equal(wire_node_decode(VIEW("{\"node_id\":\"n\",\"devices\":[{\"device_id\":\"a\","
+					       "\"memory_total_bytes\":5,\"memory_free_bytes\":9}]}"),
+				 &n, NULL),
+		0);
+	assert_int_equal(n.devices[0].memory_free_bytes, 5); /* clamped */
+	wire_node_done(&n);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -343,6 +399,7 @@ int main(void)
 		cmocka_unit_test(test_partial_keeps_the_rest),
 		cmocka_unit_test(test_node_round_trip),
 		cmocka_unit_test(test_desired_round_trip),
+		cmocka_unit_test(test_devices_are_bounded),
 		cmocka_unit_test(test_hostile),
 		cmocka_unit_test(test_bounds),
 		cmocka_unit_test(test_mutations),
