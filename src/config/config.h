@@ -87,6 +87,7 @@ struct config {
 	char *state_dir, *runtime_dir, *models_dir; /* absolute */
 	enum config_gpu gpu;
 	uint32_t workers; /* 0 = auto */
+	uint32_t starting_max;
 	uint64_t body_max, body_spool_total;
 	enum config_log_format log_format;
 	enum config_log_level log_level;

@@ -72,6 +72,9 @@ const struct field config_fields[] = {
 	TOP("workers", UINT, workers, .dflt = "auto", .words = auto_zero, .min = 1, .max = 256,
 		.flags = FIELD_RESTART,
 		.doc = "Data loops (threads that carry requests). `auto`: one per CPU this process may use."),
+	TOP("starting_max", UINT, starting_max, .dflt = "2", .min = 1, .max = 1024,
+		.doc = "Engines of a node loading at the same time; those that come later wait for their "
+		       "turn, the ones with a request waiting go first."),
 	TOP("body.max", SIZE, body_max, .dflt = "64MiB", .min = 1024, .max = (uint64_t)1 << 40,
 		.doc = "The largest request body; above it a request is answered 413."),
 	TOP("body.spool_total", SIZE, body_spool_total, .dflt = "4GiB", .min = 0, .max = (uint64_t)1 << 50,

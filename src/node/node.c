@@ -220,6 +220,7 @@ int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struc
 	list_init(&n->stop_waits);
 	list_init(&n->followers);
 	list_init(&n->found);
+	list_init(&n->gate);
 	copy_opts(n, o);
 	boot_id_read(n->boot_id);
 	n->engines_dir = path_join(o->runtime_dir, "engines");
@@ -269,6 +270,7 @@ void node_free(struct node *n)
 	adopt_done(n);
 	loop_timer_stop(&n->stop_deadline);
 	loop_timer_stop(&n->orphan);
+	loop_defer_cancel(&n->gate_work);
 	struct map_entry *e;
 	for (size_t i = 0; (e = map_next(&n->replicas, &i));)
 		replica_free(e->value);

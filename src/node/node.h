@@ -75,6 +75,7 @@ int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struc
 /* Other pools than before (copied). Engines that run go on as they were started; an engine that has to be
  * started again while its own pool's spec is wanted still, is started from what it was started from. */
 void node_set_pools(struct node *n, const struct node_pool *pools, size_t npools);
+void node_set_starting_max(struct node *n, unsigned max); /* 0 = 2; holds for starts from now on */
 /* Leaves engines as they are. NULL allowed. */
 void node_free(struct node *n);
 /* Stops every engine, kills what is left after the deadline, then on_done. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The node's inside, for the files of this folder alone. Files: pools.c definitions of pools · replica.c the
- * state machine · verdict.c what follows an end · start.c build, command line, keeper · adopt.c engines that
- * run already · prove.c readiness and canary · external.c servers that are not ours · desired.c what is
- * wanted · facts.c what is said · handoff.c the files about an engine · report.c the registry · api.c, logs.c
- * the routes.
+ * state machine · verdict.c what follows an end · start.c build, command line, keeper · gate.c how many load
+ * at once · adopt.c engines that run already · prove.c readiness and canary · external.c servers that are not
+ * ours · desired.c what is wanted · facts.c what is said · handoff.c the files about an engine · report.c the
+ * registry · api.c, logs.c the routes.
  */
 #ifndef NODE_NODE_INT_H
 #define NODE_NODE_INT_H
@@ -65,6 +65,9 @@ struct replica {
 	struct loop_timer retry; /* BACKOFF, FAILED by the breaker */
 	mono_t retry_at;
 	struct loop_work work; /* reconcile at the end of the round */
+
+	struct list gate; /* waits for its turn to load */
+	bool loading;     /* counts among those that load */
 
 	struct engine_job *job;
 	struct engine_launch launch;
@@ -135,6 +138,8 @@ struct node {
 	struct list followers; /* struct log_stream */
 	size_t nfollowers;
 	struct http_fetch *leaving;
+	struct list gate; /* replicas that wait for their turn to load */
+	struct loop_work gate_work;
 	struct list found; /* keepers that are being taken over */
 };
 
@@ -167,6 +172,9 @@ void replica_free(struct replica *r);
 void replica_set(struct replica *r, enum replica_state to); /* the only writer of r->state */
 void replica_kick(struct replica *r);                       /* reconcile at the end of the round */
 void replica_reconcile(struct replica *r);
+/* Whether something else is wanted than what was tried last: another model, another definition, or one where
+ * there was none. */
+bool replica_variant_changed(const struct replica *r);
 void replica_quiet(struct replica *r);      /* ends probes, requests and connections of ours */
 void replica_stop(struct replica *r);       /* ends whatever it does; STOPPED follows */
 bool replica_idle(const struct replica *r); /* nothing runs and nothing is being made for it */
@@ -187,8 +195,13 @@ extern const struct keeper_ops replica_keeper_ops;
 
 /* start.c */
 void replica_begin(struct replica *r);
+void replica_launch(struct replica *r); /* its engine's program is there, and it is its turn */
 int replica_launch_target(struct replica *r, const char *address, struct err *e) MUST_CHECK;
 int64_t replica_start_timeout_ms(const struct replica *r);
+
+/* gate.c */
+void gate_enter(struct replica *r); /* replica_launch follows, at once or when others have loaded */
+void gate_leave(struct replica *r); /* it loads no more, or wants to no more; harmless otherwise */
 
 /* adopt.c */
 int replica_adopt(struct replica *r, struct err *reterr);     /* 0, -ENOENT, -EAGAIN */

@@ -112,10 +112,12 @@ void replica_prove(struct replica *r, bool by_request)
 		by_request ? "The first request proves the model" : "The model is asked for a first token");
 	r->canary_waits = by_request;
 	report_touch(r->node);
-	if (by_request)
-		loop_timer_start(r->node->loop, &r->canary_timer, CANARY_WAIT_MS, on_canary_timer, r);
-	else
+	if (!by_request) {
 		replica_canary_own(r);
+		return;
+	}
+	gate_leave(r); /* it has loaded, and waits for somebody else */
+	loop_timer_start(r->node->loop, &r->canary_timer, CANARY_WAIT_MS, on_canary_timer, r);
 }
 
 static bool has_arg(const struct replica *r, const char *a, const char *b)

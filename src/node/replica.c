@@ -35,6 +35,9 @@ void replica_set(struct replica *r, enum replica_state to)
 		loop_timer_stop(&r->retry);
 	if (to != REPLICA_PROVISIONING && to != REPLICA_STARTING)
 		replica_progress(r, NULL, -1, " ");
+	if (to != REPLICA_PROVISIONING && to != REPLICA_STARTING && to != REPLICA_PROVING &&
+		to != REPLICA_DRAINING)
+		gate_leave(r);
 	if (was_ready)
 		handoff_remove(r);
 	report_touch(r->node);
@@ -52,6 +55,7 @@ struct replica *replica_new(struct node *n, const char *id, const char *pool_id)
 	r->pool_id = mem_strdup(pool_id);
 	replica_bind(r, node_pool_find(n, pool_id));
 	r->progress_pct = -1;
+	list_init(&r->gate);
 	r->want.keep_alive_ms = 600000; /* until somebody says what it is */
 	restart_init(&r->restart, &n->policy, rnd_u64(&n->rnd));
 	struct keeper_record last;
@@ -87,6 +91,7 @@ void replica_free(struct replica *r)
 {
 	struct node *n = r->node;
 	replica_quiet(r);
+	gate_leave(r);
 	loop_timer_stop(&r->retry);
 	loop_defer_cancel(&r->work);
 	engine_job_cancel(&r->job);
@@ -201,9 +206,7 @@ static bool same(const char *a, const char *b)
 	return a && b ? !strcmp(a, b) : a == b;
 }
 
-/* Whether something else is wanted than what was tried last: another model, another definition, or one where
- * there was none. */
-static bool variant_changed(const struct replica *r)
+bool replica_variant_changed(const struct replica *r)
 {
 	const struct pool *p = node_pool_find_spec(r->node, r->pool_id, r->want.spec);
 	if (r->no_definition)
@@ -244,7 +247,7 @@ static void go_on(struct replica *r)
 {
 	bool rose = r->epoch_known && r->want.restart_epoch > r->epoch;
 	bool running = !replica_idle(r), at_rest = r->state == REPLICA_ABSENT || r->state == REPLICA_STOPPED;
-	bool other = (!running || r->external) && variant_changed(r);
+	bool other = (!running || r->external) && replica_variant_changed(r);
 	r->epoch = r->want.restart_epoch;
 	r->epoch_known = true;
 	if (rose || (other && !running)) {

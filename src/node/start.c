@@ -147,7 +147,7 @@ static int prepare(struct replica *r, struct err *e)
 }
 
 /* The engine's program is there: start it. */
-static void launch(struct replica *r)
+void replica_launch(struct replica *r)
 {
 	struct err e = { 0 };
 	if (!model_is_there(r))
@@ -165,6 +165,7 @@ static void launch(struct replica *r)
 	r->load_ms = 0;
 	handoff_begin(r);
 	if (spawn_keeper(r, &e) == 0) {
+		r->loading = true;
 		log_event(LOG_INFO, "start", r->id,
 			(struct log_field[]){ LOG_STR("pool_id", r->pool_id), LOG_STR("replica_id", r->id),
 				LOG_UINT("generation", r->generation), LOG_UINT("ctx", r->ctx),
@@ -183,12 +184,16 @@ static void launch(struct replica *r)
 
 static void with_build(struct replica *r)
 {
+	if (replica_variant_changed(r)) { /* while its engine was being made ready */
+		replica_begin(r);
+		return;
+	}
 	mem_setstr(&r->engine_version, r->pool->build.version);
 	mem_setstr(&r->engine_why, r->pool->build.why);
 	if (r->pool->build.external)
 		external_begin(r);
 	else
-		launch(r);
+		gate_enter(r);
 }
 
 /* One line a step, and one for each tenth of a long one. */
@@ -298,6 +303,7 @@ void replica_begin(struct replica *r)
 		return;
 	if (!take_variant(r))
 		return;
+	gate_leave(r);
 	replica_set(r, REPLICA_PROVISIONING);
 	restart_started(&r->restart);
 	read_model(r);

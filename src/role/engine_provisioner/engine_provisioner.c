@@ -105,6 +105,7 @@ static void apply(struct agent *a, struct config *next)
 	config_unref(a->config);
 	a->config = c;
 	agent_pools_make(c, &pools);
+	node_set_starting_max(a->node, c->starting_max);
 	log_set_level((enum log_level)c->log_level);
 	node_set_pools(a->node, pools.items, pools.len);
 }
@@ -191,6 +192,7 @@ static int set_up(struct agent *a, struct err *e)
 		.npools = pools.len,
 		.on_reload = on_reload,
 		.allow_cpu = c->gpu != CONFIG_GPU_REQUIRED,
+		.starting_max = c->starting_max,
 		.nofile = a->nofile,
 		.seed = rnd_os_u64(),
 		.read_model = read_model,

@@ -39,6 +39,8 @@ static char *model_path(const struct config *c, const struct config_pool *p)
 
 static void convert_pool(const struct config *c, const struct config_pool *p, struct node_pool *n)
 {
+	char spec[CONFIG_SPEC_LEN + 1];
+	config_pool_spec(p, spec);
 	n->id = mem_strdup(p->id);
 	convert_engine(&p->engine, &n->engine);
 	n->model_path = model_path(c, p);
@@ -46,6 +48,7 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 	n->slots = p->slots;
 	n->canary = (enum node_canary)p->canary;
 	n->start_timeout_ms = p->start_timeout_ms;
+	n->spec = mem_strdup(spec);
 }
 
 static_assert((int)ENGINE_COMMAND == (int)CONFIG_ENGINE_COMMAND, "one numbering");

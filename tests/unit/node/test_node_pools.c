@@ -234,6 +234,111 @@ static void a_hung_engine_is_condemned_from_outside(void **state)
 		404);
 }
 
+/* ---- how many load at once ---------------------------------------------------------------------------- */
+
+static bool waits(struct bench *b, const char *id)
+{
+	const struct wire_replica *r = find(b, id);
+	return r && r->state == REPLICA_PROVISIONING && r->phase && !strcmp(r->phase, "engine_wait") &&
+	       r->progress_text;
+}
+
+static void want_four(struct bench *b, bool last_is_pulled_in, bool without_first)
+{
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	if (!without_first)
+		add_want(&d, "a-0", "a");
+	add_want(&d, "b-0", "b");
+	add_want(&d, "c-0", "c");
+	add_want(&d, "d-0", "d")->pulled_in = last_is_pulled_in;
+	assert_int_equal(put(b, &d), 200);
+}
+
+static void two_engines_load_at_the_same_time(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "a", "never")->grace_ms = 1;
+	pool(b, "b", "never");
+	pool(b, "c", "ok");
+	pool(b, "d", "ok");
+	start_node(b);
+	want_four(b, true, false);
+	until(b, has_pid, "a-0");
+	until(b, has_pid, "b-0");
+	until(b, waits, "c-0");
+	until(b, waits, "d-0");
+	assert_non_null(strstr(find(b, "c-0")->progress_text, "a-0"));
+	assert_non_null(strstr(find(b, "c-0")->progress_text, "b-0"));
+	assert_int_equal(find(b, "c-0")->generation, 0);
+	assert_int_equal(find(b, "d-0")->generation, 0);
+	/* a stops loading: the one a request waits for goes first, and when it has loaded, the other. */
+	want_four(b, true, true);
+	until(b, proving, "d-0");
+	until(b, ready, "c-0");
+	assert_true(find(b, "d-0")->started_at_ms <= find(b, "c-0")->started_at_ms);
+	assert_true(starting(b, "b-0"));
+}
+
+static void a_stuck_engine_blocks_only_until_its_timeout(void **state)
+{
+	struct bench *b = *state;
+	b->opts.starting_max = 1;
+	b->policy.breaker_failures = 1;
+	struct node_pool *p = pool(b, "a", "never");
+	p->start_timeout_ms = 1000;
+	p->grace_ms = 1;
+	pool(b, "b", "ok");
+	start_node(b);
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	add_want(&d, "a-0", "a");
+	add_want(&d, "b-0", "b");
+	assert_int_equal(put(b, &d), 200);
+	until(b, waits, "b-0");
+	until(b, ready, "b-0");
+	assert_true(failed(b, "a-0"));
+}
+
+static void one_that_waits_can_be_unwanted_or_let_in(void **state)
+{
+	struct bench *b = *state;
+	b->opts.starting_max = 1;
+	pool(b, "a", "never");
+	pool(b, "b", "ok");
+	pool(b, "c", "ok");
+	start_node(b);
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	add_want(&d, "a-0", "a");
+	add_want(&d, "c-0", "c");
+	add_want(&d, "b-0", "b");
+	assert_int_equal(put(b, &d), 200);
+	until(b, waits, "b-0");
+	until(b, waits, "c-0");
+	d.nwants = 2; /* b is not wanted any more */
+	assert_int_equal(put(b, &d), 200);
+	until(b, gone, "b-0");
+	node_set_starting_max(b->node, 2);
+	until(b, ready, "c-0");
+	d.nwants = 3;
+}
+
+static void engines_found_do_not_count(void **state)
+{
+	struct bench *b = *state;
+	b->opts.starting_max = 1;
+	pool(b, "a", "never");
+	pool(b, "b", "ok");
+	start_node(b);
+	want(b, "a", false, 0);
+	until(b, has_pid, "a-0");
+	restart_node(b);
+	AUTO(wire_desired_done) struct wire_desired d = { 0 };
+	add_want(&d, "a-0", "a");
+	add_want(&d, "b-0", "b");
+	assert_int_equal(put(b, &d), 200);
+	until(b, ready, "b-0");
+	assert_true(starting(b, "a-0"));
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -251,6 +356,10 @@ int main(int argc, char **argv)
 		T(an_engine_found_tells_what_it_was_started_from),
 		T(a_reload_is_asked_for_by_the_route),
 		T(a_hung_engine_is_condemned_from_outside),
+		T(two_engines_load_at_the_same_time),
+		T(a_stuck_engine_blocks_only_until_its_timeout),
+		T(one_that_waits_can_be_unwanted_or_let_in),
+		T(engines_found_do_not_count),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
