@@ -195,6 +195,13 @@ static void post_reload(struct call *c)
 	}
 }
 
+/* A registry that has just begun knows nobody; the next heartbeat would be 10 s away. */
+static void post_register(struct call *c)
+{
+	report_renew(c->node);
+	http_reply(c->x, 202, "application/json", NULL, VIEW("{}\n"));
+}
+
 static void on_stop_gone(void *arg)
 {
 	struct stop_wait *w = arg;
@@ -292,6 +299,8 @@ void api_on_request(void *arg, struct http_exchange *x)
 		with_body(n, x, VIEW(""), WIRE_BODY_MAX, put_replicas);
 	else if (view_eqs(path, "/v1/node/config/reload") && m == HTTP_M_POST)
 		with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_reload);
+	else if (view_eqs(path, "/v1/node/register") && m == HTTP_M_POST)
+		with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_register);
 	else if (view_eqs(path, "/v1/node/stop") && m == HTTP_M_POST)
 		with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_stop);
 	else if (!replica_route(n, x, path, m))

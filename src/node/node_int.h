@@ -254,6 +254,7 @@ int report_init(struct node *n, struct err *reterr) MUST_CHECK;
 void report_done(struct node *n);
 void report_touch(struct node *n);      /* something changed */
 void report_again(struct node *n);      /* the models changed: registers again */
+void report_renew(struct node *n);      /* somebody asks us to register, now */
 void report_touch_slow(struct node *n); /* progress changed: at most every 50 ms */
 
 /* api.c */

@@ -52,10 +52,9 @@ static void on_probe_ready(void *arg)
 	}
 	if (r->state != REPLICA_STARTING)
 		return;
-	if (!r->proven)
-		r->load_ms = MAX(probe_loading_ms(&r->probe), (int64_t)1); /* 0 would say: never healthy */
+	r->load_ms = MAX(probe_loading_ms(&r->probe), (int64_t)1); /* 0 would say: never healthy */
 	enum node_canary c = r->pool ? r->pool->conf.canary : NODE_CANARY_NEVER;
-	if (r->proven || c == NODE_CANARY_NEVER)
+	if (c == NODE_CANARY_NEVER)
 		replica_ready(r);
 	else
 		replica_prove(r, c == NODE_CANARY_AUTO && r->want.pulled_in);
@@ -91,6 +90,13 @@ void replica_watch(struct replica *r)
 	int64_t every = r->node->opts.probe_every_ms;
 	struct probe_opts o = { .timeout_ms = r->external ? 0 : replica_start_timeout_ms(r),
 		.live_every_ms = every };
+	if (r->proven) {
+		/* It was Ready when the last of us died, and has not been away since: nobody who talks to it
+		 * may notice. Three silences take it out as ever. */
+		probe_start_live(&r->probe, r->node->loop, &o, &probe_ops, r);
+		replica_ready(r);
+		return;
+	}
 	if (r->external)
 		o.load_every_ms = every;
 	probe_start(&r->probe, r->node->loop, &o, &probe_ops, r);

@@ -111,6 +111,12 @@ void report_again(struct node *n)
 	report_touch(n);
 }
 
+void report_renew(struct node *n)
+{
+	n->report.registered = n->report.waiting = false;
+	report_touch(n);
+}
+
 static void on_slow(void *arg)
 {
 	report_touch(arg);

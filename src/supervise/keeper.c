@@ -11,8 +11,10 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/num.h"
+#include "supervise/sweep.h"
 
-enum { REPORT_MAX = 1024, SPEC_BYTES_MAX = 500 * 1024 };
+enum { REPORT_MAX = 1024, SPEC_BYTES_MAX = 500 * 1024, EXIT_BUSY = 75 };
 
 struct keeper {
 	struct loop *loop;
@@ -28,6 +30,10 @@ struct keeper {
 	struct buf report;
 	struct keeper_record record;
 	bool have_record, stop_wanted, kill_wanted;
+	struct sweep *sweep; /* before a start, or after the keeper's end */
+	int spec_fd;         /* of a start that waits for the sweep */
+	char *program;
+	int exit_code; /* the keeper's own, told after the sweep */
 };
 
 #define TO(s) (1u << KEEPER_##s)
@@ -89,13 +95,52 @@ static void close_report(struct keeper *k)
 		fd_close(fd_take(&k->report_fd));
 }
 
+/* ---- what a killed keeper leaves ---------------------------------------------------------------------- */
+
+/* Only a name that a start of this replica gives is removed: the record may say anything. */
+static void remove_socket(const char *dir, const char *replica_id, const char *socket)
+{
+	AUTO(mem_freep) char *start = mem_fmt("%s/%s.", dir, replica_id);
+	struct view name = view_str(socket), suffix = VIEW(".sock");
+	uint64_t generation;
+	if (!view_starts(name, view_str(start)) || !view_ends(name, suffix))
+		return;
+	struct view middle = view_from(name, strlen(start));
+	if (middle.n > suffix.n && !num_u64(view_cut(middle, middle.n - suffix.n), &generation))
+		unlink(socket);
+}
+
+static char *mark_of(const char *dir, const char *replica_id)
+{
+	AUTO(mem_freep) char *lock = file_of(dir, replica_id, "lock");
+	return sweep_mark(lock);
+}
+
+/* Whether somebody holds the lock. */
+static bool lock_held(const char *dir, const char *replica_id)
+{
+	AUTO(mem_freep) char *path = file_of(dir, replica_id, "lock");
+	AUTO(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+}
+
+/* The last keeper of this replica did not end by itself: its engine's tree may have survived it. */
+static bool cut_short(const char *dir, const char *replica_id)
+{
+	struct keeper_record rec;
+	if (keeper_last(dir, replica_id, &rec, NULL) || rec.state == RECORD_GONE)
+		return false;
+	remove_socket(dir, replica_id, rec.socket);
+	return true;
+}
+
 static void tell_end(struct keeper *k, int keeper_exit)
 {
 	struct view said = buf_view(&k->report);
 	struct view error = VIEW("error: ");
 	bool failed = view_starts(said, error);
 	AUTO(mem_freep) char *message = failed ? mem_viewdup(view_from(said, error.n)) : NULL;
-	struct keeper_end e = { .started = !failed && k->have_record, .busy = keeper_exit == 75 };
+	struct keeper_end e = { .started = !failed && k->have_record, .busy = keeper_exit == EXIT_BUSY };
 	if (e.busy)
 		k->have_record = false; /* the record there is the other one's */
 	else if (load_record(k) && (k->record.state == RECORD_GONE || k->record.state == RECORD_ENDED))
@@ -107,6 +152,25 @@ static void tell_end(struct keeper *k, int keeper_exit)
 				: "the keeper ended before it could start the engine";
 	keeper_set(k, KEEPER_ENDED);
 	k->ops->on_end(k->arg, &e);
+}
+
+static void on_swept_after(void *arg)
+{
+	struct keeper *k = arg;
+	tell_end(k, k->exit_code);
+}
+
+/* The keeper has ended; the engine's end is told when the whole tree is gone. */
+static void keeper_gone(struct keeper *k, int exit_code)
+{
+	bool busy = exit_code == EXIT_BUSY;
+	if (!busy && k->have_record && cut_short(k->engines_dir, k->replica_id)) {
+		AUTO(mem_freep) char *mark = mark_of(k->engines_dir, k->replica_id);
+		k->exit_code = exit_code;
+		sweep_start(k->loop, mark, on_swept_after, k, &k->sweep);
+	} else {
+		tell_end(k, exit_code);
+	}
 }
 
 static void drain_report(struct keeper *k)
@@ -162,14 +226,14 @@ static void on_child_end(void *arg, int exit_code, int signo)
 	close_report(k);
 	if (!k->have_record)
 		load_record(k);
-	tell_end(k, exit_code);
+	keeper_gone(k, exit_code);
 }
 
 static void on_found_end(void *arg)
 {
 	struct keeper *k = arg;
 	loop_pid_stop(&k->pid);
-	tell_end(k, 0);
+	keeper_gone(k, 0);
 }
 
 /* ---- starting -------------------------------------------------------------------------------------- */
@@ -200,6 +264,7 @@ static int spec_encode(const struct keeper_spec *s, struct buf *b)
 {
 	AUTO(mem_freep) char *lock = file_of(s->engines_dir, s->replica_id, "lock");
 	AUTO(mem_freep) char *record = file_of(s->engines_dir, s->replica_id, "record");
+	AUTO(mem_freep) char *mark = sweep_mark(lock);
 	int r = add_pair(b, "replica", s->replica_id);
 	r = r ? r : add_pair(b, "lock", lock);
 	r = r ? r : add_pair(b, "record", record);
@@ -212,6 +277,7 @@ static int spec_encode(const struct keeper_spec *s, struct buf *b)
 	r = r ? r : add_number(b, "nofile", s->nofile);
 	r = r ? r : add_list(b, "arg", s->argv);
 	r = r ? r : add_list(b, "env", s->env);
+	r = r ? r : add_pair(b, "env", mark);
 	r = r ? r : add_list(b, "stop", s->stop_argv);
 	return r;
 }
@@ -247,33 +313,30 @@ static struct keeper *keeper_make(
 	k->arg = arg;
 	k->engines_dir = mem_strdup(dir);
 	k->replica_id = mem_strdup(id);
-	k->report_fd = -1;
+	k->report_fd = k->spec_fd = -1;
 	buf_init(&k->report, REPORT_MAX);
 	return k;
 }
 
-static int spawn(struct keeper *k, const struct keeper_spec *s, struct err *reterr)
+static int spawn(struct keeper *k, struct err *reterr)
 {
-	AUTO(fd_closep) int spec = -1;
-	int r = spec_fd(s, &spec, reterr);
-	if (r)
-		return r;
+	AUTO(fd_closep) int spec = fd_take(&k->spec_fd);
 	int p[2];
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_set(
-			reterr, -errno, "no pipe for the keeper of %s: %s", s->replica_id, strerror(errno));
+			reterr, -errno, "no pipe for the keeper of %s: %s", k->replica_id, strerror(errno));
 	k->report_fd = p[0];
 	AUTO(fd_closep) int theirs = p[1];
-	r = fd_nonblock(k->report_fd);
+	int r = fd_nonblock(k->report_fd);
 	if (!r)
 		r = loop_watch_start(k->loop, &k->report_watch, k->report_fd, LOOP_READ, on_report, k);
 	if (r)
 		return err_set(
-			reterr, r, "the keeper of %s cannot be watched: %s", s->replica_id, strerror(-r));
-	char *argv[] = { (char *)(uintptr_t)s->program, (char *)(uintptr_t)s->replica_id, NULL };
+			reterr, r, "the keeper of %s cannot be watched: %s", k->replica_id, strerror(-r));
+	char *argv[] = { k->program, k->replica_id, NULL };
 	char *env[] = { NULL };
 	struct loop_spawn sp = {
-		.file = s->program,
+		.file = k->program,
 		.argv = argv, /* the id is there for people who list processes */
 		.env = env,
 		.fds = { -1, -1, -1, spec, theirs },
@@ -283,12 +346,33 @@ static int spawn(struct keeper *k, const struct keeper_spec *s, struct err *rete
 	return loop_spawn(k->loop, &sp, on_child_end, k, &k->proc, reterr);
 }
 
+static void on_swept_before(void *arg)
+{
+	struct keeper *k = arg;
+	struct err e = { 0 };
+	struct keeper_end end = { .message = "it was stopped before it could start the engine" };
+	if (!k->stop_wanted && spawn(k, &e) == 0)
+		return;
+	if (!k->stop_wanted)
+		end.message = e.msg;
+	close_report(k);
+	keeper_set(k, KEEPER_ENDED);
+	k->ops->on_end(k->arg, &end);
+}
+
 int keeper_start(struct loop *l, const struct keeper_spec *s, const struct keeper_ops *ops, void *arg,
 	struct keeper **ret, struct err *reterr)
 {
 	struct keeper *k = keeper_make(l, s->engines_dir, s->replica_id, ops, arg);
 	k->generation = s->generation;
-	int r = spawn(k, s, reterr);
+	k->program = mem_strdup(s->program);
+	int r = spec_fd(s, &k->spec_fd, reterr);
+	if (!r && !lock_held(s->engines_dir, s->replica_id) && cut_short(s->engines_dir, s->replica_id)) {
+		AUTO(mem_freep) char *mark = mark_of(s->engines_dir, s->replica_id);
+		sweep_start(l, mark, on_swept_before, k, &k->sweep);
+	} else {
+		r = r ? r : spawn(k, reterr);
+	}
 	if (r) {
 		keeper_free(&k);
 		return r;
@@ -299,19 +383,16 @@ int keeper_start(struct loop *l, const struct keeper_spec *s, const struct keepe
 
 /* ---- finding --------------------------------------------------------------------------------------- */
 
-/* Whether somebody holds the lock. */
-static bool lock_held(const char *dir, const char *replica_id)
-{
-	AUTO(mem_freep) char *path = file_of(dir, replica_id, "lock");
-	AUTO(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-	return fd >= 0 && flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
-}
-
 int keeper_adopt(struct loop *l, const char *engines_dir, const char *replica_id,
 	const struct keeper_ops *ops, void *arg, struct keeper **ret, struct err *reterr)
 {
-	if (!lock_held(engines_dir, replica_id))
+	if (!lock_held(engines_dir, replica_id)) {
+		if (cut_short(engines_dir, replica_id)) {
+			AUTO(mem_freep) char *mark = mark_of(engines_dir, replica_id);
+			(void)sweep_once(mark); /* a start waits for their end, here nobody does */
+		}
 		return -ENOENT;
+	}
 	struct keeper_record rec;
 	int r = keeper_last(engines_dir, replica_id, &rec, reterr);
 	if (r || rec.state == RECORD_GONE || strcmp(rec.replica_id, replica_id) != 0)
@@ -407,9 +488,12 @@ void keeper_free(struct keeper **pk)
 	if (!k)
 		return;
 	close_report(k);
+	sweep_cancel(&k->sweep);
+	fd_close(k->spec_fd);
 	loop_proc_forget(&k->proc);
 	loop_pid_stop(&k->pid);
 	buf_done(&k->report);
+	free(k->program);
 	free(k->engines_dir);
 	free(k->replica_id);
 	loop_defer_free(k->loop, k);

@@ -3,7 +3,8 @@
  * Keepers as their node sees them: start one, find those that are there, watch, stop. An engine is never
  * a child of this process: its keeper is, or was one of an earlier run. A keeper is found by its record,
  * believed only while its lock is held and its start time and boot id agree, and watched by pidfd, so
- * that a reused pid is never taken for it. One loop; every callback comes from the loop.
+ * that a reused pid is never taken for it. What a keeper that was killed left behind (its engine's tree, a
+ * socket) is swept before anything else is said or started. One loop; every callback comes from the loop.
  *
  *   LAUNCHING ── engine executed ──▶ RUNNING ── keeper_stop ──▶ STOPPING ──▶ ENDED
  *       └──────────── could not be started, or ended by itself ─────────────▶ ┘

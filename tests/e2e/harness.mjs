@@ -122,7 +122,22 @@ export const isAlive = (pid) => {
   return stat !== null && stat.state !== 'Z' && stat.state !== 'X';
 };
 
-/** Every live process whose command line or working folder names `dir`, the `pids`, and what they started. */
+/** A keeper names its replica only, and its environment is empty; it holds a lock. */
+const isKeeper = (pid) => /corral-keeper\0/.test(readProc(pid, 'cmdline'));
+
+/** The files a process has open. */
+export function opened(pid) {
+  try {
+    return fs.readdirSync(`/proc/${pid}/fd`).map((n) => readLink(`/proc/${pid}/fd/${n}`));
+  } catch {
+    return [];
+  }
+}
+
+/**
+ * Every live process whose command line, environment, working folder or lock names `dir`, the `pids`, and
+ * what they started.
+ */
 export function processesOf(dir, pids = []) {
   const all = fs
     .readdirSync('/proc')
@@ -132,7 +147,12 @@ export function processesOf(dir, pids = []) {
     .filter((p) => p.stat && !'ZX'.includes(p.stat.state) && p.pid !== process.pid);
   const mine = new Set(pids);
   for (const { pid } of all) {
-    if (readProc(pid, 'cmdline').includes(dir) || readLink(`/proc/${pid}/cwd`).startsWith(dir))
+    if (
+      readProc(pid, 'cmdline').includes(dir) ||
+      readProc(pid, 'environ').includes(dir) ||
+      readLink(`/proc/${pid}/cwd`).startsWith(dir) ||
+      (isKeeper(pid) && opened(pid).some((file) => file.startsWith(dir)))
+    )
       mine.add(pid);
   }
   for (let grew = true; grew;) {

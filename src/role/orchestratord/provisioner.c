@@ -30,7 +30,7 @@ struct provisioner {
 	bool leaving, stopping, told; /* told: it said that every engine is gone */
 	int64_t deadline_ms;
 	struct http_target *target;
-	struct http_fetch *stop;
+	struct http_fetch *stop, *hello;
 	struct loop_timer kill;
 	loop_fn *on_stopped;
 };
@@ -110,6 +110,35 @@ static void build_argv(const struct orch *o, struct strv *argv)
 	strv_addf(argv, "--registry=unix:%s", o->registry_path);
 }
 
+static struct http_target *target(struct provisioner *p)
+{
+	AUTO(mem_freep) char *address = mem_fmt("unix:%s", p->o->node_path);
+	if (!p->target)
+		p->target = http_target_new(p->o->loop, address, NULL, NULL);
+	return p->target;
+}
+
+static void on_hello_answer(void *arg, int status, struct view body, const struct err *e)
+{
+	struct provisioner *p = arg;
+	(void)status;
+	(void)body;
+	(void)e;
+	p->hello = NULL;
+}
+
+/* It has not noticed yet that its registry is a new one. */
+static void say_hello(struct provisioner *p)
+{
+	struct http_fetch_req r = { .method = "POST",
+		.path = "/v1/node/register",
+		.content_type = "application/json",
+		.body = VIEW("{}"),
+		.timeout_ms = LOCKED_MS };
+	if (!p->hello && target(p))
+		p->hello = http_fetch(p->target, &r, on_hello_answer, p);
+}
+
 static void start(void *arg)
 {
 	struct provisioner *p = arg;
@@ -117,6 +146,7 @@ static void start(void *arg)
 		return;
 	if (locked(p->o)) {
 		/* It will report to us, registry_api tells its pid; or it is ending, and then it does not. */
+		say_hello(p);
 		loop_timer_start(p->o->loop, &p->again, LOCKED_MS, start, p);
 		return;
 	}
@@ -217,9 +247,7 @@ void provisioner_stop(struct orch *o, int64_t deadline_ms, loop_fn *fn)
 	p->on_stopped = fn;
 	p->deadline_ms = deadline_ms;
 	loop_timer_stop(&p->again);
-	AUTO(mem_freep) char *address = mem_fmt("unix:%s", o->node_path);
-	if (!p->target)
-		p->target = http_target_new(o->loop, address, NULL, NULL);
+	(void)target(p);
 	loop_timer_start(o->loop, &p->kill, deadline_ms + 12000, kill_it, p);
 	start(p); /* none runs: it crashed just now, and its engines are still there */
 	ask_to_stop(p);
@@ -234,6 +262,7 @@ void provisioner_leave(struct orch *o)
 	loop_timer_stop(&p->again);
 	loop_timer_stop(&p->kill);
 	http_fetch_cancel(&p->stop);
+	http_fetch_cancel(&p->hello);
 	http_target_free(p->target);
 	loop_pid_stop(&p->other);
 	loop_proc_forget(&p->child);
