@@ -169,7 +169,7 @@ async function unsettled(state, now) {
     const wrong = replicaUnsettled(r, found.replicas.get(r.id), replicas.get(r.id));
     if (wrong) return `${r.id}: ${wrong}`;
     now.set(r.id, { pid: r.pid, generation: r.generation });
-    for (const end of ['lock', 'record', 'json', `${r.generation}.sock`]) files.add(`${r.id}.${end}`);
+    for (const end of ['lock', 'record', 'start', 'json', `${r.generation}.sock`]) files.add(`${r.id}.${end}`);
   }
   return filesUnsettled(corral, files);
 }
