@@ -21,6 +21,7 @@ enum {
 };
 
 struct api;
+struct api_call;
 struct api_opts {
 	struct loop *loop; /* the control loop */
 	struct config *config;
@@ -28,6 +29,9 @@ struct api_opts {
 	struct registry *registry;
 	struct metrics *metrics;
 	bool (*is_draining)(void *arg); /* the daemon is going down */
+	/* Answers a GET or DELETE under /v1/requests (api/call.h): who has the data loops knows. id empty:
+	 * the list. */
+	void (*requests)(void *arg, struct api_call *c, struct view id);
 	void *arg;
 };
 struct api *api_new(const struct api_opts *o) MUST_CHECK;

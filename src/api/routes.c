@@ -32,6 +32,9 @@ static const struct api_route routes[] = {
 	{ HTTP_M_POST, "/v1/pools/*/drain", route_pool_drain },
 	{ HTTP_M_POST, "/v1/pools/*/undrain", route_pool_undrain },
 	{ HTTP_M_GET, "/v1/nodes", route_nodes },
+	{ HTTP_M_GET, "/v1/requests", route_requests },
+	{ HTTP_M_GET, "/v1/requests/*", route_requests },
+	{ HTTP_M_DELETE, "/v1/requests/*", route_requests },
 	{ HTTP_M_GET, "/v1/events", route_events },
 	{ HTTP_M_GET, "/v1/version", route_version },
 	{ HTTP_M_GET, "/props", route_props },
@@ -79,16 +82,26 @@ static void wrong_method(struct api_call *c, const char *allow)
 	api_reply(c, 405, "application/json", &head, buf_view(&body));
 }
 
+static const char *allowed_name(enum http_method m)
+{
+	switch (m) {
+	case HTTP_M_GET: return "GET, HEAD";
+	case HTTP_M_PUT: return "PUT";
+	case HTTP_M_DELETE: return "DELETE";
+	default: return "POST";
+	}
+}
+
 void api_dispatch(struct api_call *c)
 {
 	struct view path = view_str(c->path);
-	const char *allow = NULL;
+	AUTO(buf_done) struct buf allow = BUF(256);
 	for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
 		struct view raw = { 0 };
 		if (!matches(routes[i].path, path, &raw))
 			continue;
 		if (!method_fits(routes[i].method, c->method)) {
-			allow = routes[i].method == HTTP_M_GET ? "GET, HEAD" : "POST";
+			(void)buf_addf(&allow, "%s%s", allow.len ? ", " : "", allowed_name(routes[i].method));
 			continue;
 		}
 		if (routes[i].method != HTTP_M_GET && !c->is_json) {
@@ -106,8 +119,8 @@ void api_dispatch(struct api_call *c)
 		routes[i].fn(c->api, c, &args);
 		return;
 	}
-	if (allow)
-		wrong_method(c, allow);
+	if (allow.len)
+		wrong_method(c, buf_str(&allow));
 	else
 		api_failf(c, CODE_MODEL_NOT_FOUND, 404,
 			"GET /v1/models lists what can be asked; docs/reference has every route.",
@@ -260,6 +273,11 @@ void route_metrics(struct api *a, struct api_call *c, const struct route_args *a
 		return;
 	}
 	api_reply(c, 200, "text/plain; version=0.0.4; charset=utf-8", NULL, buf_view(&b));
+}
+
+void route_requests(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	a->o.requests(a->o.arg, c, args->id);
 }
 
 void route_pool_start(struct api *a, struct api_call *c, const struct route_args *args)

@@ -45,6 +45,15 @@ const struct command cli_commands[] = {
 		COMMON "\nExamples:\n  corral pools\n  corral pools chat\n", cmd_pools, false },
 	{ "models", "", "What is served: size, quantization, where it was found",
 		COMMON "\nExamples:\n  corral models\n  corral models --json\n", cmd_models, false },
+	{ "requests", "[cancel ID]", "Requests in flight and lately ended; ends one",
+		"  -f, --follow     go on: a line for each that is new or in another state\n"
+		"  --slow           those that took twice the pool's usual, or give tokens at half its "
+		"speed\n"
+		"  --pool POOL      of one pool\n"
+		"  -n, --lines N    the last N that ended (20); those in flight are always shown\n" COMMON
+		"\nExamples:\n  corral requests\n  corral requests -f --pool chat\n"
+		"  corral requests cancel 0034f1c29a07\n",
+		cmd_requests, false },
 	{ "logs", "POOL", "The engine's output",
 		"  -f, --follow     go on as it is written\n"
 		"  -n, --lines N    the last N lines (100)\n" COMMON

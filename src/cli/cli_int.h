@@ -31,6 +31,7 @@ int cmd_run(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_ps(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_pools(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_models(struct cli *c, const struct command *cmd, int argc, char **argv);
+int cmd_requests(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_logs(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_control(struct cli *c, const struct command *cmd, int argc, char **argv); /* start … undrain */
 int cmd_config(struct cli *c, const struct command *cmd, int argc, char **argv);
@@ -133,6 +134,15 @@ int pools_table(struct view body, bool color, struct buf *out) MUST_CHECK;
 int models_table(struct view body, bool color, struct buf *out) MUST_CHECK;
 int replicas_table(struct view body, bool color, struct buf *out) MUST_CHECK;
 int pool_detail(struct view body, struct buf *out) MUST_CHECK;
+
+/* ---- the requests' answer (cmd_requests.c) --------------------------------------------------------- */
+
+struct map;
+/* From the body of GET /v1/requests: a table, the newest last; -EINVAL when it is none. */
+int requests_table(struct view body, bool color, struct buf *out) MUST_CHECK;
+/* A row (json: a line) for each that is new or in another state than in the answer before, which *seen holds;
+ * it then holds this one. */
+int requests_changes(struct view body, struct map *seen, bool json, struct buf *out) MUST_CHECK;
 
 /* ---- starting a daemon (spawn.c) ------------------------------------------------------------------ */
 

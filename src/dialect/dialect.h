@@ -83,6 +83,7 @@ enum corral_code {
 	CODE_UNTRUSTED_ARTIFACT,
 	CODE_DIGEST_MISMATCH,
 	CODE_CONFLICT,
+	CODE_CANCELLED, /* by who runs the server: 499 */
 	CODE_INTERNAL,
 	CODE_COUNT
 };

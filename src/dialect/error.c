@@ -46,6 +46,7 @@ static const struct code_row {
 	[CODE_DIGEST_MISMATCH] = { "DIGEST_MISMATCH", 422, false, "invalid_request_error", NULL,
 		"invalid_request_error" },
 	[CODE_CONFLICT] = { "CONFLICT", 409, false, "invalid_request_error", NULL, "invalid_request_error" },
+	[CODE_CANCELLED] = { "CANCELLED", 499, false, "invalid_request_error", NULL, "api_error" },
 	[CODE_INTERNAL] = { "INTERNAL", 500, false, "server_error", NULL, "api_error" },
 };
 static_assert(ARRAY_LEN(codes) == CODE_COUNT, "one row a code");

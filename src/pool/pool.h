@@ -88,6 +88,7 @@ struct pool_replica {
 	uint32_t conn_requests;
 	bool has_slots; /* GET /slots can be asked */
 	int pid;
+	mono_t added_at;                /* since when it takes requests; constant */
 	void *per_loop[POOL_LOOPS_MAX]; /* each entry belongs to one data loop (its connections) */
 	/* under the pool's mutex */
 	struct list node;

@@ -65,6 +65,7 @@ static struct pool_replica *replica_new(struct pool *p, const struct pool_replic
 	r->remote_model = mem_strdup(f->remote_model);
 	r->conn_idle_ms = f->conn_idle_ms;
 	r->conn_requests = f->conn_requests;
+	r->added_at = mono_now();
 	r->has_slots = f->has_slots;
 	r->pid = f->pid;
 	list_init(&r->node);

@@ -48,14 +48,6 @@ void headers_to_engine(const struct request *q, struct buf *b)
 	(void)http_header_add(b, "X-Request-Id", view_str(q->id));
 }
 
-static void timing(struct request *q, struct buf *b)
-{
-	double queue = q->waited ? (double)(q->granted.ns - q->queued.ns) / 1e6 : 0;
-	double engine = (double)(q->first_byte.ns - q->granted.ns) / 1e6;
-	(void)http_header_addf(b, "Server-Timing", "%s;dur=%.1f, engine;dur=%.1f",
-		q->waited_unready ? "load" : "queue", queue, engine);
-}
-
 void headers_to_client(struct request *q, const struct http_headers *h)
 {
 	static const char *const drop[] = { "server", "date", "x-request-id", "request-id" };
@@ -70,9 +62,7 @@ void headers_to_client(struct request *q, const struct http_headers *h)
 	(void)http_header_add(&q->head, "X-Request-Id", view_str(q->id));
 	if (q->route.dialect == DIALECT_ANTHROPIC)
 		(void)http_header_add(&q->head, "Request-Id", view_str(q->id));
-	(void)http_header_add(&q->head, "X-Corral-Pool", view_str(pool_id(q->pool)));
-	(void)http_header_add(&q->head, "X-Corral-Replica", view_str(q->replica->id));
-	timing(q, &q->head);
+	life_headers(q, &q->head);
 	if (q->events)
 		(void)http_header_add(&q->head, "X-Accel-Buffering", VIEW("no"));
 }
@@ -94,7 +84,8 @@ void proxy_request_id(const struct http_headers *h, char out[PROXY_REQUEST_ID_MA
 	rnd_uuid(out);
 }
 
-void proxy_reply_error(struct http_exchange *x, enum dialect d, const struct api_error *e)
+static void reply_error(
+	struct http_exchange *x, enum dialect d, const struct api_error *e, const struct request *q)
 {
 	AUTO(buf_done) struct buf body = BUF(64 * KIB);
 	AUTO(buf_done) struct buf head = BUF(16 * KIB);
@@ -109,5 +100,17 @@ void proxy_reply_error(struct http_exchange *x, enum dialect d, const struct api
 	(void)http_header_add(&head, "X-Request-Id", copy.request_id);
 	if (d == DIALECT_ANTHROPIC)
 		(void)http_header_add(&head, "Request-Id", copy.request_id);
+	if (q)
+		life_headers(q, &head);
 	http_reply(x, api_error_status(d, &copy), "application/json", &head, buf_view(&body));
+}
+
+void proxy_reply_error(struct http_exchange *x, enum dialect d, const struct api_error *e)
+{
+	reply_error(x, d, e, NULL);
+}
+
+void headers_reply_error(const struct request *q, struct http_exchange *x, const struct api_error *e)
+{
+	reply_error(x, q->route.dialect, e, q);
 }

@@ -14,6 +14,7 @@
 #include "http/server.h"
 #include "metrics/metrics.h"
 #include "pool/pool.h"
+#include "proxy/record.h"
 #include "proxy/spool.h"
 
 enum {
@@ -31,6 +32,7 @@ struct proxy_opts {
 	struct spool_account *spool;
 	uint64_t body_max;
 	struct metrics *metrics;
+	struct req_records *records; /* where those that ended are noted; NULL: nowhere */
 	/* The pool that serves `model` (empty: none was named), a reference. NULL: *e says why (code,
 	 * message, hint point to memory valid until the next call). On this loop. */
 	struct pool *(*find_pool)(void *arg, struct view model, struct api_error *e);
@@ -49,6 +51,12 @@ void proxy_free(struct proxy *px);
 /* Takes the exchange over; called inside on_request. */
 void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route);
 size_t proxy_running(const struct proxy *px);
+
+/* Those in flight, the newest first, into out[max]; how many. */
+size_t proxy_records(struct proxy *px, struct req_record *out, size_t max);
+/* Ends those in flight with this id or correlation id, wherever they are: the client gets an error of ours,
+ * or a visible end; a lease cools. How many there were. */
+unsigned proxy_cancel(struct proxy *px, struct view id, const char *by);
 
 /* The replica was taken out of its pool: idle connections to it are closed; with cut those in use are too
  * (what was not answered moves on, streams end visibly). */

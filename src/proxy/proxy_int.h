@@ -7,6 +7,7 @@
 
 #include "base/map.h"
 #include "http/client.h"
+#include "proxy/life.h"
 #include "proxy/proxy.h"
 
 enum request_state { REQ_BODY, REQ_WAIT, REQ_SENT, REQ_RELAY, REQ_OVER };
@@ -50,8 +51,9 @@ struct request {
 	int64_t answer_length;
 	/* times */
 	mono_t arrived, queued, granted, first_byte;
-	bool waited, waited_unready;
+	bool waited;
 	uint64_t bytes_out;
+	struct life life;
 	enum corral_code code; /* of an error of ours */
 };
 
@@ -63,6 +65,7 @@ struct proxy {
 	struct proxy_opts o;
 	struct list requests;
 	size_t running;
+	uint64_t next_id;   /* of records: starts anywhere, so that an old id names nothing after a restart */
 	struct map figures; /* "pool\0route" → struct pool_figures */
 };
 
@@ -105,5 +108,7 @@ void relay_drained(struct request *q);
 /* headers.c */
 void headers_to_engine(const struct request *q, struct buf *b);
 void headers_to_client(struct request *q, const struct http_headers *h);
+/* Answers q's exchange x with an error, with what is known of the request's way. The exchange is over. */
+void headers_reply_error(const struct request *q, struct http_exchange *x, const struct api_error *e);
 
 #endif

@@ -25,6 +25,7 @@ static void pass(struct request *q, struct view v)
 	if (!v.n)
 		return;
 	q->bytes_out += v.n;
+	life_out(q, v);
 	if (http_body(q->x, v) && q->call)
 		http_call_pause(q->call);
 }

@@ -12,12 +12,14 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/rnd.h"
 #include "log/log.h"
 
 struct proxy *proxy_new(const struct proxy_opts *o)
 {
 	struct proxy *px = NEW(struct proxy);
 	px->o = *o;
+	px->next_id = rnd_os_u64();
 	list_init(&px->requests);
 	map_init(&px->figures);
 	return px;
@@ -78,6 +80,7 @@ static void count(struct request *q, int status)
 
 void request_record(struct request *q, int status, const char *outcome)
 {
+	life_over(q, status, outcome);
 	count(q, status);
 	if (!log_enabled(LOG_INFO))
 		return;
@@ -163,7 +166,7 @@ void request_fail(struct request *q, const struct api_error *e)
 		http_abort(x);
 		status = q->status;
 	} else if (x) {
-		proxy_reply_error(x, q->route.dialect, &copy);
+		headers_reply_error(q, x, &copy);
 	}
 	request_record(q, status, corral_code_name(copy.code));
 	request_over(q);
@@ -243,6 +246,7 @@ static void have_patience(struct request *q, bool waits);
 static void granted(struct request *q, struct lease l)
 {
 	q->lease = l;
+	life_granted(q);
 	pool_replica_unref(q->replica);
 	q->replica = pool_replica_ref(l.replica);
 	q->granted = mono_now();
@@ -363,7 +367,7 @@ void request_acquire(struct request *q, bool again)
 	struct pool_stats s;
 	pool_get_stats(q->pool, &s);
 	q->waited = true;
-	q->waited_unready = q->waited_unready || s.slots_total == 0;
+	life_waits(q, s.slots_total == 0);
 }
 
 /* ---- the body ---------------------------------------------------------------------------------------- */
@@ -500,6 +504,7 @@ void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *
 	list_append(&px->requests, &q->node);
 	px->running++;
 	request_scan_begin(q);
+	life_begin(q);
 	http_handle(x, &request_handler, q);
 	if (http_content_length(x) > 0 && (uint64_t)http_content_length(x) > px->o.body_max)
 		body_too_large(q);

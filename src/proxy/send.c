@@ -105,6 +105,7 @@ void request_send(struct request *q)
 	};
 	q->state = REQ_SENT;
 	q->sent = 0;
+	life_sent(q);
 	q->call = http_call_start(t, &r, &relay_ops, q);
 	send_body(q);
 }

@@ -297,6 +297,7 @@ static unsigned auto_workers(void)
 int data_loops_init(struct orch *o, struct err *reterr)
 {
 	(void)reterr;
+	o->requests = req_records_new();
 	o->nloops = o->config->workers ? MIN(o->config->workers, (uint32_t)LOOPS_MAX) : auto_workers();
 	for (unsigned i = 0; i < o->nloops; i++) {
 		struct data_loop *d = &o->loops[i];
@@ -314,6 +315,7 @@ int data_loops_init(struct orch *o, struct err *reterr)
 			.spool = &o->spool,
 			.body_max = o->config->body_max,
 			.metrics = o->metrics,
+			.records = o->requests,
 			.find_pool = find_pool,
 			.on_proved = on_proved,
 			.answer_unloaded = answer_unloaded,
@@ -377,4 +379,5 @@ void data_loops_free(struct orch *o)
 		models_unref(d->models);
 		loop_free(d->loop);
 	}
+	req_records_free(o->requests);
 }

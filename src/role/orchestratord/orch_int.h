@@ -62,6 +62,7 @@ struct orch {
 	int registry_fd, lock_fd;
 	struct strv hosts; /* names in Host that are ours besides loopback */
 	struct spool_account spool;
+	struct req_records *requests; /* those that ended lately */
 	char *spool_dir, *log_dir, *engines_dir, *registry_path, *node_path;
 	struct provisioner *provisioner;
 	struct loop_signal *sigterm, *sigint, *sighup;
@@ -80,6 +81,10 @@ void data_loops_stop(struct orch *o);
 void data_loops_free(struct orch *o);
 void data_loops_models(struct orch *o);
 void data_loops_replica_gone(struct orch *o, struct pool_replica *r, bool cut);
+
+/* requests.c */
+/* Answers c, a GET or DELETE under /v1/requests; id empty: the list. */
+void requests_call(void *orch, struct api_call *c, struct view id);
 
 /* registry_api.c */
 int registry_api_start(struct orch *o, struct err *reterr) MUST_CHECK;

@@ -216,6 +216,7 @@ static int set_up(struct orch *o, struct err *e)
 		.registry = o->registry,
 		.metrics = o->metrics,
 		.is_draining = is_draining,
+		.requests = requests_call,
 		.arg = o });
 	registry_watch(o->registry, on_registry, o);
 	return registry_api_start(o, e);

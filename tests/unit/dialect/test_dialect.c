@@ -42,7 +42,6 @@ static void routes(void **state)
 		{ "POST", "/v1/images/edits", ROUTE_IMAGE_EDITS, DIALECT_OPENAI, true, true },
 		{ "GET", "/slots", ROUTE_SLOTS, DIALECT_NATIVE, false, false },
 		{ "POST", "/slots/", ROUTE_NONE, DIALECT_NATIVE, false, false },
-		{ "POST", "/slots/0/x", ROUTE_NONE, DIALECT_NATIVE, false, false },
 		{ "POST", "/upstream/chat/v1/x", ROUTE_UPSTREAM, DIALECT_NATIVE, true, true },
 		{ "GET", "/upstream/chat/", ROUTE_UPSTREAM, DIALECT_NATIVE, false, false },
 		{ "DELETE", "/upstream/chat/slots", ROUTE_UPSTREAM, DIALECT_NATIVE, false, false },
@@ -96,6 +95,7 @@ static void a_slot_is_one_route_whatever_its_number(void **state)
 	assert_int_equal(r.kind, ROUTE_SLOT);
 	assert_string_equal(r.name, "/slots/{id}");
 	assert_false(r.takes_lease || r.starts_engine || r.get);
+	assert_int_equal(dialect_route(VIEW("POST"), VIEW("/slots/17/x"), &r, &allow), ROUTE_UNKNOWN);
 	assert_int_equal(dialect_route(VIEW("GET"), VIEW("/slots/17"), &r, &allow), ROUTE_WRONG_METHOD);
 	assert_string_equal(allow, "POST");
 }
@@ -139,6 +139,7 @@ static void codes_and_their_statuses(void **state)
 		{ CODE_UNTRUSTED_ARTIFACT, "UNTRUSTED_ARTIFACT", 422 },
 		{ CODE_DIGEST_MISMATCH, "DIGEST_MISMATCH", 422 },
 		{ CODE_CONFLICT, "CONFLICT", 409 },
+		{ CODE_CANCELLED, "CANCELLED", 499 },
 		{ CODE_INTERNAL, "INTERNAL", 500 },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

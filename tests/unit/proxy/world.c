@@ -242,12 +242,14 @@ struct world *world_new(const struct world_opts *o)
 	list_init(&w->conns);
 	buf_init(&w->request, REQUEST_MAX);
 	w->metrics = metrics_new();
+	w->records = req_records_new();
 	w->spool = (struct spool_account){ .dir = P_tmpdir,
 		.total_max = o->spool_max ? o->spool_max : 64 * MIB };
 	struct proxy_opts po = { .loop = w->loop,
 		.spool = &w->spool,
 		.body_max = o->body_max ? o->body_max : 4 * MIB,
 		.metrics = w->metrics,
+		.records = w->records,
 		.find_pool = find_pool,
 		.on_proved = on_proved,
 		.answer_unloaded = answer_unloaded,
@@ -346,6 +348,7 @@ void world_free(struct world *w)
 	loop_free(w->loop);
 	pool_unref(w->pool);
 	metrics_free(w->metrics);
+	req_records_free(w->records);
 	fd_close(w->front_fd);
 	fd_closep(&w->engine_fd);
 	buf_done(&w->request);

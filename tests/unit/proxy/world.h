@@ -48,6 +48,7 @@ struct world {
 	struct http_server *server;
 	struct proxy *proxy;
 	struct metrics *metrics;
+	struct req_records *records;
 	struct spool_account spool;
 	int front_fd;
 	struct http_target *front;
