@@ -163,7 +163,7 @@ static bool id_ok(const char *id)
 	return n >= 1 && n <= 64;
 }
 
-static bool alias_ok(const char *a)
+bool alias_ok(const char *a)
 {
 	struct view v = view_str(a);
 	for (size_t i = 0; i < v.n; i++)

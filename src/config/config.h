@@ -179,13 +179,17 @@ struct config *config_over(const struct config *running, const struct config *ne
 struct config_found {       /* a model that nobody configured */
 	const char *id;     /* the pool's; NULL: made of the file's name */
 	const char *path;   /* absolute */
-	const char *source; /* where it was found, for people: "Hugging Face cache", "ollama:llama3.2:3b" */
+	const char *source; /* where it was found, for people: "Hugging Face cache" */
+	/* What it is called there, "ollama:llama3.2:3b", "hf:org/repo:Q4_K_M": without the scheme an alias;
+	 * or NULL */
+	const char *reference;
 };
-/* base, which has no pools, with a pool for each of the list: base's defaults, its id, its path. Which models
- * there are and in which order decides the ids: a name that is taken already or is no id is made one (a-z,
- * 0-9, '.', '_', '-'; then with the folder's name before it, then -2 behind it), so a list in the same order
- * gives the same pools and specs in every process. What cannot be served with the defaults (an external
- * engine, a list beyond CONFIG_POOLS_MAX) is left out. A base with pools is copied as it is. */
+/* base, which has no pools, with a pool for each of the list: base's defaults (without preload and
+ * replicas.min: a disk full of models is not loaded at once), its id, its path. Which models there are and in
+ * which order decides the ids: a name that is taken already or is no id is made one (a-z, 0-9, '.', '_', '-';
+ * then with the folder's name before it, then -2 behind it), so a list in the same order gives the same pools
+ * and specs in every process. What cannot be served with the defaults (an external engine, a list beyond
+ * CONFIG_POOLS_MAX) is left out. A base with pools is copied as it is. */
 struct config *config_with_found(
 	const struct config *base, const struct config_found *list, size_t n) MUST_CHECK;
 /* A file's name as a pool's id: "Qwen3 8B-Q4_K_M.gguf" is "qwen3-8b-q4_k_m", "a-00001-of-00003.gguf" is "a".

@@ -142,6 +142,8 @@ static void make_pool(struct config *c, const struct config_found *f, const char
 	copy_pool(c, p, &c->defaults);
 	mem_setstr(&p->id, id);
 	mem_setstr(&p->model, f->path);
+	p->preload = false;
+	p->replicas_min = 0;
 	p->from[field_find(SCOPE_POOL, VIEW("id"))] = from;
 	p->from[field_find(SCOPE_POOL, VIEW("model"))] = from;
 	p->at = from;
@@ -149,6 +151,35 @@ static void make_pool(struct config *c, const struct config_found *f, const char
 		c->npools++;
 	else
 		pool_done(p);
+}
+
+static void take_alias(struct config_pool *p, struct map *taken, struct view v)
+{
+	AUTO(mem_freep) char *alias = mem_viewdup(v);
+	if (!alias_ok(alias) || map_gets(taken, alias))
+		return;
+	map_put(taken, v, p);
+	strv_add(&p->aliases, alias);
+}
+
+/* "ollama:llama3.2:latest" is asked for as llama3.2:latest and as llama3.2. A path is nobody's name for it.
+ */
+static void take_reference(struct config_pool *p, struct map *taken, const char *reference)
+{
+	struct view rest, scheme = view_split(view_str(reference), ':', &rest);
+	if (!view_eqs(scheme, "ollama") && !view_eqs(scheme, "hf"))
+		return;
+	take_alias(p, taken, rest);
+	if (view_ends(rest, VIEW(":latest")))
+		take_alias(p, taken, view_cut(rest, rest.n - strlen(":latest")));
+}
+
+/* After all ids: an alias never takes one away. */
+static void take_references(struct config *c, const struct config_found *list, size_t n, struct map *taken)
+{
+	for (size_t i = 0, at = 0; i < n && at < c->npools; i++)
+		if (strcmp(c->pools[at].model, list[i].path) == 0)
+			take_reference(&c->pools[at++], taken, list[i].reference);
 }
 
 struct config *config_with_found(const struct config *base, const struct config_found *list, size_t n)
@@ -171,5 +202,6 @@ struct config *config_with_found(const struct config *base, const struct config_
 		map_put(&taken, view_str(id), c);
 		make_pool(c, &list[i], id);
 	}
+	take_references(c, list, n, &taken);
 	return c;
 }

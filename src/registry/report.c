@@ -30,7 +30,7 @@ static void take_models(struct registry *r, struct node_ent *n, const struct wir
 	for (size_t i = 0; i < n->nmodels; i++)
 		pool_changed(r, pool_find(r, view_str(n->models[i].pool_id)));
 	node_forget_models(n);
-	n->models = mem_alloc(w->nmodels * sizeof *n->models);
+	n->models = mem_alloc((w->nmodels + 1) * sizeof *n->models);
 	n->nmodels = w->nmodels;
 	for (size_t i = 0; i < w->nmodels; i++) {
 		wire_model_copy(&n->models[i], &w->models[i]);
@@ -242,8 +242,7 @@ int registry_register(struct registry *r, const struct wire_node *w, mono_t now,
 	n->registered = true;
 	node_changed(r, n);
 	heard_from(r, n, now);
-	if (w->nmodels)
-		take_models(r, n, w);
+	take_models(r, n, w); /* the whole list, also when it is empty */
 	take_devices(r, n, w);
 	take_list(r, n, w, true, w->complete || !known, heard);
 	if (other)

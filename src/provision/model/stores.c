@@ -123,7 +123,10 @@ void stores_find(const struct stores_roots *r, const atomic_bool *cancel, struct
 	const struct strv *const all[STORE_COUNT] = { &r->hub, &r->llamacpp, &r->ollama, &r->lmstudio,
 		&r->loose };
 	*ret = (struct stores_found){ 0 };
-	struct scan s = { .ret = ret, .cancel = cancel, .until = mono_add_ms(mono_now(), STORES_MS_MAX) };
+	struct scan s = { .ret = ret,
+		.cancel = cancel,
+		.id_max = r->id_max,
+		.until = mono_add_ms(mono_now(), STORES_MS_MAX) };
 	map_init(&s.dirs);
 	for (size_t k = 0; k < STORE_COUNT; k++)
 		for (size_t i = 0; i < all[k]->len; i++)

@@ -23,6 +23,7 @@ enum {
 	STORES_FILES_MAX = 4096,
 	STORES_MODELS_MAX = 1000,
 	STORES_MS_MAX = 30000,
+	STORES_ID_MIN = 20,
 	STORES_NOTES_MAX = 32, /* of `skipped` and of `problems`; more are counted */
 };
 
@@ -33,6 +34,7 @@ struct stores_roots {
 	struct strv ollama;   /* manifests/ and blobs/ */
 	struct strv lmstudio; /* <publisher>/<repo>/<file>.gguf */
 	struct strv loose;    /* models_dir: any tree of .gguf files */
+	unsigned id_max;      /* bytes an id may have: STORES_ID_MIN to 64; 0 = 64 */
 };
 void stores_roots_done(struct stores_roots *r);
 /* From HF_HUB_CACHE, HF_HOME, LLAMA_CACHE, XDG_CACHE_HOME, OLLAMA_MODELS and HOME, as those programs read
@@ -43,7 +45,7 @@ void stores_roots_default(struct stores_roots *r, const char *const *env, const 
 enum store_use { STORE_TEXT, STORE_EMBEDDING, STORE_RERANK };
 
 struct store_model {
-	char *id;           /* unique in its list: a-z, 0-9, '.', '_', '-', at most 64 */
+	char *id;           /* unique in its list: a-z, 0-9, '.', '_', '-', at most id_max */
 	char *path;         /* what an engine is given: the file, or the first part of a split one */
 	char *mmproj;       /* its projector; NULL = none */
 	const char *source; /* "Hugging Face cache", "llama.cpp cache", "Ollama", "LM Studio", "models_dir" */

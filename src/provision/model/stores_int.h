@@ -34,6 +34,7 @@ struct scan {
 	const atomic_bool *cancel;
 	mono_t until;
 	size_t entries;
+	unsigned id_max;
 	bool stopped, late; /* a bound was reached, or cancelled */
 	struct map dirs;    /* entered: device and inode */
 	struct candidate *found;
@@ -72,6 +73,6 @@ char *name_type_quant(const char *file_type_name) MUST_CHECK; /* "Q4_K - Medium"
 /* Whether a projector of that name seems to belong to a model of that stem. */
 bool name_fits_projector(const char *model_stem, const char *projector_stem);
 /* Gives each of the models its id. c[i] is what models[i] was made of. */
-void name_models(struct store_model *models, const struct candidate *const *c, size_t n);
+void name_models(struct store_model *models, const struct candidate *const *c, size_t n, size_t id_max);
 
 #endif

@@ -112,10 +112,10 @@ bool name_fits_projector(const char *model_stem, const char *projector_stem)
 /* ---- ids ----------------------------------------------------------------------------------------------- */
 
 /* a-z, 0-9, '.', '_', '-': what is none of them becomes '-', never two in a row, none at the ends. */
-static void clean_id(const char *text, char out[ID_MAX + 1])
+static void clean_id(const char *text, size_t max, char out[ID_MAX + 1])
 {
 	size_t n = 0;
-	for (const char *p = text; *p && n < ID_MAX; p++) {
+	for (const char *p = text; *p && n < max; p++) {
 		int c = tolower((unsigned char)*p);
 		bool ok = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_';
 		if (ok && (n || isalnum(c)))
@@ -145,10 +145,10 @@ static bool says_nothing(const char *base)
 	       view_eq_ci(v, VIEW("unsloth"));
 }
 
-static void first_id(const struct candidate *c, char out[ID_MAX + 1])
+static void first_id(const struct candidate *c, size_t max, char out[ID_MAX + 1])
 {
 	if (!c->repo || !says_nothing(c->base)) {
-		clean_id(c->base, out);
+		clean_id(c->base, max, out);
 		return;
 	}
 	struct view repo = view_str(c->repo);
@@ -157,7 +157,7 @@ static void first_id(const struct candidate *c, char out[ID_MAX + 1])
 	AUTO(mem_freep) char *quant = name_quant(c->base);
 	AUTO(mem_freep)
 	char *text = mem_fmt("%.*s%s%s", VIEW_ARG(repo), quant ? "-" : "", quant ? quant : "");
-	clean_id(text, out);
+	clean_id(text, max, out);
 }
 
 /* FNV-1a, 32 bits: only to tell two files of one name apart, the same in every run. */
@@ -170,28 +170,29 @@ static uint32_t hash_of(const char *s)
 }
 
 /* id with "-tail" behind it, cut so that it fits. */
-static void with_tail(const char *id, const char *tail, char out[ID_MAX + 1])
+static void with_tail(const char *id, const char *tail, size_t max, char out[ID_MAX + 1])
 {
 	char end[ID_MAX + 1];
-	clean_id(tail, end);
-	size_t room = ID_MAX - 1 - MIN(strlen(end), (size_t)24);
-	snprintf(out, ID_MAX + 1, "%.*s-%.24s", (int)room, id, end);
+	clean_id(tail, max / 2 - 1, end);
+	AUTO(mem_freep) char *whole = mem_fmt("%.*s-%s", (int)(max - 1 - strlen(end)), id, end);
+	snprintf(out, ID_MAX + 1, "%.64s", whole);
 }
 
-void name_models(struct store_model *models, const struct candidate *const *c, size_t n)
+void name_models(struct store_model *models, const struct candidate *const *c, size_t n, size_t max)
 {
+	max = max ? MIN(MAX(max, (size_t)STORES_ID_MIN), (size_t)ID_MAX) : ID_MAX;
 	struct map taken;
 	map_init(&taken);
 	for (size_t i = 0; i < n; i++) {
 		char id[ID_MAX + 1], other[ID_MAX + 1];
-		first_id(c[i], id);
+		first_id(c[i], max, id);
 		memcpy(other, id, sizeof other);
 		if (map_gets(&taken, other) && c[i]->owner)
-			with_tail(id, c[i]->owner, other);
+			with_tail(id, c[i]->owner, max, other);
 		for (uint32_t h = hash_of(models[i].path); map_gets(&taken, other); h++) {
 			char hex[16];
 			snprintf(hex, sizeof hex, "%08x", h);
-			with_tail(id, hex, other);
+			with_tail(id, hex, max, other);
 		}
 		map_put(&taken, view_str(other), &models[i]);
 		models[i].id = mem_strdup(other);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "base/utf8.h"
 #include "gguf/gguf.h"
 #include "provision/model/model.h"
 #include "provision/model/stores_int.h"
@@ -147,6 +148,10 @@ static void read_one(struct reading *r, const struct candidate *c)
 	AUTO(model_files_done) struct model_files files = { 0 };
 	struct err e = { 0 };
 	struct gguf_facts f;
+	if (!utf8_valid(view_str(c->path))) {
+		scan_skip(r->s, c->path, "its path is not UTF-8, so nobody could be told of it; rename it");
+		return;
+	}
 	if (seen(r, c))
 		return;
 	if (model_resolve(c->path, NULL, c->store == STORE_OLLAMA ? MODEL_ANY : MODEL_GGUF, &files, &e) < 0 ||
@@ -249,7 +254,7 @@ void scan_read(struct scan *s)
 	struct stores_found *ret = s->ret;
 	for (size_t i = 0; i < ret->nmodels; i++)
 		give_projector(&r, &ret->models[i], r.of[i]);
-	name_models(ret->models, r.of, ret->nmodels);
+	name_models(ret->models, r.of, ret->nmodels, s->id_max);
 	if (ret->nmodels)
 		qsort(ret->models, ret->nmodels, sizeof *ret->models, by_id);
 	map_done(&r.bytes);

@@ -23,12 +23,15 @@
 struct agent {
 	struct config *config;
 	struct loop *loop;
-	struct node *node;
+	struct node *node; /* NULL: the disk is looked through before it registers */
+	struct found *found;
 	const char *path; /* of the file, as given; NULL: it is looked for */
 	struct strv sets;
 	struct loop_signal *sigterm, *sigint, *sighup;
 	char *keeper, *log_dir, *registry;
 	uint64_t nofile;
+	int status; /* of set_up, once the loop runs */
+	struct err why;
 };
 
 /* What the file itself says of its model; ctx: auto is the trained context, at most 8192. */
@@ -45,7 +48,7 @@ static void read_model(void *arg, const struct node_pool *pool, struct wire_mode
 		free(ret->path);
 		ret->path = path;
 	}
-	if (!ret->path || pool->engine.kind != ENGINE_LLAMACPP)
+	if (!ret->path || pool->engine.kind != ENGINE_LLAMACPP || found_describe(a->found, ret))
 		return;
 	if (gguf_open(ret->path, &g, &e) < 0) {
 		mem_setstr(&ret->problem, e.msg);
@@ -96,18 +99,43 @@ static int load(const struct agent *a, struct config **ret, bool color, struct b
 	return -EINVAL;
 }
 
+static int set_up(struct agent *a, struct err *e);
+
+/* Takes c: its pools are the node's from now on. */
+static void take(struct agent *a, struct config *c)
+{
+	config_unref(a->config);
+	a->config = c;
+	if (!a->node) {
+		a->status = set_up(a, &a->why);
+		if (a->status)
+			loop_stop(a->loop);
+		return;
+	}
+	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
+	agent_pools_make(c, a->found, &pools);
+	node_set_starting_max(a->node, c->starting_max);
+	node_set_pools(a->node, pools.items, pools.len);
+}
+
+static void on_found(void *arg, struct config *with_pools)
+{
+	take(arg, with_pools);
+}
+
 /* Keys that are read at the start alone stay as they were then, as orchestratord does with its own copy. */
 static void apply(struct agent *a, struct config *next)
 {
-	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
 	struct config *c = config_over(a->config, next);
 	config_unref(next);
-	config_unref(a->config);
-	a->config = c;
-	agent_pools_make(c, &pools);
-	node_set_starting_max(a->node, c->starting_max);
 	log_set_level((enum log_level)c->log_level);
-	node_set_pools(a->node, pools.items, pools.len);
+	if (found_wanted(c)) { /* the pools of before until it is known which there are */
+		found_look(a->found, c);
+		config_unref(c);
+		return;
+	}
+	found_forget(a->found);
+	take(a, c);
 }
 
 static int on_reload(void *arg, bool dry_run, struct buf *ret_why)
@@ -179,7 +207,7 @@ static int set_up(struct agent *a, struct err *e)
 	a->log_dir = path_join(c->state_dir, "log");
 	a->keeper = find_keeper();
 	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
-	agent_pools_make(c, &pools);
+	agent_pools_make(c, a->found, &pools);
 	struct node_opts o = {
 		.node_id = "home",
 		.version = CORRAL_VERSION,
@@ -204,11 +232,14 @@ static int set_up(struct agent *a, struct err *e)
 
 static void tear_down(struct agent *a)
 {
+	if (a->found)
+		found_forget(a->found);
 	node_free(a->node);
 	loop_signal_stop(&a->sigterm);
 	loop_signal_stop(&a->sigint);
 	loop_signal_stop(&a->sighup);
 	loop_free(a->loop);
+	found_free(a->found);
 	strv_done(&a->sets);
 	free(a->keeper);
 	free(a->log_dir);
@@ -221,7 +252,11 @@ static int run(struct agent *a, struct err *e)
 	signal(SIGPIPE, SIG_IGN);
 	a->nofile = raise_files();
 	a->loop = loop_new("node");
-	int r = set_up(a, e);
+	a->found = found_new(a->loop, on_found, a);
+	bool look = found_wanted(a->config);
+	int r = look ? 0 : set_up(a, e);
+	if (look)
+		found_look(a->found, a->config);
 	r = r ? r : loop_signal_start(a->loop, &a->sigterm, SIGTERM, on_signal, a);
 	r = r ? r : loop_signal_start(a->loop, &a->sigint, SIGINT, on_signal, a);
 	r = r ? r : loop_signal_start(a->loop, &a->sighup, SIGHUP, on_hup, a);
@@ -230,7 +265,10 @@ static int run(struct agent *a, struct err *e)
 			err_set(e, r, "engine-provisioner cannot start: %s", strerror(-r));
 		return r;
 	}
-	return loop_run(a->loop);
+	r = loop_run(a->loop);
+	if (a->status)
+		*e = a->why;
+	return r ? r : a->status;
 }
 
 int engine_provisioner_main(int argc, char **argv)

@@ -8,12 +8,14 @@
 #include "config/config.h"
 #include "node/node.h"
 #include "provision/model/model.h"
+#include "role/engine_provisioner/found.h"
 
 struct agent_pools {
 	struct node_pool *items;
 	size_t len;
 };
-void agent_pools_make(const struct config *c, struct agent_pools *ret);
+/* f: what a model that was found needs for its engine. */
+void agent_pools_make(const struct config *c, const struct found *f, struct agent_pools *ret);
 void agent_pools_done(struct agent_pools *p); /* for AUTO(agent_pools_done) */
 
 /* Where a model would be, also when it is not there yet: the node says what is missing, each time it looks.

@@ -211,6 +211,32 @@ static struct config *with(const char *yaml, const struct config_found *list, si
 	return config_with_found(base, list, n);
 }
 
+static void test_found_under_their_names(void **state)
+{
+	static const struct config_found list[] = {
+		{ "llama3.2", "/o/blob", "Ollama", "ollama:llama3.2:latest" },
+		{ "qwen", "/q.gguf", "Hugging Face cache", "hf:org/Qwen-GGUF:Q4_K_M" },
+		{ "qwen", "/q2.gguf", "LM Studio", "hf:org/Qwen-GGUF:Q4_K_M" }, /* the name is taken */
+		{ "other", "relative", "nowhere", "ollama:lost" },
+		{ "x", "/x.gguf", "Ollama", "ollama:loose:latest" },
+		{ "loose", "/l.gguf", "models_dir", "file:/l.gguf" },
+		{ "y", "/y.gguf", "Ollama", "ollama:a b" },
+	};
+	AUTO(config_unrefp)
+	struct config *c = with("defaults: {preload: true, replicas: {min: 1}}", list, ARRAY_LEN(list));
+	assert_int_equal(c->npools, 6);
+	assert_string_equal(config_pool_find(c, VIEW("llama3.2:latest"))->model, "/o/blob");
+	assert_int_equal(c->pools[0].aliases.len, 1); /* the short name is its id already */
+	assert_string_equal(config_pool_find(c, VIEW("org/Qwen-GGUF:Q4_K_M"))->model, "/q.gguf");
+	assert_int_equal(c->pools[2].aliases.len, 0);
+	assert_string_equal(config_pool_find(c, VIEW("loose"))->model, "/l.gguf");
+	assert_null(config_pool_find(c, VIEW("/l.gguf")));
+	assert_null(config_pool_find(c, VIEW("lost")));
+	assert_null(config_pool_find(c, VIEW("a b")));
+	for (size_t i = 0; i < c->npools; i++)
+		assert_true(!c->pools[i].preload && !c->pools[i].replicas_min);
+}
+
 static void test_found(void **state)
 {
 	static const struct config_found list[] = { { NULL, "/hub/one/Qwen3 8B-Q4_K_M.gguf",
@@ -239,7 +265,7 @@ static void test_found(void **state)
 	/* What one side made goes over the wire as id and path, and gives the same there. */
 	struct config_found again[ARRAY_LEN(ids)];
 	for (size_t i = 0; i < ARRAY_LEN(ids); i++)
-		again[i] = (struct config_found){ c->pools[i].id, c->pools[i].model, "somewhere" };
+		again[i] = (struct config_found){ c->pools[i].id, c->pools[i].model, "somewhere", NULL };
 	AUTO(config_unrefp)
 	struct config *d =
 		with("defaults: {slots: 3, engine: {path: /e}}\nlisten: 9", again, ARRAY_LEN(again));
@@ -293,6 +319,7 @@ int main(void)
 		cmocka_unit_test(test_human),
 		cmocka_unit_test(test_over),
 		cmocka_unit_test(test_found),
+		cmocka_unit_test(test_found_under_their_names),
 		cmocka_unit_test(test_found_is_not_wanted),
 		cmocka_unit_test(test_found_fits_its_socket),
 	};

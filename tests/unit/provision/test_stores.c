@@ -443,11 +443,13 @@ static void ids_are_clean_unique_and_stable(void **state)
 		AUTO(mem_freep) char *name = mem_fmt("models/%d/%s.gguf", i, buf_str(&longer));
 		put_model(name, (struct made){ .seed = (uint32_t)i });
 	}
-	put_model("models/\xff\xfe\x01.gguf", (struct made){ .seed = 4 });
+	put_model("models/\xff\xfe\x01.gguf", (struct made){ .seed = 4 }); /* no UTF-8: left out */
+	put_model("models/\x01\xc3\xa9.gguf", (struct made){ .seed = 6 });
 	put_model("models/--.gguf", (struct made){ .seed = 5 });
 	AUTO(stores_found_done) struct stores_found f = look();
 	AUTO(stores_found_done) struct stores_found again = look();
 	assert_int_equal(f.nmodels, 5);
+	assert_int_equal(f.nskipped, 1);
 	for (size_t i = 0; i < f.nmodels; i++) {
 		const char *id = f.models[i].id;
 		assert_string_equal(id, again.models[i].id);
@@ -456,6 +458,25 @@ static void ids_are_clean_unique_and_stable(void **state)
 			    strspn(id, "abcdefghijklmnopqrstuvwxyz0123456789._-") == strlen(id));
 		assert_true(!i || strcmp(f.models[i - 1].id, id) < 0);
 	}
+}
+
+static void ids_keep_to_their_bound(void **state)
+{
+	(void)state;
+	AUTO(stores_roots_done) struct stores_roots r = { .id_max = 20 };
+	for (int i = 0; i < 3; i++) {
+		AUTO(mem_freep) char *name = mem_fmt("models/%d/a-model-with-a-long-name-Q4_K_M.gguf", i);
+		put_model(name, (struct made){ .seed = (uint32_t)i });
+	}
+	AUTO(mem_freep) char *models = at("models");
+	strv_add(&r.loose, models);
+	AUTO(stores_found_done) struct stores_found f = { 0 };
+	stores_find(&r, NULL, &f);
+	assert_int_equal(f.nmodels, 3);
+	for (size_t i = 0; i < 3; i++)
+		assert_true(strlen(f.models[i].id) <= 20 &&
+			    (!i || strcmp(f.models[i - 1].id, f.models[i].id) < 0));
+	model(&f, "a-model-with-a-long");
 }
 
 static void roots_follow_the_environment(void **state)
@@ -496,7 +517,7 @@ int main(void)
 		CASE(split_files_are_one_model), CASE(what_is_no_model_has_a_reason),
 		CASE(embedding_and_rerank_models_are_told_apart), CASE(the_same_bytes_are_listed_once),
 		CASE(loops_and_unreadable_folders_end), CASE(depth_and_notes_are_bounded),
-		CASE(cancel_ends_it), CASE(ids_are_clean_unique_and_stable),
+		CASE(cancel_ends_it), CASE(ids_are_clean_unique_and_stable), CASE(ids_keep_to_their_bound),
 		CASE(roots_follow_the_environment) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
