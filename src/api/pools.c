@@ -107,7 +107,7 @@ static struct pool_view view_pool(struct api *a, struct control_pool *p, const s
 
 static const struct wire_error *last_error(const struct pool_view *v)
 {
-	const struct wire_error *last = NULL;
+	const struct wire_error *last = control_pool_reload_error(v->p);
 	for (size_t i = 0; v->rp && i < v->rp->nreplicas; i++) {
 		const struct wire_error *e = &v->rp->replicas[i]->facts.last_error;
 		if (e->message && (!last || e->at_ms > last->at_ms))
@@ -167,17 +167,35 @@ static val *marks_json(doc *d, const struct registry_pool *rp)
 	return o;
 }
 
+/* A model an operator chose in place of the configured one. */
+static val *override_json(doc *d, const struct registry_pool *rp)
+{
+	if (!rp || !rp->override.model)
+		return yyjson_mut_null(d);
+	val *o = yyjson_mut_obj(d);
+	char at[WALL_STR_LEN + 1];
+	wall_format(rp->override.at_ms, at);
+	add_str(d, o, "model", rp->override.model);
+	add_str(d, o, "configured", rp->override.configured);
+	add_str(d, o, "by", rp->override.by);
+	add_str(d, o, "at", at);
+	return o;
+}
+
 static val *pool_json(doc *d, const struct pool_view *v)
 {
 	val *o = yyjson_mut_obj(d), *list = yyjson_mut_arr(d);
 	add_str(d, o, "id", v->cfg->id);
-	add_str(d, o, "model", v->cfg->model);
+	add_str(d, o, "model", control_pool_model(v->p));
 	yyjson_mut_obj_add_val(d, o, "aliases", strings(d, &v->cfg->aliases));
 	yyjson_mut_obj_add_bool(d, o, "default", v->cfg->is_default);
 	add_str(d, o, "state", pool_state_name(v->state));
 	yyjson_mut_obj_add_bool(d, o, "ready", v->state == POOL_STATE_READY);
 	yyjson_mut_obj_add_bool(d, o, "draining", v->rp && v->rp->marks[MARK_DRAINING].by);
+	yyjson_mut_obj_add_bool(d, o, "disabled", v->rp && v->rp->marks[MARK_DISABLED].by);
+	yyjson_mut_obj_add_bool(d, o, "reloading", control_pool_reloading(v->p));
 	yyjson_mut_obj_add_val(d, o, "marks", marks_json(d, v->rp));
+	yyjson_mut_obj_add_val(d, o, "override", override_json(d, v->rp));
 	add_str(d, o, "engine",
 		v->lead && v->lead->engine ? v->lead->engine : config_engine_kind_name(v->cfg->engine.kind));
 	add_str(d, o, "engine_version", v->lead ? v->lead->engine_version : NULL);

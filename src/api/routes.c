@@ -31,6 +31,9 @@ static const struct api_route routes[] = {
 	{ HTTP_M_POST, "/v1/pools/*/restart", route_pool_restart },
 	{ HTTP_M_POST, "/v1/pools/*/drain", route_pool_drain },
 	{ HTTP_M_POST, "/v1/pools/*/undrain", route_pool_undrain },
+	{ HTTP_M_POST, "/v1/pools/*/disable", route_pool_disable },
+	{ HTTP_M_POST, "/v1/pools/*/enable", route_pool_enable },
+	{ HTTP_M_POST, "/v1/pools/*/reload", route_pool_reload },
 	{ HTTP_M_GET, "/v1/nodes", route_nodes },
 	{ HTTP_M_GET, "/v1/requests", route_requests },
 	{ HTTP_M_GET, "/v1/requests/*", route_requests },
@@ -278,78 +281,4 @@ void route_metrics(struct api *a, struct api_call *c, const struct route_args *a
 void route_requests(struct api *a, struct api_call *c, const struct route_args *args)
 {
 	a->o.requests(a->o.arg, c, args->id);
-}
-
-void route_pool_start(struct api *a, struct api_call *c, const struct route_args *args)
-{
-	struct control_pool *p = find_pool_or_fail(a, c, args->id);
-	if (!p)
-		return;
-	control_start(a->o.control, p, c->by);
-	api_reply_json(c, 202, VIEW("{\"accepted\":true}"));
-}
-
-void route_pool_stop(struct api *a, struct api_call *c, const struct route_args *args)
-{
-	int64_t ms;
-	struct control_pool *p = find_pool_or_fail(a, c, args->id);
-	if (!p || !read_deadline(c, 30000, &ms))
-		return;
-	control_stop(a->o.control, p, ms, c->by, NULL, NULL);
-	api_reply_json(c, 202, VIEW("{\"accepted\":true}"));
-}
-
-void route_pool_restart(struct api *a, struct api_call *c, const struct route_args *args)
-{
-	int64_t ms;
-	struct control_pool *p = find_pool_or_fail(a, c, args->id);
-	if (!p || !read_deadline(c, 30000, &ms))
-		return;
-	control_restart(a->o.control, p, ms, c->by);
-	api_reply_json(c, 202, VIEW("{\"accepted\":true}"));
-}
-
-void route_pool_undrain(struct api *a, struct api_call *c, const struct route_args *args)
-{
-	struct control_pool *p = find_pool_or_fail(a, c, args->id);
-	if (!p)
-		return;
-	control_undrain(a->o.control, p, c->by);
-	api_reply_json(c, 202, VIEW("{\"accepted\":true}"));
-}
-
-/* The answer comes when the pool is drained; the client may leave before, the drain goes on. */
-struct drain_wait {
-	struct api_call *call; /* NULL: the client left */
-};
-
-static void drain_client_left(void *arg)
-{
-	((struct drain_wait *)arg)->call = NULL;
-}
-
-static void on_drained(void *arg, const struct control_done *d)
-{
-	struct drain_wait *w = arg;
-	if (w->call) {
-		char body[160];
-		int n = snprintf(body, sizeof body,
-			"{\"force_stopped\":%s,\"duration_ms\":%lld,\"final_lease_count\":%u}",
-			d->force_stopped ? "true" : "false", (long long)d->duration_ms, d->final_leases);
-		api_reply_json(w->call, 200, view_of(body, (size_t)n));
-	}
-	free(w);
-}
-
-void route_pool_drain(struct api *a, struct api_call *c, const struct route_args *args)
-{
-	int64_t ms;
-	struct control_pool *p = find_pool_or_fail(a, c, args->id);
-	if (!p || !read_deadline(c, 30000, &ms) || refuse_when_draining(a, c))
-		return;
-	struct drain_wait *w = NEW(struct drain_wait);
-	w->call = c;
-	c->on_gone = drain_client_left;
-	c->arg = w;
-	control_drain(a->o.control, p, ms, c->by, on_drained, w);
 }

@@ -70,6 +70,19 @@ const struct command cli_commands[] = {
 		"\nExamples:\n  corral drain chat\n  corral drain chat --deadline 5m\n",
 		cmd_control, false },
 	CONTROL("undrain", "Take a drain back", "  corral undrain chat\n"),
+	{ "disable", "POOL", "Keep a pool down, also over a restart",
+		"  --deadline D     how long requests may take to end (30s)\n" COMMON
+		"\nExamples:\n  corral disable chat\n",
+		cmd_control, false },
+	CONTROL("enable", "Take a disable back", "  corral enable chat\n"),
+	{ "reload", "POOL", "Give a pool new engines without losing a request",
+		"The new engine is ready before the old one stops, where both fit. When it does not work, "
+		"the\n"
+		"old one serves on, and the exit status is 1.\n\n"
+		"  --model FILE     serve this file in place of the configured model, until the\n"
+		"                   configuration names another\n" COMMON
+		"\nExamples:\n  corral reload chat\n  corral reload chat --model qwen3-8b-q4_k_m.gguf\n",
+		cmd_reload, false },
 	{ "config", "check [FILE] | show [--effective] | reference | schema",
 		"Check and show the configuration",
 		"  check            everything that is wrong with it; exit 2 when something is\n"

@@ -33,7 +33,8 @@ int cmd_pools(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_models(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_requests(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_logs(struct cli *c, const struct command *cmd, int argc, char **argv);
-int cmd_control(struct cli *c, const struct command *cmd, int argc, char **argv); /* start … undrain */
+int cmd_control(struct cli *c, const struct command *cmd, int argc, char **argv); /* start … enable */
+int cmd_reload(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_config(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_gpu_probe(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_version(struct cli *c, const struct command *cmd, int argc, char **argv);

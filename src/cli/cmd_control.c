@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * corral start | stop | restart | drain | undrain POOL
+ * corral start | stop | restart | drain | undrain | disable | enable POOL
  */
 #include <stdio.h>
 #include <yyjson.h>
@@ -20,6 +20,11 @@ static int on_option(void *arg, int opt, const char *value)
 	return CLI_USAGE;
 }
 
+static bool takes_deadline(const char *verb)
+{
+	return strcmp(verb, "stop") == 0 || strcmp(verb, "drain") == 0 || strcmp(verb, "disable") == 0;
+}
+
 static void sentence(const char *verb, const char *pool, struct view answer, struct buf *out)
 {
 	static const struct {
@@ -27,7 +32,9 @@ static void sentence(const char *verb, const char *pool, struct view answer, str
 	} words[] = { { "start", "is being started" },
 		{ "stop", "is being stopped; the next request starts it again" },
 		{ "restart", "is being restarted" }, { "drain", "is drained" },
-		{ "undrain", "takes requests again" } };
+		{ "undrain", "takes requests again" },
+		{ "disable", "is disabled until `corral enable`, also over a restart" },
+		{ "enable", "is enabled: the next request starts it" } };
 	const char *says = "done";
 	for (size_t i = 0; i < ARRAY_LEN(words); i++)
 		if (strcmp(words[i].verb, verb) == 0)
@@ -43,6 +50,9 @@ static void sentence(const char *verb, const char *pool, struct view answer, str
 			buf_addf(out, ", with %lld requests cut off",
 				(long long)yyjson_get_sint(yyjson_obj_get(root, "final_lease_count")));
 	}
+	yyjson_val *kept = yyjson_obj_get(root, "kept");
+	if (kept && !yyjson_get_bool(kept))
+		buf_adds(out, ", until corral ends: its state_dir cannot be written now");
 	yyjson_doc_free(doc);
 	buf_adds(out, ".\n");
 }
@@ -54,7 +64,7 @@ static int call(struct cli *c, const char *verb, const char *pool, int64_t deadl
 	AUTO(buf_done) struct buf body = BUF(256);
 	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
 	AUTO(buf_done) struct buf out = BUF(64 * KIB);
-	bool waits = strcmp(verb, "stop") == 0 || strcmp(verb, "drain") == 0;
+	bool waits = takes_deadline(verb);
 	int http, r = api_open(c, &a);
 	if (r)
 		return r;
@@ -83,7 +93,7 @@ static int call(struct cli *c, const char *verb, const char *pool, int64_t deadl
 int cmd_control(struct cli *c, const struct command *cmd, int argc, char **argv)
 {
 	static const struct option longs[] = { { "deadline", required_argument, NULL, OPT_DEADLINE }, { 0 } };
-	bool waits = strcmp(cmd->name, "stop") == 0 || strcmp(cmd->name, "drain") == 0;
+	bool waits = takes_deadline(cmd->name);
 	int64_t deadline_ms = DEADLINE_MS;
 	struct options o = {
 		.longs = waits ? longs : NULL, .fn = on_option, .arg = &deadline_ms, .min = 1, .max = 1

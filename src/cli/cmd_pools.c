@@ -31,16 +31,30 @@ static void head(struct table *t, const char *const *names, size_t n)
 		table_add(t, "%s", names[i]);
 }
 
+/* What was ordered for a pool and is more than its engines' states tell; empty: nothing. */
+static const char *order_of(yyjson_val *pool)
+{
+	return is_true(pool, "disabled") ? "disabled" : is_true(pool, "reloading") ? "reloading" : "";
+}
+
 /* "starting 40%": how far, where it is known. */
-static void add_state(struct table *t, yyjson_val *o)
+static void add_state(struct table *t, yyjson_val *pool, yyjson_val *o)
 {
 	yyjson_val *p = yyjson_obj_get(o, "progress");
-	const char *phase = str_of(p, "phase");
+	const char *phase = str_of(p, "phase"), *order = order_of(pool);
 	yyjson_val *pct = yyjson_obj_get(p, "pct");
-	if (*phase && yyjson_is_num(pct) && yyjson_get_num(pct) >= 0)
+	if (*order && o == pool)
+		table_add(t, "%s", order);
+	else if (*phase && yyjson_is_num(pct) && yyjson_get_num(pct) >= 0)
 		table_add(t, "%s %s %lld%%", str_of(o, "state"), phase, (long long)yyjson_get_num(pct));
 	else
-		table_add(t, "%s", str_of(o, "state"));
+		table_add(t, "%s%s%s", str_of(o, "state"), *order ? ", " : "", order);
+}
+
+static const char *pool_word(yyjson_val *pool)
+{
+	const char *order = order_of(pool);
+	return *order ? order : is_true(pool, "draining") ? "draining" : str_of(pool, "state");
 }
 
 static void add_ctx(struct table *t, long long ctx)
@@ -57,7 +71,7 @@ static void replica_row(struct table *t, yyjson_val *pool, yyjson_val *r)
 	long long total = num_of(at, "slots_total"), ctx = num_of(at, "ctx");
 	table_add(t, "%s", str_of(pool, "id"));
 	table_add(t, "%s", r ? str_of(r, "id") : "-");
-	add_state(t, at);
+	add_state(t, pool, at);
 	table_add(t, "%lld/%lld", num_of(at, "leases"), total);
 	table_add(t, "%lld/%lld", num_of(pool, "waiting"), num_of(pool, "queue_capacity"));
 	table_add(t, "%s", r ? str_of(r, "device") : "-");
@@ -117,7 +131,7 @@ int pools_table(struct view body, bool color, struct buf *out)
 	yyjson_arr_foreach(pools, i, n, p)
 	{
 		table_add(&t, "%s", str_of(p, "id"));
-		table_add(&t, "%s", is_true(p, "draining") ? "draining" : str_of(p, "state"));
+		table_add(&t, "%s", pool_word(p));
 		table_add(&t, "%zu", yyjson_arr_size(yyjson_obj_get(p, "replicas")));
 		table_add(&t, "%lld/%lld", num_of(p, "slots_free"), num_of(p, "slots_total"));
 		table_add(&t, "%lld", num_of(p, "waiting"));
@@ -175,7 +189,7 @@ int pool_detail(struct view body, struct buf *out)
 	AUTO(buf_done) struct buf b = BUF(64 * KIB);
 	line(out, "pool", str_of(p, "id"));
 	line(out, "model", str_of(p, "model"));
-	line(out, "state", is_true(p, "draining") ? "draining" : str_of(p, "state"));
+	line(out, "state", pool_word(p));
 	buf_addf(&b, "%s%s%s", str_of(p, "engine"), *str_of(p, "engine_version") ? " " : "",
 		str_of(p, "engine_version"));
 	line(out, "engine", buf_str(&b));

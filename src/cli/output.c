@@ -96,7 +96,8 @@ static const char *state_color(const char *cell)
 		const char *word, *ansi;
 	} colors[] = { { "ready", "\033[32m" }, { "failed", "\033[31m" }, { "backoff", "\033[33m" },
 		{ "starting", "\033[33m" }, { "proving", "\033[33m" }, { "provisioning", "\033[33m" },
-		{ "draining", "\033[33m" }, { "stopped", "\033[2m" }, { "absent", "\033[2m" } };
+		{ "reloading", "\033[33m" }, { "disabled", "\033[2m" }, { "draining", "\033[33m" },
+		{ "stopped", "\033[2m" }, { "absent", "\033[2m" } };
 	for (size_t i = 0; i < ARRAY_LEN(colors); i++)
 		if (view_starts(view_str(cell), view_str(colors[i].word)))
 			return colors[i].ansi;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * One reconciliation: facts in, wants and pool membership out.
+ * Life, and one reconciliation: facts in, wants and pool membership out.
  */
 #include "control/control_int.h"
 
@@ -11,255 +11,17 @@
 #include "base/mem.h"
 #include "log/log.h"
 
-enum { RETRY_FAILED_MS = 5000 };
-
-const char *pool_state_name(enum pool_state s)
-{
-	static const char *const names[] = { "unloaded", "provisioning", "starting", "proving", "ready",
-		"draining", "backoff", "failed" };
-	return names[s];
-}
-
-/* ---- facts to traffic ---------------------------------------------------------------------------------- */
-
-static void take_out(struct control_pool *p, struct control_slot *s, bool cut)
-{
-	if (!s->in_pool)
-		return;
-	s->in_pool = false;
-	struct pool_replica *r = pool_take_replica(p->pool, s->id, control_fate_now(p, s->id, s->generation));
-	if (r)
-		p->control->o.on_replica_gone(p->control->o.arg, r, cut);
-}
-
-static bool answers(const struct registry_replica *r)
-{
-	return r && r->online && r->facts.address &&
-	       (r->facts.state == REPLICA_READY || r->facts.state == REPLICA_PROVING);
-}
-
-/* The id an external server knows the model by: the pool's model where it serves that, else the one it
- * serves. */
-static const char *remote_model(const struct control_pool *p, const struct wire_replica *f)
-{
-	if (p->cfg->engine.kind != CONFIG_ENGINE_OPENAI || !f->remote_models || !f->remote_models[0])
-		return NULL;
-	for (size_t i = 0; f->remote_models[i]; i++)
-		if ((p->cfg->model && strcmp(f->remote_models[i], p->cfg->model) == 0) ||
-			strcmp(f->remote_models[i], p->cfg->id) == 0)
-			return f->remote_models[i];
-	return p->cfg->model ? p->cfg->model : f->remote_models[0];
-}
-
-static void put_in(struct control_pool *p, struct control_slot *s, const struct wire_replica *f, bool proving)
-{
-	if (s->in_pool && s->generation != f->generation)
-		take_out(p, s, true);
-	struct pool_replica_facts facts = {
-		.id = s->id,
-		.generation = f->generation,
-		.address = f->address,
-		.engine = f->engine,
-		.engine_version = f->engine_version,
-		.device = f->device_mask,
-		.remote_model = remote_model(p, f),
-		.conn_idle_ms = f->conn_idle_ms,
-		.conn_requests = f->conn_requests,
-		.slots_total = f->slots_total ? f->slots_total : p->cfg->slots,
-		.has_slots = f->has_slots,
-		.proving = proving,
-		.draining = !s->plan.wanted || p->op != OP_NONE, /* each waits for the last lease */
-		.pid = f->pid,
-	};
-	s->in_pool = true;
-	s->generation = f->generation;
-	struct pool_replica *old = pool_put_replica(p->pool, &facts);
-	if (old) /* the same process at another address */
-		p->control->o.on_replica_gone(p->control->o.arg, old, true);
-}
-
-static void read_one(void *arg, const struct pool_replica *r)
-{
-	struct control_slot *s = arg;
-	if (strcmp(s->id, r->id) == 0)
-		s->plan.leases = r->in_use + r->cooling;
-}
-
-/* Proving: a waiting request may be the canary; when none waits the node sends its own. */
-static void prove(struct control_pool *p, struct control_slot *s, const struct wire_replica *f, bool waiting)
-{
-	bool by_request = p->cfg->canary == CONFIG_CANARY_AUTO && s->own_generation != f->generation;
-	if (by_request && (waiting || s->in_pool)) {
-		put_in(p, s, f, true);
-		s->plan.leases = 0;
-		pool_each_replica(p->pool, read_one, s);
-		if (s->plan.leases || s->proved_generation == f->generation)
-			return;
-		take_out(p, s, false); /* whoever waited has left: nothing is being proved */
-	}
-	if (s->own_generation == f->generation || p->cfg->canary != CONFIG_CANARY_AUTO)
-		return;
-	s->own_generation = f->generation;
-	control_tell_proved(p->control, s->id, f->generation, "own");
-}
-
-/* Not wanted any more: nothing new is granted, and when the last lease has ended (or by force) it leaves. */
-static void let_go(struct control_pool *p, struct control_slot *s, const struct registry_replica *r)
-{
-	if (!s->in_pool)
-		return;
-	if (answers(r))
-		put_in(p, s, &r->facts, false);
-	s->plan.leases = 0;
-	pool_each_replica(p->pool, read_one, s);
-	bool force = p->op_unloading && p->op_forced;
-	if (!s->plan.leases || force || !answers(r))
-		take_out(p, s, s->plan.leases > 0);
-}
-
-/* One sentence for every state a replica comes into: what /v1/events and the log tell. */
-static void narrate(struct control_pool *p, struct control_slot *s, const struct registry_replica *r)
-{
-	enum replica_state now = r && r->online ? r->facts.state : REPLICA_ABSENT;
-	if (now == s->told && (!r || r->facts.generation == s->told_generation))
-		return;
-	bool first = s->told == REPLICA_ABSENT && now == REPLICA_ABSENT;
-	s->told = now;
-	s->told_generation = r ? r->facts.generation : 0;
-	if (first)
-		return;
-	if (now == REPLICA_READY && r->facts.load_ms > 0)
-		metric_observe_ns(
-			metrics_series(p->control->o.metrics, "corral_model_load_seconds", p->cfg->id, NULL),
-			r->facts.load_ms * 1000000);
-	const char *why =
-		r && (now == REPLICA_FAILED || now == REPLICA_BACKOFF) ? r->facts.last_error.message : NULL;
-	log_event(now == REPLICA_FAILED || now == REPLICA_BACKOFF ? LOG_WARN : LOG_INFO, "replica_state",
-		s->id,
-		(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_STR("replica_id", s->id),
-			LOG_STR("state", replica_state_name(now)),
-			LOG_STR("engine", r ? r->facts.engine : NULL),
-			LOG_STR("engine_version", r ? r->facts.engine_version : NULL),
-			LOG_STR("hint", why ? r->facts.last_error.hint : NULL), LOG_END },
-		"Replica %s is %s%s%s", s->id, replica_state_name(now), why ? ": " : ".", why ? why : "");
-}
-
-/* Starts after the first, by what made the last one necessary. */
-static void count_restarts(struct control_pool *p, struct control_slot *s, const struct registry_replica *r)
-{
-	if (!r)
-		return;
-	if (r->facts.restarts > s->restarts_told)
-		metric_add(metrics_series(p->control->o.metrics, "corral_engine_restarts_total", p->cfg->id,
-				   wire_cause_name(r->facts.last_error.cause), NULL),
-			r->facts.restarts - s->restarts_told);
-	s->restarts_told = r->facts.restarts;
-}
-
-static void apply_facts(
-	struct control_pool *p, struct control_slot *s, const struct registry_replica *r, bool waiting)
-{
-	count_restarts(p, s, r); /* before the next success clears the cause */
-	narrate(p, s, r);
-	if (s->retired && r && r->facts.generation <= s->retired) {
-		take_out(p, s, true); /* whoever waits, waits for the next one */
-		return;
-	}
-	s->retired = 0;
-	if (!s->plan.wanted) {
-		let_go(p, s, r);
-		return;
-	}
-	if (!answers(r)) {
-		if (s->in_pool)
-			take_out(p, s, r && r->online && r->facts.state != REPLICA_DRAINING);
-		return;
-	}
-	if (r->facts.state == REPLICA_PROVING)
-		prove(p, s, &r->facts, waiting);
-	else
-		put_in(p, s, &r->facts, false);
-}
-
-/* ---- why a pool refuses ----------------------------------------------------------------------------------
- */
-
-static bool for_good(const struct wire_replica *f)
-{
-	return f->state == REPLICA_FAILED;
-}
-
-/* A cause that may have gone by itself (a file that is there now) is looked at again when somebody asks. */
-static bool worth_retrying(enum wire_cause c)
-{
-	return c == CAUSE_NO_MODEL || c == CAUSE_NO_ENGINE || c == CAUSE_BAD_MODEL || c == CAUSE_CANARY ||
-	       c == CAUSE_START_TIMEOUT;
-}
-
-static void retry_failed(
-	struct control_pool *p, struct control_slot *s, const struct wire_replica *f, mono_t now)
-{
-	if (f->retry_in_ms >= 0 || !p->demanded || !worth_retrying(f->last_error.cause))
-		return;
-	if (s->retried_at.ns && mono_ms_between(s->retried_at, now) < RETRY_FAILED_MS)
-		return;
-	s->retried_at = now;
-	s->restart_epoch++;
-}
-
-static void set_refusal(struct control_pool *p, const struct pool_refusal *why, bool keep_waiting)
-{
-	if (p->refusal.code == why->code && strcmp(p->refusal.message, why->message) == 0)
-		return;
-	p->refusal = *why;
-	pool_close(p->pool, why, keep_waiting);
-}
-
-static void refuse_failed(struct control_pool *p, const struct wire_replica *f)
-{
-	struct pool_refusal why = { .code = REFUSE_POOL_UNAVAILABLE,
-		.retriable = f->retry_in_ms >= 0,
-		.retry_after_ms = MAX(f->retry_in_ms, (int64_t)0) };
-	snprintf(why.message, sizeof why.message, "Pool %s cannot serve: %s", p->cfg->id,
-		f->last_error.message ? f->last_error.message : "its engine failed.");
-	snprintf(why.hint, sizeof why.hint, "%s",
-		f->last_error.hint ? f->last_error.hint : "`corral logs` shows what the engine said.");
-	set_refusal(p, &why, false);
-}
-
-static void decide_refusal(struct control_pool *p, const struct registry_pool *rp,
-	const struct wire_replica *failed, bool usable)
-{
-	if (rp && rp->marks[MARK_DRAINING].by) {
-		struct pool_refusal why = {
-			.code = REFUSE_POOL_UNAVAILABLE, .retriable = true, .retry_after_ms = 5000
-		};
-		snprintf(why.message, sizeof why.message,
-			"Pool %s is being drained (by %s) and takes nothing new.", p->cfg->id,
-			rp->marks[MARK_DRAINING].by);
-		snprintf(why.hint, sizeof why.hint, "`corral undrain %s` takes it back.", p->cfg->id);
-		set_refusal(p, &why, false);
-	} else if (failed && !usable) {
-		refuse_failed(p, failed);
-	} else {
-		set_refusal(p, &(struct pool_refusal){ 0 }, false);
-	}
-}
-
-/* ---- one pool ---------------------------------------------------------------------------------------------
- */
+/* ---- one pool ------------------------------------------------------------------------------------------ */
 
 static void read_leases(void *arg, const struct pool_replica *r)
 {
-	struct control_pool *p = arg;
-	for (size_t i = 0; i < p->nslots; i++) {
-		if (strcmp(p->slots[i].id, r->id) != 0)
-			continue;
-		p->slots[i].plan.leases = r->in_use;
-		p->slots[i].plan.cooling = r->cooling;
-		if (mono_before(p->slots[i].plan.busy_at, r->used_at))
-			p->slots[i].plan.busy_at = r->used_at;
-	}
+	struct control_slot *s = slot_find(arg, view_str(r->id));
+	if (!s)
+		return;
+	s->plan.leases = r->in_use;
+	s->plan.cooling = r->cooling;
+	if (mono_before(s->plan.busy_at, r->used_at))
+		s->plan.busy_at = r->used_at;
 }
 
 static void describe(struct control_pool *p, const struct wire_replica *best)
@@ -275,89 +37,82 @@ static void describe(struct control_pool *p, const struct wire_replica *best)
 	pool_set_status(p->pool, text);
 }
 
-static mono_t plan_pool(
-	struct control_pool *p, const struct registry_pool *rp, const struct pool_stats *st, mono_t now)
+struct look { /* what the registry says of a pool's slots */
+	const struct wire_replica *best, *failed;
+};
+
+static struct look look_at_slots(struct control_pool *p, const struct registry_pool *rp, mono_t now)
 {
-	uint32_t n = (uint32_t)p->nslots;
-	AUTO(mem_freep) struct plan_slot *plan = mem_alloc((n + 1) * sizeof *plan);
-	for (uint32_t i = 0; i < n; i++)
-		plan[i] = p->slots[i].plan;
-	struct plan_facts f = {
-		.now = now,
-		.min = p->cfg->replicas_min,
-		.max = p->cfg->replicas_max,
-		.slots = p->cfg->slots,
-		.keep_alive_ms = p->cfg->keep_alive_ms,
-		.waiting = st->waiting[POOL_INTERACTIVE] + st->waiting[POOL_BATCH],
-		/* a drain that still waits for leases keeps its replicas */
-		.held = p->op_unloading || (rp && rp->held && p->op != OP_DRAIN),
-		.start = p->started,
-		.always = p->external,
-	};
-	p->started = p->started && f.held; /* a start while it unloads counts when that is over */
-	mono_t next = plan_replicas(&f, plan, n);
-	for (uint32_t i = 0; i < n; i++)
-		p->slots[i].plan = plan[i];
-	return next;
+	struct look l = { 0 };
+	for (size_t i = 0; i < p->nslots; i++) {
+		struct control_slot *s = p->slots[i];
+		const struct registry_replica *r = slot_replica(rp, s);
+		s->plan.failed = r && r->facts.state == REPLICA_FAILED;
+		s->plan.ready = r && r->ready;
+		if (r && s->plan.failed) {
+			if (s->role != SLOT_LEAVING)
+				l.failed = &r->facts;
+			slot_retry_failed(p, s, &r->facts, now);
+		} else if (r && r->facts.state != REPLICA_STOPPED && r->facts.state != REPLICA_ABSENT &&
+			   (s->role != SLOT_LEAVING || s->in_pool)) {
+			l.best = &r->facts;
+		}
+	}
+	return l;
 }
 
-/* An engine that an earlier orchestratord left running is wanted as if it had just been used: its model is
- * loaded, and keep_alive decides from here on. */
-static void meet(struct control_slot *s, const struct registry_replica *r, bool held, mono_t now)
+static mono_t sooner(mono_t a, mono_t b)
 {
-	if (s->plan.wanted)
-		s->met = true;
-	if (s->met || !r || !r->online)
+	return mono_before(a, b) ? a : b;
+}
+
+static mono_t next_leave(const struct control_pool *p, mono_t now)
+{
+	mono_t next = MONO_NEVER;
+	for (size_t i = 0; i < p->nslots; i++)
+		if (p->slots[i]->role == SLOT_LEAVING && p->slots[i]->in_pool)
+			next = sooner(next, p->slots[i]->leave_by);
+	return mono_before(next, now) ? now : next;
+}
+
+/* Nothing of a kind that is not wanted any more runs: what comes next is of the wanted one. */
+static void catch_up(struct control_pool *p, mono_t now)
+{
+	if (p->reload || p->removed || slots_count(p, SLOT_MAIN, true))
 		return;
-	s->met = true;
-	enum replica_state st = r->facts.state;
-	bool runs = st == REPLICA_STARTING || st == REPLICA_PROVING || st == REPLICA_READY;
-	if (!runs || held)
-		return;
-	s->plan.wanted = true;
-	s->plan.busy_at = now;
+	struct control_variant v = variant_wanted(p);
+	if (!variant_eq(&v, &p->variant))
+		variant_switch(p, &v, mono_add_ms(now, LEAVE_MS));
+	variant_done(&v);
 }
 
 static mono_t reconcile_pool(struct control_pool *p, const struct registry_snapshot *snap, mono_t now)
 {
 	struct pool_stats st;
 	const struct registry_pool *rp = registry_snapshot_pool(snap, view_str(p->cfg->id));
+	slots_adopt(p, rp, now);
 	for (size_t i = 0; i < p->nslots; i++)
-		p->slots[i].plan.leases = p->slots[i].plan.cooling = 0;
+		p->slots[i]->plan.leases = p->slots[i]->plan.cooling = 0;
 	pool_each_replica(p->pool, read_leases, p);
 	pool_get_stats(p->pool, &st);
 	op_step(p, &st, rp, now);
+	struct look l = look_at_slots(p, rp, now);
+	decide_refusal(p, rp, l.failed, l.best != NULL);
+	catch_up(p, now);
+	mono_t next = slots_plan(p, rp, &st, now);
 	bool waiting = st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
-	const struct wire_replica *best = NULL, *failed = NULL;
-	bool usable = false;
-	for (size_t i = 0; i < p->nslots; i++) {
-		struct control_slot *s = &p->slots[i];
-		const struct registry_replica *r =
-			registry_snapshot_replica(snap, view_str(p->cfg->id), view_str(s->id));
-		meet(s, r, (rp && rp->held) || p->op_unloading, now);
-		s->plan.failed = r && for_good(&r->facts);
-		s->plan.ready = r && r->ready;
-		if (r && s->plan.failed) {
-			failed = &r->facts;
-			retry_failed(p, s, &r->facts, now);
-		} else if (r && r->facts.state != REPLICA_STOPPED && r->facts.state != REPLICA_ABSENT) {
-			usable = true;
-			best = &r->facts;
-		}
-	}
-	decide_refusal(p, rp, failed, usable);
-	mono_t next = plan_pool(p, rp, &st, now);
-	for (size_t i = 0; i < p->nslots; i++) {
-		struct control_slot *s = &p->slots[i];
-		apply_facts(p, s, registry_snapshot_replica(snap, view_str(p->cfg->id), view_str(s->id)),
-			waiting);
-	}
-	describe(p, best ? best : failed);
+	for (size_t i = 0; i < p->nslots; i++)
+		slot_apply_facts(p, p->slots[i], slot_replica(rp, p->slots[i]), waiting);
+	slots_tidy(p, rp);
+	next = sooner(next, reload_step(p, rp, now));
+	describe(p, l.best ? l.best : l.failed);
 	p->demanded = false;
-	if (p->op != OP_NONE && !p->op_unloading && mono_before(p->op_deadline, next))
-		next = p->op_deadline;
-	return next;
+	if (p->op != OP_NONE && !p->op_unloading)
+		next = sooner(next, p->op_deadline);
+	return sooner(next, next_leave(p, now));
 }
+
+static void pool_gone(struct control_pool *p);
 
 static void on_timer(void *arg)
 {
@@ -371,10 +126,10 @@ static void reconcile(void *arg)
 		return;
 	mono_t now = mono_now(), next = registry_tick(c->o.registry, now);
 	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
-	for (size_t i = 0; i < c->npools; i++) {
-		mono_t due = reconcile_pool(&c->pools[i], s, now);
-		if (mono_before(due, next))
-			next = due;
+	for (size_t i = c->npools; i-- > 0;) {
+		next = sooner(next, reconcile_pool(c->pools[i], s, now));
+		if (c->pools[i]->removed && !c->pools[i]->nslots)
+			pool_gone(c->pools[i]);
 	}
 	control_place(c, s);
 	control_push(c, s);
@@ -392,37 +147,60 @@ void control_wake(struct control *c)
 void control_pause(struct control *c)
 {
 	c->quiet = true;
-	for (size_t i = 0; i < c->npools; i++)
-		op_give_up(&c->pools[i]);
+	for (size_t i = 0; i < c->npools; i++) {
+		op_give_up(c->pools[i]);
+		reload_cancel(c->pools[i], "Corral is going down.");
+	}
+	kept_give_up(c);
 }
 
 void control_quiesce(struct control *c)
 {
 	c->quiet = true;
 	for (size_t i = 0; i < c->npools; i++) {
-		coolers_done(&c->pools[i]);
-		for (size_t k = 0; k < c->pools[i].nslots; k++)
-			take_out(&c->pools[i], &c->pools[i].slots[k], true);
+		struct control_pool *p = c->pools[i];
+		coolers_done(p);
+		for (size_t k = 0; k < p->nslots; k++)
+			slot_take_out(p, p->slots[k], true);
 	}
 }
 
-/* ---- demand, from any thread
- * ------------------------------------------------------------------------------- */
+/* ---- demand, from any thread --------------------------------------------------------------------------- */
+
+/* Shared by a pool of ours and the traffic's: requests may hold the latter when ours is gone. */
+struct demand {
+	atomic_uint refs;
+	struct loop *loop;
+	struct loop_work work;  /* one at a time: pool_demand_seen allows the next */
+	struct control_pool *p; /* control loop; NULL: gone */
+};
+
+static void demand_unref(void *arg)
+{
+	struct demand *d = arg;
+	if (atomic_fetch_sub_explicit(&d->refs, 1, memory_order_acq_rel) == 1)
+		free(d);
+}
 
 static void demand_on_loop(void *arg)
 {
-	struct control_pool *p = arg;
-	p->demanded = true;
-	pool_demand_seen(p->pool);
-	control_look_after(p);
-	control_wake(p->control);
+	struct demand *d = arg;
+	struct control_pool *p = d->p;
+	if (p) {
+		p->demanded = true;
+		pool_demand_seen(p->pool);
+		control_look_after(p);
+		control_wake(p->control);
+	}
+	demand_unref(d);
 }
 
 static void on_demand(void *arg, struct pool *traffic)
 {
 	(void)traffic;
-	struct control_pool *p = arg;
-	loop_post(p->control->o.loop, &p->demand_work, demand_on_loop, p);
+	struct demand *d = arg;
+	atomic_fetch_add_explicit(&d->refs, 1, memory_order_relaxed);
+	loop_post(d->loop, &d->work, demand_on_loop, d);
 }
 
 struct proved {
@@ -434,17 +212,11 @@ static void proved_on_loop(void *arg)
 {
 	struct proved *v = arg;
 	struct control *c = v->c;
-	for (size_t i = 0; i < c->npools; i++) {
-		struct control_pool *p = &c->pools[i];
-		if (p->pool != v->r->pool)
-			continue;
-		for (size_t k = 0; k < p->nslots; k++) {
-			struct control_slot *s = &p->slots[k];
-			if (strcmp(s->id, v->r->id) != 0 || s->proved_generation == v->r->generation)
-				continue;
-			s->proved_generation = v->r->generation;
-			control_tell_proved(c, s->id, v->r->generation, "request");
-		}
+	struct control_pool *p = map_gets(&c->all, pool_id(v->r->pool));
+	struct control_slot *s = p && p->pool == v->r->pool ? slot_find(p, view_str(v->r->id)) : NULL;
+	if (s && s->proved_generation != v->r->generation) {
+		s->proved_generation = v->r->generation;
+		control_tell_proved(c, s->id, v->r->generation, "request");
 	}
 	pool_replica_unref(v->r);
 	free(v);
@@ -458,8 +230,7 @@ void control_proved(struct control *c, struct pool_replica *r)
 	loop_post_call(c->o.loop, proved_on_loop, v);
 }
 
-/* ---- making
- * ------------------------------------------------------------------------------------------------- */
+/* ---- making and freeing -------------------------------------------------------------------------------- */
 
 static void on_registry(void *arg, const struct registry_snapshot *s)
 {
@@ -467,12 +238,10 @@ static void on_registry(void *arg, const struct registry_snapshot *s)
 	control_wake(arg);
 }
 
-static void pool_init(struct control *c, struct control_pool *p, const struct config_pool *cfg)
+struct pool_opts pool_opts_of(struct control_pool *p)
 {
-	p->control = c;
-	p->cfg = cfg;
-	p->external = cfg->engine.mode == CONFIG_MODE_EXTERNAL;
-	struct pool_opts o = {
+	const struct config_pool *cfg = p->cfg;
+	return (struct pool_opts){
 		.id = cfg->id,
 		.queue_capacity = cfg->queue_capacity,
 		.slots = cfg->slots,
@@ -480,50 +249,103 @@ static void pool_init(struct control *c, struct control_pool *p, const struct co
 		.max_wait_ms = cfg->queue_max_wait_ms,
 		.cancel_grace_ms = cfg->cancel_grace_ms,
 		.on_demand = on_demand,
-		.arg = p,
+		.on_free = demand_unref,
+		.arg = p->demand,
 	};
+}
+
+bool pool_is_held(const struct control_pool *p)
+{
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(p->control->o.registry);
+	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
+	return rp && rp->held;
+}
+
+/* What the registry kept, unless the configuration names another model since. */
+static void read_override(struct control_pool *p)
+{
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(p->control->o.registry);
+	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
+	const struct registry_override *o = rp ? &rp->override : NULL;
+	if (!o || !o->model)
+		return;
+	bool same = o->configured && p->cfg->model && strcmp(o->configured, p->cfg->model) == 0;
+	if (same)
+		p->override = mem_strdup(o->model);
+	else
+		registry_pool_override(p->control->o.registry, view_str(p->cfg->id), NULL);
+}
+
+struct control_pool *control_pool_add(struct control *c, struct config *cfg, const struct config_pool *pc)
+{
+	struct control_pool *p = NEW(struct control_pool);
+	p->control = c;
+	p->config = config_ref(cfg);
+	p->cfg = pc;
+	p->external = pc->engine.mode == CONFIG_MODE_EXTERNAL;
+	p->demand = NEW(struct demand);
+	*p->demand = (struct demand){ .loop = c->o.loop, .p = p };
+	atomic_init(&p->demand->refs, 1); /* the traffic's */
+	struct pool_opts o = pool_opts_of(p);
 	p->pool = pool_new(&o);
-	p->nslots = p->external ? cfg->engine.urls.len : MAX(cfg->replicas_max, cfg->replicas_min);
-	p->slots = mem_alloc(MAX(p->nslots, (size_t)1) * sizeof *p->slots);
-	for (size_t i = 0; i < p->nslots; i++)
-		snprintf(p->slots[i].id, sizeof p->slots[i].id, "%s-%zu", cfg->id, i);
-	p->started = cfg->preload;
-	map_put(&c->by_name, view_str(cfg->id), p);
-	for (size_t i = 0; i < cfg->aliases.len; i++)
-		map_put(&c->by_name, view_str(cfg->aliases.items[i]), p);
+	p->started = pc->preload;
+	read_override(p);
+	p->variant = variant_wanted(p);
+	c->pools = mem_realloc(c->pools, (c->npools + 1) * sizeof(struct control_pool *));
+	c->pools[c->npools++] = p;
+	map_put(&c->all, view_str(pc->id), p);
+	return p;
 }
 
-static int by_id(const void *a, const void *b)
+static void pool_free(struct control_pool *p)
 {
-	const struct control_pool *const *x = a, *const *y = b;
-	return strcmp((*x)->cfg->id, (*y)->cfg->id);
+	coolers_done(p);
+	op_end(p);
+	reload_cancel(p, "The pool is gone.");
+	for (size_t k = 0; k < p->nslots; k++)
+		pool_replica_unref(pool_take_replica(p->pool, p->slots[k]->id, POOL_FATE_ENDED));
+	slots_done(p);
+	p->demand->p = NULL;
+	pool_unref(p->pool);
+	variant_done(&p->variant);
+	free(p->override);
+	free(p->reload_error.message);
+	free(p->reload_error.hint);
+	config_unref(p->config);
+	free(p);
 }
 
-static void sort_pools(struct control *c)
+/* Its last engine has ended. */
+static void pool_gone(struct control_pool *p)
 {
-	c->by_id = mem_alloc((c->npools + 1) * sizeof(struct control_pool *));
+	struct control *c = p->control;
+	log_event(LOG_INFO, "removed", p->cfg->id,
+		(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_END }, "Pool %s is gone.",
+		p->cfg->id);
+	registry_pool_override(c->o.registry, view_str(p->cfg->id), NULL);
+	figures_forget(p);
+	map_del(&c->all, view_str(p->cfg->id));
 	for (size_t i = 0; i < c->npools; i++)
-		c->by_id[i] = &c->pools[i];
-	qsort(c->by_id, c->npools, sizeof(struct control_pool *), by_id);
+		if (c->pools[i] == p)
+			c->pools[i] = c->pools[--c->npools];
+	pool_free(p);
 }
 
 struct control *control_new(const struct control_opts *o)
 {
 	struct control *c = NEW(struct control);
 	c->o = *o;
-	c->config = config_ref(o->config);
-	c->npools = c->config->npools;
-	c->pools = mem_alloc(MAX(c->npools, (size_t)1) * sizeof *c->pools);
+	map_init(&c->all);
 	map_init(&c->by_name);
+	list_init(&c->kept);
 	buf_init(&c->pushed, WIRE_BODY_MAX);
 	buf_init(&c->pushing, WIRE_BODY_MAX);
-	for (size_t i = 0; i < c->npools; i++)
-		pool_init(c, &c->pools[i], &c->config->pools[i]);
-	sort_pools(c);
+	buf_init(&c->strays, WIRE_BODY_MAX);
+	control_set_config(c, o->config);
 	registry_watch(o->registry, on_registry, c);
 	metrics_on_collect(o->metrics, control_collect, c);
-	c->o.on_pools(c->o.arg);
-	control_wake(c);
 	return c;
 }
 
@@ -533,98 +355,15 @@ void control_free(struct control *c)
 		return;
 	registry_unwatch(c->o.registry, on_registry, c);
 	loop_timer_stop(&c->timer);
-	loop_defer_cancel(&c->wake);
 	push_done(c);
-	for (size_t i = 0; i < c->npools; i++) {
-		struct control_pool *p = &c->pools[i];
-		coolers_done(p);
-		for (size_t k = 0; k < p->nslots; k++)
-			pool_replica_unref(pool_take_replica(p->pool, p->slots[k].id, POOL_FATE_ENDED));
-		pool_unref(p->pool);
-		free(p->slots);
-	}
+	while (c->npools)
+		pool_free(c->pools[--c->npools]);
+	loop_defer_cancel(&c->wake);
+	kept_done(c);
 	free(c->by_id);
 	free(c->pools);
 	map_done(&c->by_name);
+	map_done(&c->all);
 	config_unref(c->config);
 	free(c);
-}
-
-struct control_pool *control_pool_find(struct control *c, struct view name)
-{
-	return map_get(&c->by_name, name);
-}
-
-struct control_pool *control_pool_at(struct control *c, size_t i)
-{
-	return i < c->npools ? c->by_id[i] : NULL;
-}
-
-const struct config_pool *control_pool_config(const struct control_pool *p)
-{
-	return p->cfg;
-}
-
-struct pool *control_pool_traffic(const struct control_pool *p)
-{
-	return p->pool;
-}
-
-static enum pool_state state_of(enum replica_state s)
-{
-	switch (s) {
-	case REPLICA_READY: return POOL_STATE_READY;
-	case REPLICA_PROVING: return POOL_STATE_PROVING;
-	case REPLICA_STARTING: return POOL_STATE_STARTING;
-	case REPLICA_PROVISIONING: return POOL_STATE_PROVISIONING;
-	case REPLICA_DRAINING: return POOL_STATE_DRAINING;
-	case REPLICA_BACKOFF: return POOL_STATE_BACKOFF;
-	case REPLICA_FAILED: return POOL_STATE_FAILED;
-	default: return POOL_STATE_UNLOADED;
-	}
-}
-
-enum pool_state control_pool_state(struct control *c, struct control_pool *p)
-{
-	/* the best first */
-	static const enum pool_state order[] = { POOL_STATE_READY, POOL_STATE_PROVING, POOL_STATE_STARTING,
-		POOL_STATE_PROVISIONING, POOL_STATE_BACKOFF, POOL_STATE_FAILED, POOL_STATE_DRAINING,
-		POOL_STATE_UNLOADED };
-	AUTO(registry_snapshot_unrefp)
-	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
-	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
-	unsigned seen = 1u << POOL_STATE_UNLOADED;
-	for (size_t i = 0; rp && i < rp->nreplicas; i++)
-		seen |= 1u << (rp->replicas[i]->online ? state_of(rp->replicas[i]->facts.state)
-						       : POOL_STATE_UNLOADED);
-	if ((rp && rp->marks[MARK_DRAINING].by) || p->op == OP_STOP)
-		return seen & ((1u << POOL_STATE_READY) | (1u << POOL_STATE_DRAINING)) ? POOL_STATE_DRAINING
-										       : POOL_STATE_UNLOADED;
-	for (size_t i = 0; i < ARRAY_LEN(order); i++)
-		if (seen & (1u << order[i]))
-			return order[i];
-	return POOL_STATE_UNLOADED;
-}
-
-static void report_one(void *arg, const struct pool_replica *r)
-{
-	struct registry_leases **at = arg;
-	**at = (struct registry_leases){
-		.replica_id = mem_strdup(r->id), .generation = r->generation, .leases = r->in_use + r->cooling
-	};
-	++*at;
-}
-
-void control_report_leases(struct control *c)
-{
-	size_t cap = 0;
-	for (size_t i = 0; i < c->npools; i++)
-		cap += c->pools[i].nslots;
-	struct registry_leases *list = mem_alloc((cap + 1) * sizeof *list), *at = list;
-	for (size_t i = 0; i < c->npools; i++)
-		pool_each_replica(c->pools[i].pool, report_one, &at);
-	registry_report_leases(c->o.registry, list, (size_t)(at - list));
-	for (struct registry_leases *l = list; l < at; l++)
-		free((char *)(uintptr_t)l->replica_id);
-	free(list);
 }

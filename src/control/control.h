@@ -60,11 +60,18 @@ enum pool_state { /* of a pool as a whole, the best of its replicas */
 };
 const char *pool_state_name(enum pool_state s);
 
+/* A struct control_pool stays valid until the configuration drops it and all of it has stopped: use it within
+ * the call it was got in, and find it anew later. */
 struct control_pool;
 struct control_pool *control_pool_find(struct control *c, struct view id_or_alias);
 struct control_pool *control_pool_at(struct control *c, size_t i); /* NULL after the last; by id */
 const struct config_pool *control_pool_config(const struct control_pool *p);
 struct pool *control_pool_traffic(const struct control_pool *p);
+const char *control_pool_model(const struct control_pool *p); /* what it serves; NULL: its engine's own */
+bool control_pool_reloading(const struct control_pool *p);
+const struct wire_error *control_pool_reload_error(
+	const struct control_pool *p);                        /* NULL: the last went well */
+const struct config *control_config(const struct control *c); /* the one in force */
 enum pool_state control_pool_state(struct control *c, struct control_pool *p);
 /* The node's own address for its provisioner API ("unix:…"), or NULL while none is online. */
 const char *control_node_address(struct control *c);
@@ -78,6 +85,14 @@ struct control_done { /* how an operation ended */
 };
 typedef void control_done_fn(void *arg, const struct control_done *d);
 
+/* Tells fn once, on the control loop, whether what was ordered so far is on the disk (at most 2 s; false: it
+ * holds in memory, and is written when the disk takes it). May be called inside this call. */
+typedef void control_kept_fn(void *arg, bool kept);
+void control_when_kept(struct control *c, control_kept_fn *fn, void *arg);
+
+/* True for a disabled pool, with the sentence that says by whom: start, restart and reload do nothing then.
+ */
+bool control_refuses(struct control *c, struct control_pool *p, char *out, size_t cap);
 void control_start(struct control *c, struct control_pool *p, const char *by);
 /* Lets leases end (deadline_ms), then unloads; the next request starts it again. fn may be NULL. */
 void control_stop(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by,
@@ -88,7 +103,7 @@ void control_drain(struct control *c, struct control_pool *p, int64_t deadline_m
 	control_done_fn *fn, void *arg);
 void control_undrain(struct control *c, struct control_pool *p, const char *by);
 /* Keeps the pool down until enable, also over a restart of the daemon: requests are told who and when. Leases
- * that run may end (deadline_ms). */
+ * that run may end (deadline_ms). start, restart and undrain do not take it back. */
 void control_disable(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by);
 void control_enable(struct control *c, struct control_pool *p, const char *by);
 
@@ -102,7 +117,8 @@ typedef void control_reload_fn(void *arg, const struct control_reload_done *d);
 /* New engines for the pool, with `model` (an absolute path the caller has checked; NULL: the present one) in
  * place of the present model; kept over a restart of the daemon until the configuration's own model changes.
  * A pool of which nothing runs starts one engine as the proof. -EBUSY: another operation is under way
- * (reterr says which). fn is called once, on the control loop. */
+ * (reterr says which); -EOPNOTSUPP: it has no engine of ours, or no model. fn is called once, on the control
+ * loop, after the call. */
 int control_reload(struct control *c, struct control_pool *p, const char *model, const char *by,
 	control_reload_fn *fn, void *arg, struct err *reterr) MUST_CHECK;
 /* Forgets fn and arg of whatever operation or reload of p would call them: its client has left. */

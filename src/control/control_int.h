@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The reconciler's inside.
+ * The reconciler's inside. Files: control.c life and the reconciliation of one pool · slots.c the replicas a
+ * pool has or wants · facts.c facts to traffic · refuse.c why a pool refuses · plan.c, place.c, push.c how
+ * many, where, and the wish on the wire · ops.c what operators ask · bluegreen.c, reload.c other engines in
+ * place of those that run · reconfigure.c another configuration · kept.c what is on the disk · state.c what
+ * others are shown · cool.c what needs looking after · figures.c the metrics.
  */
 #ifndef CONTROL_CONTROL_INT_H
 #define CONTROL_CONTROL_INT_H
@@ -10,12 +14,30 @@
 #include "control/control.h"
 #include "control/plan.h"
 
-enum op_kind { OP_NONE, OP_STOP, OP_RESTART, OP_DRAIN };
+enum op_kind { OP_NONE, OP_STOP, OP_RESTART, OP_DRAIN, OP_DISABLE };
 
-struct control_slot { /* one replica a pool may have: "<pool>-<n>" */
+enum { LEAVE_MS = 30000 }; /* how long the requests of an engine that is replaced or removed may last */
+
+/* What an engine is started from. */
+struct control_variant {
+	char spec[CONFIG_SPEC_LEN + 1]; /* of the pool's configuration; empty: unknown */
+	char *model;                    /* a file in place of the configured model; NULL: that one */
+};
+
+enum slot_role {
+	SLOT_MAIN,     /* serves, or would: counted by the plan; during a reload: to be replaced */
+	SLOT_FRESH,    /* of a reload: is being tried, gets no traffic before it is Ready */
+	SLOT_ACCEPTED, /* of a reload: came in place of a main one */
+	SLOT_LEAVING,  /* its requests end, then it stops, then the slot goes */
+};
+
+struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	char id[POOL_ID_MAX];
+	uint32_t n;
+	struct control_variant variant;
+	enum slot_role role;
+	mono_t leave_by;       /* of a leaving one: then its requests are cut off */
 	struct plan_slot plan; /* wanted, busy_at */
-	bool met;              /* wanted or reported once since this control began */
 	bool in_pool;          /* traffic knows it */
 	uint64_t generation;   /* of what traffic knows */
 	uint64_t proved_generation, own_generation;
@@ -32,15 +54,23 @@ struct control_slot { /* one replica a pool may have: "<pool>-<n>" */
 };
 
 struct cooler;
+struct reload;
+struct demand;
 
 struct control_pool {
 	struct control *control;
+	struct config *config; /* a reference; cfg is in it */
 	const struct config_pool *cfg;
 	struct pool *pool;
-	struct control_slot *slots;
-	size_t nslots;          /* replicas_max, or one for each URL of an external engine */
-	bool external, started; /* started: by an operator or preload, keep_alive counts from then */
+	struct demand *demand;       /* shared with traffic, which may outlive us */
+	struct control_slot **slots; /* by n */
+	size_t nslots;
+	struct control_variant variant; /* what the plan starts engines from */
+	char *override;                 /* the registry's: a file in place of the configured model */
+	uint32_t epochs;                /* restart_epoch of the next slot */
+	bool external, started;         /* started: by an operator or preload, keep_alive counts from then */
 	bool demanded;
+	bool removed; /* not in the configuration any more: goes when all of it is gone */
 	/* an operation that waits for leases to end */
 	enum op_kind op;
 	mono_t op_since, op_deadline;
@@ -48,20 +78,24 @@ struct control_pool {
 	uint32_t op_final_leases;
 	control_done_fn *op_done;
 	void *op_arg;
-	struct pool_refusal refusal; /* what the pool is closed with; code 0: open */
-	struct cooler *coolers;      /* one a replica that is looked at */
-	struct loop_work demand_work;
+	struct reload *reload;          /* NULL: none is under way */
+	struct wire_error reload_error; /* why the last one failed; message NULL: it did not */
+	struct pool_refusal refusal;    /* what the pool is closed with; code 0: open */
+	struct cooler *coolers;         /* one a replica that is looked at */
 };
 
 struct control {
 	struct control_opts o;
 	struct config *config;
-	struct control_pool *pools;
+	struct control_pool **pools; /* all, also those that are being removed */
 	size_t npools;
-	struct control_pool **by_id; /* all of them, sorted by id */
-	struct map by_name;          /* id or alias → struct control_pool */
+	struct map all;              /* id → of pools */
+	struct control_pool **by_id; /* those that are configured, sorted by id */
+	size_t nby_id;
+	struct map by_name; /* id or alias → of by_id */
 	struct loop_work wake;
 	struct loop_timer timer; /* the next keep_alive, deadline or registry tick */
+	struct list kept;        /* struct kept: those who wait for the disk */
 	/* the wire */
 	struct http_target *node;
 	char *node_address;
@@ -69,11 +103,50 @@ struct control {
 	struct http_fetch *push;
 	struct buf pushed; /* the desired set that the node has */
 	struct buf pushing;
+	struct buf strays; /* unwanted engines it ran when it was told */
 	struct loop_timer push_again;
 	uint64_t revision;
 	bool quiet;
 };
 
+/* control.c */
+struct control_pool *control_pool_add(struct control *c, struct config *cfg, const struct config_pool *pc);
+struct pool_opts pool_opts_of(struct control_pool *p);
+bool pool_is_held(const struct control_pool *p); /* by a mark; reads the present snapshot */
+/* slots.c */
+bool variant_eq(const struct control_variant *a, const struct control_variant *b);
+void variant_set(struct control_variant *v, const char *spec, const char *model);
+void variant_copy(struct control_variant *to, const struct control_variant *from);
+void variant_done(struct control_variant *v);
+/* What the configuration and the override want; done with variant_done. */
+struct control_variant variant_wanted(const struct control_pool *p) MUST_CHECK;
+struct control_slot *slot_find(const struct control_pool *p, struct view id);
+struct control_slot *slot_add(
+	struct control_pool *p, uint32_t n, const struct control_variant *v, enum slot_role role);
+uint32_t slot_free_n(const struct control_pool *p, const struct registry_pool *rp);
+uint32_t slots_count(const struct control_pool *p, enum slot_role role, bool wanted_only);
+/* From now on engines are started from v; those of another variant leave. v may be p's own. */
+void variant_switch(struct control_pool *p, const struct control_variant *v, mono_t leave_by);
+void slot_leave(struct control_slot *s, mono_t by);
+void slots_adopt(struct control_pool *p, const struct registry_pool *rp, mono_t now);
+mono_t slots_plan(
+	struct control_pool *p, const struct registry_pool *rp, const struct pool_stats *st, mono_t now);
+void slots_tidy(struct control_pool *p, const struct registry_pool *rp);
+void slots_done(struct control_pool *p);
+const struct registry_replica *slot_replica(const struct registry_pool *rp, const struct control_slot *s);
+/* facts.c */
+void slot_take_out(struct control_pool *p, struct control_slot *s, bool cut);
+void slot_apply_facts(
+	struct control_pool *p, struct control_slot *s, const struct registry_replica *r, bool waiting);
+/* refuse.c */
+void slot_retry_failed(
+	struct control_pool *p, struct control_slot *s, const struct wire_replica *f, mono_t now);
+void set_refusal(struct control_pool *p, const struct pool_refusal *why);
+void refuse_removed(struct control_pool *p);
+void decide_refusal(struct control_pool *p, const struct registry_pool *rp, const struct wire_replica *failed,
+	bool usable);
+void disabled_text(
+	const struct control_pool *p, const struct registry_pool_mark_info *mark, char *out, size_t cap);
 /* place.c: sets node of every wanted replica */
 void control_place(struct control *c, const struct registry_snapshot *s);
 /* push.c */
@@ -87,12 +160,27 @@ void control_look_after(struct control_pool *p);
 void coolers_done(struct control_pool *p);
 /* figures.c */
 void control_collect(void *control, struct metrics *m);
+void figures_forget(struct control_pool *p);
 /* ops.c */
 /* Who waits for an operation is told how it stands; no reconciliation will move it any more. */
 void op_give_up(struct control_pool *p);
 void op_step(struct control_pool *p, const struct pool_stats *s, const struct registry_pool *rp, mono_t now);
+void op_end(struct control_pool *p); /* gives up and forgets it */
+/* reload.c */
+/* Moves a reload; returns when to look again. After the facts were applied. */
+mono_t reload_step(struct control_pool *p, const struct registry_pool *rp, mono_t now);
+/* The configuration, or engines found at the start, may ask for other engines than those that run. */
+void reload_for_config(struct control_pool *p, const struct registry_pool *rp, bool model_changed);
+/* The fresh one goes, what serves goes on; whoever waits is told why (NULL: what went wrong before). */
+void reload_cancel(struct control_pool *p, const char *why);
+void reload_forget(struct control_pool *p, void *arg);
+uint64_t mem_available(struct view meminfo); /* bytes; 0 unknown */
+/* kept.c */
+void kept_give_up(struct control *c);
+void kept_done(struct control *c);
 
 enum { /* refusals use the dialect's numbering without including it; a unit test holds the two together */
+	REFUSE_MODEL_NOT_FOUND = 2,
 	REFUSE_POOL_UNREADY = 11,
 	REFUSE_POOL_UNAVAILABLE = 12,
 };

@@ -27,11 +27,27 @@ static bool breaker_open(const struct registry_snapshot *s, const char *pool)
 	return false;
 }
 
+/* Of a pool that is gone: nothing runs and nobody waits. */
+void figures_forget(struct control_pool *p)
+{
+	struct metrics *m = p->control->o.metrics;
+	const char *id = p->cfg->id;
+	set1(m, "corral_requests_running", id, 0);
+	set2(m, "corral_requests_waiting", id, "interactive", 0);
+	set2(m, "corral_requests_waiting", id, "batch", 0);
+	set1(m, "corral_leases", id, 0);
+	set2(m, "corral_pool_slots", id, "free", 0);
+	set2(m, "corral_pool_slots", id, "leased", 0);
+	set2(m, "corral_pool_slots", id, "cooling", 0);
+	set1(m, "corral_pool_ready", id, 0);
+	set1(m, "corral_breaker_state", id, 0);
+}
+
 void control_collect(void *arg, struct metrics *m)
 {
 	struct control *c = arg;
 	for (size_t i = 0; i < c->npools; i++) {
-		struct control_pool *p = &c->pools[i];
+		struct control_pool *p = c->pools[i];
 		const char *id = p->cfg->id;
 		struct pool_stats s;
 		pool_get_stats(p->pool, &s);
@@ -47,8 +63,8 @@ void control_collect(void *arg, struct metrics *m)
 	AUTO(registry_snapshot_unrefp)
 	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
 	for (size_t i = 0; i < c->npools; i++)
-		set1(m, "corral_breaker_state", c->pools[i].cfg->id,
-			breaker_open(s, c->pools[i].cfg->id) ? 2 : 0);
+		set1(m, "corral_breaker_state", c->pools[i]->cfg->id,
+			breaker_open(s, c->pools[i]->cfg->id) ? 2 : 0);
 	unsigned online = 0;
 	for (size_t i = 0; i < s->nnodes; i++)
 		online += s->nodes[i]->online;

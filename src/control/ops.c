@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What an operator asks of a pool: start, stop, restart, drain, undrain. An operation that waits for
- * leases to end is one record on the pool; op_step moves it with every reconciliation.
+ * What an operator asks of a pool: start, stop, restart, drain, undrain, disable, enable. An operation that
+ * waits for leases to end is one record on the pool; op_step moves it with every reconciliation.
  */
 #include "control/control_int.h"
 
 #include "log/log.h"
+
+static const char *end_word(enum op_kind k)
+{
+	return k == OP_DRAIN ? "drained" : k == OP_DISABLE ? "disabled" : "unloaded";
+}
 
 static void finish_op(struct control_pool *p, mono_t now)
 {
@@ -21,8 +26,8 @@ static void finish_op(struct control_pool *p, mono_t now)
 	log_event(LOG_INFO, p->op == OP_DRAIN ? "drained" : "stopped", p->cfg->id,
 		(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_INT("duration_ms", d.duration_ms),
 			LOG_BOOL("forced", d.force_stopped), LOG_END },
-		"Pool %s is %s after %lld ms%s.", p->cfg->id, p->op == OP_DRAIN ? "drained" : "unloaded",
-		(long long)d.duration_ms, d.force_stopped ? ", with requests cut off at the deadline" : "");
+		"Pool %s is %s after %lld ms%s.", p->cfg->id, end_word(p->op), (long long)d.duration_ms,
+		d.force_stopped ? ", with requests cut off at the deadline" : "");
 	p->op = OP_NONE;
 	p->op_unloading = p->op_forced = false;
 	p->op_done = NULL;
@@ -50,9 +55,12 @@ static void begin_unloading(struct control_pool *p, const struct pool_stats *s)
 		return;
 	}
 	for (size_t i = 0; i < p->nslots; i++) {
-		p->slots[i].restart_epoch++;
-		if (p->slots[i].in_pool)
-			p->slots[i].retired = p->slots[i].generation;
+		struct control_slot *k = p->slots[i];
+		if (k->role == SLOT_LEAVING)
+			continue;
+		k->restart_epoch++;
+		if (k->in_pool)
+			k->retired = k->generation;
 	}
 	p->op = OP_NONE;
 	p->op_forced = false;
@@ -80,10 +88,19 @@ void op_give_up(struct control_pool *p)
 			      .final_leases = s.leases + s.cooling });
 }
 
+void op_end(struct control_pool *p)
+{
+	op_give_up(p);
+	p->op = OP_NONE;
+	p->op_unloading = p->op_forced = false;
+}
+
 static void begin_op(
 	struct control_pool *p, enum op_kind kind, int64_t deadline_ms, control_done_fn *fn, void *arg)
 {
 	op_give_up(p); /* a newer wish takes over */
+	if (kind != OP_NONE)
+		reload_cancel(p, "The pool was asked to stop meanwhile.");
 	p->op = kind;
 	p->op_since = mono_now();
 	p->op_deadline = mono_add_ms(p->op_since, deadline_ms);
@@ -101,16 +118,36 @@ static void said(const struct control_pool *p, const char *verb, const char *by)
 		"%s asks to %s pool %s.", by, verb, p->cfg->id);
 }
 
+/* What a start takes back. Disabled stays until it is enabled. */
 static void clear_marks(struct control *c, struct control_pool *p, const char *by)
 {
 	int64_t at = wall_ms();
-	for (enum registry_mark m = 0; m < MARK_COUNT; m++)
-		registry_pool_mark(c->o.registry, view_str(p->cfg->id), m, false, by, at);
+	registry_pool_mark(c->o.registry, view_str(p->cfg->id), MARK_DRAINING, false, by, at);
+	registry_pool_mark(c->o.registry, view_str(p->cfg->id), MARK_STOPPED, false, by, at);
+}
+
+bool control_refuses(struct control *c, struct control_pool *p, char *out, size_t cap)
+{
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
+	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
+	if (!rp || !rp->marks[MARK_DISABLED].by)
+		return false;
+	disabled_text(p, &rp->marks[MARK_DISABLED], out, cap);
+	return true;
+}
+
+static bool is_disabled(struct control *c, struct control_pool *p)
+{
+	char text[512];
+	return control_refuses(c, p, text, sizeof text);
 }
 
 void control_start(struct control *c, struct control_pool *p, const char *by)
 {
 	said(p, "start", by);
+	if (is_disabled(c, p))
+		return;
 	clear_marks(c, p, by);
 	if (p->op != OP_NONE && !p->op_unloading)
 		begin_op(p, OP_NONE, 0, NULL, NULL);
@@ -118,13 +155,11 @@ void control_start(struct control *c, struct control_pool *p, const char *by)
 	AUTO(registry_snapshot_unrefp)
 	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);
 	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
-	for (size_t i = 0; rp && i < rp->nreplicas && i < p->nslots; i++) {
-		if (rp->replicas[i]->facts.state != REPLICA_FAILED &&
-			rp->replicas[i]->facts.state != REPLICA_BACKOFF)
-			continue;
-		for (size_t k = 0; k < p->nslots; k++)
-			if (view_eqs(view_str(p->slots[k].id), rp->replicas[i]->facts.replica_id))
-				p->slots[k].restart_epoch++; /* a start forgets backoff and breaker */
+	for (size_t i = 0; rp && i < rp->nreplicas; i++) {
+		const struct wire_replica *f = &rp->replicas[i]->facts;
+		struct control_slot *k = slot_find(p, view_str(f->replica_id));
+		if (k && (f->state == REPLICA_FAILED || f->state == REPLICA_BACKOFF))
+			k->restart_epoch++; /* a start forgets backoff and breaker */
 	}
 	control_wake(c);
 }
@@ -141,6 +176,8 @@ void control_stop(struct control *c, struct control_pool *p, int64_t deadline_ms
 void control_restart(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by)
 {
 	said(p, "restart", by);
+	if (is_disabled(c, p))
+		return;
 	clear_marks(c, p, by);
 	p->started = true;
 	begin_op(p, OP_RESTART, deadline_ms, NULL, NULL);
@@ -162,4 +199,32 @@ void control_undrain(struct control *c, struct control_pool *p, const char *by)
 	if (p->op == OP_DRAIN)
 		begin_op(p, OP_NONE, 0, NULL, NULL);
 	control_wake(c);
+}
+
+void control_disable(struct control *c, struct control_pool *p, int64_t deadline_ms, const char *by)
+{
+	said(p, "disable", by);
+	p->started = false;
+	registry_pool_mark(c->o.registry, view_str(p->cfg->id), MARK_DISABLED, true, by, wall_ms());
+	begin_op(p, OP_DISABLE, deadline_ms, NULL, NULL);
+}
+
+void control_enable(struct control *c, struct control_pool *p, const char *by)
+{
+	said(p, "enable", by);
+	registry_pool_mark(c->o.registry, view_str(p->cfg->id), MARK_DISABLED, false, by, wall_ms());
+	if (p->op == OP_DISABLE)
+		begin_op(p, OP_NONE, 0, NULL, NULL);
+	control_wake(c);
+}
+
+void control_forget(struct control *c, struct control_pool *p, void *arg)
+{
+	for (size_t i = 0; i < c->npools; i++) {
+		if (c->pools[i] != p)
+			continue; /* it may be gone */
+		if (p->op_arg == arg)
+			p->op_done = NULL;
+		reload_forget(p, arg);
+	}
 }

@@ -40,7 +40,7 @@ static void add_nodes(struct control *c, const struct registry_snapshot *s, stru
 			.live = n->online && n->registered && n->address };
 		for (size_t k = 0; k < c->npools; k++)
 			sc->offers[sc->noffers++] = (struct placement_offer){ .node_id = n->node_id,
-				.pool_id = c->pools[k].cfg->id,
+				.pool_id = c->pools[k]->cfg->id,
 				.model_present = true,
 				.engine_possible = true };
 	}
@@ -70,13 +70,13 @@ static void add_wants(struct control *c, struct scene *sc)
 {
 	size_t cap = 1;
 	for (size_t i = 0; i < c->npools; i++)
-		cap += c->pools[i].nslots;
+		cap += c->pools[i]->nslots;
 	sc->wants = mem_alloc(cap * sizeof *sc->wants);
 	sc->slots = mem_alloc(cap * sizeof *sc->slots);
 	for (size_t i = 0; i < c->npools; i++) {
-		struct control_pool *p = &c->pools[i];
+		struct control_pool *p = c->pools[i];
 		for (size_t k = 0; k < p->nslots; k++) {
-			struct control_slot *s = &p->slots[k];
+			struct control_slot *s = p->slots[k];
 			s->node = NULL;
 			if (!s->plan.wanted && !s->in_pool) {
 				s->placed = false;

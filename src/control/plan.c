@@ -46,6 +46,22 @@ static void grow(const struct plan_facts *f, struct plan_slot *slots, uint32_t n
 		want_one_more(slots, n, f->now);
 }
 
+/* A smaller maximum than before: the last that is idle, else the last, until it holds. */
+static void cap(const struct plan_facts *f, struct plan_slot *slots, uint32_t n)
+{
+	uint32_t max = f->max > f->min ? f->max : f->min;
+	while (!f->always && count_wanted(slots, n, false) > max) {
+		struct plan_slot *last = NULL;
+		for (uint32_t i = 0; i < n; i++) {
+			struct plan_slot *s = &slots[i];
+			bool idle = !(s->leases + s->cooling);
+			if (s->wanted && (!last || idle || last->leases + last->cooling))
+				last = s;
+		}
+		last->wanted = false;
+	}
+}
+
 /* From the last on: idle for keep_alive and above the minimum. Returns the next moment one runs out. */
 static mono_t shrink(const struct plan_facts *f, struct plan_slot *slots, uint32_t n)
 {
@@ -80,5 +96,6 @@ mono_t plan_replicas(const struct plan_facts *f, struct plan_slot *slots, uint32
 	if (f->held)
 		return MONO_NEVER;
 	grow(f, slots, n);
+	cap(f, slots, n);
 	return shrink(f, slots, n);
 }

@@ -35,6 +35,7 @@ static void forget_node(struct control *c)
 	free(MEM_TAKE(c->node_address));
 	free(MEM_TAKE(c->node_boot));
 	buf_reset(&c->pushed);
+	buf_reset(&c->strays);
 }
 
 void push_done(struct control *c)
@@ -43,6 +44,7 @@ void push_done(struct control *c)
 	loop_timer_stop(&c->push_again);
 	buf_done(&c->pushed);
 	buf_done(&c->pushing);
+	buf_done(&c->strays);
 }
 
 /* Another process of the node knows nothing of what the last one was told. */
@@ -62,8 +64,8 @@ static bool meet_node(struct control *c, const struct registry_node *n)
 	c->node_boot = MEM_TAKE(boot);
 	/* It takes the first wish as it comes and restarts nothing for it. */
 	for (size_t i = 0; i < c->npools; i++)
-		for (size_t k = 0; k < c->pools[i].nslots; k++)
-			c->pools[i].slots[k].retired = 0;
+		for (size_t k = 0; k < c->pools[i]->nslots; k++)
+			c->pools[i]->slots[k]->retired = 0;
 	return true;
 }
 
@@ -73,8 +75,9 @@ static void add_want(
 	struct wire_want *w = wire_desired_add(d);
 	w->replica_id = mem_strdup(s->id);
 	w->pool_id = mem_strdup(p->cfg->id);
-	w->slots = p->cfg->slots;
-	w->ctx = p->cfg->ctx;
+	/* ctx and slots are those of the definition that the spec names */
+	w->spec = s->variant.spec[0] ? mem_strdup(s->variant.spec) : NULL;
+	w->model = mem_strdup(s->variant.model);
 	w->restart_epoch = s->restart_epoch;
 	w->pulled_in = waiting;
 	w->keep_alive_ms = p->cfg->keep_alive_ms;
@@ -85,23 +88,41 @@ static void encode(struct control *c, const char *node_id, uint64_t revision, st
 {
 	struct wire_desired d = { .fence = 0, .revision = revision };
 	for (size_t i = 0; i < c->npools; i++) {
-		struct control_pool *p = &c->pools[i];
+		struct control_pool *p = c->pools[i];
 		struct pool_stats st;
 		pool_get_stats(p->pool, &st);
 		bool waiting = st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
 		for (size_t k = 0; k < p->nslots; k++) {
-			struct control_slot *s = &p->slots[k];
+			struct control_slot *s = p->slots[k];
 			if (!s->node || strcmp(s->node, node_id) != 0)
 				continue;
 			/* Once it serves, who pulled it in is history: the wish must not flip with the queue.
 			 */
-			bool pulled = s->told != REPLICA_READY &&
+			bool pulled = s->role != SLOT_FRESH && s->told != REPLICA_READY &&
 				      (waiting || (s->told == REPLICA_PROVING && s->in_pool));
 			add_want(&d, p, s, pulled);
 		}
 	}
 	(void)wire_desired_encode(&d, b);
 	wire_desired_done(&d);
+}
+
+/* Engines that run there and nobody wants: found by a node after it was told what is wanted. */
+static void find_strays(
+	struct control *c, const struct registry_snapshot *s, const char *node_id, struct buf *b)
+{
+	for (size_t i = 0; i < s->nreplicas; i++) {
+		const struct registry_replica *r = s->replicas[i];
+		enum replica_state st = r->facts.state;
+		if (strcmp(r->node_id, node_id) != 0 ||
+			(st != REPLICA_STARTING && st != REPLICA_PROVING && st != REPLICA_READY))
+			continue;
+		struct control_pool *p = map_gets(&c->all, r->facts.pool_id);
+		struct control_slot *k = p ? slot_find(p, view_str(r->facts.replica_id)) : NULL;
+		if (!k || !k->node)
+			(void)buf_addf(
+				b, "%s %llu\n", r->facts.replica_id, (unsigned long long)r->facts.generation);
+	}
 }
 
 static void push_again(void *arg)
@@ -132,9 +153,14 @@ void control_push(struct control *c, const struct registry_snapshot *s)
 	if (!n || !meet_node(c, n) || c->push || loop_timer_active(&c->push_again))
 		return;
 	AUTO(buf_done) struct buf now = BUF(WIRE_BODY_MAX);
+	AUTO(buf_done) struct buf strays = BUF(WIRE_BODY_MAX);
 	encode(c, n->node_id, 0, &now); /* without a revision, so that equal sets compare equal */
-	if (view_eq(buf_view(&now), buf_view(&c->pushed)))
+	find_strays(c, s, n->node_id, &strays);
+	if (view_eq(buf_view(&now), buf_view(&c->pushed)) &&
+		(!strays.len || view_eq(buf_view(&strays), buf_view(&c->strays))))
 		return;
+	buf_reset(&c->strays);
+	(void)buf_addv(&c->strays, buf_view(&strays));
 	buf_reset(&c->pushing);
 	(void)buf_addv(&c->pushing, buf_view(&now));
 	AUTO(buf_done) struct buf body = BUF(WIRE_BODY_MAX);

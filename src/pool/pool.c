@@ -43,6 +43,8 @@ void pool_unref(struct pool *p)
 		pool_replica_unref(r);
 	}
 	pthread_mutex_destroy(&p->lock);
+	if (p->o.on_free)
+		p->o.on_free(p->o.arg);
 	free(p->id);
 	free(p);
 }

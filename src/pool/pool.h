@@ -51,6 +51,7 @@ struct pool_opts {
 	 * refused because the pool is closed, or a replica was reported as failing. At most one call is
 	 * outstanding until pool_demand_seen. */
 	void (*on_demand)(void *arg, struct pool *p);
+	void (*on_free)(void *arg); /* on any thread: neither of the two is called any more; may be NULL */
 	void *arg;
 };
 

@@ -15,7 +15,7 @@
 
 #include <stdatomic.h>
 
-#include "base/strv.h"
+#include "base/stores.h"
 
 enum {
 	STORES_ENTRIES_MAX = 400000,
@@ -26,21 +26,6 @@ enum {
 	STORES_ID_MIN = 20,
 	STORES_NOTES_MAX = 32, /* of `skipped` and of `problems`; more are counted */
 };
-
-/* Folders to look through; one that is not there is no problem. */
-struct stores_roots {
-	struct strv hub;      /* Hugging Face hub caches: models--<org>--<repo>/… */
-	struct strv llamacpp; /* llama.cpp's cache: files and manifests, or a hub cache in newer builds */
-	struct strv ollama;   /* manifests/ and blobs/ */
-	struct strv lmstudio; /* <publisher>/<repo>/<file>.gguf */
-	struct strv loose;    /* models_dir: any tree of .gguf files */
-	unsigned id_max;      /* bytes an id may have: STORES_ID_MIN to 64; 0 = 64 */
-};
-void stores_roots_done(struct stores_roots *r);
-/* From HF_HUB_CACHE, HF_HOME, LLAMA_CACHE, XDG_CACHE_HOME, OLLAMA_MODELS and HOME, as those programs read
- * them; without OLLAMA_MODELS also where Ollama's service keeps its own. env: NULL-terminated; NULL = the
- * process's. */
-void stores_roots_default(struct stores_roots *r, const char *const *env, const char *models_dir);
 
 enum store_use { STORE_TEXT, STORE_EMBEDDING, STORE_RERANK };
 

@@ -100,6 +100,23 @@ static const char answer[] =
 	"\"last_error\":{\"message\":\"It \\u001b[2J died.\",\"hint\":\"Try "
 	"again.\",\"at\":\"2026-01-02T03:04:05.000Z\"}}]}";
 
+/* What was ordered is shown where nothing runs, and beside what still does. */
+static void test_ps_orders(void **state)
+{
+	static const char orders[] =
+		"{\"pools\":[{\"id\":\"a\",\"state\":\"unloaded\",\"disabled\":true,\"replicas\":[]},"
+		"{\"id\":\"b\",\"state\":\"ready\",\"disabled\":false,\"reloading\":true,"
+		"\"replicas\":[{\"id\":\"b-0\",\"state\":\"ready\"}]}]}";
+	AUTO(buf_done) struct buf b = BUF(64 * KIB);
+	assert_int_equal(replicas_table(view_str(orders), false, &b), 0);
+	assert_non_null(strstr(buf_str(&b), "a     -        disabled "));
+	assert_non_null(strstr(buf_str(&b), "b     b-0      ready, reloading"));
+	buf_reset(&b);
+	assert_int_equal(pools_table(view_str(orders), false, &b), 0);
+	assert_non_null(strstr(buf_str(&b), "a     disabled "));
+	assert_non_null(strstr(buf_str(&b), "b     reloading"));
+}
+
 static void test_ps(void **state)
 {
 	AUTO(buf_done) struct buf b = BUF(64 * KIB);
@@ -343,6 +360,7 @@ int main(void)
 		cmocka_unit_test(test_sse_bound),
 		cmocka_unit_test(test_delta),
 		cmocka_unit_test(test_ps),
+		cmocka_unit_test(test_ps_orders),
 		cmocka_unit_test(test_pools),
 		cmocka_unit_test(test_models),
 		cmocka_unit_test(test_pool_detail),

@@ -74,6 +74,10 @@ static const struct plan_case cases[] = {
 		FACTS(.held = true, .waiting = 5, .min = 2, .start = true), "00", 0, -1 },
 	{ "an external engine is always wanted", { "-", "-", "-" }, FACTS(.always = true), "111", 9000, -1 },
 	{ "an external engine can be held", { "w", "w" }, FACTS(.always = true, .held = true), "00", 0, -1 },
+	{ "a smaller max: the last goes", { "wr", "wr", "wr" }, FACTS(), "110", 0, 1000 },
+	{ "a smaller max: an idle one goes first", { "wrb", "wr", "wrb" }, FACTS(), "101", 0, -1 },
+	{ "a smaller max: busy ones go in the end", { "wrb", "wrb", "wrb" }, FACTS(), "110", 0, -1 },
+	{ "min above max counts", { "-", "-", "-" }, FACTS(.min = 3), "111", 0, -1 },
 	{ "no slot at all", { NULL }, { .waiting = 1, .slots = 2 }, "", 0, -1 },
 };
 
@@ -185,6 +189,7 @@ static void test_fate(void **state)
 static void test_refusals(void **state)
 {
 	(void)state;
+	assert_int_equal((int)REFUSE_MODEL_NOT_FOUND, (int)CODE_MODEL_NOT_FOUND);
 	assert_int_equal((int)REFUSE_POOL_UNREADY, (int)CODE_POOL_UNREADY);
 	assert_int_equal((int)REFUSE_POOL_UNAVAILABLE, (int)CODE_POOL_UNAVAILABLE);
 }
