@@ -197,11 +197,15 @@ static int header_line(struct multipart_scan *s)
 /* ---- a part's data ---------------------------------------------------------------------------------------
  */
 
-static int keep(struct multipart_scan *s, struct view v)
+/* v stands at byte `at` of the body. */
+static int keep(struct multipart_scan *s, struct view v, uint64_t at)
 {
+	size_t room = sizeof s->text - s->text_len;
 	if (s->field == F_NONE)
 		return 0;
-	if (v.n > sizeof s->text - s->text_len)
+	if (v.n > room)
+		s->bytes = at + room; /* the first one too many, however the body was cut */
+	if (v.n > room)
 		return fail(s, s->field == F_MODEL ? "`model` is longer than 512 bytes"
 						   : "`stream` is neither true nor false");
 	memcpy(s->text + s->text_len, v.p, v.n);
@@ -252,7 +256,7 @@ static ptrdiff_t data(struct multipart_scan *s, struct view v)
 	while (i < v.n) {
 		if (!s->matched) {
 			size_t n = view_find(view_from(v, i), '\r');
-			r = keep(s, view_of(v.p + i, n));
+			r = keep(s, view_of(v.p + i, n), s->bytes);
 			if (r)
 				return r;
 			i += n;
@@ -261,7 +265,7 @@ static ptrdiff_t data(struct multipart_scan *s, struct view v)
 				break;
 		}
 		if (v.p[i] != s->mark[s->matched]) { /* it only began like one: data after all */
-			r = keep(s, view_of(s->mark, s->matched));
+			r = keep(s, view_of(s->mark, s->matched), s->bytes - s->matched);
 			s->matched = 0;
 			if (r)
 				return r;

@@ -103,6 +103,10 @@ void life_out(struct request *q, struct view v)
 	if (!l->first_token.ns && (!q->events || q->split.events)) { /* comments are no token */
 		l->first_token = mono_now();
 		usage_read(&l->usage, view_cut(v, LIFE_BEGINNING));
+		if (q->events) { /* what a stream's first event counts of the answer is not all of it */
+			l->usage.output = l->usage.predicted_n = -1;
+			l->usage.per_second = -1;
+		}
 	}
 	keep_tail(l, v);
 }

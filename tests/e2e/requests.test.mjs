@@ -10,6 +10,7 @@ import {
   corralPath,
   fakeLlamaPool,
   fakePool,
+  realPool,
   send,
   sse,
   until,
@@ -324,5 +325,46 @@ test(
       }
     },
     { warm: ['chat'], leaks: false },
+  ),
+);
+
+test(
+  "tokens are the real llama-server's own count, whatever the dialect",
+  withCorral(
+    () => ({ pools: [realPool('tiny')] }),
+    async (corral) => {
+      const messages = [{ role: 'user', content: 'Hello' }];
+      const asks = [
+        ['/v1/chat/completions', { messages, max_tokens: 12 }],
+        ['/v1/chat/completions', { messages, max_tokens: 12, stream: true }],
+        ['/v1/completions', { prompt: 'Hello', max_tokens: 12 }],
+        ['/v1/messages', { messages, max_tokens: 12 }],
+        ['/v1/messages', { messages, max_tokens: 12, stream: true }],
+        ['/v1/responses', { input: 'Hello', max_output_tokens: 12, stream: true }],
+        ['/completion', { prompt: 'Hello', n_predict: 12, stream: true }],
+      ];
+      for (const [i, [route, body]] of asks.entries()) {
+        const id = `ask-${i}`;
+        const answer = await corral.post(
+          route,
+          { model: 'tiny', ...body, temperature: 0, seed: 1 },
+          { headers: { 'x-request-id': id } },
+        );
+        assert.equal(answer.status, 200, answer.text);
+        const record = await find(corral, id);
+        const what = `${route} ${JSON.stringify(record)}\n${answer.text.slice(-2000)}`;
+        assert.equal(record.output_tokens, 12, what);
+        assert.equal(record.tokens_from, 'usage', what);
+        assert.ok(record.prompt_tokens > 0 && record.tokens_per_s > 0, what);
+        assert.equal(record.first_token_ms === null, !body.stream, what);
+      }
+      assert.ok((await find(corral, 'ask-6')).usual_tokens_per_s > 0);
+      const slots = await corral.get('/slots?model=tiny');
+      assert.equal(slots.status, 200, slots.text);
+      assert.ok(Array.isArray(slots.json));
+      const erased = await corral.send('POST', '/slots/0?action=erase&model=tiny');
+      assert.ok(erased.status < 502 && erased.headers['x-corral-replica'], erased.text);
+    },
+    { warm: ['tiny'], leaks: false },
   ),
 );

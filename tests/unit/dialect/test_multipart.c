@@ -199,6 +199,10 @@ static void bounds_hold(void **state)
 	buf_adds(&b, "m\r\n" END);
 	assert_int_equal(scan(s, TYPE, buf_view(&b), 0, 7), -EINVAL);
 	assert_non_null(strstr(s->err.msg, "longer than 512"));
+	for (size_t step = 1; step < b.len; step++) { /* at the same byte, however it is cut */
+		assert_int_equal(scan(s, TYPE, buf_view(&b), 0, step), -EINVAL);
+		assert_int_equal(s->bytes, whole);
+	}
 
 	buf_reset(&b);
 	buf_adds(&b, "--XyZ\r\nX: ");

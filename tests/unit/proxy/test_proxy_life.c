@@ -167,6 +167,11 @@ static void a_whole_answer_is_told(void **state)
 	world_free(w);
 }
 
+#define X100                                                                                                 \
+	"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx" \
+	"xx"
+#define X1100 X100 X100 X100 X100 X100 X100 X100 X100 X100 X100 X100
+
 static void a_stream_is_told(void **state)
 {
 	(void)state;
@@ -181,6 +186,10 @@ static void a_stream_is_told(void **state)
 			7, 12, false },
 		{ "data: {\"a\":1}\n\ndata: {\"a\":2}\n\ndata: [DONE]\n\n", -1, 2, true },
 		{ "event: message_start\ndata: {\"usage\":{\"input_tokens\":9}}\n\n", 9, 1, true },
+		/* what the first event counts of the answer is not all of it */
+		{ "data: {\"tokens_predicted\":1,\"tokens_evaluated\":9}\n\n"
+		  "data: {\"tokens_predicted\":12,\"x\":\"" X1100 "\",\"timings\":{\"predicted_n\":12}}\n\n",
+			9, 12, false },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		AUTO(buf_done) struct buf b = BUF(4 * KIB);
