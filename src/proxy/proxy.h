@@ -39,9 +39,9 @@ struct proxy_opts {
 	/* The first byte of a response came from a replica that was proving. On this loop; r is valid during
 	 * the call. */
 	void (*on_proved)(void *arg, struct pool_replica *r);
-	/* A GET on an engine route whose pool runs nothing: answers from what is known. The exchange is the
-	 * callee's. */
-	void (*answer_unloaded)(void *arg, struct http_exchange *x, const struct route *route, struct pool *p,
+	/* A request that starts no engine, whose pool runs nothing: true when it was answered from what is
+	 * known of the model (the exchange is then the callee's); false: there is nothing to tell. */
+	bool (*answer_unloaded)(void *arg, struct http_exchange *x, const struct route *route, struct pool *p,
 		const char *request_id);
 	void *arg;
 };

@@ -442,17 +442,31 @@ static bool pool_idle(struct pool *p)
 	return idle;
 }
 
+static void unloaded(struct request *q)
+{
+	if (!q->px->o.answer_unloaded(q->px->o.arg, q->x, &q->route, q->pool, q->id)) {
+		struct api_error e = { .code = CODE_POOL_UNREADY,
+			.retriable = 0,
+			.hint = VIEW("`corral start` starts it, or any completion does.") };
+		char text[256];
+		int n = snprintf(text, sizeof text, "Pool %s runs no engine, and this request starts none.",
+			pool_id(q->pool));
+		e.message = view_of(text, MIN((size_t)n, sizeof text - 1));
+		request_fail(q, &e);
+		return;
+	}
+	q->x = NULL;
+	request_record(q, 200, "answered from what is known of the model");
+	request_over(q);
+}
+
 static void on_body_end(void *arg)
 {
 	struct request *q = arg;
 	if (!request_scan_end(q) || !find_pool(q))
 		return;
 	if (!q->route.starts_engine && pool_idle(q->pool)) {
-		struct http_exchange *x = q->x;
-		q->x = NULL;
-		q->px->o.answer_unloaded(q->px->o.arg, x, &q->route, q->pool, q->id);
-		request_record(q, 200, "answered from what is known of the model");
-		request_over(q);
+		unloaded(q);
 		return;
 	}
 	if (view_eq_ci(http_header_get(http_headers(q->x), "x-corral-priority"), VIEW("batch")))

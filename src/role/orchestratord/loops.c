@@ -150,32 +150,25 @@ static void on_proved(void *arg, struct pool_replica *r)
 	control_proved(d->orch->control, pool_replica_ref(r));
 }
 
-static void answer_unloaded(
+static bool answer_unloaded(
 	void *arg, struct http_exchange *x, const struct route *route, struct pool *p, const char *request_id)
 {
 	struct data_loop *d = arg;
 	AUTO(mem_freep) char *query = mem_fmt("model=%s", pool_id(p));
 	if (route->kind == ROUTE_PROPS) {
 		api_start_as(d->orch->api, x, request_id, "/props", query);
-		return;
+		return true;
 	}
-	if (route->kind == ROUTE_SLOTS) {
-		AUTO(buf_done) struct buf head = BUF(KIB), body = BUF(KIB);
-		(void)http_header_add(&head, "X-Request-Id", view_str(request_id));
-		(void)http_header_add(&head, "X-Corral-Pool", view_str(pool_id(p)));
-		(void)buf_addf(&body, "{\"loaded\":false,\"pool\":\"%s\",\"slots\":[]}", pool_id(p));
-		http_reply(x, 200, "application/json", &head, buf_view(&body));
-		return;
-	}
-	char text[256];
-	int n = snprintf(
-		text, sizeof text, "Pool %s runs no engine, and this request starts none.", pool_id(p));
-	struct api_error e = { .code = CODE_POOL_UNREADY,
-		.retriable = 0,
-		.message = view_of(text, (size_t)n),
-		.hint = VIEW("`corral start` starts it, or any completion does."),
-		.request_id = view_str(request_id) };
-	proxy_reply_error(x, route->dialect, &e);
+	if (route->kind != ROUTE_SLOTS)
+		return false;
+	AUTO(buf_done) struct buf head = BUF(KIB), body = BUF(KIB);
+	(void)http_header_add(&head, "X-Request-Id", view_str(request_id));
+	(void)http_header_add(&head, "X-Corral-Pool", view_str(pool_id(p)));
+	(void)buf_adds(&body, "{\"loaded\":false,\"pool\":");
+	(void)buf_add_json(&body, view_str(pool_id(p)));
+	(void)buf_adds(&body, ",\"slots\":[]}");
+	http_reply(x, 200, "application/json", &head, buf_view(&body));
+	return true;
 }
 
 /* ---- what the control loop tells

@@ -109,6 +109,8 @@ static void slots_take_no_lease(void **state)
 	wait_for(w, answered(w, 0));
 	ask(w, 0, "POST", "/slots/0?action=erase", "", (struct view){ 0 });
 	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 503); /* what was not done is not told to be */
+	assert_true(has_header(&w->clients[0], "x-corral-pool: p\n"));
 	assert_int_equal(w->unloaded, 2);
 	assert_int_equal(w->demands, 0);
 	world_free(w);
