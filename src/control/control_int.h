@@ -44,6 +44,9 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	uint32_t restart_epoch;
 	uint64_t retired; /* the generation that a restart is to replace: it gets no traffic any more; 0 =
 			     none */
+	bool on_wire;     /* the node may have been told of it: its id is not used again before it was told
+			     otherwise */
+	bool in_push;     /* of the set that was pushed last */
 	const char *node; /* where the planner puts it; valid with the snapshot it was planned on; NULL =
 			     nowhere */
 	bool placed;      /* that was told */

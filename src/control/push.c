@@ -130,6 +130,19 @@ static void push_again(void *arg)
 	control_wake(arg);
 }
 
+/* Which slots the set that goes over now names, and, when it has arrived, which it does not. */
+static void note_push(struct control *c, bool arrived)
+{
+	for (size_t i = 0; i < c->npools; i++) {
+		for (size_t k = 0; k < c->pools[i]->nslots; k++) {
+			struct control_slot *s = c->pools[i]->slots[k];
+			if (!arrived)
+				s->in_push = s->node != NULL;
+			s->on_wire = s->in_push || (s->on_wire && !arrived);
+		}
+	}
+}
+
 static void on_pushed(void *arg, int status, struct view body, const struct err *e)
 {
 	struct control *c = arg;
@@ -137,6 +150,7 @@ static void on_pushed(void *arg, int status, struct view body, const struct err 
 	if (status == 200 || status == 202 || status == 204) {
 		buf_reset(&c->pushed);
 		(void)buf_addv(&c->pushed, buf_view(&c->pushing));
+		note_push(c, true);
 		control_wake(c); /* something may have changed meanwhile */
 		return;
 	}
@@ -170,6 +184,7 @@ void control_push(struct control *c, const struct registry_snapshot *s)
 		.content_type = "application/json",
 		.body = buf_view(&body),
 		.timeout_ms = PUSH_TIMEOUT_MS };
+	note_push(c, false);
 	c->push = http_fetch(c->node, &r, on_pushed, c);
 }
 

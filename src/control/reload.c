@@ -223,7 +223,8 @@ static enum bg_fresh look_at_fresh(struct control_pool *p, const struct registry
 		note_failure(l, e->cause, e->message ? e->message : "the new engine failed", e->hint);
 		return BG_FRESH_FAILED;
 	}
-	if (st == REPLICA_READY && r->ready && s->in_pool)
+	bool ours = st == REPLICA_READY && (!r->facts.spec || strcmp(r->facts.spec, s->variant.spec) == 0);
+	if (ours && r->ready && s->in_pool)
 		return BG_FRESH_READY;
 	if (st == REPLICA_PROVISIONING)
 		l->fresh_since = now; /* what is built or installed takes as long as it takes */

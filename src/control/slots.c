@@ -153,7 +153,7 @@ void slots_tidy(struct control_pool *p, const struct registry_pool *rp)
 		bool main = s->role == SLOT_MAIN;
 		mains += main;
 		bool spare = s->role == SLOT_LEAVING || (main && mains > max);
-		if (spare && !s->plan.wanted && !s->in_pool && is_gone(slot_replica(rp, s))) {
+		if (spare && !s->plan.wanted && !s->in_pool && !s->on_wire && is_gone(slot_replica(rp, s))) {
 			p->epochs = MAX(p->epochs, s->restart_epoch);
 			mains -= main;
 			slot_free(s);
