@@ -53,8 +53,8 @@ enum {
 	LOG_EARLY = 64 * 1024, /* a full disk rotates early, but not for less than this */
 	SPEC_FD = 3,
 	REPORT_FD = 4,
-	SWEEP_MS = 20, /* between two walks over what is left of the tree */
-	OOM_REFRESH_MS = 10000,
+	SWEEP_MS = 20,         /* between two walks over what is left of the tree */
+	OOM_REFRESH_MS = 1000, /* how close around a death the kernel's counter is read */
 };
 
 struct words {
@@ -71,7 +71,7 @@ struct keeper {
 	uint64_t self_start, engine_start;
 	int64_t started_wall, ended_wall;
 	int sig_fd, out_fd, log_fd, report_fd;
-	bool ended, stop_asked, killed, oom, have_exec_errno;
+	bool ended, stop_asked, killed, oom, oom_ours, have_exec_errno;
 	int exit_code, signo, exec_errno;
 	int64_t kill_at; /* monotonic ms; 0 = no grace is running */
 	uint64_t log_size, dropped, dropped_said;
@@ -243,18 +243,37 @@ static bool stat_read(pid_t pid, pid_t *ret_ppid, uint64_t *ret_start)
 	return true;
 }
 
+/* The file that counts kills for want of memory in the control group we are in, together with our engine:
+ * version 2 as a line "0::/path", version 1 as "N:memory:/path". False: there is none, or it is the whole
+ * machine. */
+static bool oom_file(char *out, size_t cap)
+{
+	char text[4096];
+	if (read_small("/proc/self/cgroup", text, sizeof text) <= 0)
+		return false;
+	for (char *line = text, *next; line && *line; line = next) {
+		next = strchr(line, '\n');
+		if (next)
+			*next++ = '\0';
+		char *v1 = strstr(line, ":memory:/");
+		if (strncmp(line, "0::/", 4) == 0 && line[4])
+			snprintf(out, cap, "/sys/fs/cgroup%s/memory.events", line + 3);
+		else if (v1 && v1[9])
+			snprintf(out, cap, "/sys/fs/cgroup/memory%s/memory.oom_control", v1 + 8);
+		else
+			continue;
+		if (access(out, R_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* How often the kernel killed for want of memory: in our control group, else on this machine. */
 static uint64_t oom_count(void)
 {
-	char text[4096], path[4096 + 64];
-	const char *what = "/proc/vmstat";
-	if (read_small("/proc/self/cgroup", text, sizeof text) > 0 && strncmp(text, "0::/", 4) == 0) {
-		text[strcspn(text, "\n")] = '\0';
-		snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.events", text + 3);
-		if (access(path, R_OK) == 0)
-			what = path;
-	}
-	int fd = open(what, O_RDONLY | O_CLOEXEC);
+	char path[4096 + 64];
+	k.oom_ours = oom_file(path, sizeof path);
+	int fd = open(k.oom_ours ? path : "/proc/vmstat", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return 0;
 	static char page[16 * 1024];
@@ -302,12 +321,13 @@ static void record_format(char out[RECORD_LEN], const char *state)
 		"{\"schema\":1,\"replica_id\":%s,\"generation\":%llu,\"state\":\"%s\",\"boot_id\":\"%s\","
 		"\"keeper_pid\":%d,\"keeper_start\":%llu,\"engine_pid\":%d,\"engine_start\":%llu,"
 		"\"exit_code\":%d,\"signal\":%d,\"exec_errno\":%d,\"stop_asked\":%s,\"killed\":%s,\"oom\":%s,"
+		"\"oom_sure\":%s,"
 		"\"started_at_ms\":%lld,\"ended_at_ms\":%lld,\"log_dropped_bytes\":%llu,\"socket\":%s}",
 		replica, (unsigned long long)k.spec.generation, state, k.boot_id, (int)getpid(),
 		(unsigned long long)k.self_start, (int)k.engine, (unsigned long long)k.engine_start,
 		k.exit_code, k.signo, k.exec_errno, k.stop_asked ? "true" : "false",
-		k.killed ? "true" : "false", k.oom ? "true" : "false", (long long)k.started_wall,
-		(long long)k.ended_wall, (unsigned long long)k.dropped, socket);
+		k.killed ? "true" : "false", k.oom ? "true" : "false", k.oom && k.oom_ours ? "true" : "false",
+		(long long)k.started_wall, (long long)k.ended_wall, (unsigned long long)k.dropped, socket);
 	out[n] = ' '; /* snprintf's NUL */
 	out[RECORD_LEN - 1] = '\n';
 }
@@ -402,11 +422,6 @@ static bool log_pump(void)
 	ssize_t n = read(k.out_fd, chunk, sizeof chunk);
 	if (n > 0) {
 		log_write(chunk, (size_t)n);
-		int64_t now = clock_ms(CLOCK_MONOTONIC);
-		if (!k.ended && now - k.oom_read_at > OOM_REFRESH_MS) {
-			k.oom_base = oom_count();
-			k.oom_read_at = now;
-		}
 		return true;
 	}
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -659,14 +674,31 @@ static void take_signals(void)
 	}
 }
 
+/* A kill for want of memory is told from any other SIGKILL by the kernel's counter alone: what it counts
+ * between two readings shortly before and after the death may be this one. In a control group of our own it
+ * is; on the whole machine it most likely is. Not while a child waits to be reaped: that reading would be too
+ * late. */
+static void oom_refresh(void)
+{
+	int64_t now = clock_ms(CLOCK_MONOTONIC);
+	siginfo_t dead = { 0 };
+	if (k.ended || now - k.oom_read_at < OOM_REFRESH_MS)
+		return;
+	uint64_t count = oom_count();
+	if (waitid(P_PID, (id_t)k.engine, &dead, WEXITED | WNOHANG | WNOWAIT) == 0 && dead.si_pid)
+		return;
+	k.oom_base = count;
+	k.oom_read_at = now;
+}
+
 static int wait_ms(void)
 {
 	if (k.ended)
 		return SWEEP_MS;
 	if (!k.kill_at)
-		return -1;
+		return OOM_REFRESH_MS;
 	int64_t left = k.kill_at - clock_ms(CLOCK_MONOTONIC);
-	return left < 0 ? 0 : left > 60000 ? 60000 : (int)left;
+	return left < 0 ? 0 : left > OOM_REFRESH_MS ? OOM_REFRESH_MS : (int)left;
 }
 
 static void live(void)
@@ -676,6 +708,7 @@ static void live(void)
 			{ .fd = k.out_fd, .events = POLLIN } };
 		if (poll(p, 2, wait_ms()) < 0 && errno != EINTR)
 			return;
+		oom_refresh();
 		if (p[1].revents)
 			log_pump();
 		take_signals();

@@ -99,6 +99,34 @@ static void found_free(struct found *f)
 	free(f);
 }
 
+/* Its keeper is gone. What the last run wrote about the engine is still there: then that run did not live to
+ * see the end, and nobody has been told of it. */
+static void dead_keeper(struct node *n, const char *id, const char *pool_id)
+{
+	struct keeper_end e;
+	AUTO(handoff_done) struct handoff h = { 0 };
+	if (map_gets(&n->replicas, id) || keeper_bury(n->engines_dir, id, &e, NULL) ||
+		strcmp(e.record.replica_id, id) != 0)
+		return;
+	bool unseen = handoff_read(n, id, e.record.generation, &h) == 0;
+	handoff_forget(n, id);
+	if (!unseen || !e.started || e.record.stop_asked || strcmp(e.record.boot_id, n->boot_id) != 0)
+		return;
+	struct replica *r = replica_new(n, id, pool_id);
+	adopt_definition(r, &h);
+	r->slots = h.slots;
+	r->ctx = h.ctx;
+	r->wanted = true; /* until somebody says what is wanted; if nobody comes, it keeps no node alive */
+	r->want.keep_alive_ms = n->opts.orphan_grace_ms;
+	replica_set(r, REPLICA_STARTING);
+	restart_started(&r->restart);
+	if (h.ready)
+		restart_ready(
+			&r->restart, mono_add_ms(mono_now(),
+					     MIN(e.record.started_at_ms - e.record.ended_at_ms, (int64_t)0)));
+	replica_ended_unseen(r, &e);
+}
+
 static void try_adopt(void *arg)
 {
 	struct found *f = arg;
@@ -118,6 +146,8 @@ static void try_adopt(void *arg)
 	} else if (fresh) {
 		replica_free(r);
 	}
+	if (e == -ENOENT)
+		dead_keeper(n, f->id, pool);
 	if (e == -EAGAIN && ++f->tries < ADOPT_TRIES)
 		loop_timer_start(n->loop, &f->timer, ADOPT_AGAIN_MS, try_adopt, f);
 	else
@@ -139,7 +169,10 @@ static void on_found(void *arg, const char *replica_id)
 int adopt_all(struct node *n, struct err *reterr)
 {
 	int r = keeper_scan(n->engines_dir, on_found, n);
-	return r ? err_set(reterr, r, "%s cannot be read: %s", n->engines_dir, strerror(-r)) : 0;
+	if (r)
+		return err_set(reterr, r, "%s cannot be read: %s", n->engines_dir, strerror(-r));
+	tidy_files(n);
+	return 0;
 }
 
 void adopt_done(struct node *n)

@@ -50,6 +50,8 @@ static struct replica *of_want(struct node *n, const struct wire_want *w)
 void desired_apply(struct node *n, const struct wire_desired *d)
 {
 	struct map_entry *e;
+	bool first = !n->told;
+	n->told = true;
 	n->fence = d->fence;
 	n->revision = d->revision;
 	for (size_t i = 0; (e = map_next(&n->replicas, &i));)
@@ -59,7 +61,11 @@ void desired_apply(struct node *n, const struct wire_desired *d)
 		if (r)
 			take_want(r, &d->wants[i]);
 	}
-	for (size_t i = 0; (e = map_next(&n->replicas, &i));)
+	for (size_t i = 0; (e = map_next(&n->replicas, &i));) {
 		replica_kick(e->value);
+		replica_release(e->value);
+	}
+	if (first)
+		tidy_records(n);
 	report_touch(n);
 }

@@ -4,7 +4,8 @@
  * state machine · verdict.c what follows an end · start.c build, command line, keeper · gate.c how many load
  * at once · adopt.c engines that run already · prove.c readiness and canary · external.c servers that are not
  * ours · desired.c what is wanted · facts.c what is said · handoff.c the files about an engine · report.c the
- * registry · api.c, logs.c the routes.
+ * registry · tidy.c files
+ * that are nobody's any more · api.c, logs.c the routes.
  */
 #ifndef NODE_NODE_INT_H
 #define NODE_NODE_INT_H
@@ -74,6 +75,7 @@ struct replica {
 	struct keeper *keeper;
 	bool external; /* a server that is not ours is being watched */
 	bool stopping; /* we asked it to end */
+	bool held;     /* it may start again once its end has been told */
 	bool proven;   /* adopted from a run in which it had been ready */
 	struct failure failure;
 	char *socket_path;
@@ -130,6 +132,7 @@ struct node {
 	struct map replicas; /* id → struct replica */
 	struct rnd rnd;
 	uint64_t fence, revision;
+	bool told; /* somebody has said what is wanted */
 	bool stopping, done;
 	unsigned stopped, killed; /* since stopping */
 	struct list stop_waits;
@@ -183,6 +186,7 @@ void replica_progress(struct replica *r, const char *phase, int pct, const char 
 /* A start that cannot succeed by being tried again. */
 void replica_fail(struct replica *r);
 void replica_retry_in(struct replica *r, int64_t ms); /* begins again then, if it is still wanted */
+void replica_release(struct replica *r);              /* its end has been told */
 void replica_clear_failure(struct failure *f);
 /* The engine must go because of c; the verdict follows its end. */
 void replica_condemn(struct replica *r, enum wire_cause c, const char *hint, const char *fmt, ...)
@@ -191,6 +195,8 @@ void replica_condemn(struct replica *r, enum wire_cause c, const char *hint, con
 /* verdict.c */
 /* An end that was no wish of ours: backoff, breaker or Failed. */
 void replica_crashed(struct replica *r, enum restart_end how);
+/* An end that was seen by nobody: e is what the keeper had written. */
+void replica_ended_unseen(struct replica *r, const struct keeper_end *e);
 extern const struct keeper_ops replica_keeper_ops;
 
 /* start.c */
@@ -207,6 +213,10 @@ void gate_leave(struct replica *r); /* it loads no more, or wants to no more; ha
 int replica_adopt(struct replica *r, struct err *reterr);     /* 0, -ENOENT, -EAGAIN */
 int adopt_all(struct node *n, struct err *reterr) MUST_CHECK; /* the engines found at the node's start */
 void adopt_done(struct node *n);
+
+/* tidy.c */
+void tidy_files(struct node *n);   /* at the start, once ends have been read */
+void tidy_records(struct node *n); /* once it is known what is wanted */
 
 /* prove.c */
 void replica_watch(struct replica *r); /* has a target: probe it */
@@ -252,10 +262,11 @@ int handoff_read(
 /* report.c */
 int report_init(struct node *n, struct err *reterr) MUST_CHECK;
 void report_done(struct node *n);
-void report_touch(struct node *n);      /* something changed */
-void report_again(struct node *n);      /* the models changed: registers again */
-void report_renew(struct node *n);      /* somebody asks us to register, now */
-void report_touch_slow(struct node *n); /* progress changed: at most every 50 ms */
+void report_touch(struct node *n);         /* something changed */
+void report_again(struct node *n);         /* the models changed: registers again */
+void report_renew(struct node *n);         /* somebody asks us to register, now */
+void report_touch_slow(struct node *n);    /* progress changed: at most every 50 ms */
+bool report_pending(const struct node *n); /* something changed that was not sent yet */
 
 /* api.c */
 void api_on_request(void *arg, struct http_exchange *x);

@@ -215,11 +215,24 @@ bool replica_variant_changed(const struct replica *r)
 	return (spec && !same(spec, r->spec)) || !same(r->want.model, r->model);
 }
 
+/* An end is told before its successor starts, or nobody could say what became of the requests that were on
+ * it. With a registry that is away nobody waits for it. And what ended before this process ran is not started
+ * again before somebody has said what is wanted now. */
 static void on_retry(void *arg)
 {
 	struct replica *r = arg;
-	if (r->wanted)
+	r->held = !r->node->told || report_pending(r->node);
+	if (r->wanted && !r->held)
 		replica_begin(r);
+}
+
+void replica_release(struct replica *r)
+{
+	if (!r->held || !r->node->told)
+		return;
+	r->held = false;
+	if (r->state == REPLICA_BACKOFF || r->state == REPLICA_FAILED)
+		replica_retry_in(r, 0);
 }
 
 void replica_retry_in(struct replica *r, int64_t ms)
@@ -262,6 +275,8 @@ static void go_on(struct replica *r)
 
 void replica_reconcile(struct replica *r)
 {
+	if (!r->node->told && r->wanted && replica_idle(r) && !r->node->stopping)
+		return; /* it ended before this process ran, and is there to be told */
 	if (r->wanted && !r->node->stopping)
 		go_on(r);
 	else if (replica_idle(r))

@@ -11,6 +11,13 @@ enum { AWAY_FIRST_MS = 50, AWAY_MAX_MS = 2000, SLOW_MS = 50, ANSWER_MS = 10000 }
 
 static void send_now(void *arg);
 
+static void release_held(struct node *n)
+{
+	struct map_entry *e;
+	for (size_t i = 0; (e = map_next(&n->replicas, &i));)
+		replica_release(e->value);
+}
+
 static void schedule(struct node *n, int64_t ms)
 {
 	loop_timer_start(n->loop, &n->report.timer, ms, send_now, n);
@@ -38,6 +45,7 @@ static void note_away(struct node *n, int status, const struct err *e)
 	int64_t ms = (int64_t)AWAY_FIRST_MS << MIN(p->failures, 10u);
 	p->failures++;
 	schedule(n, MIN(ms, (int64_t)AWAY_MAX_MS));
+	release_held(n);
 	node_orphan_check(n);
 }
 
@@ -64,6 +72,11 @@ static void on_answer(void *arg, int status, struct view body, const struct err 
 	}
 }
 
+bool report_pending(const struct node *n)
+{
+	return n->report.target && !n->report.away && n->report.dirty;
+}
+
 static void send_now(void *arg)
 {
 	struct node *n = arg;
@@ -80,6 +93,7 @@ static void send_now(void *arg)
 	if (wire_node_encode(&f, &b)) {
 		log_error("registry", n->opts.node_id,
 			"The node's facts do not fit into %d bytes and are not sent.", (int)WIRE_BODY_MAX);
+		release_held(n);
 		return;
 	}
 	AUTO(mem_freep)
@@ -93,6 +107,7 @@ static void send_now(void *arg)
 		.timeout_ms = ANSWER_MS,
 	};
 	p->fetch = http_fetch(p->target, &q, on_answer, n);
+	release_held(n); /* later messages come behind this one */
 }
 
 void report_touch(struct node *n)

@@ -44,16 +44,42 @@ void replica_crashed(struct replica *r, enum restart_end how)
 	}
 }
 
-/* An engine that had been ready and was ended by somebody else: SIGKILL without want of memory, SIGTERM,
- * or the clean exit with which servers answer SIGTERM (not one that exits as soon as it is ready). */
+enum { OUTSIDE_AFTER_MS = 10000 };
+
+/* An engine that had been ready and was ended by somebody else: SIGKILL without want of memory, SIGTERM, or
+ * the clean exit with which servers answer SIGTERM. An exit with 0 within OUTSIDE_AFTER_MS of Ready counts as
+ * a crash instead: an engine that ends by itself as soon as it is ready would be started again and again at
+ * once, without backoff and breaker. Later than that the loop is slow, and a server that somebody told to end
+ * is the likelier reason. */
 static bool killed_from_outside(const struct replica *r, const struct keeper_record *rec)
 {
 	if (!r->restart.ready)
 		return false;
 	if (rec->signo == SIGKILL)
 		return !rec->oom;
-	return rec->signo == SIGTERM || (rec->signo == 0 && rec->exit_code == 0 &&
-						mono_ms_between(r->restart.ready_at, mono_now()) >= 10000);
+	return rec->signo == SIGTERM ||
+	       (rec->signo == 0 && rec->exit_code == 0 &&
+		       mono_ms_between(r->restart.ready_at, mono_now()) >= OUTSIDE_AFTER_MS);
+}
+
+/* Killed by signal 9 while the kernel killed for want of memory. It does not say whom: in a control group it
+ * was one of few, and a restart would end the same way; on a whole machine it may have been another process
+ * and signal 9 sent by somebody, so that the engine starts again, slower each time, until the breaker ends
+ * that. */
+static enum wire_cause out_of_memory(struct replica *r, const struct keeper_record *rec)
+{
+	static const char hint[] = "use a smaller ctx, fewer slots or a smaller model";
+	if (rec->oom_sure)
+		replica_error(r, CAUSE_OOM_HOST, hint,
+			"the engine was killed by signal 9: the kernel killed a process of its control group "
+			"because "
+			"memory ran out");
+	else
+		replica_error(r, CAUSE_OOM_HOST, hint,
+			"the engine was killed by signal 9: most likely by the kernel, which killed a "
+			"process of this "
+			"machine in the same second because memory ran out");
+	return CAUSE_OOM_HOST;
 }
 
 /* Why it ended, from the record and the log. */
@@ -75,8 +101,7 @@ static enum restart_end read_cause(struct replica *r, const struct keeper_end *e
 		c = (enum wire_cause)engine_log_cause(buf_view(&tail), &sentence, &hint);
 	}
 	if (rec->oom)
-		replica_error(r, c = CAUSE_OOM_HOST, "use a smaller ctx, fewer slots or a smaller model",
-			"the kernel killed the engine because host memory ran out");
+		c = out_of_memory(r, rec);
 	else if (c != CAUSE_NONE)
 		replica_error(r, c, hint, "%s", sentence ? sentence : wire_cause_name(c));
 	else if (rec->signo)
@@ -87,7 +112,8 @@ static enum restart_end read_cause(struct replica *r, const struct keeper_end *e
 			"the engine ended by itself with exit code %d", rec->exit_code);
 	r->last_error.exit_code = rec->exit_code;
 	r->last_error.signo = rec->signo;
-	return outside ? RESTART_END_OUTSIDE : cannot_be_mended(c) ? RESTART_END_FATAL : RESTART_END_CRASH;
+	bool fatal = cannot_be_mended(c) && (!rec->oom || rec->oom_sure);
+	return outside ? RESTART_END_OUTSIDE : fatal ? RESTART_END_FATAL : RESTART_END_CRASH;
 }
 
 /* What we had condemned it for. */
@@ -147,6 +173,12 @@ static void on_end(void *arg, const struct keeper_end *e)
 		replica_crashed(r, read_cause(r, e));
 	}
 	replica_kick(r);
+}
+
+void replica_ended_unseen(struct replica *r, const struct keeper_end *e)
+{
+	log_warn("end", r->id, "Replica %s ended while no engine-provisioner ran.", r->id);
+	replica_crashed(r, read_cause(r, e));
 }
 
 static void on_running(void *arg)

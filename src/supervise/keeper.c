@@ -116,8 +116,7 @@ static char *mark_of(const char *dir, const char *replica_id)
 	return sweep_mark(lock);
 }
 
-/* Whether somebody holds the lock. */
-static bool lock_held(const char *dir, const char *replica_id)
+bool keeper_runs(const char *dir, const char *replica_id)
 {
 	AUTO(mem_freep) char *path = file_of(dir, replica_id, "lock");
 	AUTO(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -367,7 +366,7 @@ int keeper_start(struct loop *l, const struct keeper_spec *s, const struct keepe
 	k->generation = s->generation;
 	k->program = mem_strdup(s->program);
 	int r = spec_fd(s, &k->spec_fd, reterr);
-	if (!r && !lock_held(s->engines_dir, s->replica_id) && cut_short(s->engines_dir, s->replica_id)) {
+	if (!r && !keeper_runs(s->engines_dir, s->replica_id) && cut_short(s->engines_dir, s->replica_id)) {
 		AUTO(mem_freep) char *mark = mark_of(s->engines_dir, s->replica_id);
 		sweep_start(l, mark, on_swept_before, k, &k->sweep);
 	} else {
@@ -386,7 +385,7 @@ int keeper_start(struct loop *l, const struct keeper_spec *s, const struct keepe
 int keeper_adopt(struct loop *l, const char *engines_dir, const char *replica_id,
 	const struct keeper_ops *ops, void *arg, struct keeper **ret, struct err *reterr)
 {
-	if (!lock_held(engines_dir, replica_id)) {
+	if (!keeper_runs(engines_dir, replica_id)) {
 		if (cut_short(engines_dir, replica_id)) {
 			AUTO(mem_freep) char *mark = mark_of(engines_dir, replica_id);
 			(void)sweep_once(mark); /* a start waits for their end, here nobody does */
@@ -444,11 +443,24 @@ int keeper_last(
 	return record_read(path, ret, reterr);
 }
 
+int keeper_bury(const char *engines_dir, const char *replica_id, struct keeper_end *ret, struct err *reterr)
+{
+	struct keeper_record rec;
+	if (keeper_runs(engines_dir, replica_id))
+		return -EBUSY;
+	int r = keeper_last(engines_dir, replica_id, &rec, reterr);
+	if (r)
+		return r;
+	*ret = (struct keeper_end){ .started = !rec.exec_errno, .record = rec };
+	ret->known = rec.state == RECORD_GONE || rec.state == RECORD_ENDED;
+	return 0;
+}
+
 void keeper_clean(const char *engines_dir, const char *replica_id)
 {
 	AUTO(mem_freep) char *lock = file_of(engines_dir, replica_id, "lock");
 	AUTO(mem_freep) char *record = file_of(engines_dir, replica_id, "record");
-	AUTO(fd_closep) int fd = open(lock, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	AUTO(fd_closep) int fd = open(lock, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return;
 	/* Under the lock: whoever opened the file before looks again after locking it. */

@@ -73,6 +73,13 @@ int keeper_scan(const char *engines_dir, keeper_found_fn *fn, void *arg) MUST_CH
 /* Reads the last record of a replica, whoever wrote it; -ENOENT when there is none. */
 int keeper_last(const char *engines_dir, const char *replica_id, struct keeper_record *ret,
 	struct err *reterr) MUST_CHECK;
+/* Whether a keeper of this replica holds its lock. */
+bool keeper_runs(const char *engines_dir, const char *replica_id);
+/* What is known of the end of one that keeper_adopt did not find (-ENOENT: its tree has been swept). No
+ * process that the record names is signalled: its number may be another's by now. -EBUSY: it runs. -ENOENT:
+ * there is no record. */
+int keeper_bury(const char *engines_dir, const char *replica_id, struct keeper_end *ret,
+	struct err *reterr) MUST_CHECK;
 /* Removes lock and record of a replica that does not run; harmless otherwise. */
 void keeper_clean(const char *engines_dir, const char *replica_id);
 

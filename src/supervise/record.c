@@ -110,6 +110,8 @@ static int take_process(yyjson_val *o, struct keeper_record *r)
 	e = e ? e : take_bool(o, "stop_asked", &r->stop_asked);
 	e = e ? e : take_bool(o, "killed", &r->killed);
 	e = e ? e : take_bool(o, "oom", &r->oom);
+	if (yyjson_obj_get(o, "oom_sure")) /* a keeper of an earlier version does not say it */
+		e = e ? e : take_bool(o, "oom_sure", &r->oom_sure);
 	e = e ? e : take_int(o, "started_at_ms", 0, INT64_MAX, &r->started_at_ms);
 	e = e ? e : take_int(o, "ended_at_ms", 0, INT64_MAX, &r->ended_at_ms);
 	e = e ? e : take_uint(o, "log_dropped_bytes", &r->log_dropped_bytes);

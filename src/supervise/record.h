@@ -35,8 +35,9 @@ struct keeper_record {
 	int signo;                           /* 0: none */
 	int exec_errno;                      /* the engine could not be executed */
 	bool stop_asked;
-	bool killed; /* by the keeper: the grace was over */
-	bool oom;    /* SIGKILL, and the kernel counted one more kill for want of memory */
+	bool killed;   /* by the keeper: the grace was over */
+	bool oom;      /* SIGKILL, and the kernel counted one more kill for want of memory around it */
+	bool oom_sure; /* it counted in the engine's own control group, not on the whole machine */
 	int64_t started_at_ms, ended_at_ms;
 	uint64_t log_dropped_bytes;
 };

@@ -8,12 +8,15 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <poll.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
 #include "log/log.h"
+#include "supervise/keeper.h"
 #include "fake_server.h"
 
 static struct wire_want *want_variant(
@@ -339,6 +342,127 @@ static void engines_found_do_not_count(void **state)
 	assert_true(starting(b, "a-0"));
 }
 
+/* ---- ends, and what is left --------------------------------------------------------------------------- */
+
+static bool there_is(struct bench *b, const char *name)
+{
+	AUTO(mem_freep) char *path = in_dir(b, name);
+	return file_exists(path);
+}
+
+static void put_file(struct bench *b, const char *name)
+{
+	AUTO(mem_freep) char *path = in_dir(b, name);
+	assert_int_equal(file_write_atomic(path, VIEW("x"), 0600, false), 0);
+}
+
+static void wait_for_end(int pid)
+{
+	AUTO(fd_closep) int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	if (fd >= 0)
+		assert_int_equal(poll(&p, 1, DEADLINE_MS), 1);
+}
+
+static void kill_and_wait(int pid, int signo)
+{
+	AUTO(fd_closep) int fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	assert_int_equal(kill(pid, signo), 0);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	assert_int_equal(poll(&p, 1, DEADLINE_MS), 1);
+}
+
+/* The keeper that is left has written its last word. */
+static void keeper_ended(struct bench *b, const char *id)
+{
+	AUTO(mem_freep) char *dir = in_dir(b, "engines");
+	struct keeper_record rec;
+	assert_int_equal(keeper_last(dir, id, &rec, NULL), 0);
+	wait_for_end(rec.keeper_pid);
+	assert_int_equal(keeper_last(dir, id, &rec, NULL), 0);
+	assert_int_equal(rec.state, RECORD_GONE);
+}
+
+static bool backs_off(struct bench *b, const char *id)
+{
+	const struct wire_replica *r = find(b, id);
+	return r && r->state == REPLICA_BACKOFF;
+}
+
+/* The engine-provisioner and the engine end together: the next one tells how, before it starts another. */
+static void an_end_that_nobody_saw_is_told(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok")->spec = "one";
+	start_node(b);
+	want_spec(b, "chat-0", "one", NULL, NULL);
+	until(b, ready, "chat-0");
+	int pid = find(b, "chat-0")->pid;
+	node_free(b->node);
+	b->registers = 0;
+	kill_and_wait(pid, SIGABRT);
+	keeper_ended(b, "chat-0");
+	start_node(b);
+	until(b, backs_off, "chat-0");
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->generation, 1);
+	assert_int_equal(r->last_error.cause, CAUSE_SIGNAL);
+	assert_int_equal(r->last_error.signo, SIGABRT);
+	assert_string_equal(r->spec, "one");
+	want_spec(b, "chat-0", "one", NULL, NULL);
+	until(b, second_life, "chat-0");
+}
+
+static void one_that_is_not_wanted_any_more_is_not_started_again(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok");
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, ready, "chat-0");
+	int pid = find(b, "chat-0")->pid;
+	node_free(b->node);
+	b->registers = 0;
+	kill_and_wait(pid, SIGKILL);
+	keeper_ended(b, "chat-0");
+	start_node(b);
+	until(b, backs_off, "chat-0");
+	assert_int_equal(find(b, "chat-0")->last_error.signo, SIGKILL);
+	want(b, NULL, false, 0);
+	until(b, gone, "chat-0");
+	assert_false(there_is(b, "engines/chat-0.start"));
+}
+
+static void what_belongs_to_nobody_is_removed(void **state)
+{
+	struct bench *b = *state;
+	static const char *const at_once[] = { "engines/old-0.7.sock", "engines/old-0.json",
+		"engines/old-0.start", "engines/old-0.record.tmp" };
+	static const char *const later[] = { "engines/old-0.lock", "engines/old-0.record" };
+	pool(b, "chat", "ok");
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, ready, "chat-0");
+	int pid = find(b, "chat-0")->pid;
+	node_free(b->node);
+	b->registers = 0;
+	for (size_t i = 0; i < ARRAY_LEN(at_once); i++)
+		put_file(b, at_once[i]);
+	for (size_t i = 0; i < ARRAY_LEN(later); i++)
+		put_file(b, later[i]);
+	start_node(b);
+	for (size_t i = 0; i < ARRAY_LEN(at_once); i++)
+		assert_false(there_is(b, at_once[i]));
+	until(b, ready, "chat-0");
+	want(b, "chat", false, 0);
+	for (size_t i = 0; i < ARRAY_LEN(later); i++)
+		assert_false(there_is(b, later[i]));
+	assert_int_equal(find(b, "chat-0")->pid, pid); /* and nothing of the one that runs */
+	assert_true(there_is(b, "engines/chat-0.1.sock"));
+	assert_true(there_is(b, "engines/chat-0.json"));
+	assert_true(there_is(b, "engines/chat-0.lock"));
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -360,6 +484,9 @@ int main(int argc, char **argv)
 		T(a_stuck_engine_blocks_only_until_its_timeout),
 		T(one_that_waits_can_be_unwanted_or_let_in),
 		T(engines_found_do_not_count),
+		T(an_end_that_nobody_saw_is_told),
+		T(one_that_is_not_wanted_any_more_is_not_started_again),
+		T(what_belongs_to_nobody_is_removed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

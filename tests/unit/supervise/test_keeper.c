@@ -18,6 +18,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -86,6 +87,12 @@ static int engine(const char *role, const char *arg)
 		signal(SIGSEGV, SIG_DFL), raise(SIGSEGV);
 	if (!strcmp(role, "stubborn"))
 		signal(SIGTERM, SIG_IGN);
+	if (!strcmp(role, "stay") && fork() == 0) {
+		setsid();
+		signal(SIGTERM, SIG_IGN);
+		printf("grandchild %d\n", (int)getpid());
+		fflush(stdout);
+	}
 	if (!strcmp(role, "tree"))
 		role_tree();
 	if (!strcmp(role, "check"))
@@ -113,6 +120,8 @@ struct bench {
 	struct keeper_end end;
 	char message[512];
 	bool timed_out, stop_on_running;
+	int looked, grandchild;
+	struct loop_timer look;
 	struct loop_timer deadline;
 };
 
@@ -436,6 +445,104 @@ static void a_killed_keeper_takes_its_engine_along(void **state)
 	wait_gone(engine_pid);
 }
 
+/* The process the "tree" engine put into a session of its own, as its log names it. */
+static int grandchild_of(struct bench *b)
+{
+	AUTO(mem_freep) char *text = log_text(b);
+	const char *at = strstr(text, "grandchild ");
+	uint64_t pid = 0;
+	struct view rest;
+	if (!at || num_u64(view_split(view_str(at + 11), '\n', &rest), &pid))
+		return 0;
+	return (int)pid;
+}
+
+static void on_look(void *arg)
+{
+	struct bench *b = arg;
+	b->grandchild = grandchild_of(b);
+	b->looked = b->grandchild != 0;
+	if (!b->looked)
+		loop_timer_start(b->loop, &b->look, 10, on_look, b);
+	else
+		loop_stop(b->loop);
+}
+
+static void start_with_grandchild(struct bench *b)
+{
+	start_running(b, "stay");
+	loop_timer_start(b->loop, &b->look, 0, on_look, b);
+	run_until(b, &b->looked, 1);
+}
+
+static void what_a_killed_keeper_leaves_is_swept(void **state)
+{
+	struct bench *b = *state;
+	start_with_grandchild(b);
+	assert_int_equal(kill(b->grandchild, 0), 0);
+	assert_int_equal(kill(keeper_record(b->k)->keeper_pid, SIGKILL), 0);
+	run_until(b, &b->ended, 1);
+	assert_false(b->end.known);
+	wait_gone(b->grandchild);
+}
+
+static void what_a_keeper_left_before_us_is_swept(void **state)
+{
+	struct bench *b = *state;
+	start_with_grandchild(b);
+	int keeper = keeper_record(b->k)->keeper_pid;
+	struct keeper_end e;
+	assert_int_equal(keeper_bury(b->dir, "chat-0", &e, NULL), -EBUSY);
+	keeper_free(&b->k); /* nobody watches it any more */
+	AUTO(fd_closep) int fd = (int)syscall(SYS_pidfd_open, keeper, 0);
+	assert_int_equal(kill(keeper, SIGKILL), 0);
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	assert_int_equal(poll(&p, 1, DEADLINE_MS), 1);
+	assert_int_equal(kill(b->grandchild, 0), 0); /* it would live for ever */
+	struct keeper *none = NULL;
+	assert_int_equal(keeper_adopt(b->loop, b->dir, "chat-0", &ops, b, &none, NULL), -ENOENT);
+	assert_int_equal(keeper_bury(b->dir, "chat-0", &e, NULL), 0);
+	assert_true(e.started && !e.known);
+	assert_int_equal(e.record.keeper_pid, keeper);
+	wait_gone(b->grandchild);
+}
+
+static void a_foreign_process_in_a_record_is_never_signalled(void **state)
+{
+	struct bench *b = *state;
+	int p[2];
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	int pid = fork();
+	if (pid == 0) {
+		char c;
+		close(p[1]);
+		_exit(read(p[0], &c, 1) == 0 ? 9 : 1); /* ends when this test closes the pipe */
+	}
+	close(p[0]);
+	AUTO(mem_freep) char *path = mem_fmt("%s/chat-0.record", b->dir);
+	char boot[BOOT_ID_LEN + 1];
+	boot_id_read(boot);
+	for (int same_boot = 0; same_boot < 2; same_boot++) {
+		AUTO(mem_freep)
+		char *text = mem_fmt(
+			"{\"schema\":1,\"replica_id\":\"chat-0\",\"generation\":3,\"state\":\"running\","
+			"\"boot_id\":\"%s\",\"keeper_pid\":%d,\"keeper_start\":1,\"engine_pid\":%d,"
+			"\"engine_start\":1,\"exit_code\":-1,\"signal\":0,\"exec_errno\":0,"
+			"\"stop_asked\":false,\"killed\":false,\"oom\":false,\"started_at_ms\":1,"
+			"\"ended_at_ms\":0,\"log_dropped_bytes\":0,\"socket\":\"\"}",
+			same_boot ? boot : "another boot", pid, pid);
+		assert_int_equal(file_write_atomic(path, view_str(text), 0600, false), 0);
+		struct keeper_end e;
+		assert_int_equal(keeper_adopt(b->loop, b->dir, "chat-0", &ops, b, &b->k, NULL), -ENOENT);
+		assert_int_equal(keeper_bury(b->dir, "chat-0", &e, NULL), 0);
+		assert_false(e.known);
+	}
+	close(p[1]);
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 9);
+}
+
 static void a_keeper_is_found_again(void **state)
 {
 	struct bench *b = *state;
@@ -552,6 +659,9 @@ int main(int argc, char **argv)
 		T(a_full_disk_drops_with_a_counter),
 		T(a_second_start_is_refused),
 		T(a_killed_keeper_takes_its_engine_along),
+		T(what_a_killed_keeper_leaves_is_swept),
+		T(what_a_keeper_left_before_us_is_swept),
+		T(a_foreign_process_in_a_record_is_never_signalled),
 		T(a_keeper_is_found_again),
 		T(a_reused_pid_is_not_believed),
 		T(what_cannot_be_executed_is_said),
