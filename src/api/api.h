@@ -32,6 +32,7 @@ struct api_opts {
 	/* Answers a GET or DELETE under /v1/requests (api/call.h): who has the data loops knows. id empty:
 	 * the list. */
 	void (*requests)(void *arg, struct api_call *c, struct view id);
+	const char *(*spool_problem)(void *arg); /* why large bodies are refused, or NULL */
 	void *arg;
 };
 struct api *api_new(const struct api_opts *o) MUST_CHECK;

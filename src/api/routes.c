@@ -256,6 +256,10 @@ void route_readyz(struct api *a, struct api_call *c, const struct route_args *ar
 		(void)buf_adds(&b, ",\"store_problem\":");
 		(void)buf_add_json(&b, view_str(st.problem));
 	}
+	const char *spool = a->o.spool_problem ? a->o.spool_problem(a->o.arg) : NULL;
+	(void)buf_adds(&b, spool ? ",\"spool\":\"full\",\"spool_problem\":" : ",\"spool\":\"ok\"");
+	if (spool)
+		(void)buf_add_json(&b, view_str(spool));
 	(void)buf_addc(&b, '}');
 	api_reply_json(c, node && !draining ? 200 : 503, buf_view(&b));
 }

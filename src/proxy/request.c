@@ -386,8 +386,6 @@ static void spool_failed(struct request *q, int error)
 		body_too_large(q);
 		return;
 	}
-	log_error("spool", q->px->o.spool->dir, "A request's body cannot be kept in the spool folder: %s.",
-		strerror(-error));
 	struct api_error e = { .code = CODE_POOL_UNREADY,
 		.retriable = 1,
 		.retry_after_ms = 2000,

@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "log/log.h"
 
 void spool_init(struct spool *s, struct spool_account *a, uint64_t max)
 {
@@ -21,6 +23,33 @@ void spool_done(struct spool *s)
 	if (s->in_file)
 		atomic_fetch_sub_explicit(&s->account->total, s->in_file, memory_order_relaxed);
 	s->in_file = 0;
+}
+
+static const char *describe(int error)
+{
+	return error == EDQUOT ? "body.spool_total is used up" : strerror(error);
+}
+
+static void note(struct spool_account *a, int error)
+{
+	int before = atomic_exchange_explicit(&a->problem, error, memory_order_relaxed);
+	if (error && !before)
+		log_error("spool", a->dir,
+			"Bodies over 64 KiB are refused, because %s cannot hold them: %s; free space there.",
+			a->dir, describe(error));
+	else if (!error && before)
+		log_info("spool_back", a->dir, "%s holds large bodies again.", a->dir);
+}
+
+const char *spool_problem(struct spool_account *a)
+{
+	int error = atomic_load_explicit(&a->problem, memory_order_relaxed);
+	struct statvfs v;
+	bool room = error == EDQUOT ? atomic_load_explicit(&a->total, memory_order_relaxed) < a->total_max
+				    : error == ENOSPC && statvfs(a->dir, &v) == 0 && v.f_bavail > 0;
+	if (error && room)
+		note(a, error = 0);
+	return error ? describe(error) : NULL;
 }
 
 static int open_file(struct spool *s)
@@ -42,7 +71,7 @@ static int open_file(struct spool *s)
 static int add_to_file(struct spool *s, struct view v)
 {
 	uint64_t total = atomic_fetch_add_explicit(&s->account->total, v.n, memory_order_relaxed) + v.n;
-	int r = total > s->account->total_max ? -ENOSPC : 0;
+	int r = total > s->account->total_max ? -EDQUOT : 0;
 	if (!r && s->fd < 0)
 		r = open_file(s);
 	uint64_t done = 0;
@@ -55,9 +84,10 @@ static int add_to_file(struct spool *s, struct view v)
 		else
 			done += (uint64_t)k;
 	}
+	note(s->account, -r);
 	if (r) {
 		atomic_fetch_sub_explicit(&s->account->total, v.n, memory_order_relaxed);
-		return r;
+		return r == -EDQUOT ? -ENOSPC : r;
 	}
 	s->in_file += v.n;
 	return 0;

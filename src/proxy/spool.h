@@ -17,6 +17,7 @@ struct spool_account {
 	const char *dir;    /* the spool folder; constant */
 	uint64_t total_max; /* bytes of all spool files together */
 	atomic_uint_fast64_t total;
+	atomic_int problem; /* errno of the last file write, 0 = it worked */
 };
 
 struct spool {
@@ -30,6 +31,9 @@ void spool_init(struct spool *s, struct spool_account *a, uint64_t max);
 void spool_done(struct spool *s);
 /* 0, -EFBIG over max, -ENOSPC over the account's bound or on a full disk, other negative errno. */
 int spool_add(struct spool *s, struct view bytes) MUST_CHECK;
+/* NULL, or why bodies cannot be kept now. Looked at anew each time: room that came back ends it. The first
+ * failure and the return are logged, once each. */
+const char *spool_problem(struct spool_account *a);
 uint64_t spool_size(const struct spool *s);
 /* Bytes from offset on: a view into memory, or read into scratch. Empty at the end; p = NULL on a read error.
  */

@@ -48,8 +48,10 @@ struct store {
 	struct row *rows; /* what was read at the start, for the opener */
 	size_t nrows;
 
-	sqlite3 *db; /* the thread's own, as the statements */
+	sqlite3 *db; /* the thread's own, as what follows */
 	sqlite3_stmt *put, *del;
+	struct map known; /* "kind key" -> struct row: what the file holds, in case it breaks */
+	bool renewed;     /* a new file: everything known has to be written again */
 };
 
 static void row_free(struct row *row)
@@ -173,8 +175,10 @@ static void move_aside(struct store *s)
 	}
 	log_error("store_corrupt", s->path,
 		"The registry's database %s is damaged; it is moved to %s and a new one "
-		"is started. Marks set on pools (draining, stopped, disabled) have to be set again.",
-		s->path, to);
+		"is started. %s.",
+		s->path, to,
+		s->loaded ? "Everything this process knows is written into it"
+			  : "Marks set on pools (draining, stopped, disabled) have to be set again");
 }
 
 static int db_open_or_renew(struct store *s)
@@ -183,9 +187,34 @@ static int db_open_or_renew(struct store *s)
 	if (is_corrupt(rc)) {
 		db_close(s);
 		move_aside(s);
+		s->renewed = true;
 		rc = db_open(s);
 	}
 	return rc;
+}
+
+/* Takes a row that the file holds now. */
+static void know(struct store *s, const char *full, struct row *row)
+{
+	struct row *old =
+		row->value ? map_put(&s->known, view_str(full), row) : map_del(&s->known, view_str(full));
+	if (old)
+		row_free(old);
+	if (!row->value)
+		row_free(row);
+}
+
+static void know_loaded(struct store *s)
+{
+	for (size_t i = 0; i < s->nrows; i++) {
+		const struct row *from = &s->rows[i];
+		struct row *row = NEW(struct row);
+		*row = (struct row){ mem_strdup(from->kind), mem_strdup(from->key), mem_strdup(from->value),
+			from->promised };
+		AUTO(mem_freep) char *full = mem_fmt("%s %s", row->kind, row->key);
+		know(s, full, row);
+	}
+	s->renewed = false; /* what the file before it held was never read */
 }
 
 static int db_load(struct store *s)
@@ -224,6 +253,17 @@ static int db_write_row(struct store *s, const struct row *row)
 	return rc == SQLITE_DONE ? SQLITE_OK : rc;
 }
 
+/* What the file that broke held and m does not replace. */
+static int db_write_known(struct store *s, const struct map *m)
+{
+	struct map_entry *e;
+	int rc = SQLITE_OK;
+	for (size_t i = 0; !rc && (e = map_next(&s->known, &i));)
+		if (!map_gets(m, e->key))
+			rc = db_write_row(s, e->value);
+	return rc;
+}
+
 /* One transaction for all rows of m. */
 static int db_write(struct store *s, const struct map *m)
 {
@@ -236,10 +276,14 @@ static int db_write(struct store *s, const struct map *m)
 		rc = db_exec(s, promised ? "PRAGMA synchronous = FULL" : "PRAGMA synchronous = NORMAL");
 	if (!rc)
 		rc = db_exec(s, "BEGIN IMMEDIATE");
+	if (!rc && s->renewed)
+		rc = db_write_known(s, m);
 	for (size_t i = 0; !rc && (e = map_next(m, &i));)
 		rc = db_write_row(s, e->value);
 	if (!rc)
 		rc = db_exec(s, "COMMIT");
+	if (!rc)
+		s->renewed = false;
 	if (rc && s->db && !sqlite3_get_autocommit(s->db))
 		db_exec(s, "ROLLBACK");
 	return rc;
@@ -344,7 +388,7 @@ static void write_batch(struct store *s)
 		s->written += s->writing;
 		struct map_entry *e;
 		for (size_t i = 0; (e = map_next(&batch, &i));)
-			row_free(e->value);
+			know(s, e->key, e->value);
 	}
 	map_done(&batch);
 	note_result(s, rc);
@@ -362,6 +406,7 @@ static void *store_main(void *arg)
 		rc = db_load(s);
 	if (rc)
 		db_close(s);
+	know_loaded(s);
 	pthread_mutex_lock(&s->lock);
 	note_result(s, rc);
 	s->loaded = true;
@@ -391,6 +436,7 @@ struct store *store_open(const char *path, store_row_fn *fn, void *arg)
 	struct store *s = NEW(struct store);
 	s->path = mem_strdup(path);
 	map_init(&s->waiting);
+	map_init(&s->known);
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -431,6 +477,9 @@ void store_close(struct store *s)
 	for (size_t i = 0; (e = map_next(&s->waiting, &i));)
 		row_free(e->value);
 	map_done(&s->waiting);
+	for (size_t i = 0; (e = map_next(&s->known, &i));)
+		row_free(e->value);
+	map_done(&s->known);
 	pthread_cond_destroy(&s->wake);
 	pthread_cond_destroy(&s->done);
 	pthread_mutex_destroy(&s->lock);

@@ -252,7 +252,7 @@ export class Corral {
   #log = [];
 
   /** Folders and the configuration file, nothing started. config is an object; JSON is YAML. */
-  constructor(config, { args = [], env = {} } = {}) {
+  constructor(config, { args = [], env = {}, wrap = () => [] } = {}) {
     this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-'));
     this.stateDir = path.join(this.dir, 's');
     this.runtimeDir = path.join(this.dir, 'r');
@@ -264,6 +264,7 @@ export class Corral {
     this.configFile = path.join(this.dir, 'corral.yaml');
     this.args = args;
     this.env = env;
+    this.wrap = wrap; // gives the words before the program's name, for this.dir
     this.write(config);
   }
 
@@ -289,9 +290,10 @@ export class Corral {
 
   /** Starts `corral serve` and waits for its ready line. Throws with the log when it ends before. */
   async start() {
+    const words = [...this.wrap(this), corralPath, 'serve', '--config', this.configFile];
     this.child = spawn(
-      corralPath,
-      ['serve', '--config', this.configFile, '--ready-fd', '3', ...this.args],
+      words[0],
+      [...words.slice(1), '--ready-fd', '3', ...this.args],
       { stdio: ['ignore', 'pipe', 'pipe', 'pipe'], env: this.#environment(), cwd: this.dir },
     );
     this.exited = new Promise((resolve) =>

@@ -44,7 +44,7 @@ class Load {
   #on = false;
 
   constructor(corral, pools, rnd) {
-    Object.assign(this, { corral, pools, rnd, deaths: 0, down: false, lost: new Map() });
+    Object.assign(this, { corral, pools, rnd, deaths: 0, down: false, lost: new Map(), dying: [] });
   }
 
   #hear() {
@@ -83,11 +83,12 @@ class Load {
       };
       const deaths = this.deaths;
       const lost = new Map(this.lost);
+      const { dying } = this; // killed, and perhaps not dead yet: it may still begin an answer
       const answer = await this.#ask(one);
       const by = answer.headers?.['x-corral-replica'];
       const outcome = this.#judge(one, answer, {
         daemonDied: deaths !== this.deaths || this.down,
-        engineDied: lost.get(by) !== this.lost.get(by),
+        engineDied: dying.includes(by) || lost.get(by) !== this.lost.get(by),
       });
       this.outcomes.set(outcome, (this.outcomes.get(outcome) ?? 0) + 1);
       this.#hear();
@@ -296,12 +297,14 @@ async function killOnce(state, kind) {
     load.down = new Promise((resolve) => (load.back = resolve));
   }
   for (const id of chosen.replicas) load.lost.set(id, (load.lost.get(id) ?? 0) + 1);
+  load.dying = chosen.replicas;
   const start = performance.now();
   for (const pid of chosen.pids) process.kill(pid, 'SIGKILL');
   if (dies) await restartDaemon(state);
   await until('the victims to be gone', () => !chosen.pids.some(isAlive));
   const now = await settle(state);
   const took = performance.now() - start;
+  load.dying = [];
   for (const [id, { pid, generation }] of now) {
     const old = before.get(id);
     const lost = chosen.replicas.includes(id);

@@ -122,6 +122,12 @@ static void on_replica_gone(void *arg, struct pool_replica *r, bool cut)
 	data_loops_replica_gone(arg, r, cut);
 }
 
+static const char *large_bodies(void *arg)
+{
+	struct orch *o = arg;
+	return spool_problem(&o->spool);
+}
+
 static bool is_draining(void *arg)
 {
 	return ((struct orch *)arg)->draining;
@@ -217,6 +223,7 @@ static int set_up(struct orch *o, struct err *e)
 		.metrics = o->metrics,
 		.is_draining = is_draining,
 		.requests = requests_call,
+		.spool_problem = large_bodies,
 		.arg = o });
 	registry_watch(o->registry, on_registry, o);
 	return registry_api_start(o, e);
