@@ -7,7 +7,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
-import { fakePool, until, withCorral } from './harness.mjs';
+import { fakePool, opened, until, withCorral } from './harness.mjs';
 
 const possible = spawnSync('unshare', ['-rm', 'mount', '-t', 'tmpfs', 'none', os.tmpdir()]).status === 0;
 const skip = possible ? false : 'no mount namespace of our own can be made here (unshare -rm)';
@@ -145,6 +145,7 @@ test(
     async (corral) => {
       const large = { padding: 'x'.repeat(300000) };
       assert.equal((await corral.chat('fake', large)).status, 200, 'there is room');
+      await until('its file to be closed', () => !opened(corral.pid).some((f) => f.includes('/spool/')));
       const free = fill(corral, 'spool');
       for (let round = 0; round < 3; round++) {
         const refused = await corral.chat('fake', large);
