@@ -132,6 +132,7 @@ test(
       assert.equal((await corral.pool('chat')).state, 'unloaded');
 
       assert.equal((await corral.chat('chat')).status, 200);
+      await corral.ready('chat'); // the replica was proving: what takes no lease does not go to such a one
       assert.equal((await corral.get('/slots?model=chat')).json.length, 2);
       const saved = await corral.post('/slots/1?action=save&model=chat', { filename: 'a.bin' });
       assert.deepEqual([saved.status, saved.json.filename], [200, 'a.bin']);
