@@ -70,7 +70,18 @@ struct orch {
 	bool draining, forced, told_ready, stopping_node;
 	unsigned idle_loops;
 	int status;
+	char *found; /* the list that found pools were made of; NULL: none yet */
+	struct loop_work found_work;
 };
+
+/* orchestratord.c */
+void orch_look_ready(struct orch *o); /* ready once a node is there and its pools are known */
+
+/* found.c */
+/* base, and where it names no pools the ones of models that nodes found. The caller's reference. */
+struct config *found_over(struct orch *o, struct config *base) MUST_CHECK;
+/* The registry's watch: whether other pools than before will be there at the end of this round. */
+bool found_changed(struct orch *o, const struct registry_snapshot *s);
 
 /* loops.c */
 int data_loops_init(struct orch *o, struct err *reterr) MUST_CHECK;

@@ -18,7 +18,7 @@
 #include "log/log.h"
 #include "role/orchestratord/orch_int.h"
 
-enum { DRAIN_MS = 30000, NODE_STOP_MS = 15000 };
+enum { READY_MS = 10000, READY_FOUND_MS = 45000, DRAIN_MS = 30000, NODE_STOP_MS = 15000 };
 
 /* ---- start
  * ------------------------------------------------------------------------------------------------------- */
@@ -155,11 +155,14 @@ static void write_ready(struct orch *o)
 	if (o->told_ready)
 		return;
 	o->told_ready = true;
+	size_t pools = 0;
+	while (control_pool_at(o->control, pools))
+		pools++;
 	log_event(LOG_INFO, "listening", o->listen_urls[0],
-		(struct log_field[]){ LOG_STR("listen", o->listen_urls[0]),
-			LOG_UINT("pools", o->config->npools), LOG_UINT("workers", o->nloops), LOG_END },
-		"Corral " CORRAL_VERSION " serves %zu pool%s on %s.", o->config->npools,
-		o->config->npools == 1 ? "" : "s", o->listen_urls[0]);
+		(struct log_field[]){ LOG_STR("listen", o->listen_urls[0]), LOG_UINT("pools", pools),
+			LOG_UINT("workers", o->nloops), LOG_END },
+		"Corral " CORRAL_VERSION " serves %zu pool%s on %s.", pools, pools == 1 ? "" : "s",
+		o->listen_urls[0]);
 	if (o->o.ready_fd < 0)
 		return;
 	AUTO(buf_done) struct buf b = BUF(64 * KIB);
@@ -183,14 +186,26 @@ static void ready_late(void *arg)
 	write_ready(arg);
 }
 
-static void on_registry(void *arg, const struct registry_snapshot *s)
+static void look_ready(struct orch *o, const struct registry_snapshot *s)
 {
-	struct orch *o = arg;
 	for (size_t i = 0; i < s->nnodes && !o->told_ready; i++)
 		if (s->nodes[i]->online && s->nodes[i]->registered) {
 			loop_timer_stop(&o->deadline);
 			write_ready(o);
 		}
+}
+
+void orch_look_ready(struct orch *o)
+{
+	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(o->registry);
+	look_ready(o, s);
+}
+
+static void on_registry(void *arg, const struct registry_snapshot *s)
+{
+	struct orch *o = arg;
+	if (!found_changed(o, s)) /* else after the pools are there */
+		look_ready(o, s);
 }
 
 static int set_up(struct orch *o, struct err *e)
@@ -310,6 +325,7 @@ static void tear_down(struct orch *o)
 	loop_signal_stop(&o->sigterm);
 	loop_signal_stop(&o->sigint);
 	loop_signal_stop(&o->sighup);
+	loop_defer_cancel(&o->found_work);
 	loop_free(o->loop);
 	metrics_free(o->metrics);
 	for (size_t i = 0; i < o->nlisten; i++) {
@@ -328,6 +344,7 @@ static void tear_down(struct orch *o)
 	free(o->engines_dir);
 	free(o->registry_path);
 	free(o->node_path);
+	free(o->found);
 	config_unref(o->config);
 	free(o);
 }
@@ -353,7 +370,8 @@ static int run(struct orch *o, struct err *e)
 		return r;
 	}
 	provisioner_start(o);
-	loop_timer_start(o->loop, &o->deadline, 10000, ready_late, o);
+	/* Looking through the disk takes as long as it takes, at most STORES_MS_MAX. */
+	loop_timer_start(o->loop, &o->deadline, o->config->npools ? READY_MS : READY_FOUND_MS, ready_late, o);
 	return loop_run(o->loop);
 }
 
