@@ -3,8 +3,11 @@
 """Asks a running Corral one question and prints the answer while it streams.
 
 Usage: tools/first_answer.py [--end-first PID] ADDRESS [MODEL] [PROMPT]
+       tools/first_answer.py --choose ADDRESS
 
 ADDRESS is http://HOST:PORT, or a unix socket as unix:PATH. Without MODEL the first listed one answers.
+--choose asks nothing: it prints the id of the smallest model that writes text, a tab and a sentence that says
+why; nothing when no model is served; a tab and a sentence when none of them writes text.
 --end-first sends SIGTERM to a process that displays progress, just before the answer begins.
 Needs Python alone. Exit 1 with a sentence when there is no answer.
 """
@@ -37,10 +40,40 @@ def connect(address):
     return http.client.HTTPConnection(url.hostname, url.port or 80, timeout=WAIT_S)
 
 
-def first_model(address):
+def list_models(address):
     connection = connect(address)
     connection.request("GET", "/v1/models")
-    models = json.load(connection.getresponse())["data"]
+    return json.load(connection.getresponse())["data"]
+
+
+def for_people(size):
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def choose(address):
+    models = list_models(address)
+    if not models:
+        return ""
+    # One whose file has gone, or whose size nobody knows, is no first choice.
+    text = sorted((bool(m["corral"].get("problem")), m["meta"].get("size") or 1 << 62, m["id"], m)
+                  for m in models if m["corral"].get("use") == "text")
+    if not text:
+        return f"\tNone of the {len(models)} models found writes text; they are for embeddings or ranking."
+    size, model = text[0][1], text[0][3]
+    size = for_people(size) if size < 1 << 62 else "size unknown"
+    where = model["corral"].get("source") or "the configuration"
+    others = len(models) - 1
+    rest = f"{others} other{'' if others == 1 else 's'} can be asked too" if others else "it is the only one"
+    why = "the smallest found" if others else "found"
+    return f"{model['id']}\tAsking {model['id']}, {why} ({size}, {where}); {rest}."
+
+
+def first_model(address):
+    models = list_models(address)
     if not models:
         raise RuntimeError("no model is configured")
     return models[0]["id"]
@@ -101,6 +134,13 @@ def main():
         return 0 if len(sys.argv) > 1 else 2
     args = sys.argv[1:]
     progress_pid = 0
+    if args[0] == "--choose":
+        try:
+            print(choose(args[1]))
+            return 0
+        except (OSError, IndexError, ValueError, KeyError, http.client.HTTPException) as error:
+            print(f"first_answer: the models cannot be listed: {error}", file=sys.stderr)
+            return 1
     if args[0] == "--end-first":
         progress_pid, args = int(args[1]), args[2:]
     address = args[0]

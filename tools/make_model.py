@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a tiny but valid model file (GGUF v3, architecture `llama`) that llama-server loads and serves.
 
-    make_model.py random OUT.gguf [--ctx N] [--layers N] [--embd N] [--seed N]
+    make_model.py random OUT.gguf [--ctx N] [--layers N] [--embd N] [--seed N] [--pooling N]
     make_model.py says   OUT.gguf [--ctx N] [--sentence TEXT]
 
 random  A byte vocabulary and random weights: every printable ASCII character is one token, any other
@@ -213,6 +213,8 @@ def metadata(name, vocab, shape):
     yield gguf_kv(a + "rope.dimension_count", U32, HEAD)
     yield gguf_kv(a + "rope.freq_base", F32, 10000.0)
     yield gguf_kv(a + "vocab_size", U32, len(vocab.text))
+    if shape.get("pooling"):
+        yield gguf_kv(a + "pooling_type", U32, shape["pooling"])
     yield gguf_kv(t + "model", STRING, "llama")
     yield gguf_kv(t + "pre", STRING, "default")
     yield gguf_kv(t + "tokens", ARRAY, vocab.text, STRING)
@@ -248,7 +250,8 @@ def write_gguf(path, kvs, tensors):
 
 def make(args):
     vocab, numbers = byte_vocab(), Numbers(args.seed)
-    shape = {"ctx": args.ctx, "layers": args.layers, "embd": args.embd, "ff": 2 * args.embd}
+    shape = {"ctx": args.ctx, "layers": args.layers, "embd": args.embd, "ff": 2 * args.embd,
+             "pooling": args.pooling}
     if args.kind == "says":
         pieces = sentence_pieces(args.sentence)
         for p in pieces:
@@ -273,6 +276,8 @@ def main():
     p.add_argument("--layers", type=int, default=2)
     p.add_argument("--embd", type=int, default=64, help="width, a multiple of 64 (default 64)")
     p.add_argument("--seed", type=int, default=20240229)
+    p.add_argument("--pooling", type=int, default=0, choices=range(5),
+                   help="say that it makes vectors: 1 mean, 2 cls, 3 last token, 4 rank (default 0: it writes text)")
     p.add_argument("--sentence", default=SENTENCE, help="what `says` recites")
     args = p.parse_args()
     if args.embd < HEAD or args.embd % HEAD:

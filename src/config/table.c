@@ -92,7 +92,9 @@ const struct field config_fields[] = {
 	{ .scope = SCOPE_TOP,
 		.path = "pools",
 		.type = FIELD_POOLS,
-		.doc = "The list of pools: one model each, an engine, a number of replicas, a queue." },
+		.doc = "The list of pools: one model each, an engine, a number of replicas, a queue. Without "
+		       "any, "
+		       "the models that lie on the disk already are found and served." },
 
 	POOL("id", STRING, id, .flags = FIELD_NO_DEFAULTS,
 		.doc = "The pool's name and its model id for clients: a-z, 0-9, `.`, `_` and `-`, up to 64 "

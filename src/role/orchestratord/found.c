@@ -50,26 +50,22 @@ struct config *found_over(struct orch *o, struct config *base)
 	return c;
 }
 
-static void apply(void *arg)
-{
-	struct orch *o = arg;
-	if (o->draining)
-		return;
-	struct config *c = found_over(o, o->config);
-	log_info("pools", "corral", "%zu pool%s of models that were found on the disk.", c->npools,
-		c->npools == 1 ? "" : "s");
-	control_set_config(o->control, c);
-	config_unref(c);
-	orch_look_ready(o);
-}
-
-bool found_changed(struct orch *o, const struct registry_snapshot *s)
+bool found_pending(const struct orch *o, const struct registry_snapshot *s)
 {
 	if (o->config->npools || o->draining)
 		return false;
 	AUTO(mem_freep) char *list = list_of(s);
-	if (strcmp(list, o->found ? o->found : "") == 0)
-		return false;
-	loop_defer(o->loop, &o->found_work, apply, o); /* the registry is not to be changed from its watch */
-	return true;
+	return strcmp(list, o->found ? o->found : "") != 0;
+}
+
+void found_update(struct orch *o)
+{
+	AUTO(registry_snapshot_unrefp) const struct registry_snapshot *s = registry_snapshot_ref(o->registry);
+	if (!found_pending(o, s))
+		return;
+	AUTO(config_unrefp) struct config *c = found_over(o, o->config);
+	log_info("pools", "corral", "%zu pool%s of models that were found on the disk.", c->npools,
+		c->npools == 1 ? "" : "s");
+	control_set_config(o->control, c);
+	orch_look_ready(o);
 }

@@ -71,7 +71,6 @@ struct orch {
 	unsigned idle_loops;
 	int status;
 	char *found; /* the list that found pools were made of; NULL: none yet */
-	struct loop_work found_work;
 };
 
 /* orchestratord.c */
@@ -80,8 +79,11 @@ void orch_look_ready(struct orch *o); /* ready once a node is there and its pool
 /* found.c */
 /* base, and where it names no pools the ones of models that nodes found. The caller's reference. */
 struct config *found_over(struct orch *o, struct config *base) MUST_CHECK;
-/* The registry's watch: whether other pools than before will be there at the end of this round. */
-bool found_changed(struct orch *o, const struct registry_snapshot *s);
+/* Whether the snapshot has other found models than the pools were made of. */
+bool found_pending(const struct orch *o, const struct registry_snapshot *s);
+/* After a node has spoken, before anybody acts on it: a node is told what is wanted at the end of the round,
+ * and without the pools of what it found its engines would be unwanted. */
+void found_update(struct orch *o);
 
 /* loops.c */
 int data_loops_init(struct orch *o, struct err *reterr) MUST_CHECK;

@@ -204,7 +204,7 @@ void orch_look_ready(struct orch *o)
 static void on_registry(void *arg, const struct registry_snapshot *s)
 {
 	struct orch *o = arg;
-	if (!found_changed(o, s)) /* else after the pools are there */
+	if (!found_pending(o, s)) /* else after the pools are there */
 		look_ready(o, s);
 }
 
@@ -325,7 +325,6 @@ static void tear_down(struct orch *o)
 	loop_signal_stop(&o->sigterm);
 	loop_signal_stop(&o->sigint);
 	loop_signal_stop(&o->sighup);
-	loop_defer_cancel(&o->found_work);
 	loop_free(o->loop);
 	metrics_free(o->metrics);
 	for (size_t i = 0; i < o->nlisten; i++) {

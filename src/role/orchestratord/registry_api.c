@@ -49,7 +49,8 @@ static void on_body_end(void *arg)
 		call_free(c);
 		return;
 	}
-	registry_handle(c->o->registry, http_method_name(c->x), http_path(c->x), http_query(c->x),
+	struct orch *o = c->o;
+	registry_handle(o->registry, http_method_name(c->x), http_path(c->x), http_query(c->x),
 		buf_view(&c->body), mono_now(), &r);
 	if (r.etag[0])
 		(void)http_header_add(&head, "ETag", view_str(r.etag));
@@ -57,8 +58,8 @@ static void on_body_end(void *arg)
 		(void)http_header_add(&head, "Allow", view_str(r.allow));
 	http_reply(c->x, r.status, r.body.len ? "application/json" : NULL, &head, buf_view(&r.body));
 	registry_reply_done(&r);
-	struct orch *o = c->o;
 	call_free(c);
+	found_update(o);
 	look_for_nodes(o);
 }
 
