@@ -120,6 +120,22 @@ static bool is_replica_of(const char *replica, const char *pool)
 	       num_u64(view_str(replica + n + 1), &index) == 0;
 }
 
+/* The pool's replica that tells most: one that is ready, else the first that is there. */
+static void pick_replica(struct api *a, const char *pool, char *out, size_t cap)
+{
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
+	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(pool));
+	const struct registry_replica *best = NULL;
+	for (size_t i = 0; rp && i < rp->nreplicas; i++)
+		if (!best || (rp->replicas[i]->ready && !best->ready))
+			best = rp->replicas[i];
+	if (best)
+		snprintf(out, cap, "%s", best->facts.replica_id);
+	else
+		snprintf(out, cap, "%s-0", pool);
+}
+
 void route_pool_logs(struct api *a, struct api_call *c, const struct route_args *args)
 {
 	struct control_pool *p = find_pool_or_fail(a, c, args->id);
@@ -135,7 +151,7 @@ void route_pool_logs(struct api *a, struct api_call *c, const struct route_args 
 	uint64_t n;
 	struct view q = view_str(c->query);
 	if (!q.p || !http_query_get(q, "replica", replica, sizeof replica))
-		snprintf(replica, sizeof replica, "%s-0", control_pool_config(p)->id);
+		pick_replica(a, control_pool_config(p)->id, replica, sizeof replica);
 	if (q.p && http_query_get(q, "tail", tail, sizeof tail) && num_u64(view_str(tail), &n) < 0) {
 		api_failf(c, CODE_INVALID_PARAMS, 400, "", "tail is a number of lines.");
 		return;

@@ -2,9 +2,9 @@
  *
  * The reconciler's inside. Files: control.c life and the reconciliation of one pool · slots.c the replicas a
  * pool has or wants · facts.c facts to traffic · refuse.c why a pool refuses · plan.c, place.c, push.c how
- * many, where, and the wish on the wire · ops.c what operators ask · bluegreen.c, reload.c other engines in
- * place of those that run · reconfigure.c another configuration · kept.c what is on the disk · state.c what
- * others are shown · cool.c what needs looking after · figures.c the metrics.
+ * many, where, and the wish on the wire · ops.c what operators ask · bluegreen.c, reload.c, memory.c other
+ * engines in place of those that run · reconfigure.c another configuration · kept.c what is on the disk ·
+ * state.c what others are shown · cool.c what needs looking after · figures.c the metrics.
  */
 #ifndef CONTROL_CONTROL_INT_H
 #define CONTROL_CONTROL_INT_H
@@ -177,7 +177,12 @@ void reload_for_config(struct control_pool *p, const struct registry_pool *rp, b
 /* The fresh one goes, what serves goes on; whoever waits is told why (NULL: what went wrong before). */
 void reload_cancel(struct control_pool *p, const char *why);
 void reload_forget(struct control_pool *p, void *arg);
-uint64_t mem_available(struct view meminfo); /* bytes; 0 unknown */
+/* memory.c: bytes; 0 = unknown */
+uint64_t pool_memory_free(const struct control_pool *p);
+uint64_t mem_available(struct view meminfo);
+/* False: none of them is a usable GPU of the mask. */
+struct mask;
+bool gpus_free(const struct wire_device *d, size_t n, const struct mask *m, uint64_t *ret);
 /* kept.c */
 void kept_give_up(struct control *c);
 void kept_done(struct control *c);

@@ -3,8 +3,7 @@
  * Other engines in place of those that run: ordered by an operator (another model file), or because the
  * configuration says something else. bluegreen.c decides the steps; here they are carried out and told.
  *
- * What a fresh engine needs is taken to be its model file and a fifth more, until that is estimated; what
- * there is, the host's available memory.
+ * What a fresh engine needs is taken to be its model file and a fifth more, until that is estimated.
  */
 #include "control/control_int.h"
 
@@ -13,9 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "base/fd.h"
 #include "base/mem.h"
-#include "base/num.h"
 #include "control/bluegreen.h"
 #include "log/log.h"
 
@@ -60,21 +57,6 @@ static struct control_slot *fresh_of(const struct control_pool *p)
 /* ---- does it fit -----------------------------------------------------------------------------------------
  */
 
-uint64_t mem_available(struct view meminfo)
-{
-	ptrdiff_t at = view_search(meminfo, VIEW("MemAvailable:"));
-	if (at < 0)
-		return 0;
-	struct view rest,
-		line = view_split(view_from(meminfo, (size_t)at + strlen("MemAvailable:")), '\n', &rest);
-	uint64_t kib;
-	line = view_trim(line);
-	if (!view_ends(line, VIEW(" kB")) || num_u64(view_trim(view_cut(line, line.n - 3)), &kib) ||
-		kib > UINT64_MAX / 1024)
-		return 0;
-	return kib * 1024;
-}
-
 static uint64_t model_bytes(const struct control_variant *v, const struct registry_pool *rp)
 {
 	struct stat st;
@@ -87,8 +69,7 @@ static bool fits(const struct control_pool *p, const struct registry_pool *rp)
 {
 	const struct reload *l = p->reload;
 	uint64_t need = model_bytes(l->bg.turned ? &l->from : &l->to, rp);
-	AUTO(buf_done) struct buf b = BUF(64 * KIB);
-	uint64_t free_bytes = file_read("/proc/meminfo", &b) == 0 ? mem_available(buf_view(&b)) : 0;
+	uint64_t free_bytes = pool_memory_free(p);
 	need += need / 5;
 	return !need || !free_bytes || need <= free_bytes;
 }

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "base/fd.h"
+#include "base/mask.h"
 #include "base/mem.h"
 #include "control/control_int.h"
 #include "http/server.h"
@@ -818,6 +819,52 @@ static void test_mem_available(void **state)
 	assert_int_equal(mem_available(VIEW("MemAvailable:")), 0);
 }
 
+static void test_devices_free(void **state)
+{
+	(void)state;
+	static char cuda[] = "cuda", intel[] = "intel", cpu[] = "cpu", ok[] = "ok", lost[] = "lost",
+		    uuid[] = "GPU-3f2a00";
+	const struct wire_device d[] = {
+		{ .index = 0, .kind = cuda, .state = ok, .memory_total_bytes = 10, .memory_free_bytes = 3 },
+		{ .index = 1,
+			.kind = cuda,
+			.state = ok,
+			.uuid = uuid,
+			.memory_total_bytes = 10,
+			.memory_free_bytes = 4 },
+		{ .index = 2,
+			.kind = cuda,
+			.state = lost,
+			.memory_total_bytes = 10,
+			.memory_free_bytes = 10 },
+		{ .index = 3,
+			.kind = intel,
+			.state = ok,
+			.memory_total_bytes = 9,
+			.memory_free_bytes = 9,
+			.integrated = true },
+		{ .index = 4, .kind = cuda, .state = ok },
+		{ .kind = cpu, .state = ok, .memory_total_bytes = 99, .memory_free_bytes = 99 },
+	};
+	static const struct {
+		const char *mask;
+		size_t n;
+		bool gpu;
+		uint64_t free;
+	} rows[] = { { "auto", 4, true, 7 }, { "auto", 5, true, 0 }, { "0", 6, true, 3 },
+		{ "GPU-3f2a", 6, true, 4 }, { "0,1", 6, true, 7 }, { "2", 6, false, 0 }, { "3", 6, true, 9 },
+		{ "cpu", 6, false, 0 }, { "auto", 0, false, 0 } };
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct mask m;
+		uint64_t got;
+		assert_int_equal(mask_parse(view_str(rows[i].mask), &m, NULL), 0);
+		bool gpu = gpus_free(d, rows[i].n, &m, &got);
+		if (gpu != rows[i].gpu || (gpu && got != rows[i].free))
+			fail_msg(
+				"%s of %zu: %d, %llu", rows[i].mask, rows[i].n, gpu, (unsigned long long)got);
+	}
+}
+
 int main(void)
 {
 	log_set_level((enum log_level)(LOG_ERROR + 1));
@@ -839,6 +886,7 @@ int main(void)
 		cmocka_unit_test(test_reload_forgets),
 		cmocka_unit_test(test_swap),
 		cmocka_unit_test(test_mem_available),
+		cmocka_unit_test(test_devices_free),
 	};
 	return cmocka_run_group_tests_name("machine", tests, NULL, NULL);
 }
