@@ -58,6 +58,8 @@ static val *replica_json(doc *d, const struct registry_replica *r)
 	add_str(d, o, "address", f->address);
 	add_str(d, o, "node", r->node_id);
 	add_str(d, o, "device", f->device_mask);
+	if (f->device_note)
+		add_str(d, o, "device_note", f->device_note);
 	add_str(d, o, "engine", f->engine);
 	add_str(d, o, "engine_version", f->engine_version);
 	add_str(d, o, "engine_why", f->engine_why);

@@ -54,6 +54,8 @@ const struct command cli_commands[] = {
 		"\nExamples:\n  corral requests\n  corral requests -f --pool chat\n"
 		"  corral requests cancel 0034f1c29a07\n",
 		cmd_requests, false },
+	{ "devices", "", "GPUs and the CPU: memory, load, who holds what",
+		COMMON "\nExamples:\n  corral devices\n  corral devices --json\n", cmd_devices, false },
 	{ "logs", "POOL", "The engine's output",
 		"  -f, --follow     go on as it is written\n"
 		"  -n, --lines N    the last N lines (100)\n" COMMON

@@ -74,7 +74,8 @@ static void replica_row(struct table *t, yyjson_val *pool, yyjson_val *r)
 	add_state(t, pool, at);
 	table_add(t, "%lld/%lld", num_of(at, "leases"), total);
 	table_add(t, "%lld/%lld", num_of(pool, "waiting"), num_of(pool, "queue_capacity"));
-	table_add(t, "%s", r ? str_of(r, "device") : "-");
+	table_add(t, "%s%s", r && *str_of(r, "device") ? str_of(r, "device") : "-",
+		r && *str_of(r, "device_note") ? "!" : "");
 	add_ctx(t, ctx ? ctx : num_of(pool, "ctx"));
 	table_add(t, "%s%s%s", str_of(pool, "engine"), *str_of(pool, "engine_version") ? " " : "",
 		str_of(pool, "engine_version"));
@@ -168,6 +169,8 @@ static void detail_replicas(yyjson_val *pool, struct buf *out)
 			buf_addf(&b, ", pid %lld", num_of(r, "pid"));
 		if (*str_of(r, "device"))
 			buf_addf(&b, ", on %s", str_of(r, "device"));
+		if (*str_of(r, "device_note"))
+			buf_addf(&b, " (%s)", str_of(r, "device_note"));
 		if (num_of(r, "restarts"))
 			buf_addf(&b, ", restarted %lld times", num_of(r, "restarts"));
 		if (*str_of(p, "text"))

@@ -43,6 +43,39 @@ void figures_forget(struct control_pool *p)
 	set1(m, "corral_breaker_state", id, 0);
 }
 
+/* The UUID, else the PCI address; "cpu", and "NODE/cpu" where there are several nodes. */
+static char *device_label(
+	const struct registry_snapshot *s, const struct registry_node *n, const struct wire_device *d)
+{
+	bool gpu = d->uuid && strcmp(d->uuid, "cpu") != 0;
+	return gpu || s->nnodes == 1 ? mem_strdup(d->device_id) : mem_fmt("%s/%s", n->node_id, d->device_id);
+}
+
+static void collect_device(struct metrics *m, const char *label, const struct wire_device *d)
+{
+	if (d->memory_total_bytes) {
+		set2(m, "corral_device_memory_bytes", label, "total", (double)d->memory_total_bytes);
+		set2(m, "corral_device_memory_bytes", label, "used", (double)d->memory_used_bytes);
+		set2(m, "corral_device_memory_bytes", label, "free", (double)d->memory_free_bytes);
+	}
+	if (d->have & WD_UTILIZATION)
+		set1(m, "corral_device_utilization_ratio", label, (double)d->utilization_pct / 100);
+}
+
+/* Of devices that answer alone: a lost one has no figures. */
+static void collect_devices(struct metrics *m, const struct registry_snapshot *s)
+{
+	metrics_clear_family(m, "corral_device_memory_bytes");
+	metrics_clear_family(m, "corral_device_utilization_ratio");
+	for (size_t i = 0; i < s->nnodes; i++)
+		for (size_t k = 0; s->nodes[i]->online && k < s->nodes[i]->ndevices; k++) {
+			const struct wire_device *d = &s->nodes[i]->devices[k];
+			AUTO(mem_freep) char *label = device_label(s, s->nodes[i], d);
+			if (d->state && strcmp(d->state, "ok") == 0)
+				collect_device(m, label, d);
+		}
+}
+
 void control_collect(void *arg, struct metrics *m)
 {
 	struct control *c = arg;
@@ -65,6 +98,7 @@ void control_collect(void *arg, struct metrics *m)
 	for (size_t i = 0; i < c->npools; i++)
 		set1(m, "corral_breaker_state", c->pools[i]->cfg->id,
 			breaker_open(s, c->pools[i]->cfg->id) ? 2 : 0);
+	collect_devices(m, s);
 	unsigned online = 0;
 	for (size_t i = 0; i < s->nnodes; i++)
 		online += s->nodes[i]->online;

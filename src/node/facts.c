@@ -48,7 +48,9 @@ static void engine_facts(const struct replica *r, struct wire_replica *f)
 	f->engine = p ? mem_strdup(engine_kind_name(p->conf.engine.kind)) : NULL;
 	f->engine_version = mem_strdup(r->engine_version);
 	f->engine_why = mem_strdup(r->engine_why);
-	f->device_mask = mem_strdup(r->devices ? r->devices : p ? p->conf.devices : NULL);
+	if (!p || p->conf.engine.mode != ENGINE_MODE_EXTERNAL)
+		f->device_mask = mem_strdup(r->devices ? r->devices : p ? p->conf.devices : NULL);
+	f->device_note = mem_strdup(r->device_note);
 	f->spec = mem_strdup(r->spec);
 	f->model = mem_strdup(r->model);
 }
@@ -110,6 +112,7 @@ void node_facts(struct node *n, bool models, struct wire_node *f)
 	for (size_t i = 0; (e = map_next(&n->replicas, &i));)
 		if (replica_reported(e->value))
 			replica_facts(e->value, &f->replicas[f->nreplicas++]);
+	devices_facts(n, models, f);
 	if (!models || !n->npools)
 		return;
 	f->models = mem_alloc(n->npools * sizeof *f->models);

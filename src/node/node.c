@@ -169,6 +169,7 @@ static void copy_opts(struct node *n, const struct node_opts *o)
 	n->opts.keeper_path = mem_strdup(o->keeper_path);
 	n->opts.registry_address = mem_strdup(o->registry_address);
 	n->opts.pools = NULL;
+	n->opts.gpus = NULL;
 	n->opts.heartbeat_ms = o->heartbeat_ms ? o->heartbeat_ms : HEARTBEAT_MS;
 	n->opts.probe_every_ms = o->probe_every_ms ? o->probe_every_ms : PROBE_EVERY_MS;
 	n->opts.orphan_grace_ms = o->orphan_grace_ms ? o->orphan_grace_ms : ORPHAN_GRACE_MS;
@@ -233,6 +234,8 @@ int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struc
 		pools_set(n, o->pools, o->npools);
 		r = adopt_all(n, reterr);
 	}
+	if (!r)
+		devices_init(n, o->gpus);
 	r = r ? r : serve(n, reterr);
 	r = r ? r : report_init(n, reterr);
 	if (r) {
@@ -260,6 +263,7 @@ void node_free(struct node *n)
 		return;
 	http_fetch_cancel(&n->leaving);
 	report_done(n);
+	devices_done(n);
 	logs_done(n);
 	if (n->server)
 		http_server_free(n->server);

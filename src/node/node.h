@@ -19,6 +19,7 @@
 #define NODE_NODE_H
 
 #include "base/buf.h"
+#include "gpu/monitor.h"
 #include "loop/loop.h"
 #include "provision/engine/engine.h"
 #include "supervise/restart.h"
@@ -35,7 +36,7 @@ struct node_pool {
 	enum node_canary canary;
 	int64_t start_timeout_ms; /* 0 = 5 min + 20 s for each GiB of the model */
 	int64_t grace_ms;         /* between SIGTERM and SIGKILL: 0 = 5 s */
-	const char *devices;      /* NULL = "auto" */
+	const char *devices;      /* a mask (base/mask.h); NULL = "auto" */
 	const char *spec;         /* fingerprint of its configuration (config_pool_spec); NULL = none */
 	uint64_t cache_ram_mib;   /* llama.cpp's prompt cache in host memory: 0 = 1 GiB */
 };
@@ -53,6 +54,10 @@ struct node_opts {
 	const struct node_pool *pools; /* copied */
 	size_t npools;
 	bool allow_cpu, offline;
+	enum gpu_policy gpu;
+	/* How devices are watched (on_change and arg are the node's own). NULL: nobody looks, masks are
+	 * passed on as they are. */
+	const struct gpu_monitor_opts *gpus;
 	unsigned starting_max; /* engines loading at the same time; 0 = 2 */
 	/* POST /v1/node/config/reload: reads the configuration again and, unless dry_run, calls
 	 * node_set_pools. Negative: nothing was changed, and ret_why is the answer. NULL: the route is

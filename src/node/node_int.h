@@ -80,8 +80,12 @@ struct replica {
 	struct failure failure;
 	char *socket_path;
 	uint32_t ctx, slots; /* of this start */
-	char *devices;
-	bool ctx_promised; /* ctx is known, so that a smaller one is a failure */
+	char *devices;       /* what it got: "cpu", "0,1" */
+	char *device_words, *device_note;
+	struct strv device_env;
+	bool on_cpu, cpu_only; /* cpu_only: because that was asked for */
+	bool waits_devices;    /* PROVISIONING until the driver has answered */
+	bool ctx_promised;     /* ctx is known, so that a smaller one is a failure */
 
 	struct http_target *target;
 	struct probe probe;
@@ -109,6 +113,7 @@ struct stop_wait { /* a POST /v1/node/stop that waits for its answer */
 struct report {
 	struct http_target *target;
 	struct http_fetch *fetch;
+	uint64_t devices_gen, figures_gen; /* of the message under way; 0: it has no devices */
 	bool registered, registering, dirty,
 		waiting; /* waiting: the timer runs because the registry is away */
 	unsigned failures;
@@ -138,6 +143,11 @@ struct node {
 	struct list stop_waits;
 	struct loop_timer stop_deadline, orphan;
 	struct report report;
+	struct gpu_monitor *gpus;           /* NULL: nobody looks at devices */
+	uint64_t devices_gen, devices_sent; /* rises when the set changes; what the registry knows */
+	uint64_t figures_gen, figures_sent; /* the same of memory and load */
+	mono_t devices_told;
+	struct loop_timer figures;
 	struct list followers; /* struct log_stream */
 	size_t nfollowers;
 	struct http_fetch *leaving;
@@ -199,7 +209,19 @@ void replica_crashed(struct replica *r, enum restart_end how);
 void replica_ended_unseen(struct replica *r, const struct keeper_end *e);
 extern const struct keeper_ops replica_keeper_ops;
 
+/* devices.c */
+void devices_init(struct node *n, const struct gpu_monitor_opts *o);
+void devices_done(struct node *n);
+/* What r may use becomes r->devices and what goes with it: 0. -EAGAIN: nobody knows yet, replica_provide is
+ * called when it is known. Else r is FAILED. */
+int devices_take(struct replica *r) MUST_CHECK;
+void devices_busy(struct node *n); /* a replica's state changed: how often to look */
+/* Adds them when they are due (all: in any case). */
+void devices_facts(struct node *n, bool all, struct wire_node *f);
+void devices_were_told(struct node *n, uint64_t devices_gen, uint64_t figures_gen);
+
 /* start.c */
+void replica_provide(struct replica *r); /* devices, then the engine's build, then the engine */
 void replica_begin(struct replica *r);
 void replica_launch(struct replica *r); /* its engine's program is there, and it is its turn */
 int replica_launch_target(struct replica *r, const char *address, struct err *e) MUST_CHECK;

@@ -40,6 +40,7 @@ void replica_set(struct replica *r, enum replica_state to)
 		gate_leave(r);
 	if (was_ready)
 		handoff_remove(r);
+	devices_busy(r->node);
 	report_touch(r->node);
 	log_event(LOG_DEBUG, "state", r->id,
 		(struct log_field[]){ LOG_STR("pool_id", r->pool_id), LOG_STR("replica_id", r->id),
@@ -114,6 +115,9 @@ void replica_free(struct replica *r)
 	node_pool_drop(&r->pool);
 	free(r->socket_path);
 	free(r->devices);
+	free(r->device_words);
+	free(r->device_note);
+	strv_done(&r->device_env);
 	free(r->probe_text);
 	free(r->phase);
 	free(r->progress_text);

@@ -59,6 +59,8 @@ static void on_answer(void *arg, int status, struct view body, const struct err 
 		if (p->registering)
 			log_info("register", n->opts.node_id, "The node is registered.");
 		p->registered = true;
+		if (p->devices_gen)
+			devices_were_told(n, p->devices_gen, p->figures_gen);
 		note_back(n);
 		schedule(n, n->opts.heartbeat_ms);
 		if (p->dirty)
@@ -90,6 +92,8 @@ static void send_now(void *arg)
 	p->registering = !p->registered;
 	p->dirty = false;
 	node_facts(n, p->registering, &f);
+	p->devices_gen = f.ndevices ? n->devices_gen : 0;
+	p->figures_gen = n->figures_gen;
 	if (wire_node_encode(&f, &b)) {
 		log_error("registry", n->opts.node_id,
 			"The node's facts do not fit into %d bytes and are not sent.", (int)WIRE_BODY_MAX);

@@ -57,7 +57,6 @@ static void take_params(struct replica *r)
 	uint32_t ctx = r->want.ctx ? r->want.ctx : p->conf.ctx ? p->conf.ctx : replica_model(r)->ctx;
 	r->ctx_promised = ctx != 0;
 	r->ctx = ctx ? ctx : DEFAULT_CTX;
-	mem_setstr(&r->devices, r->want.devices ? r->want.devices : p->conf.devices);
 }
 
 static int build_launch(struct replica *r, struct err *e)
@@ -82,7 +81,9 @@ static int build_launch(struct replica *r, struct err *e)
 		.port = port,
 		.ctx = r->ctx,
 		.slots = r->slots,
-		.devices = r->devices,
+		.devices = r->device_words,
+		.device_env = &r->device_env,
+		.cpu_only = r->cpu_only,
 		.cache_ram_mib = p->conf.cache_ram_mib,
 	};
 	engine_launch_done(&r->launch);
@@ -150,7 +151,7 @@ static int prepare(struct replica *r, struct err *e)
 void replica_launch(struct replica *r)
 {
 	struct err e = { 0 };
-	if (!model_is_there(r))
+	if (!model_is_there(r) || devices_take(r))
 		return;
 	r->generation++;
 	take_params(r);
@@ -249,7 +250,7 @@ static void ensure(struct replica *r)
 	struct engine_ensure_opts o = {
 		.prefix_dir = n->builds_dir,
 		.cache_dir = n->builds_dir,
-		.allow_cpu = n->opts.allow_cpu,
+		.allow_cpu = n->opts.allow_cpu || r->on_cpu,
 		.offline = n->opts.offline,
 	};
 	replica_progress(r, "engine_provision", -1, "The engine is being made ready");
@@ -296,6 +297,16 @@ static bool take_variant(struct replica *r)
 	return false;
 }
 
+void replica_provide(struct replica *r)
+{
+	if (devices_take(r))
+		return;
+	if (build_is_there(r->pool))
+		with_build(r);
+	else
+		ensure(r);
+}
+
 void replica_begin(struct replica *r)
 {
 	/* A keeper of an earlier run that nobody watches: never a second engine. */
@@ -307,8 +318,5 @@ void replica_begin(struct replica *r)
 	replica_set(r, REPLICA_PROVISIONING);
 	restart_started(&r->restart);
 	read_model(r);
-	if (build_is_there(r->pool))
-		with_build(r);
-	else
-		ensure(r);
+	replica_provide(r);
 }

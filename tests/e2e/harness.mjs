@@ -101,6 +101,19 @@ export function fakeLlamaPool(id, flags = [], rest = {}) {
   };
 }
 
+/** The environment that makes the stub the NVIDIA driver, and the file that tells it what to say. */
+export function stubDriver(...lines) {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-gpu-'));
+  const file = path.join(dir, 'control');
+  const say = (...now) => {
+    fs.writeFileSync(`${file}.new`, now.map((line) => `${line}\n`).join(''));
+    fs.renameSync(`${file}.new`, file);
+  };
+  say(...lines);
+  const library = path.join(path.dirname(fakePath), 'libnvidia-ml-stub.so');
+  return { say, env: { CORRAL_NVML: library, CORRAL_NVML_STUB: file } };
+}
+
 // ---- processes -------------------------------------------------------------------------------------
 
 function readProc(pid, name) {
@@ -285,7 +298,8 @@ export class Corral {
     const clean = Object.fromEntries(
       Object.entries(process.env).filter(([k]) => !/^(CORRAL|XDG|FAKE)_|^NO_COLOR$/.test(k)),
     );
-    return { ...clean, ...this.env };
+    // No GPU of this machine: a test that wants some brings a driver of its own (see driverEnv).
+    return { ...clean, CORRAL_SYSFS: path.join(this.dir, 'no-sysfs'), ...this.env };
   }
 
   /** Starts `corral serve` and waits for its ready line. Throws with the log when it ends before. */

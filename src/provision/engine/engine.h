@@ -77,11 +77,13 @@ char *engine_describe(const struct engine_def *def, const struct engine_ensure_o
 
 struct engine_params {
 	const char *pool_id, *replica_id;
-	const char *model_path;  /* NULL: the engine brings its own */
-	const char *socket_path; /* llamacpp always; command where it uses {socket} */
-	uint16_t port;           /* command where it uses {port} or ${PORT} */
-	uint32_t ctx, slots;     /* ctx per request: the engine gets ctx × slots */
-	const char *devices;     /* "auto", "cpu", "0,1", "GPU-…" */
+	const char *model_path;        /* NULL: the engine brings its own */
+	const char *socket_path;       /* llamacpp always; command where it uses {socket} */
+	uint16_t port;                 /* command where it uses {port} or ${PORT} */
+	uint32_t ctx, slots;           /* ctx per request: the engine gets ctx × slots */
+	const char *devices;           /* what {devices} in a command becomes; NULL = "auto" */
+	const struct strv *device_env; /* NAME=value that keep it on its devices; may be NULL */
+	bool cpu_only;                 /* llamacpp: no GPU whatever the build could use */
 	uint64_t cache_ram_mib;
 };
 struct engine_launch {

@@ -48,36 +48,14 @@ static bool env_name_ok(const char *assignment)
 	return true;
 }
 
-static bool is_index_list(const char *s)
-{
-	return *s && s[strspn(s, "0123456789,")] == '\0';
-}
-
-/* A mask of devices: nothing may leave it, so every vendor's own variable is set. */
-static void env_devices(struct strv *env, const char *devices)
-{
-	if (!devices || strcmp(devices, "auto") == 0)
-		return;
-	bool cpu = strcmp(devices, "cpu") == 0, indices = is_index_list(devices);
-	static const char *const by_index[] = { "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
-		"GGML_VK_VISIBLE_DEVICES" };
-	for (size_t i = 0; i < ARRAY_LEN(by_index); i++) {
-		if (!cpu && !indices && i > 0)
-			break; /* "GPU-…" is CUDA's way of naming */
-		if (cpu && i == 2)
-			break; /* an empty list means all to Vulkan; --device none keeps it away */
-		AUTO(mem_freep) char *s = mem_fmt("%s=%s", by_index[i], cpu ? "" : devices);
-		env_set(env, s);
-	}
-}
-
 static int make_env(const struct engine_build *b, const struct engine_def *def, const struct engine_params *p,
 	struct strv *env, struct err *reterr)
 {
 	env_clean(env);
 	for (size_t i = 0; i < b->env.len; i++)
 		env_set(env, b->env.items[i]);
-	env_devices(env, p->devices);
+	for (size_t i = 0; p->device_env && i < p->device_env->len; i++)
+		env_set(env, p->device_env->items[i]);
 	for (size_t i = 0; i < def->env.len; i++) {
 		if (!env_name_ok(def->env.items[i]))
 			return err_set(reterr, -EINVAL,
@@ -116,7 +94,7 @@ static int launch_llamacpp(const struct engine_build *b, const struct engine_def
 	strv_add(&ours, "--cors-origins");
 	strv_add(&ours, "localhost");
 	strv_add(&ours, "--no-cors-credentials");
-	if (p->devices && strcmp(p->devices, "cpu") == 0) {
+	if (p->cpu_only) {
 		strv_add(&ours, "--device");
 		strv_add(&ours, "none");
 	}

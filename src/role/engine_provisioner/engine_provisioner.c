@@ -197,6 +197,22 @@ static uint64_t raise_files(void)
 	return was;
 }
 
+static_assert((int)GPU_POLICY_NONE == (int)CONFIG_GPU_NONE, "one numbering");
+
+static const char *env_or_null(const char *name)
+{
+	const char *v = getenv(name);
+	return v && *v ? v : NULL;
+}
+
+/* A GPU that no bus shows: in a guest that is given only the driver's device files, or a library of ours. */
+static bool driver_without_bus(const char *sysfs)
+{
+	if (env_or_null("CORRAL_NVML"))
+		return true;
+	return !sysfs && (file_exists("/dev/nvidiactl") || file_exists("/dev/dxg"));
+}
+
 static int set_up(struct agent *a, struct err *e)
 {
 	const struct config *c = a->config;
@@ -208,6 +224,8 @@ static int set_up(struct agent *a, struct err *e)
 	a->keeper = find_keeper();
 	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
 	agent_pools_make(c, a->found, &pools);
+	const char *sysfs = env_or_null("CORRAL_SYSFS");
+	struct gpu_monitor_opts gpus = { .sysfs = sysfs, .always_ask = driver_without_bus(sysfs) };
 	struct node_opts o = {
 		.node_id = "home",
 		.version = CORRAL_VERSION,
@@ -221,6 +239,8 @@ static int set_up(struct agent *a, struct err *e)
 		.on_reload = on_reload,
 		.allow_cpu = c->gpu != CONFIG_GPU_REQUIRED,
 		.starting_max = c->starting_max,
+		.gpu = (enum gpu_policy)c->gpu,
+		.gpus = &gpus,
 		.nofile = a->nofile,
 		.seed = rnd_os_u64(),
 		.read_model = read_model,

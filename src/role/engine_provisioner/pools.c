@@ -46,6 +46,7 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 	n->model_path = model_path(c, p);
 	n->ctx = p->ctx;
 	n->slots = p->slots;
+	n->devices = mem_strdup(p->devices);
 	n->canary = (enum node_canary)p->canary;
 	n->start_timeout_ms = p->start_timeout_ms;
 	n->spec = mem_strdup(spec);
@@ -71,6 +72,7 @@ void agent_pools_done(struct agent_pools *p)
 		free((char *)(uintptr_t)p->items[i].id);
 		free((char *)(uintptr_t)p->items[i].model_path);
 		free((char *)(uintptr_t)p->items[i].spec);
+		free((char *)(uintptr_t)p->items[i].devices);
 		engine_def_done(&p->items[i].engine);
 	}
 	free(p->items);

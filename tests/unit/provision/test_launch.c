@@ -159,12 +159,11 @@ static void keeps_the_product_of_ctx_and_slots_whole(void **state)
 	struct engine_params p = params();
 	p.ctx = 1u << 31;
 	p.slots = 4;
-	p.devices = "cpu";
+	p.cpu_only = true;
 	struct engine_launch l;
 	assert_int_equal(engine_launch_build(&b, &d, &p, &l, NULL), 0);
 	assert_true(strv_has(&l.argv, "8589934592"));
 	assert_true(strv_has(&l.argv, "--device") && strv_has(&l.argv, "none"));
-	assert_true(strv_has(&l.env, "CUDA_VISIBLE_DEVICES="));
 	engine_launch_done(&l);
 	engine_build_done(&b);
 }
@@ -203,7 +202,9 @@ static void gives_a_clean_environment(void **state)
 	struct engine_build b = { .kind = ENGINE_LLAMACPP, .program = mem_strdup("/x") };
 	strv_add(&b.env, "GGML_X=0");
 	struct engine_params p = params();
-	p.devices = "0,1";
+	AUTO(strv_done) struct strv devices = { 0 };
+	strv_add(&devices, "CUDA_VISIBLE_DEVICES=0,1");
+	p.device_env = &devices;
 	struct engine_launch l;
 	assert_int_equal(engine_launch_build(&b, &d, &p, &l, NULL), 0);
 	AUTO(mem_freep) char *all = joined(&l.env);

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * GET /v1/devices: what each node's devices are, and which replica holds what of them.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <yyjson.h>
+
+#include "api/api_int.h"
+#include "base/mask.h"
+
+typedef yyjson_mut_doc doc;
+typedef yyjson_mut_val val;
+
+static void add_str(doc *d, val *o, const char *key, const char *s)
+{
+	if (s)
+		yyjson_mut_obj_add_strcpy(d, o, key, s);
+	else
+		yyjson_mut_obj_add_null(d, o, key);
+}
+
+static void add_known(doc *d, val *o, const char *key, bool known, uint64_t n)
+{
+	if (known)
+		yyjson_mut_obj_add_uint(d, o, key, n);
+	else
+		yyjson_mut_obj_add_null(d, o, key);
+}
+
+static bool is_cpu(const struct wire_device *w)
+{
+	return w->kind && strcmp(w->kind, "cpu") == 0;
+}
+
+static bool runs(const struct registry_replica *r)
+{
+	enum replica_state s = r->facts.state;
+	return r->online &&
+	       (s == REPLICA_STARTING || s == REPLICA_PROVING || s == REPLICA_READY || s == REPLICA_DRAINING);
+}
+
+static bool covers(const char *text, const struct wire_device *w)
+{
+	struct mask m;
+	if (!text || mask_parse(view_str(text), &m, NULL) < 0)
+		return false;
+	return is_cpu(w) ? m.kind == MASK_CPU : mask_has_index(&m, w->index);
+}
+
+/* Bytes the driver counts for the replica; false: it told nothing of it. */
+static bool bytes_of(const struct wire_device *w, const char *replica_id, uint64_t *ret)
+{
+	bool any = false;
+	*ret = 0;
+	for (size_t i = 0; i < w->nuses; i++)
+		if (w->uses[i].replica_id && strcmp(w->uses[i].replica_id, replica_id) == 0) {
+			*ret += MIN(w->uses[i].bytes, UINT64_MAX - *ret);
+			any = true;
+		}
+	return any;
+}
+
+static val *replicas_json(
+	doc *d, const struct registry_snapshot *s, const char *node_id, const struct wire_device *w)
+{
+	val *list = yyjson_mut_arr(d);
+	for (size_t i = 0; i < s->nreplicas; i++) {
+		const struct registry_replica *r = s->replicas[i];
+		uint64_t bytes;
+		bool told = bytes_of(w, r->facts.replica_id, &bytes);
+		if (strcmp(r->node_id, node_id) != 0 || !runs(r) ||
+			!(told || covers(r->facts.device_mask, w)))
+			continue;
+		val *o = yyjson_mut_obj(d);
+		add_str(d, o, "id", r->facts.replica_id);
+		add_str(d, o, "pool", r->facts.pool_id);
+		add_known(d, o, "memory_bytes", told, bytes);
+		yyjson_mut_arr_append(list, o);
+	}
+	return list;
+}
+
+static val *processes_json(doc *d, const struct wire_device *w)
+{
+	val *list = yyjson_mut_arr(d);
+	for (size_t i = 0; i < w->nuses; i++) {
+		val *o = yyjson_mut_obj(d);
+		yyjson_mut_obj_add_int(d, o, "pid", w->uses[i].pid);
+		add_str(d, o, "replica", w->uses[i].replica_id);
+		yyjson_mut_obj_add_uint(d, o, "memory_bytes", w->uses[i].bytes);
+		yyjson_mut_arr_append(list, o);
+	}
+	return list;
+}
+
+static val *device_json(
+	doc *d, const struct registry_snapshot *s, const struct registry_node *n, const struct wire_device *w)
+{
+	val *o = yyjson_mut_obj(d);
+	bool memory = w->memory_total_bytes > 0;
+	add_str(d, o, "node", n->node_id);
+	add_known(d, o, "index", !is_cpu(w), w->index);
+	add_str(d, o, "name", w->name);
+	add_str(d, o, "uuid", w->uuid);
+	add_str(d, o, "pci", w->pci);
+	add_str(d, o, "kind", w->kind);
+	add_str(d, o, "state", n->online ? w->state : "lost");
+	add_str(d, o, "reason", n->online ? w->reason : "nothing is heard of its node");
+	add_known(d, o, "memory_total_bytes", memory, w->memory_total_bytes);
+	add_known(d, o, "memory_free_bytes", memory, w->memory_free_bytes);
+	add_known(d, o, "memory_used_bytes", memory, w->memory_used_bytes);
+	if (w->have & WD_UTILIZATION)
+		yyjson_mut_obj_add_real(d, o, "utilization", (double)w->utilization_pct / 100);
+	else
+		yyjson_mut_obj_add_null(d, o, "utilization");
+	if (w->have & WD_TEMPERATURE)
+		yyjson_mut_obj_add_int(d, o, "temperature_c", w->temperature_c);
+	else
+		yyjson_mut_obj_add_null(d, o, "temperature_c");
+	add_str(d, o, "compute_capability", w->compute_capability);
+	add_str(d, o, "driver", w->driver);
+	yyjson_mut_obj_add_bool(d, o, "integrated", w->integrated);
+	yyjson_mut_obj_add_val(d, o, "replicas", replicas_json(d, s, n->node_id, w));
+	yyjson_mut_obj_add_val(d, o, "processes", processes_json(d, w));
+	return o;
+}
+
+void route_devices(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	(void)args;
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
+	doc *d = yyjson_mut_doc_new(NULL);
+	val *root = yyjson_mut_obj(d), *list = yyjson_mut_arr(d);
+	yyjson_mut_doc_set_root(d, root);
+	for (size_t i = 0; i < s->nnodes; i++)
+		for (size_t k = 0; k < s->nodes[i]->ndevices; k++)
+			yyjson_mut_arr_append(list, device_json(d, s, s->nodes[i], &s->nodes[i]->devices[k]));
+	yyjson_mut_obj_add_val(d, root, "devices", list);
+	size_t n = 0;
+	char *text = yyjson_mut_write(d, 0, &n);
+	yyjson_mut_doc_free(d);
+	if (text)
+		api_reply_json(c, 200, view_of(text, n));
+	else
+		api_failf(c, CODE_INTERNAL, 0, "", "The answer cannot be written.");
+	free(text);
+}
