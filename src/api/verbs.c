@@ -262,10 +262,11 @@ static void on_reloaded(void *arg, const struct control_reload_done *d)
 		control_when_kept(w->api->o.control, on_kept, w);
 		return;
 	}
+	struct view why = view_str(d->message);
 	if (w->call)
 		api_failf(w->call, CODE_CONFLICT, 0, d->hint ? d->hint : "",
-			"The old engine serves on: %.3000s%s", d->message,
-			d->message[strlen(d->message) - 1] == '.' ? "" : ".");
+			"The reload came to nothing: %.*s%s", VIEW_ARG(view_cut(why, 3000)),
+			view_ends(why, VIEW(".")) ? "" : ".");
 	free(w);
 }
 
