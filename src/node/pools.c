@@ -92,17 +92,19 @@ const struct wire_model *replica_model(const struct replica *r)
 	return r->model ? &r->own_model : r->pool ? &r->pool->model : &none;
 }
 
+/* By an option ("--rope-scale", "--rope-scale=2") or the variable llama-server takes in its place. */
 static bool scales_rope(const struct node_pool *c)
 {
-	static const char *const options[] = { "--rope-scaling", "--rope-scale", "--rope-freq-base",
-		"--rope-freq-scale", "--yarn-orig-ctx" };
-	for (size_t i = 0; i < c->engine.args.len; i++)
-		for (size_t k = 0; k < ARRAY_LEN(options); k++) {
-			const char *word = c->engine.args.items[i];
-			size_t len = strlen(options[k]);
-			if (!strncmp(word, options[k], len) && (!word[len] || word[len] == '='))
+	static const char *const options[] = { "--rope-", "--yarn-orig-ctx" };
+	static const char *const variables[] = { "LLAMA_ARG_ROPE_", "LLAMA_ARG_YARN_ORIG_CTX" };
+	for (size_t k = 0; k < ARRAY_LEN(options); k++) {
+		for (size_t i = 0; i < c->engine.args.len; i++)
+			if (view_starts(view_str(c->engine.args.items[i]), view_str(options[k])))
 				return true;
-		}
+		for (size_t i = 0; i < c->engine.env.len; i++)
+			if (view_starts(view_str(c->engine.env.items[i]), view_str(variables[k])))
+				return true;
+	}
 	return false;
 }
 

@@ -121,6 +121,8 @@ static int spawn_keeper(struct replica *r, struct err *e)
 
 int replica_launch_target(struct replica *r, const char *address, struct err *e)
 {
+	/* Whether a live engine answers is asked every 5 s: on a fresh connection, since idle ones are closed
+	 * by then. A server whose accept hangs could look healthy on an old one. */
 	struct http_target_opts o = { .idle_max = 2, .idle_ms = 1000, .connect_timeout_ms = 5000 };
 	http_target_free(r->target);
 	r->target = http_target_new(r->node->loop, address, &o, e);

@@ -463,6 +463,42 @@ static void what_belongs_to_nobody_is_removed(void **state)
 	assert_true(there_is(b, "engines/chat-0.lock"));
 }
 
+/* ---- the model's own context --------------------------------------------------------------------------- */
+
+static void trained_with_2048(void *arg, const struct node_pool *p, struct wire_model *ret)
+{
+	(void)arg;
+	ret->n_ctx_train = 2048;
+	ret->ctx = p->ctx;
+}
+
+static void more_context_than_trained_is_refused(void **state)
+{
+	struct bench *b = *state;
+	AUTO(mem_freep) char *model = in_dir(b, "model.gguf");
+	assert_int_equal(file_write_atomic(model, VIEW("GGUF"), 0600, false), 0);
+	b->opts.read_model = trained_with_2048;
+	struct node_pool *p = &b->pools[b->npools++];
+	*p = (struct node_pool){ .id = "chat", .slots = 1, .ctx = 4096, .model_path = model, .spec = "one" };
+	p->engine.kind = ENGINE_LLAMACPP;
+	p->engine.mode = ENGINE_MODE_BINARY;
+	p->engine.path = mem_strdup(b->self);
+	start_node(b);
+	assert_non_null(strstr(b->facts.models[0].problem, "4096"));
+	want(b, "chat", false, 0);
+	until(b, failed, "chat-0");
+	const struct wire_replica *r = find(b, "chat-0");
+	assert_int_equal(r->last_error.cause, CAUSE_BAD_ARGS);
+	assert_non_null(strstr(r->last_error.message, "4096"));
+	assert_non_null(strstr(r->last_error.message, "2048"));
+	assert_int_equal(r->pid, 0);
+	strv_add(&p->engine.args, "--rope-scaling");
+	strv_add(&p->engine.args, "yarn");
+	p->spec = "two";
+	node_set_pools(b->node, b->pools, b->npools);
+	until(b, has_pid, "chat-0"); /* it is started now */
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -484,6 +520,7 @@ int main(int argc, char **argv)
 		T(a_stuck_engine_blocks_only_until_its_timeout),
 		T(one_that_waits_can_be_unwanted_or_let_in),
 		T(engines_found_do_not_count),
+		T(more_context_than_trained_is_refused),
 		T(an_end_that_nobody_saw_is_told),
 		T(one_that_is_not_wanted_any_more_is_not_started_again),
 		T(what_belongs_to_nobody_is_removed),
