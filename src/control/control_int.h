@@ -16,7 +16,9 @@
 
 enum op_kind { OP_NONE, OP_STOP, OP_RESTART, OP_DRAIN, OP_DISABLE };
 
-enum { LEAVE_MS = 30000 }; /* how long the requests of an engine that is replaced or removed may last */
+/* How long the requests of an engine that is replaced or removed may last: a long answer on a slow machine is
+ * not cut by a comma in a file; a request that nobody ends must not keep the engine for ever. */
+enum { LEAVE_MS = 600000 };
 
 /* What an engine is started from. */
 struct control_variant {
