@@ -76,6 +76,7 @@ struct config_pool {
 	uint32_t queue_capacity;
 	enum config_policy queue_policy;
 	int64_t queue_max_wait_ms;
+	int64_t stall_timeout_ms, first_token_timeout_ms;
 	struct config_origin *from; /* one per field of the table */
 	struct config_origin at;    /* where the pool begins */
 };

@@ -192,7 +192,15 @@ const struct field config_fields[] = {
 		.doc = "When the queue is full: `reject` the new request, or `drop-lru` the one that waited "
 		       "longest."),
 	POOL("queue.max_wait", DURATION, queue_max_wait_ms, .dflt = "10m", .min = 100, .max = 7 * DAY_MS,
-		.doc = "A request that waited this long for a slot is answered 504."),
+		.doc = "A request that waited this long for a slot is answered 503."),
+	POOL("stall_timeout", DURATION, stall_timeout_ms, .dflt = "20s", .min = 100, .max = 7 * DAY_MS,
+		.doc = "A stream that had a token and then none for this long (or ten times its replica's "
+		       "usual gap), while no other stream of the replica moved, has its engine looked at: "
+		       "when its slots do not move either, it is hung and is restarted."),
+	POOL("first_token_timeout", DURATION, first_token_timeout_ms, .dflt = "10m", .min = 1000,
+		.max = 7 * DAY_MS,
+		.doc = "How long a request may wait in the engine for its first token while nothing moves in "
+		       "the engine's slots. A long prompt on a CPU takes minutes."),
 };
 const size_t config_nfields = ARRAY_LEN(config_fields);
 

@@ -248,6 +248,8 @@ struct pool_opts pool_opts_of(struct control_pool *p)
 		.policy = cfg->queue_policy == CONFIG_POLICY_DROP_LRU ? POOL_DROP_LRU : POOL_REJECT,
 		.max_wait_ms = cfg->queue_max_wait_ms,
 		.cancel_grace_ms = cfg->cancel_grace_ms,
+		.stall_ms = cfg->stall_timeout_ms,
+		.first_token_ms = cfg->first_token_timeout_ms,
 		.on_demand = on_demand,
 		.on_free = demand_unref,
 		.arg = p->demand,
@@ -339,6 +341,7 @@ struct control *control_new(const struct control_opts *o)
 	c->o = *o;
 	map_init(&c->all);
 	map_init(&c->by_name);
+	list_init(&c->condemned);
 	list_init(&c->kept);
 	buf_init(&c->pushed, WIRE_BODY_MAX);
 	buf_init(&c->pushing, WIRE_BODY_MAX);
@@ -355,6 +358,7 @@ void control_free(struct control *c)
 		return;
 	registry_unwatch(c->o.registry, on_registry, c);
 	loop_timer_stop(&c->timer);
+	hung_done(c);
 	push_done(c);
 	while (c->npools)
 		pool_free(c->pools[--c->npools]);

@@ -45,6 +45,10 @@ void control_set_config(struct control *c, struct config *cfg);
 void control_wake(struct control *c);
 /* From any thread: a request's first byte came from a proving replica. r's reference is passed on. */
 void control_proved(struct control *c, struct pool_replica *r);
+/* From any thread: a request on r has been silent for half (over: for all) of limit_ms. r's reference is
+ * passed on. The engine's slots are looked at; when the time is over and nothing moves, it is hung and taken
+ * out. */
+void control_silent(struct control *c, struct pool_replica *r, bool over, int64_t limit_ms);
 
 /* ---- what the API shows and asks --------------------------------------------------------------------- */
 

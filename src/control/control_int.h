@@ -4,7 +4,8 @@
  * pool has or wants · facts.c facts to traffic · refuse.c why a pool refuses · plan.c, place.c, push.c how
  * many, where, and the wish on the wire · ops.c what operators ask · bluegreen.c, reload.c, memory.c other
  * engines in place of those that run · reconfigure.c another configuration · kept.c what is on the disk ·
- * state.c what others are shown · cool.c what needs looking after · figures.c the metrics.
+ * state.c what others are shown · cool.c what needs looking after · hung.c what makes no progress · fate.c
+ * what became of one · figures.c the metrics.
  */
 #ifndef CONTROL_CONTROL_INT_H
 #define CONTROL_CONTROL_INT_H
@@ -41,6 +42,7 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	mono_t leave_by;       /* of a leaving one: then its requests are cut off */
 	struct plan_slot plan; /* wanted, busy_at */
 	bool in_pool;          /* traffic knows it */
+	bool down;             /* a request found it failing; read when it proves itself */
 	uint64_t generation;   /* of what traffic knows */
 	uint64_t proved_generation, own_generation;
 	uint32_t restart_epoch;
@@ -100,6 +102,7 @@ struct control {
 	struct map by_name; /* id or alias → of by_id */
 	struct loop_work wake;
 	struct loop_timer timer; /* the next keep_alive, deadline or registry tick */
+	struct list condemned;   /* of hung.c: what the node is being told */
 	struct list kept;        /* struct kept: those who wait for the disk */
 	/* the wire */
 	struct http_target *node;
@@ -160,6 +163,15 @@ void control_tell_proved(struct control *c, const char *replica_id, uint64_t gen
 void push_done(struct control *c);
 /* cool.c: what became of that generation of a replica of p, as the registry has it now */
 enum pool_fate control_fate_now(struct control_pool *p, const char *replica_id, uint64_t generation);
+/* hung.c */
+/* Its engine makes no progress: no traffic any more, the node is told to end it. */
+void control_hung(struct control_pool *p, struct pool_replica *r, const char *message);
+void hung_done(struct control *c);
+/* A fingerprint of the counters in an answer to /slots, and how many are busy; -1: not an answer to /slots.
+ */
+int slots_read(struct view body, uint64_t *ret_counters);
+/* cool.c: the slots of r are to be looked at (see control_silent) */
+void cooler_silent(struct control_pool *p, struct pool_replica *r, bool over, int64_t limit_ms);
 /* cool.c: looks after what cools and what is down */
 void control_look_after(struct control_pool *p);
 void coolers_done(struct control_pool *p);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Looks after replicas that need looking at: leases that cool (their client left), and replicas that a
- * request found failing. One struct cooler a replica, there while there is something to look at.
+ * Looks after replicas that need looking at: leases that cool (their client left), replicas that a request
+ * found failing, and replicas whose streams stand still. One struct cooler a replica, there while there is
+ * something to look at.
  *
  * An engine that shows its slots is read soon after the first lease cools, and then no more often than
  * every 2 s: faster reading keeps a cancelled, non-streamed request of llama-server alive. 100 ms is the
@@ -10,9 +11,9 @@
 #include "control/control_int.h"
 #include "control/fate.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <yyjson.h>
 
 #include "log/log.h"
 
@@ -24,7 +25,9 @@ enum {
 	DOWN_FIRST_MS = 20, /* twice that each time until a request is answered */
 	DOWN_NEXT_MS = 500,
 	VERDICT_MS = 2000, /* a replica that is down and of which no node says what became of it */
-	REACH_MS = 1000,   /* a request has reached its engine so long after the lease */
+	WATCH_MAX_MS = 15000,
+	TOKEN_GRAIN_MS = 100, /* token_at is written no more often */
+	REACH_MS = 1000,      /* a request has reached its engine so long after the lease */
 	LOOK_TIMEOUT_MS = 5000
 };
 
@@ -45,7 +48,14 @@ struct cooler {
 	struct loop_timer slots_timer, down_timer, verdict_timer;
 	mono_t slots_asked; /* when the look that is under way began */
 	struct http_fetch *slots_fetch, *down_fetch;
-	uint32_t due; /* without /slots: what was cooling when the grace began */
+	/* progress (hung.c) */
+	mono_t watch_until; /* requests wait for tokens: looked at until then */
+	bool over;          /* a request's time is over */
+	bool counted;
+	uint64_t counters;         /* of the last look that was answered */
+	uint32_t looks;            /* so many since they last changed */
+	int64_t over_ms, watch_ms; /* that time; between two looks otherwise */
+	uint32_t due;              /* without /slots: what was cooling when the grace began */
 };
 
 static void cooler_free(struct cooler *k)
@@ -99,9 +109,25 @@ static void read_counts(void *arg, const struct pool_replica *r)
 
 static struct counts counts_of(struct cooler *k)
 {
-	struct counts c = { .r = k->r, .reached = mono_add_ms(k->slots_asked, -REACH_MS) };
+	mono_t reached = k->slots_asked.ns ? mono_add_ms(k->slots_asked, -REACH_MS) : MONO_NEVER;
+	struct counts c = { .r = k->r, .reached = reached };
 	pool_each_replica(k->p->pool, read_counts, &c);
 	return c;
+}
+
+static struct cooler *cooler_for(struct control_pool *p, struct pool_replica *r)
+{
+	for (struct cooler *k = p->coolers; k; k = k->next)
+		if (k->r == r)
+			return k;
+	struct cooler *k = NEW(struct cooler);
+	k->p = p;
+	k->r = pool_replica_ref(r);
+	k->target = http_target_new(
+		p->control->o.loop, r->address, &(struct http_target_opts){ .idle_ms = 1000 }, NULL);
+	k->next = p->coolers;
+	p->coolers = k;
+	return k;
 }
 
 static void look_at_slots(void *arg);
@@ -114,31 +140,66 @@ static void settle(struct cooler *k)
 		cooler_drop(k);
 		return;
 	}
-	if (c.cooling && !k->slots_fetch && !loop_timer_active(&k->slots_timer))
-		loop_timer_start(k->p->control->o.loop, &k->slots_timer, NEXT_LOOK_MS, look_at_slots, k);
+	bool watched = k->over || mono_before(mono_now(), k->watch_until);
+	if ((c.cooling || (watched && k->r->has_slots)) && !k->slots_fetch &&
+		!loop_timer_active(&k->slots_timer))
+		loop_timer_start(k->p->control->o.loop, &k->slots_timer,
+			c.cooling || k->over ? NEXT_LOOK_MS : k->watch_ms, look_at_slots, k);
 	if (!c.down)
 		loop_timer_stop(&k->verdict_timer);
-	if (!c.cooling && !c.down && !k->slots_fetch && !k->down_fetch)
+	if (!watched && !c.cooling && !c.down && !k->slots_fetch && !k->down_fetch)
 		cooler_drop(k);
 }
 
-static int busy_slots(struct view body)
+/* ---- does it move? ------------------------------------------------------------------------------------- */
+
+static void hangs(struct cooler *k)
 {
-	yyjson_doc *d = yyjson_read(body.p, body.n, 0);
-	yyjson_val *list = yyjson_doc_get_root(d), *slot;
-	int busy = yyjson_is_arr(list) ? 0 : -1;
-	size_t i, n;
-	yyjson_arr_foreach(list, i, n, slot) busy += yyjson_get_bool(yyjson_obj_get(slot, "is_processing"));
-	yyjson_doc_free(d);
-	return busy;
+	char text[256];
+	snprintf(text, sizeof text, "it has made no progress for %lld s while requests wait for its tokens",
+		(long long)k->over_ms / 1000);
+	k->over = false;
+	k->watch_until = MONO_ZERO;
+	control_hung(k->p, k->r, text);
+}
+
+/* Something of it moved in the time that is allowed after all. */
+static bool moved_lately(struct cooler *k)
+{
+	int64_t token = atomic_load_explicit(&k->r->token_at, memory_order_relaxed);
+	int64_t moved = atomic_load_explicit(&k->r->moved_at, memory_order_relaxed);
+	return mono_ms_between((mono_t){ MAX(token, moved) }, mono_now()) + TOKEN_GRAIN_MS < k->over_ms;
+}
+
+/* One look at the counters; busy -1: it did not answer, which is no movement. Two looks that are alike, at
+ * least NEXT_LOOK_MS apart, while its time is over, and it hangs. */
+static void judge_counters(struct cooler *k, int busy, uint64_t counters)
+{
+	mono_t now = mono_now();
+	if (busy >= 0 && k->counted && counters != k->counters) {
+		atomic_store_explicit(&k->r->moved_at, now.ns, memory_order_relaxed);
+		k->over = false;
+		k->looks = 0;
+	}
+	if (busy >= 0) {
+		k->counted = true;
+		k->counters = counters;
+	}
+	k->looks++;
+	if (!k->over || busy == 0 || moved_lately(k)) { /* none is busy: nothing to be done there */
+		k->over = false;
+		return;
+	}
+	if (k->looks >= 2)
+		hangs(k);
 }
 
 static void on_slots(void *arg, int status, struct view body, const struct err *e)
 {
-	(void)e;
 	struct cooler *k = arg;
+	uint64_t counters = 0;
 	k->slots_fetch = NULL;
-	int busy = status == 200 && body.n ? busy_slots(body) : -1;
+	int busy = status == 200 ? slots_read(body, &counters) : -1;
 	struct counts c = counts_of(k);
 	if (busy >= 0) {
 		/* Busy slots are first those of requests that run; what is more belongs to the cooling ones.
@@ -148,7 +209,36 @@ static void on_slots(void *arg, int status, struct view body, const struct err *
 		if (still < c.cooling)
 			pool_cooled(k->r, c.cooling - still);
 	}
+	if (status || (e && e->code == -ETIMEDOUT)) /* else it is gone, which others say */
+		judge_counters(k, busy, counters);
 	settle(k);
+}
+
+void cooler_silent(struct control_pool *p, struct pool_replica *r, bool over, int64_t limit_ms)
+{
+	struct cooler *k = cooler_for(p, r);
+	struct loop *l = p->control->o.loop;
+	if (over) {
+		k->over_ms = limit_ms;
+		if (!k->over)
+			k->looks = MIN(k->looks, 1u); /* one at least is to come */
+	}
+	k->watch_ms = MIN(MAX(limit_ms / 20, (int64_t)NEXT_LOOK_MS), (int64_t)WATCH_MAX_MS);
+	k->over = k->over || over;
+	k->watch_until = mono_add_ms(mono_now(), limit_ms);
+	if (!r->has_slots) { /* nothing can be looked at: its silence is all there is */
+		if (k->over && !moved_lately(k) && counts_of(k).in_use)
+			hangs(k);
+		k->over = false;
+		k->watch_until = MONO_ZERO;
+		settle(k);
+		return;
+	}
+	if (k->slots_fetch || (loop_timer_active(&k->slots_timer) && !over))
+		return;
+	/* no sooner than NEXT_LOOK_MS after the last look */
+	int64_t since = k->slots_asked.ns ? mono_ms_between(k->slots_asked, mono_now()) : NEXT_LOOK_MS;
+	loop_timer_start(l, &k->slots_timer, MAX(NEXT_LOOK_MS - since, (int64_t)0), look_at_slots, k);
 }
 
 static int64_t grace_ms(struct control_pool *p)
@@ -243,21 +333,6 @@ static void find_needy(void *arg, const struct pool_replica *r)
 	struct found *f = arg;
 	if ((r->cooling || r->down) && f->n < ARRAY_LEN(f->list))
 		f->list[f->n++] = pool_replica_ref((struct pool_replica *)(uintptr_t)r);
-}
-
-static struct cooler *cooler_for(struct control_pool *p, struct pool_replica *r)
-{
-	for (struct cooler *k = p->coolers; k; k = k->next)
-		if (k->r == r)
-			return k;
-	struct cooler *k = NEW(struct cooler);
-	k->p = p;
-	k->r = pool_replica_ref(r);
-	k->target = http_target_new(
-		p->control->o.loop, r->address, &(struct http_target_opts){ .idle_ms = 1000 }, NULL);
-	k->next = p->coolers;
-	p->coolers = k;
-	return k;
 }
 
 void control_look_after(struct control_pool *p)

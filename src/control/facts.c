@@ -67,8 +67,10 @@ static void put_in(struct control_pool *p, struct control_slot *s, const struct 
 static void read_one(void *arg, const struct pool_replica *r)
 {
 	struct control_slot *s = arg;
-	if (strcmp(s->id, r->id) == 0)
-		s->plan.leases = r->in_use + r->cooling;
+	if (strcmp(s->id, r->id) != 0)
+		return;
+	s->plan.leases = r->in_use + r->cooling;
+	s->down = r->down;
 }
 
 /* Proving: a waiting request may be the canary; when none waits the node sends its own. A fresh one of a
@@ -81,7 +83,8 @@ static void prove(struct control_pool *p, struct control_slot *s, const struct w
 		put_in(p, s, f, true);
 		s->plan.leases = 0;
 		pool_each_replica(p->pool, read_one, s);
-		if (s->plan.leases || s->proved_generation == f->generation)
+		/* down: its canary found it failing, and what became of it is not known yet */
+		if (s->plan.leases || s->down || s->proved_generation == f->generation)
 			return;
 		slot_take_out(p, s, false); /* whoever waited has left: nothing is being proved */
 	}

@@ -166,9 +166,10 @@ struct event_split {
 	bool started;    /* at least one event with data was whole */
 	bool passing;    /* an event longer than EVENT_HOLD_MAX is being passed through in pieces */
 	uint64_t events; /* whole events with data so far (comments are none) */
+	uint64_t tokens; /* of them: no pings; what shows that the engine makes progress */
 	/* inside */
-	bool after_cr, has_data, ends; /* ends: the event being read is the last one */
-	uint8_t json_state;            /* NDJSON: where in the line */
+	bool after_cr, has_data, ping, ends; /* ends: the event being read is the last one */
+	uint8_t json_state;                  /* NDJSON: where in the line */
 	uint32_t depth;
 	size_t event_bytes; /* since the last event's end */
 	uint32_t line_len;  /* of the line being read; its beginning is in line */

@@ -79,6 +79,7 @@ static void sse_line(struct event_split *s)
 		s->ends |= last_data(skip_spaces(value));
 	} else if (view_eqs(name, "event") && whole) {
 		s->ends |= last_type(value);
+		s->ping |= view_eqs(value, "ping");
 	}
 }
 
@@ -86,10 +87,11 @@ static void event_over(struct event_split *s)
 {
 	if (s->has_data) {
 		s->events++;
+		s->tokens += !s->ping;
 		s->started = true;
 		s->terminal |= s->ends;
 	}
-	s->has_data = s->ends = s->passing = false;
+	s->has_data = s->ping = s->ends = s->passing = false;
 	s->event_bytes = 0;
 }
 

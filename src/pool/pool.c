@@ -69,6 +69,8 @@ void pool_set_limits(struct pool *p, const struct pool_opts *o)
 	p->o.policy = o->policy;
 	p->o.max_wait_ms = o->max_wait_ms;
 	p->o.cancel_grace_ms = o->cancel_grace_ms;
+	p->o.stall_ms = o->stall_ms;
+	p->o.first_token_ms = o->first_token_ms;
 	pthread_mutex_unlock(&p->lock);
 }
 

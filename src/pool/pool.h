@@ -47,6 +47,8 @@ struct pool_opts {
 	enum pool_policy policy;
 	int64_t max_wait_ms;
 	int64_t cancel_grace_ms; /* a cooling lease of an engine that cannot tell ends after this */
+	/* Silence of a replica: after a stream's first token, and before it. The proxy judges by them. */
+	int64_t stall_ms, first_token_ms;
 	/* Called on any thread, without a lock: somebody waits and nothing can be granted now, somebody was
 	 * refused because the pool is closed, or a replica was reported as failing. At most one call is
 	 * outstanding until pool_demand_seen. */
@@ -76,7 +78,9 @@ struct pool_replica {
 	atomic_uint refs;
 	atomic_bool proving; /* the first response byte is its canary */
 	atomic_int fate;     /* enum pool_fate: what became of this process, once it is known */
-	atomic_bool gone;    /* taken out: no lease is granted any more; connections to it should end */
+	/* When a stream of it last had a token (to 50 ms), when its slots were last seen to move; mono ns. */
+	atomic_int_fast64_t token_at, moved_at;
+	atomic_bool gone; /* taken out: no lease is granted any more; connections to it should end */
 	char id[POOL_ID_MAX];
 	uint64_t generation;
 	char *address;        /* "unix:/…" or "http://…"; constant */
@@ -103,7 +107,7 @@ struct pool_replica {
 struct lease_facts {
 	uint64_t id;
 	mono_t since;
-	bool spoke; /* its request got a byte of its answer */
+	bool spoke; /* its request got the first token of its answer */
 };
 struct pool_replica *pool_replica_ref(struct pool_replica *r);
 void pool_replica_unref(struct pool_replica *r);
@@ -153,8 +157,13 @@ int lease_release(struct lease *l);
 /* The client left while the engine may be working: the slot stays counted as cooling. *l is empty
  * afterwards; pool_cooled ends it. */
 int lease_cool(struct lease *l);
-/* The first byte of its answer is relayed: a suspect is none any more, others may join it. */
-void lease_spoke(const struct lease *l);
+/* The first byte of its answer is relayed: a suspect is none any more, others may join it. token: the first
+ * token is, too. */
+void lease_spoke(const struct lease *l, bool token);
+/* Whether a prompt that is being read may explain that the replica's streams stand still since then: a
+ * request without a token that was sent before the silence began, or soon after (grace_ms), or one whose
+ * client left. */
+bool pool_replica_reads_prompt(struct pool_replica *r, mono_t silent_since, int64_t grace_ms);
 /* C: n cooling leases of the replica are over (clamped to those there are). */
 void pool_cooled(struct pool_replica *r, uint32_t n);
 

@@ -56,6 +56,8 @@ static struct pool_replica *replica_new(struct pool *p, const struct pool_replic
 	atomic_init(&r->refs, 1);
 	atomic_init(&r->gone, false);
 	atomic_init(&r->fate, POOL_FATE_UNKNOWN);
+	atomic_init(&r->token_at, 0);
+	atomic_init(&r->moved_at, 0);
 	strncpy(r->id, f->id, sizeof r->id - 1);
 	r->generation = f->generation;
 	r->address = mem_strdup(f->address);
@@ -243,7 +245,19 @@ static int finish(struct lease *l, bool cool)
 	return was ? 0 : -EALREADY;
 }
 
-void lease_spoke(const struct lease *l)
+bool pool_replica_reads_prompt(struct pool_replica *r, mono_t silent_since, int64_t grace_ms)
+{
+	bool reads = false;
+	mono_t until = mono_add_ms(silent_since, grace_ms);
+	pthread_mutex_lock(&r->pool->lock);
+	for (uint32_t i = 0; i < r->in_use; i++)
+		reads |= !r->leases[i].spoke && mono_before(r->leases[i].since, until);
+	reads |= r->cooling > 0;
+	pthread_mutex_unlock(&r->pool->lock);
+	return reads;
+}
+
+void lease_spoke(const struct lease *l, bool token)
 {
 	struct pool_replica *r = l->replica;
 	if (!r)
@@ -251,7 +265,7 @@ void lease_spoke(const struct lease *l)
 	pthread_mutex_lock(&r->pool->lock);
 	for (uint32_t i = 0; i < r->in_use; i++)
 		if (r->leases[i].id == l->id)
-			r->leases[i].spoke = true;
+			r->leases[i].spoke = token;
 	r->downs = 0;
 	if (r->alone == l->id) {
 		r->alone = 0;

@@ -39,6 +39,10 @@ struct proxy_opts {
 	/* The first byte of a response came from a replica that was proving. On this loop; r is valid during
 	 * the call. */
 	void (*on_proved)(void *arg, struct pool_replica *r);
+	/* A request on r has had no token and nothing of r has moved, as far as this loop knows: for half of
+	 * what is allowed before a first token (over false), for all of limit_ms (over true). Control looks,
+	 * and notes in r->moved_at what it sees moving. On this loop; r is valid during the call. */
+	void (*on_silent)(void *arg, struct pool_replica *r, bool over, int64_t limit_ms);
 	/* A request that starts no engine, whose pool runs nothing: true when it was answered from what is
 	 * known of the model (the exchange is then the callee's); false: there is nothing to tell. */
 	bool (*answer_unloaded)(void *arg, struct http_exchange *x, const struct route *route, struct pool *p,

@@ -41,6 +41,12 @@ struct request {
 	bool stale;       /* this try began on a pooled connection that was closed */
 	int attempts;     /* tries that failed */
 	int failures;     /* of them: of replicas that live */
+	/* silence.c */
+	struct loop_timer silence;
+	mono_t quiet_since; /* its last token, or when it was sent, or when its client took bytes again */
+	uint64_t tokens;    /* of split, so far */
+	bool spoke, paused; /* had its first token; its client is slow */
+	bool told_silent;   /* control was told that its time is over */
 	/* the answer */
 	int status;
 	struct buf head; /* header lines for the client */
@@ -56,6 +62,22 @@ struct request {
 	struct life life;
 	enum corral_code code; /* of an error of ours */
 };
+
+enum { GAPS_MAX = 32 };
+/* The last gaps between two tokens of a stream. */
+struct gaps {
+	int64_t ns[GAPS_MAX];
+	unsigned n; /* so many were added */
+};
+void gap_add(struct gaps *g, int64_t ns);
+int64_t gap_median_ms(const struct gaps *g); /* 0: none was added */
+
+/* What a loop keeps of a replica: pool_replica.per_loop. */
+struct replica_end {
+	struct http_target *target;
+	struct gaps gaps;
+};
+struct replica_end *replica_end(struct proxy *px, struct pool_replica *r);
 
 struct pool_figures { /* metric series of one pool and route on this loop */
 	struct metric_series *duration, *first_byte, *queue_wait;
@@ -91,6 +113,12 @@ void request_send(struct request *q);
 void relay_writable(void *request);
 void request_cut(struct request *q); /* the replica is taken away */
 struct http_target *replica_target(struct proxy *px, struct pool_replica *r);
+
+/* silence.c: how long a request on an engine may go without a token */
+void silence_start(struct request *q); /* it was sent */
+void silence_token(struct request *q); /* a token came */
+void silence_pause(struct request *q, bool paused);
+void silence_stop(struct request *q);
 
 /* retry.c: nothing of an answer was relayed yet */
 /* The engine's connection failed: moves the request on, or ends it. */

@@ -16,7 +16,9 @@ static void start_answer(struct request *q, int64_t length)
 {
 	q->state = REQ_RELAY;
 	loop_timer_stop(&q->patience);
-	lease_spoke(&q->lease);
+	lease_spoke(&q->lease, !q->events);
+	if (!q->events)
+		silence_stop(q);
 	http_start(q->x, q->status, &q->head, length);
 }
 
@@ -26,14 +28,18 @@ static void pass(struct request *q, struct view v)
 		return;
 	q->bytes_out += v.n;
 	life_out(q, v);
-	if (http_body(q->x, v) && q->call)
+	if (http_body(q->x, v) && q->call) {
 		http_call_pause(q->call);
+		silence_pause(q, true);
+	}
 }
 
 void relay_drained(struct request *q)
 {
-	if (q->call)
+	if (q->call) {
 		http_call_resume(q->call);
+		silence_pause(q, false);
+	}
 }
 
 static void note_first_byte(struct request *q)
@@ -82,6 +88,8 @@ static void relay_events(struct request *q, struct view v)
 	}
 	if (q->state != REQ_RELAY)
 		start_answer(q, -1);
+	if (q->split.tokens > q->tokens)
+		silence_token(q);
 	if (q->hold.len) {
 		(void)buf_addv(
 			&q->hold, view_cut(v, passed_bound ? v.n : whole)); /* one chunk for one event */
@@ -171,8 +179,13 @@ static void broke_off(struct request *q, enum http_fail f, const struct err *e)
 	}
 	pool_replica_down(q->replica);
 	request_drop_lease(q, f == HTTP_FAIL_PROTOCOL); /* then it is us who hung up */
-	request_failf(q, CODE_WORKER_RESET, "Send the request again.",
-		"The engine of pool %s ended in the middle of the answer: %s.", pool_id(q->pool), e->msg);
+	if (q->told_silent)
+		request_failf(q, CODE_DECODE_TIMEOUT, "Send the request again.",
+			"The engine of pool %s stood still in the middle of the answer.", pool_id(q->pool));
+	else
+		request_failf(q, CODE_WORKER_RESET, "Send the request again.",
+			"The engine of pool %s ended in the middle of the answer: %s.", pool_id(q->pool),
+			e->msg);
 }
 
 static void on_error(void *arg, enum http_fail f, const struct err *e)

@@ -116,6 +116,7 @@ static void request_free(void *arg)
 
 void request_drop_lease(struct request *q, bool cool)
 {
+	silence_stop(q);
 	if (!q->lease.replica)
 		return;
 	if (cool ? lease_cool(&q->lease) : lease_release(&q->lease))

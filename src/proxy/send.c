@@ -9,21 +9,29 @@
 #include "log/log.h"
 #include "proxy/proxy_int.h"
 
-struct http_target *replica_target(struct proxy *px, struct pool_replica *r)
+struct replica_end *replica_end(struct proxy *px, struct pool_replica *r)
 {
 	void **at = &r->per_loop[px->o.loop_index];
-	if (*at)
-		return *at;
+	if (!*at)
+		*at = NEW(struct replica_end);
+	return *at;
+}
+
+struct http_target *replica_target(struct proxy *px, struct pool_replica *r)
+{
+	struct replica_end *end = replica_end(px, r);
+	if (end->target)
+		return end->target;
 	struct err e = { 0 };
 	struct http_target_opts o = {
 		.idle_max = pool_replica_slots(r) + 8,
 		.idle_ms = r->conn_idle_ms ? r->conn_idle_ms : 4000,
 		.max_requests = r->conn_requests,
 	};
-	*at = http_target_new(px->o.loop, r->address, &o, &e);
-	if (!*at)
+	end->target = http_target_new(px->o.loop, r->address, &o, &e);
+	if (!end->target)
 		log_error("connect", r->id, "The address of replica %s is not usable: %s.", r->id, e.msg);
-	return *at;
+	return end->target;
 }
 
 /* Where the body is rewritten: an external engine knows the model by another name (behaviour: the body is
@@ -107,6 +115,7 @@ void request_send(struct request *q)
 	q->sent = 0;
 	life_sent(q);
 	q->call = http_call_start(t, &r, &relay_ops, q);
+	silence_start(q);
 	send_body(q);
 }
 
@@ -123,16 +132,17 @@ void request_cut(struct request *q)
 
 void proxy_replica_gone(struct proxy *px, struct pool_replica *r, bool cut)
 {
-	struct http_target *t = r->per_loop[px->o.loop_index];
-	if (t)
-		http_target_close_idle(t);
+	struct replica_end *end = r->per_loop[px->o.loop_index];
+	if (end && end->target)
+		http_target_close_idle(end->target);
 	if (cut) {
 		LIST_FOREACH(q, &px->requests, struct request, node)
 		if (q->replica == r)
 			request_cut(q);
 	}
-	if (atomic_load_explicit(&r->gone, memory_order_acquire)) {
-		http_target_free(t); /* calls that run keep what they need */
+	if (end && atomic_load_explicit(&r->gone, memory_order_acquire)) {
+		http_target_free(end->target); /* calls that run keep what they need */
+		free(end);
 		r->per_loop[px->o.loop_index] = NULL;
 	}
 }

@@ -150,6 +150,12 @@ static void on_proved(void *arg, struct pool_replica *r)
 	control_proved(d->orch->control, pool_replica_ref(r));
 }
 
+static void on_silent(void *arg, struct pool_replica *r, bool over, int64_t limit_ms)
+{
+	struct data_loop *d = arg;
+	control_silent(d->orch->control, pool_replica_ref(r), over, limit_ms);
+}
+
 static bool answer_unloaded(
 	void *arg, struct http_exchange *x, const struct route *route, struct pool *p, const char *request_id)
 {
@@ -311,6 +317,7 @@ int data_loops_init(struct orch *o, struct err *reterr)
 			.records = o->requests,
 			.find_pool = find_pool,
 			.on_proved = on_proved,
+			.on_silent = on_silent,
 			.answer_unloaded = answer_unloaded,
 			.arg = d };
 		d->proxy = proxy_new(&po);

@@ -185,6 +185,32 @@ static void test_fate(void **state)
 	assert_int_equal(control_fate(NULL, 5), POOL_FATE_ENDED); /* its node is gone, or does not know it */
 }
 
+static uint64_t counters_of(const char *slots, int busy)
+{
+	uint64_t c;
+	assert_int_equal(slots_read(view_str(slots), &c), busy);
+	return c;
+}
+
+#define SLOT(busy, task, read, made)                                                                         \
+	"[{\"id\":0,\"is_processing\":" busy ",\"id_task\":" task ",\"n_prompt_tokens_processed\":" read     \
+	",\"next_token\":[{\"n_decoded\":" made "}]},{\"id\":1,\"is_processing\":false}]"
+
+static void test_slots_that_move(void **state)
+{
+	(void)state;
+	uint64_t before = counters_of(SLOT("true", "3", "22", "17"), 1);
+	assert_int_equal(counters_of(SLOT("true", "3", "22", "17"), 1), before);
+	assert_int_not_equal(counters_of(SLOT("true", "3", "22", "18"), 1), before);
+	assert_int_not_equal(counters_of(SLOT("true", "3", "23", "17"), 1), before);
+	assert_int_not_equal(counters_of(SLOT("true", "4", "22", "17"), 1), before);
+	assert_int_not_equal(counters_of(SLOT("false", "3", "22", "17"), 0), before);
+	counters_of("[]", 0);
+	counters_of("{\"error\":1}", -1);
+	counters_of("", -1);
+	counters_of("[{\"is_processing\":true,\"next_token\":7,\"id_task\":\"x\"},null]", 1);
+}
+
 /* control refuses with the dialect's numbers without including it. */
 static void test_refusals(void **state)
 {
@@ -200,6 +226,7 @@ int main(void)
 		cmocka_unit_test(test_plan),
 		cmocka_unit_test(test_plan_is_stable),
 		cmocka_unit_test(test_fate),
+		cmocka_unit_test(test_slots_that_move),
 		cmocka_unit_test(test_refusals),
 	};
 	return cmocka_run_group_tests_name("control", tests, NULL, NULL);

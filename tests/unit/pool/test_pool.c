@@ -516,7 +516,7 @@ static void test_suspect_runs_alone(void **state)
 	assert_int_equal(w.clients[2].grants, 0);
 	assert_int_equal(stats(&w).slots_free, 0);
 	assert_null(pool_any_replica(w.pool));
-	lease_spoke(&w.clients[0].lease);
+	lease_spoke(&w.clients[0].lease, true);
 	turn(&w);
 	assert_string_equal(on(&w, 2), "p-1");
 	world_end(&w);
@@ -601,6 +601,34 @@ static void test_live_failure(void **state)
 	world_end(&w);
 }
 
+/* A stream stands still: a prompt that began with it may be why; one that had its token, or came late, not.
+ */
+static void test_reads_prompt(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 3);
+	struct pool_refusal why;
+	mono_t t = { 7000000000000 };
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pool_acquire(w.pool, &w.clients[i].w, false, mono_add_ms(t, i * 500),
+					 &w.clients[i].lease, &why),
+			POOL_GRANTED);
+	struct pool_replica *r = w.clients[0].lease.replica;
+	assert_true(pool_replica_reads_prompt(r, t, 1000));
+	lease_spoke(&w.clients[0].lease, true);
+	lease_spoke(&w.clients[1].lease, false); /* a byte, but no token */
+	assert_true(pool_replica_reads_prompt(r, t, 1000));
+	assert_false(pool_replica_reads_prompt(r, t, 100)); /* it came later than that */
+	lease_spoke(&w.clients[1].lease, true);
+	assert_false(pool_replica_reads_prompt(r, t, 1000));
+	assert_int_equal(lease_cool(&w.clients[1].lease), 0); /* who knows what it still works on */
+	assert_true(pool_replica_reads_prompt(r, t, 1000));
+	pool_cooled(r, 1);
+	world_end(&w);
+}
+
 static void test_budget(void **state)
 {
 	(void)state;
@@ -647,6 +675,7 @@ int main(void)
 		cmocka_unit_test(test_suspect_keeps_one),
 		cmocka_unit_test(test_second_crash_ends_it),
 		cmocka_unit_test(test_live_failure),
+		cmocka_unit_test(test_reads_prompt),
 		cmocka_unit_test(test_budget),
 	};
 	return cmocka_run_group_tests_name("pool", tests, NULL, NULL);

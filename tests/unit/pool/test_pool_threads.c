@@ -112,7 +112,7 @@ static void step(struct actor *a)
 	if (a->lease.replica) {
 		switch (rnd_below(&k->rnd, 6)) {
 		case 0: fails(a); break;
-		case 1: lease_spoke(&a->lease); break;
+		case 1: lease_spoke(&a->lease, rnd_below(&k->rnd, 2)); break;
 		case 2: break;
 		default: give_back(a);
 		}

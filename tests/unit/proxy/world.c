@@ -182,6 +182,16 @@ static void on_proved(void *arg, struct pool_replica *r)
 	((struct world *)arg)->proved++;
 }
 
+static void on_silent(void *arg, struct pool_replica *r, bool over, int64_t limit_ms)
+{
+	struct world *w = arg;
+	w->silent[over]++;
+	w->silent_ms = limit_ms;
+	if (w->moves)
+		atomic_store(&r->moved_at, mono_now().ns);
+	event(w);
+}
+
 static bool answer_unloaded(
 	void *arg, struct http_exchange *x, const struct route *route, struct pool *p, const char *request_id)
 {
@@ -229,6 +239,8 @@ static void make_pool(struct world *w, const struct world_opts *o)
 		.slots = o->slots,
 		.max_wait_ms = o->max_wait_ms ? o->max_wait_ms : 60000,
 		.cancel_grace_ms = 100,
+		.stall_ms = o->stall_ms ? o->stall_ms : 3600000,
+		.first_token_ms = o->first_token_ms ? o->first_token_ms : 3600000,
 		.on_demand = on_demand,
 		.arg = w };
 	w->pool = pool_new(&po);
@@ -254,6 +266,7 @@ struct world *world_new(const struct world_opts *o)
 		.records = w->records,
 		.find_pool = find_pool,
 		.on_proved = on_proved,
+		.on_silent = on_silent,
 		.answer_unloaded = answer_unloaded,
 		.arg = w };
 	w->proxy = proxy_new(&po);

@@ -56,6 +56,9 @@ struct world {
 	/* pool */
 	struct pool *pool;
 	int demands, proved, unloaded;
+	int silent[2]; /* calls of on_silent: half over, all over */
+	int64_t silent_ms;
+	bool moves; /* each of them sees the slots move */
 	/* engine */
 	int engine_fd;
 	char engine_address[64];
@@ -72,6 +75,7 @@ struct world_opts {
 	int64_t max_wait_ms;
 	uint64_t body_max, spool_max;
 	const char *remote_model;
+	int64_t stall_ms, first_token_ms; /* 0: an hour */
 	bool no_replica;
 };
 struct world *world_new(const struct world_opts *o);

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+// Requests that are sent again: who may be, how often, and who is to blame.
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { fakeLlamaPool, fakePool, send, sse, until, withCorral } from './harness.mjs';
+
+const user = (content) => ({ messages: [{ role: 'user', content }] });
+const code = (answer) => answer.json?.error?.corral?.code;
+const pids = (corral, id) => corral.pool(id).then((p) => p.replicas.map((r) => r.pid));
+
+const allReady = (corral, id) =>
+  until('all to be ready', async () => (await corral.pool(id)).replicas.every((r) => r.state === 'ready'));
+
+/** Changes how the engine behind a replica behaves from here on. */
+async function behave(corral, id, index, what) {
+  const { replicas } = await corral.pool(id);
+  const socket = replicas[index].address.replace(/^unix:/, '');
+  const answer = await send(socket, 'POST', '/fake/behave', { body: what });
+  assert.equal(answer.status, 200, answer.text);
+}
+
+for (const replicas of [1, 2]) {
+  test(
+    `a poison request among 20 innocent ones on ${replicas}: 502 after two crashes, the others are answered`,
+    withCorral(
+      () => ({
+        pools: [fakePool('p', ['--abort-on', 'POISON', '--prefill-ms', 100], { replicas, slots: 4 })],
+      }),
+      async (corral) => {
+        const innocent = Array.from({ length: 20 }, (_, i) =>
+          corral.chat('p', { ...user(`innocent ${i}`), stream: i % 2 === 0 }),
+        );
+        const poison = await corral.chat('p', { ...user('POISON'), stream: true });
+        assert.equal(poison.status, 502, poison.text);
+        assert.equal(code(poison), 'ENGINE_FAILED');
+        assert.equal(poison.headers['x-should-retry'], 'false');
+        assert.match(poison.json.error.message, /2 engines of pool p crashed/);
+        for (const { status, text, complete } of await Promise.all(innocent)) {
+          assert.equal(status, 200, text);
+          assert.ok(complete);
+        }
+        const { replicas: now } = await corral.pool('p');
+        assert.equal(
+          now.reduce((sum, r) => sum + r.restarts, 0),
+          2,
+          'two crashes and no more',
+        );
+        assert.ok(now.every((r) => r.state !== 'failed'), 'the breaker is closed');
+        assert.equal((await corral.chat('p')).status, 200);
+      },
+      { warm: ['p'], leaks: false },
+    ),
+  );
+}
+
+test(
+  'SIGKILL of an engine with 50 requests without a byte: all are answered',
+  withCorral(
+    () => ({
+      pools: [fakePool('p', ['--prefill-ms', 400], { slots: 50 })],
+    }),
+    async (corral) => {
+      const all = Array.from({ length: 50 }, (_, i) => corral.chat('p', { stream: i % 2 === 0 }));
+      await until('all to be in the engine', async () => (await corral.leases('p')) === 50);
+      process.kill(corral.engineOf('p').pid, 'SIGKILL');
+      for (const { status, text } of await Promise.all(all)) assert.equal(status, 200, text);
+      await until('no lease to be left', async () => (await corral.leases('p')) === 0);
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);
+
+test(
+  'an engine that closes instead of answering, once: answered by the same one, which lives',
+  withCorral(
+    () => ({ pools: [fakePool('p')] }),
+    async (corral) => {
+      const [before] = await pids(corral, 'p');
+      await behave(corral, 'p', 0, { fault: 'close@request', for_requests: 1 });
+      assert.equal((await corral.chat('p')).status, 200);
+      assert.deepEqual(await pids(corral, 'p'), [before]);
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);
+
+test(
+  'an engine that closes every time and lives: ENGINE_FAILED when the budget is spent, and others go on',
+  withCorral(
+    () => ({ pools: [fakePool('p')] }),
+    async (corral) => {
+      const [before] = await pids(corral, 'p');
+      const answer = await corral.chat('p', { fake: { fault: 'close@request' } });
+      assert.equal(answer.status, 502, answer.text);
+      assert.equal(code(answer), 'ENGINE_FAILED');
+      assert.equal(answer.headers['x-should-retry'], 'true');
+      assert.equal((await corral.chat('p')).status, 200);
+      assert.deepEqual(await pids(corral, 'p'), [before]);
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);
+
+test(
+  '500s of one replica: answered by the other, until the budget is spent',
+  withCorral(
+    () => ({ pools: [fakePool('p', [], { replicas: 2, slots: 1 })] }),
+    async (corral) => {
+      await allReady(corral, 'p');
+      await behave(corral, 'p', 0, { status: 500 });
+      const answers = [];
+      for (let i = 0; i < 25; i++) answers.push(await corral.chat('p')); // p-0 is asked first each time
+      const good = answers.filter((a) => a.status === 200);
+      const spent = answers.filter((a) => a.status === 502);
+      assert.equal(good.length, 10, JSON.stringify(answers.map((a) => a.status)));
+      assert.ok(good.every((a) => a.headers['x-corral-replica'] === 'p-1'));
+      assert.equal(spent.length, 15);
+      assert.ok(spent.every((a) => code(a) === 'ENGINE_FAILED' && a.headers['x-should-retry'] === 'true'));
+      const figure = await corral.figures();
+      assert.equal(figure('corral_request_retries_total', { pool: 'p', reason: 'status' }), 10);
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);
+
+test(
+  'a 500 where there is no other replica, and a 400 where there is: as the engine said it',
+  withCorral(
+    () => ({ pools: [fakePool('one'), fakePool('two', [], { replicas: 2 })] }),
+    async (corral) => {
+      const body = '{"error":{"code":500,"message":"so it is","type":"server_error"}}';
+      const error_body = body.replaceAll('"', '\\"');
+      const failed = await corral.chat('one', { fake: { status: 500, error_body } });
+      assert.equal(failed.status, 500);
+      assert.match(failed.text, /so it is/);
+      assert.equal((await corral.chat('two', { fake: { status: 400 } })).status, 400);
+      const figure = await corral.figures();
+      assert.equal(figure('corral_request_retries_total', { pool: 'two', reason: 'status' }) ?? 0, 0);
+    },
+    { warm: ['one', 'two'], leaks: false },
+  ),
+);
+
+// ---- engines that stand still ------------------------------------------------------------------------
+
+const quick = { stall_timeout: '500ms' };
+
+for (const [name, fault, pool] of [
+  ['a stream that hangs', 'hang@3', fakeLlamaPool],
+  ['SIGSTOP in the stream', 'stop@3', fakeLlamaPool],
+  ['a stream that hangs in an engine without slots', 'hang@3', fakePool],
+]) {
+  test(
+    `${name}: its engine is replaced, the other replica's stream loses nothing`,
+    withCorral(
+      () => ({
+        pools: [pool('p', ['--event-interval-us', 100000], { replicas: 2, slots: 1, ...quick })],
+      }),
+      async (corral) => {
+        await allReady(corral, 'p');
+        const before = await pids(corral, 'p');
+        const hung = corral.chat('p', { stream: true, max_tokens: 9, fake: { fault } });
+        await until('it to be in the engine', async () => (await corral.leases('p')) === 1);
+        const other = corral.chat('p', { stream: true, max_tokens: 200 });
+        const answer = await hung;
+        assert.equal(answer.status, 200);
+        assert.equal(answer.complete, false);
+        assert.equal(JSON.parse(sse(answer.text).at(-1).data).error.corral.code, 'DECODE_TIMEOUT');
+        const whole = await other;
+        assert.ok(whole.complete && whole.text.includes('[DONE]'), whole.text.slice(-300));
+        await until('the hung one to be replaced', async () => {
+          const { replicas } = await corral.pool('p');
+          return replicas.every((r) => r.state === 'ready') && replicas.some((r) => !before.includes(r.pid));
+        });
+        const after = await pids(corral, 'p');
+        assert.equal(after.filter((pid) => before.includes(pid)).length, 1, 'one engine is another now');
+      },
+      { warm: ['p'], leaks: false },
+    ),
+  );
+}
+
+test(
+  'an engine that never gets to the first token: replaced after first_token_timeout, the request is answered',
+  withCorral(
+    () => ({ pools: [fakeLlamaPool('p', [], { first_token_timeout: '1s' })] }),
+    async (corral) => {
+      const [before] = await pids(corral, 'p');
+      await behave(corral, 'p', 0, { fault: 'hang@request' });
+      assert.equal((await corral.chat('p')).status, 200);
+      assert.notDeepEqual(await pids(corral, 'p'), [before]);
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);
+
+test(
+  'a silent prefill of several times stall_timeout, with pings and without: all is answered',
+  withCorral(
+    () => ({ pools: [fakeLlamaPool('p', ['--event-interval-us', 50000], { slots: 3, ...quick })] }),
+    async (corral) => {
+      const before = await pids(corral, 'p');
+      const prefill = { prefill_ms: 3000 };
+      const answers = await Promise.all([
+        corral.chat('p', { stream: true, fake: prefill }),
+        corral.chat('p', { stream: true, fake: { ...prefill, prefill_head: 1, ping_ms: 100 } }),
+        corral.chat('p', { fake: prefill }),
+      ]);
+      for (const { status, text, complete } of answers) {
+        assert.equal(status, 200, text);
+        assert.ok(complete && !text.includes('error'), text);
+      }
+      assert.deepEqual(await pids(corral, 'p'), before);
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * When a request's silence is reported, and what is no silence.
+ */
+#include "world.h"
+
+#include "proxy/proxy_int.h"
+
+#define TOKEN "a\r\ndata: {}\n\n\r\n"
+
+static void no_token_at_all(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .first_token_ms = 100, .stall_ms = 1 });
+	world_script(w, (struct step[]){ { 0 } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->silent[true]);
+	assert_int_equal(w->silent_ms, 100); /* stall_ms is for streams that had a token */
+	assert_false(answered(w, 0));
+	leave(w, 0);
+	world_free(w);
+}
+
+/* Each movement in the slots begins the time anew: it is never over. */
+static void slots_move(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .first_token_ms = 1000 });
+	world_script(w, (struct step[]){ { 0 } }, 1);
+	w->moves = true;
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->silent[false] == 3);
+	assert_int_equal(w->silent[true], 0);
+	leave(w, 0);
+	world_free(w);
+}
+
+/* A comment and a ping are no tokens; the head and the first of them do not make it a stream that stalls. */
+static void pings_alone(void **state)
+{
+	(void)state;
+	static const char *const pings[] = { SSE_HEAD "3\r\n:\n\n\r\n",
+		SSE_HEAD "16\r\nevent: ping\ndata: {}\n\n\r\n" };
+	for (size_t i = 0; i < ARRAY_LEN(pings); i++) {
+		struct world *w = world_new(&(struct world_opts){ .first_token_ms = 200, .stall_ms = 1 });
+		world_script(w, (struct step[]){ { .reply = pings[i] } }, 1);
+		ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+		wait_for(w, w->silent[true]);
+		assert_true(w->clients[0].body.len > 0);
+		assert_int_equal(w->silent_ms, 200);
+		leave(w, 0);
+		world_free(w);
+	}
+}
+
+static void stalls_in_the_stream(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .stall_ms = 50 });
+	world_script(w, (struct step[]){ { .reply = SSE_HEAD TOKEN } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->silent[true]);
+	assert_int_equal(w->silent_ms, 50);
+	assert_int_equal(w->silent[false], 0);
+	struct pool_replica *r = pool_take_replica(w->pool, "p-0", POOL_FATE_ENDED); /* control took it out */
+	proxy_replica_gone(w->proxy, r, true);
+	pool_replica_unref(r);
+	wait_for(w, answered(w, 0));
+	assert_non_null(strstr(buf_str(&w->clients[0].body), "DECODE_TIMEOUT"));
+	world_free(w);
+}
+
+/* A prompt that is being read beside it may be the reason: then the longer time holds. */
+static void a_prompt_is_read_beside(void **state)
+{
+	(void)state;
+	struct world *w =
+		world_new(&(struct world_opts){ .slots = 2, .stall_ms = 50, .first_token_ms = 600 });
+	world_script(w, (struct step[]){ { .reply = SSE_HEAD TOKEN }, { 0 } }, 2);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->clients[0].body.len);
+	ask(w, 1, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->requests == 2);
+	w->silent[true] = 0; /* it may have been slow to get there */
+	wait_for(w, w->silent[true]);
+	assert_int_equal(w->silent_ms, 600);
+	leave(w, 0);
+	leave(w, 1);
+	world_free(w);
+}
+
+static void an_answer_that_came(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .stall_ms = 1, .first_token_ms = 20 });
+	world_script(w, (struct step[]){ { .reply = OK_JSON }, { .delay_ms = 100, .reply = OK_JSON } }, 2);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	w->silent[true] = 0;
+	ask(w, 1, "GET", "/props", "", (struct view){ 0 }); /* holds no lease: nothing of it is judged */
+	wait_for(w, answered(w, 1));
+	assert_int_equal(w->silent[true], 0);
+	world_free(w);
+}
+
+static void median_of_gaps(void **state)
+{
+	(void)state;
+	struct gaps g = { 0 };
+	assert_int_equal(gap_median_ms(&g), 0);
+	gap_add(&g, 7000000);
+	assert_int_equal(gap_median_ms(&g), 7);
+	for (int i = 0; i < 100; i++)
+		gap_add(&g, i % 4 ? 3000000 : 900000000); /* a slow one now and then */
+	assert_int_equal(gap_median_ms(&g), 3);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(no_token_at_all),
+		cmocka_unit_test(slots_move),
+		cmocka_unit_test(pings_alone),
+		cmocka_unit_test(stalls_in_the_stream),
+		cmocka_unit_test(a_prompt_is_read_beside),
+		cmocka_unit_test(an_answer_that_came),
+		cmocka_unit_test(median_of_gaps),
+	};
+	return cmocka_run_group_tests_name("silence", tests, NULL, NULL);
+}
