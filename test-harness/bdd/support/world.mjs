@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One Corral a scenario, of the harness the end-to-end tests use; removed after the scenario.
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { After, AfterStep, setDefaultTimeout, setWorldConstructor, World } from '@cucumber/cucumber';
@@ -18,6 +19,11 @@ class CorralWorld extends World {
   async corral() {
     this.instance ??= await new harness.Corral({ pools: this.pools }).start();
     return this.instance;
+  }
+
+  /** A folder for what a scenario needs besides; removed after it. */
+  scratch() {
+    return (this.folder ??= fs.mkdtempSync(path.join(os.tmpdir(), 'bdd-')));
   }
 
   /** A streamed request that goes on until it is aborted, or its engine ends it. */
@@ -52,6 +58,7 @@ AfterStep(function ({ result }) {
 After(async function () {
   for (const one of this.running) one.abort();
   await Promise.all(this.running.map((one) => one.promise));
+  if (this.folder) fs.rmSync(this.folder, { recursive: true });
   if (!this.instance) return;
   try {
     await this.instance.stop();
