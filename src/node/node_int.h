@@ -41,6 +41,7 @@ enum replica_ask { ASK_NOTHING, ASK_CANARY, ASK_PROPS, ASK_MODELS };
 struct failure { /* found by us, told once the engine has ended; cause NONE = none */
 	enum wire_cause cause;
 	char *message, *hint;
+	bool unanswered; /* the engine said nothing: perhaps because it had died */
 };
 
 struct replica {

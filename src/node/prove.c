@@ -170,13 +170,15 @@ static void on_canary(void *arg, int status, struct view body, const struct err 
 		replica_ready(r);
 		return;
 	}
-	if (status)
+	if (status) {
 		replica_condemn(r, CAUSE_CANARY, "`corral logs` shows why",
 			"the model's first answer was %d: %.*s", status, (int)MIN(body.n, (size_t)200),
 			body.n ? body.p : "");
-	else
+	} else {
 		replica_condemn(r, CAUSE_CANARY, "`corral logs` shows why",
 			"the model gave no first answer: %s", e ? e->msg : "no reason");
+		r->failure.unanswered = true;
+	}
 }
 
 void replica_canary_own(struct replica *r)

@@ -126,6 +126,15 @@ static void carry_out(struct replica *r)
 	replica_clear_failure(&f);
 }
 
+/* It did not answer because it was dying of itself, and was stopped before its end was known. */
+static bool had_died(const struct replica *r, const struct keeper_end *e)
+{
+	const struct keeper_record *rec = &e->record;
+	if (!r->failure.unanswered || !e->known || rec->killed)
+		return false;
+	return rec->signo ? rec->signo != SIGTERM : rec->exit_code > 0;
+}
+
 static void never_started(struct replica *r, const struct keeper_end *e)
 {
 	if (e->busy) {
@@ -160,7 +169,12 @@ static void on_end(void *arg, const struct keeper_end *e)
 		log_warn("log", r->id, "%llu bytes of the output of %s were dropped.",
 			(unsigned long long)e->record.log_dropped_bytes, r->id);
 	if (ours && r->failure.cause != CAUSE_NONE && r->wanted && !r->node->stopping) {
-		carry_out(r);
+		if (had_died(r, e)) {
+			replica_clear_failure(&r->failure);
+			replica_crashed(r, read_cause(r, e));
+		} else {
+			carry_out(r);
+		}
 	} else if (ours || (e->known && e->record.stop_asked)) {
 		replica_clear_failure(&r->failure);
 		restart_ended(&r->restart, mono_now(), RESTART_END_STOPPED);
