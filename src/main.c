@@ -10,6 +10,7 @@ static int serve(const struct cli_serve_opts *o)
 {
 	struct orchestratord_opts r = { .config = o->config,
 		.source = o->source,
+		.check_models = o->check_models,
 		.owns_engines = true,
 		.keep_engines = o->keep_engines,
 		.ready_fd = o->ready_fd };

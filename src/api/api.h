@@ -20,6 +20,16 @@ enum {
 	API_STREAMS_MAX = 256,        /* event and log streams at once */
 };
 
+/* How a reload of the configuration ended; everything is valid during the call alone. */
+struct api_reload {
+	const struct config_errors *errors;   /* the file has mistakes: nothing was changed; else NULL */
+	const char *problem, *hint;           /* another reason why nothing was changed; else NULL */
+	const struct config_diff *diff;       /* what was done, or would be; NULL without a valid file */
+	const struct config_errors *warnings; /* what is taken and will not run; may be NULL */
+	bool applied;
+};
+typedef void api_reload_fn(void *arg, const struct api_reload *how);
+
 struct api;
 struct api_call;
 struct api_opts {
@@ -33,6 +43,9 @@ struct api_opts {
 	 * the list. */
 	void (*requests)(void *arg, struct api_call *c, struct view id);
 	const char *(*spool_problem)(void *arg); /* why large bodies are refused, or NULL */
+	/* Reads the configuration again (dry_run: only says what would be done); fn is called once, on the
+	 * control loop, also from within. */
+	void (*reload)(void *arg, bool dry_run, const char *by, api_reload_fn *fn, void *fn_arg);
 	void *arg;
 };
 struct api *api_new(const struct api_opts *o) MUST_CHECK;

@@ -39,6 +39,7 @@ static const struct api_route routes[] = {
 	{ HTTP_M_GET, "/v1/requests/*", route_requests },
 	{ HTTP_M_DELETE, "/v1/requests/*", route_requests },
 	{ HTTP_M_GET, "/v1/devices", route_devices },
+	{ HTTP_M_POST, "/v1/config/reload", route_config_reload },
 	{ HTTP_M_GET, "/v1/events", route_events },
 	{ HTTP_M_GET, "/v1/version", route_version },
 	{ HTTP_M_GET, "/props", route_props },

@@ -16,11 +16,7 @@
 static char *runtime_dir(const struct cli *c)
 {
 	struct config_source src = { .path = c->config_path };
-	AUTO(config_errors_done) struct config_errors errs = { 0 };
-	AUTO(config_unrefp) struct config *cfg = NULL;
-	if (config_load(&src, &cfg, &errs) == 0)
-		return mem_strdup(cfg->runtime_dir);
-	return config_default_runtime_dir(NULL);
+	return config_runtime_dir(&src);
 }
 
 int api_open_at(struct api *a, const char *address)
@@ -201,6 +197,8 @@ static int verdict(const struct exchange *x)
 	}
 	if (x->status >= 200 && x->status < 300)
 		return CLI_OK;
+	if (x->req->on_refused && x->req->on_refused(x->req->arg, x->status, buf_view(&x->error_body)))
+		return CLI_FAILED;
 	AUTO(buf_done) struct buf message = BUF(64 * KIB);
 	AUTO(buf_done) struct buf more = BUF(64 * KIB);
 	api_error_text(buf_view(&x->error_body), &message, &more);

@@ -23,6 +23,7 @@ const struct command cli_commands[] = {
 	{ "serve", "", "Run the daemon in the foreground",
 		"  --listen ADDR    instead of the file's listen; may be given several times\n"
 		"  --set KEY=VALUE  override one key, as in --set log.level=debug\n"
+		"  --watch          read the file again when it changes (the key watch)\n"
 		"  --keep-engines   leave the engines running when it ends\n"
 		"  --ready-fd N     write one JSON line to descriptor N once it serves\n" COMMON
 		"\nExamples:\n"
@@ -85,14 +86,19 @@ const struct command cli_commands[] = {
 		"                   configuration names another\n" COMMON
 		"\nExamples:\n  corral reload chat\n  corral reload chat --model qwen3-8b-q4_k_m.gguf\n",
 		cmd_reload, false },
-	{ "config", "check [FILE] | show [--effective] | reference | schema",
-		"Check and show the configuration",
+	{ "config", "check [FILE] | show [--effective] | reload [--dry-run] | reference | schema",
+		"Check, show and reload the configuration",
 		"  check            everything that is wrong with it; exit 2 when something is\n"
 		"  show             what is set, and where; with --effective the defaults too\n"
+		"  reload           the daemon reads it again; only what changed is touched: + added, ~ "
+		"changed,\n"
+		"                   - removed, = needs a new start; exit 2 when the file has mistakes\n"
 		"  reference        every key, as Markdown\n"
 		"  schema           every key, as a JSON Schema for editors\n\n"
+		"  --dry-run        of reload: only say what would be done\n"
 		"  --set KEY=VALUE  override one key\n" COMMON "\nExamples:\n"
 		"  corral config check corral.yaml\n"
+		"  corral config reload --dry-run\n"
 		"  corral config show --effective\n",
 		cmd_config, false },
 	{ "gpu-probe", "[--interval MS | --ask]", "What the NVIDIA driver says, one JSON object a line",

@@ -19,6 +19,8 @@ enum {
 struct cli_serve_opts {
 	struct config *config;              /* loaded and checked; the caller's, valid during the call */
 	const struct config_source *source; /* how it was found, to load it again; valid during the call */
+	/* What a reload asks of the models' files; on any thread. True: it is refused for what is in ret. */
+	bool (*check_models)(const struct config *c, struct config_errors *ret);
 	bool keep_engines;
 	int ready_fd; /* one JSON line goes there once it serves; -1: none */
 };

@@ -96,6 +96,8 @@ struct api_req {
 	/* The answer broke off after it began; called before that is told. True: the user knows why already.
 	 */
 	bool (*on_broken)(void *arg);
+	/* An answer that is none of 2xx, before it is told. True: this said it all. */
+	bool (*on_refused)(void *arg, int status, struct view body);
 	void *arg;
 	bool interruptible;     /* Ctrl-C ends it: *ret_status is 0 and CLI_OK returned */
 	bool quiet_unreachable; /* say nothing when nobody answers */
@@ -128,6 +130,11 @@ struct sse {
 void sse_init(struct sse *s, sse_fn *fn, void *arg);
 void sse_done(struct sse *s);
 void sse_feed(struct sse *s, struct view bytes);
+
+/* ---- a reload's answer (cmd_config.c) ------------------------------------------------------------- */
+
+/* The plan for people, from the body of POST /v1/config/reload; -EINVAL when it is none. */
+int reload_plan(struct view body, struct buf *out) MUST_CHECK;
 
 /* ---- the pools' answer (cmd_pools.c) -------------------------------------------------------------- */
 
@@ -163,5 +170,7 @@ void config_for_file(const struct config *base, const char *model_path, const ch
 int config_load_or_say(const struct config_source *src, struct config **ret) MUST_CHECK; /* 0 or CLI_USAGE */
 /* The models that are not there, as errors; 0 or -EINVAL. */
 int models_check(const struct config *cfg, struct config_errors *errs) MUST_CHECK;
+/* The same; true: one contradicts its model, as against a file that is not there now. */
+bool models_contradict(const struct config *cfg, struct config_errors *errs);
 
 #endif

@@ -101,13 +101,18 @@ static bool contradicts(const struct config_errors *errs)
 	return false;
 }
 
+bool models_contradict(const struct config *cfg, struct config_errors *errs)
+{
+	return models_check(cfg, errs) && contradicts(errs);
+}
+
 struct serve_args {
 	struct strv overrides;
 	struct buf listen;
 	bool keep_engines;
 	int ready_fd;
 };
-enum { OPT_LISTEN = 1, OPT_KEEP, OPT_READY, OPT_SET };
+enum { OPT_LISTEN = 1, OPT_KEEP, OPT_READY, OPT_SET, OPT_WATCH };
 
 static int on_option(void *arg, int opt, const char *value)
 {
@@ -117,6 +122,8 @@ static int on_option(void *arg, int opt, const char *value)
 		(void)buf_addf(&a->listen, "%s%s", a->listen.len ? "," : "listen=", value);
 	} else if (opt == OPT_SET) {
 		strv_add(&a->overrides, value);
+	} else if (opt == OPT_WATCH) {
+		strv_add(&a->overrides, "watch=true");
 	} else if (opt == OPT_KEEP) {
 		a->keep_engines = true;
 	} else if (num_u64(view_str(value), &fd) || fd > 1 << 20 || fcntl((int)fd, F_GETFD) < 0) {
@@ -151,9 +158,11 @@ static int serve(struct cli *c, struct serve_args *a)
 	}
 	if (a->ready_fd >= 0)
 		(void)fcntl(a->ready_fd, F_SETFD, FD_CLOEXEC);
-	struct cli_serve_opts o = {
-		.config = cfg, .source = &src, .keep_engines = a->keep_engines, .ready_fd = a->ready_fd
-	};
+	struct cli_serve_opts o = { .config = cfg,
+		.source = &src,
+		.check_models = models_contradict,
+		.keep_engines = a->keep_engines,
+		.ready_fd = a->ready_fd };
 	return c->roles->serve(&o);
 }
 
@@ -162,7 +171,8 @@ int cmd_serve(struct cli *c, const struct command *cmd, int argc, char **argv)
 	static const struct option longs[] = { { "listen", required_argument, NULL, OPT_LISTEN },
 		{ "keep-engines", no_argument, NULL, OPT_KEEP },
 		{ "ready-fd", required_argument, NULL, OPT_READY },
-		{ "set", required_argument, NULL, OPT_SET }, { 0 } };
+		{ "set", required_argument, NULL, OPT_SET }, { "watch", no_argument, NULL, OPT_WATCH },
+		{ 0 } };
 	struct serve_args a = { .listen = BUF(64 * KIB), .ready_fd = -1 };
 	struct options o = { .longs = longs, .fn = on_option, .arg = &a };
 	int first, status;

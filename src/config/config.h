@@ -92,6 +92,7 @@ struct config {
 	uint64_t body_max, body_spool_total;
 	enum config_log_format log_format;
 	enum config_log_level log_level;
+	bool watch;
 	struct config_pool *pools; /* in the order of the file */
 	size_t npools;
 	struct config_pool defaults; /* what each pool starts from; no id, no model */
@@ -124,10 +125,20 @@ void config_errors_done(
 	struct config_errors *e); /* for AUTO(config_errors_done) struct config_errors e = { 0 }; */
 /* file:line:column: key: message, the line and a caret under it. */
 int config_errors_print(const struct config_errors *e, bool color, struct buf *out);
+/* [{"file", "line", "column", "width", "key", "message", "excerpt"}, …] */
+int config_errors_json(const struct config_errors *e, struct buf *out);
 
 /* 0 with *ret owned by the caller, or -EINVAL with at least one error in *ret_errs. */
 int config_load(
 	const struct config_source *src, struct config **ret, struct config_errors *ret_errs) MUST_CHECK;
+/* The runtime_dir a file names, also when there are mistakes in it; the default where it cannot be read. */
+char *config_runtime_dir(const struct config_source *src) MUST_CHECK;
+/* Where a load of src looks, whether something is there or not: files, and folders of drop-ins. */
+struct config_places {
+	struct strv files, folders;
+};
+void config_places(const struct config_source *src, struct config_places *ret);
+void config_places_done(struct config_places *p);
 struct config *config_ref(struct config *c);
 struct config *config_unref(struct config *c); /* returns NULL; NULL allowed */
 void config_unrefp(struct config **c);         /* for AUTO(config_unrefp) */

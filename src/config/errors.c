@@ -128,6 +128,31 @@ int config_errors_print(const struct config_errors *e, bool color, struct buf *o
 	return out->len < out->max ? 0 : -ENOBUFS;
 }
 
+static void json_text(const char *key, const char *s, struct buf *out)
+{
+	(void)buf_addf(out, ",\"%s\":", key);
+	if (s)
+		(void)buf_add_json(out, view_str(s));
+	else
+		(void)buf_adds(out, "null");
+}
+
+int config_errors_json(const struct config_errors *e, struct buf *out)
+{
+	(void)buf_addc(out, '[');
+	for (size_t i = 0; i < e->len; i++) {
+		const struct config_error *x = &e->items[i];
+		(void)buf_addf(out, "%s{\"line\":%u,\"column\":%u,\"width\":%u", i ? "," : "", x->line,
+			x->column, x->width);
+		json_text("file", x->file, out);
+		json_text("key", x->key, out);
+		json_text("message", x->message, out);
+		json_text("excerpt", x->excerpt, out);
+		(void)buf_addc(out, '}');
+	}
+	return buf_addc(out, ']');
+}
+
 /* ---- the nearest key ---------------------------------------------------------------------------- */
 
 enum { KEY_LEN = 40 };

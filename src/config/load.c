@@ -186,43 +186,64 @@ static bool try_file(struct loader *ld, const char *path)
 	return true;
 }
 
-static void read_system(struct loader *ld)
+void config_places_done(struct config_places *p)
 {
-	struct view rest, v = view_str(source_env(ld->src, "CONFIGURATION_DIRECTORY"));
+	strv_done(&p->files);
+	strv_done(&p->folders);
+}
+
+/* A named file is the only place. Else the first file that is there is read, and with the last one, which is
+ * the system's, what lies in the folder. */
+void config_places(const struct config_source *src, struct config_places *ret)
+{
+	const char *named = src->path ? src->path : source_env(src, "CORRAL_CONFIG");
+	*ret = (struct config_places){ 0 };
+	if (named) {
+		strv_add(&ret->files, named);
+		return;
+	}
+	const char *xdg = source_env(src, "XDG_CONFIG_HOME"), *home = source_env(src, "HOME");
+	struct view rest, v = view_str(source_env(src, "CONFIGURATION_DIRECTORY"));
+	AUTO(mem_freep)
+	char *base = xdg && xdg[0] == '/' ? mem_strdup(xdg) : home ? path_join(home, ".config") : NULL;
+	AUTO(mem_freep) char *user = base ? path_join(base, "corral/corral.yaml") : NULL;
 	AUTO(mem_freep) char *dir = v.n ? mem_viewdup(view_split(v, ':', &rest)) : mem_strdup("/etc/corral");
-	AUTO(mem_freep) char *file = path_join(dir, "corral.yaml");
+	AUTO(mem_freep) char *system = path_join(dir, "corral.yaml");
 	AUTO(mem_freep) char *more = path_join(dir, "corral.d");
-	try_file(ld, file);
-	read_folder(ld, more);
+	strv_add(&ret->files, "corral.yaml");
+	if (user)
+		strv_add(&ret->files, user);
+	strv_add(&ret->files, system);
+	strv_add(&ret->folders, more);
+}
+
+static void read_text(struct loader *ld)
+{
+	struct ydoc *d = doc_add(ld, ld->src->path ? ld->src->path : "corral.yaml");
+	strv_add(&ld->cfg->files, d->name);
+	if (buf_addv(&d->text, ld->src->text))
+		doc_fail(ld, d->name, "the file is larger than 1 MiB; a configuration is not");
+	else if (ydoc_parse(ld, d))
+		d->root = NULL;
 }
 
 static void read_files(struct loader *ld)
 {
-	const struct config_source *src = ld->src;
-	const char *named = src->path ? src->path : source_env(src, "CORRAL_CONFIG");
-	if (src->text.p) {
-		struct ydoc *d = doc_add(ld, src->path ? src->path : "corral.yaml");
-		strv_add(&ld->cfg->files, d->name);
-		if (buf_addv(&d->text, src->text))
-			doc_fail(ld, d->name, "the file is larger than 1 MiB; a configuration is not");
-		else if (ydoc_parse(ld, d))
-			d->root = NULL;
+	AUTO(config_places_done) struct config_places p = { 0 };
+	if (ld->src->text.p) {
+		read_text(ld);
 		return;
 	}
-	if (named) {
-		read_file(ld, named);
+	config_places(ld->src, &p);
+	if (!p.folders.len) { /* named: it has to be there */
+		read_file(ld, p.files.items[0]);
 		return;
 	}
-	if (try_file(ld, "corral.yaml"))
-		return;
-	const char *xdg = source_env(src, "XDG_CONFIG_HOME");
-	AUTO(mem_freep)
-	char *base = xdg && xdg[0] == '/' ? mem_strdup(xdg)
-		     : ld->home           ? path_join(ld->home, ".config")
-					  : NULL;
-	AUTO(mem_freep) char *user = base ? path_join(base, "corral/corral.yaml") : NULL;
-	if (!user || !try_file(ld, user))
-		read_system(ld);
+	for (size_t i = 0; i + 1 < p.files.len; i++)
+		if (try_file(ld, p.files.items[i]))
+			return;
+	try_file(ld, p.files.items[p.files.len - 1]);
+	read_folder(ld, p.folders.items[0]);
 }
 
 /* ---- values ------------------------------------------------------------------------------------- */
@@ -428,9 +449,10 @@ static void sort_errors(struct config_errors *e)
 	}
 }
 
-int config_load(const struct config_source *src, struct config **ret, struct config_errors *ret_errs)
+/* What was read of it, whatever is wrong with it. */
+static struct config *load(const struct config_source *src, struct config_errors *errs)
 {
-	struct loader ld = { .src = src, .errs = ret_errs, .home = source_env(src, "HOME") };
+	struct loader ld = { .src = src, .errs = errs, .home = source_env(src, "HOME") };
 	ld.cfg = config_new();
 	pool_init(&ld.base);
 	set_defaults(&ld);
@@ -445,11 +467,24 @@ int config_load(const struct config_source *src, struct config **ret, struct con
 	for (size_t i = 0; i < ld.ndocs; i++)
 		ydoc_done(&ld.docs[i]);
 	free(ld.docs);
-	sort_errors(ret_errs);
+	sort_errors(errs);
+	return ld.cfg;
+}
+
+int config_load(const struct config_source *src, struct config **ret, struct config_errors *ret_errs)
+{
+	struct config *c = load(src, ret_errs);
 	if (ret_errs->len) {
-		config_unref(ld.cfg);
+		config_unref(c);
 		return -EINVAL;
 	}
-	*ret = ld.cfg;
+	*ret = c;
 	return 0;
+}
+
+char *config_runtime_dir(const struct config_source *src)
+{
+	AUTO(config_errors_done) struct config_errors errs = { 0 };
+	AUTO(config_unrefp) struct config *c = load(src, &errs);
+	return mem_strdup(c->runtime_dir);
 }

@@ -84,6 +84,9 @@ const struct field config_fields[] = {
 		       "terminal, else JSON."),
 	TOP("log.level", ENUM, log_level, .dflt = "info", .words = level_words,
 		.doc = "The least important events that are written."),
+	TOP("watch", BOOL, watch, .dflt = "false",
+		.doc = "Read the file again when it changes, as `corral config reload` does. `corral serve "
+		       "--watch` sets it."),
 	{ .scope = SCOPE_TOP,
 		.path = "defaults",
 		.type = FIELD_DEFAULTS,

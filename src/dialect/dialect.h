@@ -103,7 +103,9 @@ struct api_error {
 	int retriable;                   /* -1 = the code's default, 0, 1 */
 	int64_t retry_after_ms;          /* 0 = none */
 	uint64_t n_prompt_tokens, n_ctx; /* CONTEXT_EXCEEDED; 0 = unknown */
-	uint64_t sequence;               /* the number of a response.failed event: event_split.events */
+	struct view more;  /* further members of OpenAI's "error" object, as JSON: "\"errors\":[…]"; may be
+			      empty */
+	uint64_t sequence; /* the number of a response.failed event: event_split.events */
 };
 int api_error_status(enum dialect d, const struct api_error *e); /* 529 for a full queue on /v1/messages */
 /* Appends the body in the words of d. */

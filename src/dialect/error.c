@@ -172,6 +172,8 @@ static int add_openai(enum dialect d, const struct api_error *e, struct buf *b)
 		r = buf_addf(b, ",\"n_prompt_tokens\":%llu", (unsigned long long)e->n_prompt_tokens);
 	if (!r && e->code == CODE_CONTEXT_EXCEEDED && e->n_ctx)
 		r = buf_addf(b, ",\"n_ctx\":%llu", (unsigned long long)e->n_ctx);
+	if (!r && e->more.n)
+		r = buf_addf(b, ",%.*s", VIEW_ARG(e->more));
 	if (!r)
 		r = buf_addc(b, ',');
 	if (!r)

@@ -55,6 +55,8 @@ void proxy_free(struct proxy *px);
 /* Takes the exchange over; called inside on_request. */
 void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route);
 size_t proxy_running(const struct proxy *px);
+/* The bound of bodies that begin from now on. */
+void proxy_set_body_max(struct proxy *px, uint64_t bytes);
 
 /* Those in flight, the newest first, into out[max]; how many. */
 size_t proxy_records(struct proxy *px, struct req_record *out, size_t max);

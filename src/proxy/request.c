@@ -42,6 +42,11 @@ size_t proxy_running(const struct proxy *px)
 	return px->running;
 }
 
+void proxy_set_body_max(struct proxy *px, uint64_t bytes)
+{
+	px->o.body_max = bytes;
+}
+
 /* ---- the end -------------------------------------------------------------------------------------- */
 
 static struct pool_figures *figures_of(struct proxy *px, const char *pool, const char *route)
@@ -376,7 +381,7 @@ void request_acquire(struct request *q, bool again)
 static void body_too_large(struct request *q)
 {
 	char limit[32];
-	num_format_bytes(q->px->o.body_max, limit, sizeof limit);
+	num_format_bytes(q->spool.max, limit, sizeof limit);
 	request_failf(q, CODE_PAYLOAD_TOO_LARGE, "Send less, or raise body.max in the configuration.",
 		"The request's body is larger than %s.", limit);
 }

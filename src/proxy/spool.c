@@ -71,7 +71,8 @@ static int open_file(struct spool *s)
 static int add_to_file(struct spool *s, struct view v)
 {
 	uint64_t total = atomic_fetch_add_explicit(&s->account->total, v.n, memory_order_relaxed) + v.n;
-	int r = total > s->account->total_max ? -EDQUOT : 0;
+	uint64_t max = atomic_load_explicit(&s->account->total_max, memory_order_relaxed);
+	int r = total > max ? -EDQUOT : 0;
 	if (!r && s->fd < 0)
 		r = open_file(s);
 	uint64_t done = 0;

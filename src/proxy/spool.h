@@ -14,8 +14,9 @@
 enum { SPOOL_MEMORY = 64 * 1024 };
 
 struct spool_account {
-	const char *dir;    /* the spool folder; constant */
-	uint64_t total_max; /* bytes of all spool files together */
+	const char *dir; /* the spool folder; constant */
+	/* Bytes of all spool files together; a reload may change it. */
+	atomic_uint_fast64_t total_max;
 	atomic_uint_fast64_t total;
 	atomic_int problem; /* errno of the last file write, 0 = it worked */
 };

@@ -182,6 +182,7 @@ static bool answer_unloaded(
 
 struct told {
 	struct data_loop *d;
+	uint64_t body_max;
 	struct models *models;
 	struct pool_replica *replica;
 	bool cut;
@@ -209,6 +210,23 @@ void data_loops_models(struct orch *o)
 			take_models(t);
 	}
 	models_unref(m);
+}
+
+static void take_body_max(void *arg)
+{
+	struct told *t = arg;
+	proxy_set_body_max(t->d->proxy, t->body_max);
+	free(t);
+}
+
+void data_loops_body_max(struct orch *o)
+{
+	for (unsigned i = 0; i < o->nloops; i++) {
+		struct told *t = NEW(struct told);
+		t->d = &o->loops[i];
+		t->body_max = o->config->body_max;
+		loop_post_call(o->loops[i].loop, take_body_max, t);
+	}
 }
 
 static void take_replica_gone(void *arg)

@@ -44,6 +44,8 @@ struct data_loop {
 };
 
 struct provisioner;
+struct reload;
+struct config_watch;
 
 struct orch {
 	struct orchestratord_opts o;
@@ -65,6 +67,8 @@ struct orch {
 	struct req_records *requests; /* those that ended lately */
 	char *spool_dir, *log_dir, *engines_dir, *registry_path, *node_path;
 	struct provisioner *provisioner;
+	struct reload *reload;
+	struct config_watch *watch;
 	struct loop_signal *sigterm, *sigint, *sighup;
 	struct loop_timer deadline;
 	bool draining, forced, told_ready, stopping_node;
@@ -93,6 +97,7 @@ void data_loops_force(struct orch *o);
 void data_loops_stop(struct orch *o);
 void data_loops_free(struct orch *o);
 void data_loops_models(struct orch *o);
+void data_loops_body_max(struct orch *o); /* the configuration's, for requests from now on */
 void data_loops_replica_gone(struct orch *o, struct pool_replica *r, bool cut);
 
 /* requests.c */
@@ -101,6 +106,22 @@ void requests_call(void *orch, struct api_call *c, struct view id);
 
 /* registry_api.c */
 int registry_api_start(struct orch *o, struct err *reterr) MUST_CHECK;
+
+/* reload.c */
+struct reload *reload_new(struct orch *o) MUST_CHECK;
+/* Reads the configuration again; fn (NULL: nobody asks) is called once, also from within. */
+void reload_ask(struct reload *r, bool dry_run, const char *by, api_reload_fn *fn, void *arg);
+/* The registry's nodes changed: one may be there that a reload waits for. */
+void reload_node_seen(struct reload *r);
+/* The daemon is going down: whoever waits is told, nothing is changed any more. */
+void reload_end(struct reload *r);
+void reload_free(struct reload *r);
+
+/* watch.c */
+struct config_watch *config_watch_new(struct orch *o) MUST_CHECK;
+/* Watches, or not, as o->config says now. */
+void config_watch_follow(struct orch *o);
+void config_watch_free(struct config_watch *w);
 
 /* provisioner.c */
 void provisioner_start(struct orch *o);

@@ -31,7 +31,8 @@ static void set_paths(struct orch *o)
 	o->engines_dir = path_join(c->runtime_dir, "engines");
 	o->registry_path = path_join(c->runtime_dir, "registry.sock");
 	o->node_path = path_join(c->runtime_dir, "provisioner.sock");
-	o->spool = (struct spool_account){ .dir = o->spool_dir, .total_max = c->body_spool_total };
+	o->spool = (struct spool_account){ .dir = o->spool_dir };
+	atomic_init(&o->spool.total_max, c->body_spool_total);
 	atomic_init(&o->spool.total, 0);
 }
 
@@ -204,8 +205,14 @@ void orch_look_ready(struct orch *o)
 static void on_registry(void *arg, const struct registry_snapshot *s)
 {
 	struct orch *o = arg;
+	reload_node_seen(o->reload);
 	if (!found_pending(o, s)) /* else after the pools are there */
 		look_ready(o, s);
+}
+
+static void on_reload_asked(void *arg, bool dry_run, const char *by, api_reload_fn *fn, void *fn_arg)
+{
+	reload_ask(((struct orch *)arg)->reload, dry_run, by, fn, fn_arg);
 }
 
 static int set_up(struct orch *o, struct err *e)
@@ -231,6 +238,8 @@ static int set_up(struct orch *o, struct err *e)
 		.on_replica_gone = on_replica_gone,
 		.arg = o });
 	data_loops_models(o);
+	o->reload = reload_new(o);
+	o->watch = config_watch_new(o);
 	o->api = api_new(&(struct api_opts){ .loop = o->loop,
 		.config = o->config,
 		.control = o->control,
@@ -239,6 +248,7 @@ static int set_up(struct orch *o, struct err *e)
 		.is_draining = is_draining,
 		.requests = requests_call,
 		.spool_problem = large_bodies,
+		.reload = on_reload_asked,
 		.arg = o });
 	registry_watch(o->registry, on_registry, o);
 	return registry_api_start(o, e);
@@ -304,6 +314,7 @@ static void on_signal(void *arg, int signo)
 	log_info("stop", "corral", "Corral ends on %s: running requests may finish within %d s.",
 		strsignal(signo), DRAIN_MS / 1000);
 	write_ready(o); /* whoever waits for readiness must not wait for ever */
+	reload_end(o->reload);
 	control_pause(o->control);
 	api_drain(o->api); /* streams without an end would hold up the drain */
 	close_pools(o);
@@ -318,6 +329,8 @@ static void tear_down(struct orch *o)
 	http_server_free(o->registry_server);
 	if (o->registry)
 		registry_unwatch(o->registry, on_registry, o);
+	config_watch_free(o->watch);
+	reload_free(o->reload);
 	api_free(o->api);
 	data_loops_free(o);
 	control_free(o->control);
@@ -350,9 +363,9 @@ static void tear_down(struct orch *o)
 
 static void on_hup(void *arg, int signo)
 {
-	(void)arg;
+	struct orch *o = arg;
 	(void)signo;
-	log_warn("reload", "corral", "A changed configuration takes effect with the next start.");
+	reload_ask(o->reload, false, "SIGHUP", NULL, NULL);
 }
 
 static int run(struct orch *o, struct err *e)
@@ -369,6 +382,7 @@ static int run(struct orch *o, struct err *e)
 		return r;
 	}
 	provisioner_start(o);
+	config_watch_follow(o);
 	/* Looking through the disk takes as long as it takes, at most STORES_MS_MAX. */
 	loop_timer_start(o->loop, &o->deadline, o->config->npools ? READY_MS : READY_FOUND_MS, ready_late, o);
 	return loop_run(o->loop);

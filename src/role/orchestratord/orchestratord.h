@@ -10,10 +10,13 @@
 
 struct orchestratord_opts {
 	struct config *config;
-	const struct config_source *source; /* passed on to engine-provisioner, which reads the same file */
-	bool owns_engines;                  /* `corral serve`: ending stops provisioner and engines too */
-	bool keep_engines;                  /* …unless this */
-	int ready_fd;                       /* -1: none */
+	const struct config_source *source; /* read again by a reload, and passed on to engine-provisioner */
+	/* Looks at the models' files, on any thread: what cannot be served now goes to ret. True: one
+	 * contradicts its model for ever, and a reload is refused for it. NULL: not looked at. */
+	bool (*check_models)(const struct config *c, struct config_errors *ret);
+	bool owns_engines; /* `corral serve`: ending stops provisioner and engines too */
+	bool keep_engines; /* …unless this */
+	int ready_fd;      /* -1: none */
 };
 /* Runs until SIGTERM or SIGINT (twice: at once). Returns the process's exit status. */
 int orchestratord_run(const struct orchestratord_opts *o);

@@ -198,6 +198,37 @@ static void test_api_errors(void **state)
 	assert_string_equal(buf_str(&p), "a%2Fb%20%3F%C3%A9.x");
 }
 
+/* ---- a reload's answer ----------------------------------------------------------------------------- */
+
+static void plan(const char *body, const char *text)
+{
+	AUTO(buf_done) struct buf b = BUF(64 * KIB);
+	if (!text) {
+		assert_int_equal(reload_plan(view_str(body), &b), -EINVAL);
+		return;
+	}
+	assert_int_equal(reload_plan(view_str(body), &b), 0);
+	assert_string_equal(buf_str(&b), text);
+}
+
+static void test_reload_plan(void **state)
+{
+	plan("{\"applied\":true,\"changes\":[],\"next_start\":[],\"warnings\":[]}", "Nothing changed.\n");
+	plan("{\"applied\":true,\"changes\":[{\"kind\":\"pool_added\",\"human\":\"A.\"},{\"kind\":\"pool_"
+	     "removed\","
+	     "\"human\":\"B\\u001b[2J.\"}],\"next_start\":[{\"kind\":\"next_start\",\"human\":\"C.\"}],"
+	     "\"warnings\":[{\"key\":\"k\",\"message\":\"m\"}]}",
+		"+ A.\n- B?[2J.\n= C.\n! k: m\n2 changes applied.\n");
+	plan("{\"applied\":false,\"changes\":[{\"kind\":\"top_live\",\"human\":\"A.\"}]}",
+		"~ A.\n1 change; nothing was done (--dry-run).\n");
+	plan("{\"changes\":[],\"next_start\":[{\"kind\":\"next_start\",\"human\":\"C.\"}]}",
+		"= C.\nNothing changed that can be changed while it runs.\n");
+	plan("{\"changes\":[{\"kind\":1},2,null]}", "~ \n~ \n~ \n3 changes; nothing was done (--dry-run).\n");
+	plan("[]", NULL);
+	plan("", NULL);
+	plan("{\"changes\":1}", NULL);
+}
+
 /* ---- a file becomes a pool ------------------------------------------------------------------------ */
 
 static void test_ids(void **state)
@@ -365,6 +396,7 @@ int main(void)
 		cmocka_unit_test(test_models),
 		cmocka_unit_test(test_pool_detail),
 		cmocka_unit_test(test_api_errors),
+		cmocka_unit_test(test_reload_plan),
 		cmocka_unit_test(test_ids),
 		cmocka_unit_test(test_config_for_file),
 		cmocka_unit_test(test_arguments),

@@ -515,6 +515,58 @@ static void test_reference(void **state)
 	yyjson_doc_free(doc);
 }
 
+static void test_errors_json(void **state)
+{
+	AUTO(config_errors_done) struct config_errors errs = { 0 };
+	AUTO(buf_done) struct buf b = BUF(64 * KIB);
+	bad("listen: \"\\x01\"\nnope: 1\n", &errs);
+	assert_int_equal(config_errors_json(&errs, &b), 0);
+	yyjson_doc *d = yyjson_read(b.data, b.len, 0);
+	yyjson_val *second = yyjson_arr_get(yyjson_doc_get_root(d), 1);
+	assert_int_equal(yyjson_arr_size(yyjson_doc_get_root(d)), 2);
+	assert_string_equal(yyjson_get_str(yyjson_obj_get(second, "file")), "corral.yaml");
+	assert_int_equal(yyjson_get_uint(yyjson_obj_get(second, "line")), 2);
+	assert_int_equal(yyjson_get_uint(yyjson_obj_get(second, "column")), 1);
+	assert_string_equal(yyjson_get_str(yyjson_obj_get(second, "key")), "nope");
+	assert_string_equal(yyjson_get_str(yyjson_obj_get(second, "excerpt")), "nope: 1");
+	yyjson_doc_free(d);
+}
+
+static char *runtime_dir_of(const char *yaml)
+{
+	struct config_source src = { .path = "corral.yaml", .text = view_str(yaml), .env = plain_env };
+	return config_runtime_dir(&src);
+}
+
+/* Whoever asks the daemon has to find it although the file was broken meanwhile. */
+static void test_runtime_dir_of_a_broken_file(void **state)
+{
+	AUTO(mem_freep) char *broken = runtime_dir_of("runtime_dir: /r\nnope: 1\npools: [{id: a}]\n");
+	assert_string_equal(broken, "/r");
+	AUTO(mem_freep) char *no_yaml = runtime_dir_of("runtime_dir: /r\n\"");
+	assert_string_equal(no_yaml, "/run/user/7/corral");
+}
+
+static void test_places(void **state)
+{
+	const char *const env[] = { "HOME=/h", NULL }, *const named[] = { "HOME=/h", "CORRAL_CONFIG=/c.yaml",
+		NULL };
+	struct config_source src = { .env = env };
+	AUTO(config_places_done) struct config_places p = { 0 };
+	config_places(&src, &p);
+	assert_int_equal(p.files.len, 3);
+	assert_string_equal(p.files.items[0], "corral.yaml");
+	assert_string_equal(p.files.items[1], "/h/.config/corral/corral.yaml");
+	assert_string_equal(p.files.items[2], "/etc/corral/corral.yaml");
+	assert_string_equal(p.folders.items[0], "/etc/corral/corral.d");
+	config_places_done(&p);
+	src.env = named;
+	config_places(&src, &p);
+	assert_int_equal(p.files.len, 1);
+	assert_string_equal(p.files.items[0], "/c.yaml");
+	assert_int_equal(p.folders.len, 0);
+}
+
 static void test_refs(void **state)
 {
 	struct config *c = good("");
@@ -545,6 +597,9 @@ int main(void)
 		cmocka_unit_test(test_bytes),
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_reference),
+		cmocka_unit_test(test_errors_json),
+		cmocka_unit_test(test_runtime_dir_of_a_broken_file),
+		cmocka_unit_test(test_places),
 		cmocka_unit_test(test_refs),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

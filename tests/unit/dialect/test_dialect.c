@@ -197,6 +197,10 @@ static void bodies(void **state)
 	buf_reset(&b);
 	assert_int_equal(api_error_body(DIALECT_ANTHROPIC, &e, &b), 0);
 	assert_non_null(strstr(buf_str(&b), "\"overloaded_error\""));
+	e.more = VIEW("\"errors\":[1]");
+	buf_reset(&b);
+	assert_int_equal(api_error_body(DIALECT_OPENAI, &e, &b), 0);
+	assert_non_null(strstr(buf_str(&b), ",\"errors\":[1],\"corral\":{"));
 	AUTO(buf_done) struct buf small = BUF(20);
 	(void)buf_adds(&small, "kept");
 	assert_int_equal(api_error_body(DIALECT_OPENAI, &e, &small), -ENOBUFS);
