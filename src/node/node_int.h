@@ -115,6 +115,7 @@ struct report {
 	struct http_target *target;
 	struct http_fetch *fetch;
 	uint64_t devices_gen, figures_gen; /* of the message under way; 0: it has no devices */
+	bool again; /* what an answer under way is to is old: register anew after it */
 	bool registered, registering, dirty,
 		waiting; /* waiting: the timer runs because the registry is away */
 	unsigned failures;

@@ -54,11 +54,13 @@ static void on_answer(void *arg, int status, struct view body, const struct err 
 	(void)body;
 	struct node *n = arg;
 	struct report *p = &n->report;
+	bool again = p->again;
 	p->fetch = NULL;
+	p->again = false;
 	if (status >= 200 && status < 300) {
 		if (p->registering)
 			log_info("register", n->opts.node_id, "The node is registered.");
-		p->registered = true;
+		p->registered = !again;
 		if (p->devices_gen)
 			devices_were_told(n, p->devices_gen, p->figures_gen);
 		note_back(n);
@@ -127,12 +129,14 @@ void report_touch(struct node *n)
 void report_again(struct node *n)
 {
 	n->report.registered = false;
+	n->report.again = n->report.fetch != NULL; /* the answer that comes is to what was said before */
 	report_touch(n);
 }
 
 void report_renew(struct node *n)
 {
 	n->report.registered = n->report.waiting = false;
+	n->report.again = n->report.fetch != NULL;
 	report_touch(n);
 }
 
