@@ -106,6 +106,9 @@ struct config_source {
 	size_t noverrides;
 	const char *const *env; /* NULL-terminated; NULL = the process's */
 	struct view text;       /* p set: read this instead of any file, under the name `path` */
+	/* A reload: a file without a byte is being written just now, and does not mean that everything goes.
+	 */
+	bool not_empty;
 };
 
 struct config_error {

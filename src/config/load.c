@@ -147,6 +147,9 @@ static void read_file(struct loader *ld, const char *path)
 			mem_fmt("cannot be read: %s; name an existing file with --config or CORRAL_CONFIG",
 				strerror(-r));
 		doc_fail(ld, path, msg);
+	} else if (ld->src->not_empty && !d->text.len) {
+		doc_fail(ld, path,
+			"the file is empty, as if it were being written; for no pools write pools: []");
 	} else {
 		strv_add(&ld->cfg->files, path);
 		if (ydoc_parse(ld, d))

@@ -3,8 +3,20 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import test from 'node:test';
-import { fakeLlamaPool, fakePool, realPool, sse, until, withCorral, withDeadline } from './harness.mjs';
+import {
+  fakeLlamaPool,
+  fakePath,
+  fakePool,
+  model,
+  realPool,
+  sse,
+  until,
+  withCorral,
+  withDeadline,
+} from './harness.mjs';
 
 const sha = (text) => createHash('sha256').update(text).digest('hex');
 const textOf = (answer) =>
@@ -195,6 +207,8 @@ test(
       await until('the refusal', () => reloads(corral) > seen);
       const line = corral.log().split('\n').findLast((l) => l.includes('is not taken'));
       assert.match(line, /corral\.yaml:1:1: listne: .*corral\.yaml:3:34: pools\[0\]\.ctx: /);
+      fs.writeFileSync(corral.configFile, '');
+      assert.equal((await reload(corral)).status, 400, 'a file that is being written');
       fs.writeFileSync(corral.configFile, '"');
       assert.equal((await reload(corral, true)).status, 400);
       fs.rmSync(corral.configFile);
@@ -424,4 +438,37 @@ test(
     },
     {},
   ),
+);
+
+test(
+  'models that were found on the disk: a reload leaves them, pools that are written take their place',
+  async (t) => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-models-'));
+    t.after(() => fs.rmSync(dir, { recursive: true }));
+    fs.copyFileSync(model('random'), path.join(dir, 'one.gguf'));
+    const top = {
+      models_dir: dir,
+      defaults: { engine: { mode: 'binary', path: fakePath }, canary: 'never' },
+    };
+    const empty = { HOME: dir, HF_HOME: dir, HF_HUB_CACHE: dir, LLAMA_CACHE: dir, OLLAMA_MODELS: dir };
+    const body = async (corral) => {
+      await until('the pool of the model', async () => (await models(corral)).join() === 'one');
+      assert.equal((await corral.chat('one')).status, 200);
+      const before = corral.engineOf('one').pid;
+      const answer = await reload(corral);
+      assert.deepEqual([answer.status, changes(answer)], [200, []], answer.text);
+      assert.deepEqual(await models(corral), ['one']);
+      assert.equal(corral.engineOf('one').pid, before);
+      corral.write({ models_dir: dir, pools: [fakePool('own')] });
+      assert.deepEqual(changes(await reload(corral)), ['pool_added own', 'pool_removed one']);
+      assert.equal((await corral.chat('own')).status, 200);
+      await until('the found pool to be gone', async () => (await models(corral)).join() === 'own');
+      corral.write(top);
+      assert.equal((await reload(corral)).status, 200);
+      await until('the found pool again', async () => (await models(corral)).join() === 'one');
+      assert.equal((await corral.chat('one')).status, 200);
+      await until('the engine of the written pool to be gone', () => !corral.engineOf('own'));
+    };
+    await withCorral(top, body, { leaks: false, env: empty })(t);
+  },
 );

@@ -90,9 +90,10 @@ static void on_signal(void *arg, int signo)
 static int load(const struct agent *a, struct config **ret, bool color, struct buf *ret_why)
 {
 	AUTO(config_errors_done) struct config_errors errs = { 0 };
-	struct config_source src = {
-		.path = a->path, .overrides = (const char *const *)a->sets.items, .noverrides = a->sets.len
-	};
+	struct config_source src = { .path = a->path,
+		.overrides = (const char *const *)a->sets.items,
+		.noverrides = a->sets.len,
+		.not_empty = a->config != NULL };
 	if (config_load(&src, ret, &errs) == 0)
 		return 0;
 	(void)config_errors_print(&errs, color, ret_why); /* what does not fit is cut */

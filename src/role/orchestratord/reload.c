@@ -88,7 +88,9 @@ static void diff(struct job *j)
 static void work(void *arg)
 {
 	struct job *j = arg;
-	if (config_load(j->opts->source, &j->next, &j->errors))
+	struct config_source src = *j->opts->source;
+	src.not_empty = true;
+	if (config_load(&src, &j->next, &j->errors))
 		return;
 	j->over = config_over(j->base, j->next);
 	if (j->opts->check_models && j->opts->check_models(j->over, &j->warnings)) {
