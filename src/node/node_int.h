@@ -92,7 +92,8 @@ struct replica {
 	struct probe probe;
 	struct http_fetch *probing, *asking;
 	enum replica_ask ask;
-	bool canary_waits; /* for a request */
+	bool canary_waits;      /* for a request */
+	unsigned canary_silent; /* times it got no answer at all */
 	struct loop_timer canary_timer;
 	char *probe_text; /* the last answer that was none, for people */
 

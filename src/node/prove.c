@@ -16,6 +16,7 @@ enum {
 	CANARY_WAIT_MS = 60000, /* a request that should be the canary has so long to say it was */
 	CANARY_AGAIN_MS = 50,   /* 503: it is loading after all */
 	CANARY_TIMEOUT_MS = 300000,
+	CANARY_SILENT_MAX = 3,
 };
 
 static void on_probe_answer(void *arg, int status, struct view body, const struct err *e)
@@ -117,6 +118,7 @@ void replica_prove(struct replica *r, bool by_request)
 	replica_progress(r, "engine_start", -1,
 		by_request ? "The first request proves the model" : "The model is asked for a first token");
 	r->canary_waits = by_request;
+	r->canary_silent = 0;
 	report_touch(r->node);
 	if (!by_request) {
 		replica_canary_own(r);
@@ -158,7 +160,8 @@ static void on_canary(void *arg, int status, struct view body, const struct err 
 	struct replica *r = arg;
 	r->asking = NULL;
 	r->ask = ASK_NOTHING;
-	if (status == 503) {
+	/* No answer at all: most likely it has died, and the keeper tells in a moment of what. */
+	if (status == 503 || (status == 0 && r->canary_silent++ < CANARY_SILENT_MAX)) {
 		loop_timer_start(r->node->loop, &r->canary_timer, CANARY_AGAIN_MS, on_canary_timer, r);
 		return;
 	}

@@ -249,7 +249,6 @@ test(
 
 test(
   'abort_on in the very first request of a pool: 502 after two crashes, not five starts and an open breaker',
-  { todo: 'a crash while the replica is Proving does not count against the request that proves it' },
   withCorral(
     () => ({ pools: [fakeLlamaPool('bad', ['--abort-on', 'poison'], { slots: 4 })] }),
     async (corral) => {
