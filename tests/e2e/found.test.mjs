@@ -206,11 +206,6 @@ test('nothing found: it serves without pools and says where it looked and what t
   );
 });
 
-/** Both daemons read their file again; the node looks through the disk. */
-function reload(corral) {
-  for (const p of corral.processes().filter((each) => each.daemon)) process.kill(p.pid, 'SIGHUP');
-}
-
 test('a reload picks up a model that came and drops one that went', async (t) => {
   const fill = (home) => {
     home.copy('models/stays.gguf', seeded(21));
@@ -219,16 +214,19 @@ test('a reload picks up a model that came and drops one that went', async (t) =>
   await inHome(t, fill, async (corral, home) => {
     for (const id of ['stays', 'goes']) assert.equal((await corral.chat(id, { max_tokens: 1 })).status, 200);
     const engine = corral.engineOf('stays').pid;
+    corral.child.kill('SIGHUP');
+    await until('the reload', () => /nothing changed/.test(corral.log()));
+    assert.deepEqual(await ids(corral), ['goes', 'stays'], 'the same disk, the same models');
     fs.rmSync(path.join(home.modelsDir, 'goes.gguf'));
     home.copy('models/comes.gguf', seeded(23));
-    reload(corral);
+    corral.child.kill('SIGHUP');
     await until('the new list', async () => (await ids(corral)).join() === 'comes,stays');
     await until('the engine of the one that went to end', () => !corral.engineOf('goes'), 60000);
     assert.equal(corral.engineOf('stays').pid, engine, 'who stayed serves on');
     assert.equal((await corral.chat('comes', { max_tokens: 1 })).status, 200);
     assert.equal((await corral.chat('goes', { max_tokens: 1 })).status, 404);
     for (const id of ['stays', 'comes']) fs.rmSync(path.join(home.modelsDir, `${id}.gguf`));
-    reload(corral);
+    assert.equal((await corral.cli('config', 'reload')).code, 0);
     await until('an empty list', async () => (await ids(corral)).length === 0);
   });
 });
