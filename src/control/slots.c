@@ -202,6 +202,14 @@ static struct control_slot *adopt_one(struct control_pool *p, const struct wire_
 	return s;
 }
 
+/* What runs in a place that was taken before its node said so: that counts, not what was meant to run. */
+static void believe(struct control_slot *s, const struct wire_replica *f)
+{
+	bool same = f->spec && strcmp(s->variant.spec, f->spec) == 0 && same_str(s->variant.model, f->model);
+	if (s->role == SLOT_MAIN && f->spec && !same)
+		variant_set(&s->variant, f->spec, f->model);
+}
+
 /* An engine that serves and one of the wanted kind: whether the first may go at once. */
 static bool has_ready_wanted(const struct control_pool *p, const struct registry_pool *rp)
 {
@@ -221,10 +229,15 @@ void slots_adopt(struct control_pool *p, const struct registry_pool *rp, mono_t 
 		return;
 	for (size_t i = 0; rp && i < rp->nreplicas; i++) {
 		const struct registry_replica *r = rp->replicas[i];
-		if (!runs(r) || slot_find(p, view_str(r->facts.replica_id)))
+		if (!runs(r))
 			continue;
-		struct control_slot *s = adopt_one(p, &r->facts, now);
-		foreign |= s && !variant_eq(&s->variant, &p->variant);
+		struct control_slot *s = slot_find(p, view_str(r->facts.replica_id));
+		if (s)
+			believe(s, &r->facts);
+		else
+			s = adopt_one(p, &r->facts, now);
+		foreign |=
+			s && s->role == SLOT_MAIN && s->plan.wanted && !variant_eq(&s->variant, &p->variant);
 	}
 	if (!foreign || p->reload)
 		return;

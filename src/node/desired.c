@@ -47,8 +47,30 @@ static struct replica *of_want(struct node *n, const struct wire_want *w)
 	return replica_new(n, w->replica_id, w->pool_id);
 }
 
+/* A definition is wanted that we do not have: our file changed since we read it, as when an orchestratord was
+ * started anew with another one. It is read again, once for each set. */
+static void read_again(struct node *n, const struct wire_desired *d)
+{
+	bool unknown = false;
+	for (size_t i = 0; i < d->nwants; i++) {
+		const struct wire_want *w = &d->wants[i];
+		const struct replica *r = map_gets(&n->replicas, w->replica_id);
+		bool runs = r && !replica_idle(r);
+		unknown |= !runs && w->spec && !node_pool_find_spec(n, w->pool_id, w->spec);
+	}
+	if (!unknown || !n->opts.on_reload)
+		return;
+	AUTO(buf_done) struct buf why = BUF(64 * KIB);
+	log_info("config", n->opts.node_id,
+		"Other pools are wanted than this node read from its file; it is read again.");
+	if (n->opts.on_reload(n->opts.arg, false, &why))
+		log_error("config", n->opts.node_id,
+			"The configuration is not taken, everything stays as it is: %s", buf_str(&why));
+}
+
 void desired_apply(struct node *n, const struct wire_desired *d)
 {
+	read_again(n, d);
 	struct map_entry *e;
 	bool first = !n->told;
 	n->told = true;

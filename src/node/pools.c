@@ -186,6 +186,6 @@ void node_set_pools(struct node *n, const struct node_pool *pools, size_t npools
 	pools_set(n, pools, npools);
 	for (size_t i = 0; (e = map_next(&n->replicas, &i));)
 		replica_kick(e->value);
-	log_info("pools", n->opts.node_id, "This node has %zu pools now.", npools);
+	log_info("pools", n->opts.node_id, "This node has %zu pool%s now.", npools, npools == 1 ? "" : "s");
 	report_again(n);
 }

@@ -609,6 +609,26 @@ static void test_found_in_the_middle_of_a_replacement(void **state)
 	world_end(&w);
 }
 
+/* The place was taken before the node said what runs there: what runs counts, not what was meant to. */
+static void test_preloaded_place_runs_another_configuration(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, POOL("a", "model: /m/one.gguf, preload: true"));
+	rounds(&w);
+	assert_non_null(slot_find(pool_a(&w), VIEW("a-0")));
+	struct engine *e = engine(&w, "a-0");
+	e->state = REPLICA_READY;
+	snprintf(e->spec, sizeof e->spec, "0123456789abcdef");
+	say(&w);
+	assert_true(wait_for(&w, is_wanted, "a-1"));
+	assert_string_equal(want(&w, "a-0")->spec, "0123456789abcdef"); /* it serves meanwhile */
+	assert_string_not_equal(want(&w, "a-1")->spec, "0123456789abcdef");
+	becomes(&w, "a-1", REPLICA_READY, NULL);
+	assert_true(wait_for(&w, is_unwanted, "a-0"));
+	world_end(&w);
+}
+
 /* A node finds an engine that nobody wants after it was told what is wanted: it is told again. */
 static unsigned pushes_before;
 static bool was_pushed(struct world *w)
@@ -878,6 +898,7 @@ int main(void)
 		cmocka_unit_test(test_fewer_replicas),
 		cmocka_unit_test(test_found_engines_of_another_configuration),
 		cmocka_unit_test(test_found_in_the_middle_of_a_replacement),
+		cmocka_unit_test(test_preloaded_place_runs_another_configuration),
 		cmocka_unit_test(test_strays),
 		cmocka_unit_test(test_reload),
 		cmocka_unit_test(test_reload_fails),

@@ -211,6 +211,35 @@ static void a_reload_is_asked_for_by_the_route(void **state)
 	assert_non_null(strstr(buf_str(&b->body), "corral.yaml:3:1: pools: what"));
 }
 
+static int read_two(void *arg, bool dry_run, struct buf *ret_why)
+{
+	struct bench *b = arg;
+	(void)ret_why;
+	assert_false(dry_run);
+	b->reloads++;
+	change_pool(b, "two", "ok");
+	return 0;
+}
+
+/* An orchestratord that was started with another file finds a node that read the one before. */
+static void an_unknown_spec_makes_it_read_its_file(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok")->spec = "one";
+	b->opts.on_reload = read_two;
+	start_node(b);
+	want_spec(b, "chat-0", "one", NULL, NULL);
+	until(b, ready, "chat-0");
+	assert_int_equal(b->reloads, 0);
+	want_spec(b, "chat-0", "one", "chat-1", "two");
+	until(b, ready, "chat-1");
+	assert_int_equal(b->reloads, 1);
+	assert_string_equal(find(b, "chat-1")->spec, "two");
+	assert_true(ready(b, "chat-0"));
+	want_spec(b, "chat-0", "three", "chat-1", "two"); /* runs: nothing to read for it */
+	assert_int_equal(b->reloads, 1);
+}
+
 static void a_hung_engine_is_condemned_from_outside(void **state)
 {
 	struct bench *b = *state;
@@ -510,6 +539,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		T(a_running_engine_is_left_alone_when_its_pool_changes),
 		T(an_unknown_spec_is_said_and_tried_again),
+		T(an_unknown_spec_makes_it_read_its_file),
 		T(a_pool_that_comes_is_started),
 		T(what_failed_is_tried_again_from_another_definition),
 		T(a_file_can_stand_in_for_the_model),
