@@ -277,7 +277,8 @@ def main():
     p.add_argument("--embd", type=int, default=64, help="width, a multiple of 64 (default 64)")
     p.add_argument("--seed", type=int, default=20240229)
     p.add_argument("--pooling", type=int, default=0, choices=range(5),
-                   help="say that it makes vectors: 1 mean, 2 cls, 3 last token, 4 rank (default 0: it writes text)")
+                   help="say that it makes vectors: 1 mean, 2 cls, 3 last token, 4 rank "
+                        "(default 0: it writes text)")
     p.add_argument("--sentence", default=SENTENCE, help="what `says` recites")
     args = p.parse_args()
     if args.embd < HEAD or args.embd % HEAD:

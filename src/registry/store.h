@@ -3,8 +3,8 @@
  * A durable table of small rows (kind, key, value) in one SQLite file, written by one thread. A row that
  * waits is replaced by a newer one of the same key, so what waits is bounded by the number of keys. Any
  * thread may call. Opening, a corrupt file and a full disk never fail the caller: rows wait, the status
- * says why, and the thread tries again each second. A file that turns out damaged is moved aside; all rows that
- * were read or written are kept in memory too and go into the new one.
+ * says why, and the thread tries again each second. A file that turns out damaged is moved aside; all rows
+ * that were read or written are kept in memory too and go into the new one.
  */
 #ifndef REGISTRY_STORE_H
 #define REGISTRY_STORE_H

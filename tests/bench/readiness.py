@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """How soon a new orchestratord serves, and how soon a dead engine's request reaches another one.
 
-(1) orchestratord is killed with -9 beside 100 pools, of which 20 have a running engine. Measured from the exec
-of its successor: to its ready line, and to the moment when all 20 engines are in service again with the
-same pids. (2) One of two replicas is killed with -9 while it holds a request without a byte. Measured from
-kill(2): to the arrival of that request at the other replica (the engine's own record of it says when).
+(1) orchestratord is killed with -9 beside 100 pools, of which 20 have a running engine. Measured from
+the exec of its successor: to its ready line, and to the moment when all 20 engines are in service again
+with the same pids. (2) One of two replicas is killed with -9 while it holds a request without a byte.
+Measured from kill(2): to the arrival of that request at the other replica (the engine's own record of it
+says when).
 
 Usage: tests/bench/readiness.py [--rounds 9] [--pools 100] [--engines 20] [--build DIR] [--json]
 """
@@ -75,7 +76,8 @@ class Corral:
         return took
 
     def replicas(self):
-        return [r for p in ask(self.sock, "GET", "/v1/pools")[1]["pools"] for r in p["replicas"] if r["ready"]]
+        pools = ask(self.sock, "GET", "/v1/pools")[1]["pools"]
+        return [r for p in pools for r in p["replicas"] if r["ready"]]
 
     def wait_ready(self, n):
         while len(now := self.replicas()) < n:
@@ -89,8 +91,9 @@ class Corral:
 
 
 def fake(build, i, **more):
+    program = f"{build}/tests/fakes/fake-engine"
     return {"id": i, "slots": 4, "engine": {"kind": "command", "command": [
-        f"{build}/tests/fakes/fake-engine", "--host", "{socket}", "--alias", "{id}", "-np", "{slots}"]}, **more}
+        program, "--host", "{socket}", "--alias", "{id}", "-np", "{slots}"]}, **more}
 
 
 def readopt(a):
@@ -130,15 +133,16 @@ def reroute(a):
             t.start()
             first = None
             while not first:
-                first = next((i for i, s in socks.items() if mark in json.dumps(ask(s, "GET", "/fake/requests")[1])),
-                             None)
+                first = next((i for i, s in socks.items()
+                              if mark in json.dumps(ask(s, "GET", "/fake/requests")[1])), None)
             other = next(i for i in socks if i != first)
             with socket.socket(socket.AF_UNIX) as s:  # /fake/wait answers when its counter moves
                 state = ask(socks[other], "GET", "/fake/state")[1]
                 s.connect(socks[other])
                 s.settimeout(60)
                 want = state["requests"] + 1
-                s.sendall(f"GET /fake/wait?requests={want}&timeout_ms=60000 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                target = f"/fake/wait?requests={want}&timeout_ms=60000"
+                s.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                 # the question is in the engine when it answers another one after it
                 ask(socks[other], "GET", "/fake/state")
                 at = time.perf_counter()

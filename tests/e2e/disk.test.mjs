@@ -95,7 +95,8 @@ test(
       assert.equal(events(corral, 'store_back').length, 1);
       assert.equal(events(corral, 'store_failing').length, 1);
       const marks = rows(corral).filter(([kind, , value]) => kind === 'pool' && /draining/.test(value));
-      assert.deepEqual(marks.map(([, key]) => key).sort(), ['a', 'b'], 'what was set meanwhile is on the disk');
+      const marked = marks.map(([, key]) => key).sort();
+      assert.deepEqual(marked, ['a', 'b'], 'what was set meanwhile is on the disk');
     },
     { warm: ['a', 'b'], ...small('.', '2m') },
   ),

@@ -195,7 +195,8 @@ test('nothing found: it serves without pools and says where it looked and what t
       assert.deepEqual(await listed(corral), []);
       const log = corral.log();
       assert.match(log, /no models were found; looked in /);
-      for (const place of ['.cache/huggingface/hub', '.cache/llama.cpp', '.ollama/models', '.lmstudio/models', 'models'])
+      const caches = ['.cache/huggingface/hub', '.cache/llama.cpp'];
+      for (const place of [...caches, '.ollama/models', '.lmstudio/models', 'models'])
         assert.ok(log.includes(path.join(home.dir, place)), place);
       assert.match(log, /corral run FILE\.gguf/);
       const { code, stdout } = await corral.cli('models');

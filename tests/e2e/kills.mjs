@@ -14,7 +14,8 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { Corral, fakeLlamaPool, fakePool, isAlive, opened, realPool, sse, until, withDeadline } from './harness.mjs';
+import { Corral, fakeLlamaPool, fakePool, isAlive, opened, realPool } from './harness.mjs';
+import { sse, until, withDeadline } from './harness.mjs';
 
 const TENTH = 10;
 const CLIENTS = 6;
@@ -170,7 +171,8 @@ async function unsettled(state, now) {
     const wrong = replicaUnsettled(r, found.replicas.get(r.id), replicas.get(r.id));
     if (wrong) return `${r.id}: ${wrong}`;
     now.set(r.id, { pid: r.pid, generation: r.generation });
-    for (const end of ['lock', 'record', 'start', 'json', `${r.generation}.sock`]) files.add(`${r.id}.${end}`);
+    const ends = ['lock', 'record', 'start', 'json', `${r.generation}.sock`];
+    for (const end of ends) files.add(`${r.id}.${end}`);
   }
   return filesUnsettled(corral, files);
 }
@@ -191,9 +193,8 @@ function filesUnsettled(corral, expected) {
   const extra = there.filter((name) => !expected.has(name));
   const missing = [...expected].filter((name) => !there.includes(name));
   const spooled = fs.readdirSync(path.join(corral.stateDir, 'spool'));
-  const top = fs
-    .readdirSync(corral.runtimeDir)
-    .filter((n) => !/^(engines|(corral|registry|provisioner)\.sock|(orchestratord|provisioner)\.lock)$/.test(n));
+  const ours = /^(engines|(corral|registry|provisioner)\.sock|(orchestratord|provisioner)\.lock)$/;
+  const top = fs.readdirSync(corral.runtimeDir).filter((name) => !ours.test(name));
   if (extra.length || top.length || spooled.length) return `left over: ${[...extra, ...top, ...spooled]}`;
   return missing.length ? `missing: ${missing}` : '';
 }
@@ -407,7 +408,8 @@ export async function killLoop({ kills, seed, minutes = Infinity, say = () => {}
   return { seed, kills: done, problems: state.problems, text: table(state, times) };
 }
 
-if (process.argv[1] && fs.realpathSync(process.argv[1]) === fs.realpathSync(new URL(import.meta.url).pathname)) {
+const thisFile = fs.realpathSync(new URL(import.meta.url).pathname);
+if (process.argv[1] && fs.realpathSync(process.argv[1]) === thisFile) {
   const { values } = parseArgs({
     options: { kills: { type: 'string' }, seed: { type: 'string' }, minutes: { type: 'string' } },
   });

@@ -4,7 +4,8 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { killLoop } from './kills.mjs';
 
-test('kill -9 of everything, alone and together, under load: nothing is lost, doubled or left over', async (t) => {
+const title = 'kill -9 of everything, alone and together, under load: nothing is lost, doubled or left over';
+test(title, async (t) => {
   const seed = Number(process.env.CORRAL_TEST_SEED ?? Date.now() % 1000000);
   t.diagnostic(`seed ${seed}`);
   const { kills, problems, text } = await killLoop({ kills: 12, seed });

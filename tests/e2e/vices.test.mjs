@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The fake engine's whole list of vices against the outcomes that docs/reference/faults.md states. Every vice
 // of `fake-engine --help` has a row there (checked below). Proven elsewhere and not again here:
-// faults.test.mjs: exit, signal, close and reset after some tokens, ignore_term, grandchild, slot_linger_ms ·
-// load.test.mjs: idle_close_ms, max_requests, a prefill that an engine does not survive · relay.test.mjs: write_size,
-// write_gap_us, chunk_size and framing of healthy answers · disk.test.mjs: log_flood_mb on a full disk.
+// faults.test.mjs: exit, signal, close and reset after some tokens, ignore_term, grandchild,
+// slot_linger_ms · load.test.mjs: idle_close_ms, max_requests, a prefill that an engine does not survive ·
+// relay.test.mjs: write_size, write_gap_us, chunk_size and framing of healthy answers ·
+// disk.test.mjs: log_flood_mb on a full disk.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -25,7 +26,8 @@ test('every vice of the fake engine has a row in docs/reference/faults.md, and n
     .filter(Boolean);
   assert.ok(names.length > 30 && whats.length > 12, 'the help was understood');
   const expected = new Set([...names, ...whats.map((w) => `fault: ${w}`)]);
-  for (const value of ['short', 'long', 'overflow', 'bad_chunk', 'no_end', 'both']) expected.add(`framing: ${value}`);
+  for (const value of ['short', 'long', 'overflow', 'bad_chunk', 'no_end', 'both'])
+    expected.add(`framing: ${value}`);
   for (const value of ['garbage', 'big', 'many', 'informational', 'http10']) expected.add(`head: ${value}`);
   for (const value of ['oom_vram', 'oom_host', 'bad_model', 'unknown_arch', 'bad_args'])
     expected.add(`start_fails: ${value}`);
@@ -97,7 +99,7 @@ function outcome(answer, stream) {
 const agrees = (got, stated) => got === stated || (stated === 'complete' && got === WHOLE);
 
 test(
-  'vices of one request, streamed and not: the stated outcome, the engine lives, another pool notices nothing',
+  'vices of one request, streamed or not: the stated outcome, the engine lives, another pool is unharmed',
   withCorral(
     () => ({ pools: [fakeLlamaPool('bad', [], { slots: 4 }), fakePool('fine')] }),
     async (corral) => {
@@ -193,7 +195,10 @@ for (const flags of [
       async (corral) => {
         const gone = new AbortController();
         const waits = corral.chat('bad', {}, { signal: gone.signal }).catch(() => null);
-        await until('its cause', async () => (await corral.pool('bad')).last_error?.cause === 'start_timeout');
+        await until('its cause', async () => {
+          const { last_error: last } = await corral.pool('bad');
+          return last?.cause === 'start_timeout';
+        });
         assert.equal((await corral.chat('fine')).status, 200);
         gone.abort();
         await waits;
@@ -230,7 +235,7 @@ test(
 );
 
 test(
-  'fault: stop: an engine that is stopped is taken out by its silent health, its request is answered by the next',
+  'fault: stop: an engine that is stopped is taken out by its silent health, the next answers its request',
   withCorral(
     () => ({ pools: [fakeLlamaPool('bad', [], { slots: 2 }), fakePool('fine')] }),
     async (corral) => {

@@ -5,7 +5,7 @@ import path from 'node:path';
 import { Given, Then, When } from '@cucumber/cucumber';
 import { harness } from '../support/world.mjs';
 
-const { fakePath, fakePool, send, sse, until, withDeadline } = harness;
+const { fakePool, send, sse, until, withDeadline } = harness;
 
 const events = (corral, action, id) =>
   corral
@@ -28,8 +28,11 @@ Given('a pool {string} whose engine exits with {int} until it is mended', functi
   const mark = path.join(fs.mkdtempSync(path.join(this.scratch(), 'mend-')), 'mended');
   this.mark = mark;
   const script = `test -e "$0" || exit ${code}; exec "$@"`;
-  const command = ['/bin/sh', '-c', script, mark, fakePath, '--host', '{socket}', '--alias', '{id}', '-np', '{slots}'];
-  this.pools.push({ id, engine: { kind: 'command', command } });
+  const { engine } = fakePool(id);
+  this.pools.push({
+    id,
+    engine: { ...engine, command: ['/bin/sh', '-c', script, mark, ...engine.command] },
+  });
 });
 Given('a pool {string} that is preloaded', function (id) {
   this.pools.push(fakePool(id, [], { preload: true }));
@@ -71,7 +74,8 @@ Then('{string} has another engine and is ready', async function (id) {
   const corral = await this.corral();
   await until('another engine', async () => {
     const [replica] = (await corral.pool(id)).replicas;
-    return replica?.ready && replica.pid && replica.pid !== this.victim && corral.engineOf(id)?.pid === replica.pid;
+    if (!replica?.ready || !replica.pid || replica.pid === this.victim) return false;
+    return corral.engineOf(id)?.pid === replica.pid;
   });
 });
 Then('no backoff of {string} was waited for', async function (id) {
