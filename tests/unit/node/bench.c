@@ -238,6 +238,7 @@ int setup(void **state)
 	snprintf(b->keeper, sizeof b->keeper, "%.4000s/keeper/corral-keeper", dir);
 	b->loop = loop_new("test");
 	buf_init(&b->body, 8 * MIB);
+	buf_init(&b->log_text, MIB);
 	b->policy = RESTART_POLICY_DEFAULT;
 	b->policy.base_ms = 1;
 	start_registry(b);
@@ -262,20 +263,19 @@ int setup(void **state)
 	return b->target ? 0 : -1;
 }
 
-/* How many processes run this program, besides this one; zombies are gone. */
+/* How many engines of this test there are still; their command lines name its folder, and zombies have none.
+ * Another run of the same program, beside this one, has a folder of its own. */
 int left_over(const struct bench *b)
 {
 	int found = 0;
 	DIR *d = opendir("/proc");
 	for (struct dirent *e; d && (e = readdir(d));) {
-		char path[300], exe[4096];
-		snprintf(path, sizeof path, "/proc/%s/exe", e->d_name);
-		ssize_t n = readlink(path, exe, sizeof exe - 1);
+		AUTO(mem_freep) char *path = mem_fmt("/proc/%s/cmdline", e->d_name);
+		AUTO(buf_done) struct buf words = BUF(64 * KIB);
 		uint64_t pid;
-		if (n < 0 || num_u64(view_str(e->d_name), &pid) || (pid_t)pid == getpid())
+		if (num_u64(view_str(e->d_name), &pid) || (pid_t)pid == getpid() || file_read(path, &words))
 			continue;
-		exe[n] = '\0';
-		found += strcmp(exe, b->self) == 0;
+		found += view_search(buf_view(&words), view_str(b->dir)) >= 0;
 	}
 	if (d)
 		closedir(d);
@@ -325,6 +325,7 @@ int teardown(void **state)
 	free((char *)(uintptr_t)b->opts.registry_address);
 	wire_node_done(&b->facts);
 	buf_done(&b->body);
+	buf_done(&b->log_text);
 	free(b);
 	if (left)
 		print_message("%d things are left\n", left);
@@ -387,6 +388,54 @@ void want(struct bench *b, const char *pool_id, bool pulled_in, uint32_t epoch)
 		w->restart_epoch = epoch;
 	}
 	assert_int_equal(put(b, &d), 200);
+}
+
+static void follow_head(void *arg, struct http_call *c, int status, const struct http_headers *h)
+{
+	(void)arg;
+	(void)c;
+	(void)h;
+	assert_int_equal(status, 200);
+}
+
+static void follow_data(void *arg, struct view bytes)
+{
+	struct bench *b = arg;
+	assert_int_equal(buf_addv(&b->log_text, bytes), 0);
+	loop_stop(b->loop);
+}
+
+static void follow_end(void *arg)
+{
+	(void)arg;
+}
+
+static void follow_error(void *arg, enum http_fail fail, const struct err *e)
+{
+	(void)arg;
+	(void)fail;
+	print_message("the log is not followed any more: %s\n", e ? e->msg : "no reason");
+}
+
+struct http_call *follow_log(struct bench *b, const char *path)
+{
+	static const struct http_call_ops ops = { follow_head, follow_data, follow_end, follow_error, NULL };
+	struct http_call_req q = { .method = VIEW("GET"), .path = view_str(path) };
+	buf_reset(&b->log_text);
+	return http_call_start(b->target, &q, &ops, b);
+}
+
+bool logged(struct bench *b, const char *text)
+{
+	return view_search(buf_view(&b->log_text), view_str(text)) >= 0;
+}
+
+void until_logged(struct bench *b, const char *replica_id, const char *text)
+{
+	AUTO(mem_freep) char *path = mem_fmt("/v1/node/replicas/%s/logs?follow=1", replica_id);
+	struct http_call *c = follow_log(b, path);
+	until(b, logged, text);
+	http_call_cancel(c);
 }
 
 char *read_text(struct bench *b, const char *name)

@@ -35,9 +35,9 @@ struct bench {
 	struct wire_node facts;
 	uint64_t revision;
 	int registers, beats, leaves, done, forget;
-	int reloads, dry_reloads; /* on_reload was called */
-	int status;               /* of the last answer of the node */
-	struct buf body;
+	int reloads, dry_reloads;  /* on_reload was called */
+	int status;                /* of the last answer of the node */
+	struct buf body, log_text; /* log_text: what came of the log that is followed */
 	bool answered, timed_out;
 	struct loop_timer deadline;
 };
@@ -51,6 +51,9 @@ void want(struct bench *b, const char *pool_id, bool pulled_in, uint32_t epoch);
 struct wire_want *add_want(struct wire_desired *d, const char *id, const char *pool_id);
 int put(struct bench *b, struct wire_desired *d);
 int ask(struct bench *b, const char *method, const char *path, const char *body);
+struct http_call *follow_log(struct bench *b, const char *path);
+/* What an engine writes is in its log a moment later: its keeper puts it there. */
+void until_logged(struct bench *b, const char *replica_id, const char *text);
 char *read_text(struct bench *b, const char *name);
 char *in_dir(struct bench *b, const char *name);
 int left_over(const struct bench *b);
@@ -60,6 +63,7 @@ void stop_registry(struct bench *b);
 void on_request(void *arg, struct http_exchange *x);
 bool proving(struct bench *b, const char *id);
 bool gone(struct bench *b, const char *id);
+bool logged(struct bench *b, const char *text);
 bool answered(struct bench *b, const char *id);
 bool done(struct bench *b, const char *id);
 bool reported(struct bench *b, const char *id);

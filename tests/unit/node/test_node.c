@@ -38,8 +38,7 @@ static void a_wanted_replica_gets_ready_and_goes(void **state)
 	assert_non_null(handoff);
 	assert_non_null(strstr(handoff, "\"generation\":1,"));
 	assert_non_null(strstr(handoff, address));
-	AUTO(mem_freep) char *log = read_text(b, "log/chat-0.log");
-	assert_non_null(strstr(log, "POST /v1/chat/completions HTTP/1.1 -> 200")); /* the canary of our own */
+	until_logged(b, "chat-0", "POST /v1/chat/completions HTTP/1.1 -> 200\n"); /* the canary of our own */
 	want(b, NULL, false, 0);
 	until(b, gone, "chat-0");
 	AUTO(mem_freep) char *none = read_text(b, "engines/chat-0.json");
@@ -60,6 +59,7 @@ static void a_waiting_request_is_the_canary(void **state)
 		ask(b, "POST", "/v1/node/replicas/no-0/prove", "{\"generation\":1,\"by\":\"own\"}"), 404);
 	assert_int_equal(ask(b, "POST", path, "{\"generation\":1,\"by\":\"request\"}"), 200);
 	until(b, ready, "chat-0");
+	until_logged(b, "chat-0", "GET /health HTTP/1.1 -> 200\n");
 	AUTO(mem_freep) char *log = read_text(b, "log/chat-0.log");
 	assert_null(strstr(log, "POST"));
 	assert_int_equal(ask(b, "POST", path, "{\"generation\":1,\"by\":\"request\"}"), 200);
@@ -324,6 +324,7 @@ static void logs_can_be_read(void **state)
 	start_node(b);
 	want(b, "chat", false, 0);
 	until(b, ready, "chat-0");
+	until_logged(b, "chat-0", "GET /health HTTP/1.1 -> 200\n");
 	assert_int_equal(ask(b, "GET", "/v1/node/replicas/chat-0/logs", NULL), 200);
 	assert_non_null(strstr(buf_str(&b->body), "generation 1 ---\nGET /health HTTP/1.1 -> 200\n"));
 	assert_int_equal(ask(b, "GET", "/v1/node/replicas/chat-0/logs?tail=1", NULL), 200);
@@ -338,72 +339,25 @@ static void logs_can_be_read(void **state)
 	assert_int_equal(ask(b, "GET", "/v1/node/replicas/..%2f..%2fetc/logs", NULL), 404);
 }
 
-struct follower {
-	struct bench *b;
-	struct buf text;
-	int ends;
-};
-
-static void follow_head(void *arg, struct http_call *c, int status, const struct http_headers *h)
-{
-	(void)arg;
-	(void)c;
-	(void)h;
-	assert_int_equal(status, 200);
-}
-
-static void follow_data(void *arg, struct view bytes)
-{
-	struct follower *f = arg;
-	assert_int_equal(buf_addv(&f->text, bytes), 0);
-	loop_stop(f->b->loop);
-}
-
-static void follow_end(void *arg)
-{
-	struct follower *f = arg;
-	f->ends++;
-}
-
-static void follow_error(void *arg, enum http_fail fail, const struct err *e)
-{
-	(void)fail;
-	(void)e;
-	follow_end(arg);
-}
-
-static struct follower follower;
-
-static bool followed(struct bench *b, const char *text)
-{
-	(void)b;
-	return view_search(buf_view(&follower.text), view_str(text)) >= 0;
-}
-
 static void a_followed_log_survives_rotation(void **state)
 {
 	struct bench *b = *state;
-	static const struct http_call_ops ops = { follow_head, follow_data, follow_end, follow_error, NULL };
 	start_node(b);
 	AUTO(mem_freep) char *log = in_dir(b, "log/chat-0.log");
 	AUTO(mem_freep) char *old = in_dir(b, "log/chat-0.log.1");
 	assert_int_equal(file_write_atomic(log, VIEW("one\ntwo\nthree\n"), 0600, false), 0);
-	follower = (struct follower){ .b = b, .text = BUF(MIB) };
-	struct http_call_req q = { .method = VIEW("GET"),
-		.path = VIEW("/v1/node/replicas/chat-0/logs?tail=2&follow=1") };
-	struct http_call *c = http_call_start(b->target, &q, &ops, &follower);
-	until(b, followed, "two\nthree\n");
+	struct http_call *c = follow_log(b, "/v1/node/replicas/chat-0/logs?tail=2&follow=1");
+	until(b, logged, "two\nthree\n");
 	AUTO(fd_closep) int fd = open(log, O_WRONLY | O_APPEND | O_CLOEXEC);
 	assert_int_equal(fd_write_all(fd, "four\n", 5), 0);
-	until(b, followed, "four\n");
+	until(b, logged, "four\n");
 	assert_int_equal(fd_write_all(fd, "five\n", 5), 0);
 	assert_int_equal(rename(log, old), 0);
 	AUTO(fd_closep) int next = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	assert_int_equal(fd_write_all(next, "six\n", 4), 0);
-	until(b, followed, "six\n");
-	assert_string_equal(buf_str(&follower.text), "two\nthree\nfour\nfive\nsix\n");
+	until(b, logged, "six\n");
+	assert_string_equal(buf_str(&b->log_text), "two\nthree\nfour\nfive\nsix\n");
 	http_call_cancel(c);
-	buf_done(&follower.text);
 }
 
 static void without_an_orchestratord_it_ends(void **state)
@@ -417,6 +371,7 @@ static void without_an_orchestratord_it_ends(void **state)
 	add_want(&d, "chat-0", "chat")->keep_alive_ms = 100;
 	assert_int_equal(put(b, &d), 200);
 	until(b, ready, "chat-0");
+	assert_int_equal(left_over(b), 1);
 	stop_registry(b);
 	until(b, done, NULL);
 	assert_int_equal(left_over(b), 0);
