@@ -149,7 +149,7 @@ export function opened(pid) {
 
 /**
  * Every live process whose command line, environment, working folder or lock names `dir`, the `pids`, and
- * what they started.
+ * what they started. One that is just ending, or begins to run another program, has no words in `argv`.
  */
 export function processesOf(dir, pids = []) {
   const all = fs

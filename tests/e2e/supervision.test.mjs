@@ -22,7 +22,7 @@ const keeperOf = (corral, id) =>
   corral.processes().find((p) => p.argv[0]?.endsWith('corral-keeper') && p.argv[1] === id) ??
   corral.processes().find((p) => p.argv[1] === id);
 const provisionerOf = (corral) =>
-  corral.processes().find((p) => p.daemon && p.argv[0].endsWith('engine-provisioner'));
+  corral.processes().find((p) => p.daemon && p.argv[0]?.endsWith('engine-provisioner'));
 
 test(
   'five engines that are wanted at once: never more than two load, and the others say for whom they wait',
