@@ -14,10 +14,11 @@ setDefaultTimeout(harness.deadlineMs(120000));
 
 class CorralWorld extends World {
   pools = [];
+  settings = {}; // keys of the configuration besides its pools
   running = []; // requests that have not ended: {promise, abort}
 
   async corral() {
-    this.instance ??= await new harness.Corral({ pools: this.pools }).start();
+    this.instance ??= await new harness.Corral({ ...this.settings, pools: this.pools }).start();
     return this.instance;
   }
 
