@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,9 +25,18 @@ struct sweep {
 	unsigned tries;
 };
 
+/* The folder by what the kernel knows it by: a container may have one of the same name, and its processes are
+ * seen from outside. */
 char *sweep_mark(const char *lock_path)
 {
-	return mem_fmt("CORRAL_KEEPER=%s", lock_path);
+	struct stat st = { 0 };
+	const char *slash = strrchr(lock_path, '/');
+	AUTO(mem_freep)
+	char *dir = slash ? mem_viewdup(view_of(lock_path, (size_t)(slash - lock_path))) : NULL;
+	if (!dir || stat(dir, &st) < 0)
+		st = (struct stat){ 0 };
+	return mem_fmt("CORRAL_ENGINE_OF=%llx:%llx:%s", (unsigned long long)st.st_dev,
+		(unsigned long long)st.st_ino, lock_path);
 }
 
 static bool has_mark(uint64_t pid, struct view mark)
@@ -74,7 +84,8 @@ static void on_timer(void *arg)
 {
 	struct sweep *s = arg;
 	if (sweep_once(s->mark) && ++s->tries < SWEEP_TRIES) {
-		loop_timer_start(s->loop, &s->timer, SWEEP_EVERY_MS, on_timer, s);
+		int64_t ms = (int64_t)SWEEP_FIRST_MS << MIN(s->tries - 1, 8u);
+		loop_timer_start(s->loop, &s->timer, MIN(ms, (int64_t)SWEEP_MOST_MS), on_timer, s);
 		return;
 	}
 	loop_fn *done = s->done;

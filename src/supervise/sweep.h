@@ -11,9 +11,11 @@
 
 #include "loop/loop.h"
 
-enum { SWEEP_EVERY_MS = 5, SWEEP_TRIES = 2000 };
+/* Between two walks over /proc: 5 ms at first, doubled each time up to 200 ms; 60 of them are 11 s. */
+enum { SWEEP_FIRST_MS = 5, SWEEP_MOST_MS = 200, SWEEP_TRIES = 60 };
 
-/* "CORRAL_KEEPER=<lock path>": what the engine's environment gets. The caller frees it. */
+/* "CORRAL_ENGINE_OF=<device>:<inode>:<lock path>", the two of the lock's folder: what the engine's
+ * environment gets. The caller frees it. */
 char *sweep_mark(const char *lock_path) MUST_CHECK;
 /* SIGKILL for every process that has the mark; how many there were. A zombie is none. */
 size_t sweep_once(const char *mark);

@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -82,7 +83,7 @@ static void run(struct bench *b)
 static void test_marked_alone(void **state)
 {
 	(void)state;
-	AUTO(mem_freep) char *mark = mem_fmt("CORRAL_KEEPER=/nowhere/%d/a-0.lock", (int)getpid());
+	AUTO(mem_freep) char *mark = mem_fmt("CORRAL_ENGINE_OF=0:0:/nowhere/%d/a-0.lock", (int)getpid());
 	AUTO(mem_freep) char *longer = mem_fmt("%s.old", mark);
 	AUTO(mem_freep) char *within = mem_fmt("X%s", mark);
 	pid_t marked = start_with(mark), other = start_with(longer), another = start_with(within);
@@ -104,11 +105,33 @@ static void test_marked_alone(void **state)
 	loop_free(b.loop);
 }
 
+/* As in a container beside us, whose folder has the same name. */
+static void test_of_another_folder_of_that_name(void **state)
+{
+	(void)state;
+	char dir[] = "/tmp/corral-sweep-XXXXXX";
+	assert_non_null(mkdtemp(dir));
+	AUTO(mem_freep) char *away = mem_fmt("%s.away", dir);
+	AUTO(mem_freep) char *lock = mem_fmt("%s/a-0.lock", dir);
+	AUTO(mem_freep) char *theirs = sweep_mark(lock);
+	assert_int_equal(rename(dir, away), 0);
+	assert_int_equal(mkdir(dir, 0700), 0);
+	AUTO(mem_freep) char *ours = sweep_mark(lock);
+	AUTO(mem_freep) char *again = sweep_mark(lock);
+	assert_string_equal(ours, again);
+	pid_t pid = start_with(theirs);
+	assert_int_equal(sweep_once(ours), 0);
+	assert_int_equal(sweep_once(theirs), 1);
+	assert_int_equal(end_of(pid), SIGKILL);
+	assert_int_equal(rmdir(dir), 0);
+	assert_int_equal(rmdir(away), 0);
+}
+
 static void test_nothing_there(void **state)
 {
 	(void)state;
 	struct bench b = { .loop = loop_new("sweep") };
-	sweep_start(b.loop, "CORRAL_KEEPER=/nowhere/at/all.lock", on_done, &b, &b.sweep);
+	sweep_start(b.loop, "CORRAL_ENGINE_OF=0:0:/nowhere/at/all.lock", on_done, &b, &b.sweep);
 	run(&b);
 	assert_int_equal(b.done, 1);
 	loop_free(b.loop);
@@ -118,7 +141,7 @@ static void test_cancelled(void **state)
 {
 	(void)state;
 	struct bench b = { .loop = loop_new("sweep") };
-	sweep_start(b.loop, "CORRAL_KEEPER=/nowhere/at/all.lock", on_done, &b, &b.sweep);
+	sweep_start(b.loop, "CORRAL_ENGINE_OF=0:0:/nowhere/at/all.lock", on_done, &b, &b.sweep);
 	sweep_cancel(&b.sweep);
 	assert_null(b.sweep);
 	sweep_cancel(&b.sweep);
@@ -131,6 +154,7 @@ static void test_cancelled(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(test_marked_alone),
-		cmocka_unit_test(test_nothing_there), cmocka_unit_test(test_cancelled) };
+		cmocka_unit_test(test_of_another_folder_of_that_name), cmocka_unit_test(test_nothing_there),
+		cmocka_unit_test(test_cancelled) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
