@@ -46,11 +46,8 @@ int fd_write_all(int fd, const void *p, size_t n)
 	return 0;
 }
 
-int file_read(const char *path, struct buf *b)
+static int read_all(int fd, struct buf *b)
 {
-	AUTO(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
 	for (;;) {
 		size_t left = b->max - b->len;
 		char one;
@@ -67,6 +64,21 @@ int file_read(const char *path, struct buf *b)
 			return -EFBIG;
 		buf_grew(b, (size_t)k);
 	}
+}
+
+int file_read(const char *path, struct buf *b)
+{
+	AUTO(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd < 0 ? -errno : read_all(fd, b);
+}
+
+int file_read_regular(const char *path, struct buf *b)
+{
+	struct stat st;
+	AUTO(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	return S_ISREG(st.st_mode) ? read_all(fd, b) : -EINVAL;
 }
 
 static int sync_dir(const char *dir)

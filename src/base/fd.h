@@ -24,6 +24,8 @@ int fd_write_all(int fd, const void *p, size_t n) MUST_CHECK;
 
 /* Appends the file's contents to b; -EFBIG when b's bound is reached. */
 int file_read(const char *path, struct buf *b) MUST_CHECK;
+/* The same of a regular file alone: a pipe or a device of that name is -EINVAL, and never waited for. */
+int file_read_regular(const char *path, struct buf *b) MUST_CHECK;
 /* Writes a temporary file beside path, then renames it; on failure path is as it was.
  * sync: fsync file and folder (never on the way between a request and its first byte). */
 int file_write_atomic(const char *path, struct view data, mode_t mode, bool sync) MUST_CHECK;

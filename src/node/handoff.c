@@ -143,7 +143,7 @@ static int read_as(const struct node *n, const char *id, const char *suffix, str
 {
 	AUTO(mem_freep) char *path = path_of(n, id, suffix);
 	AUTO(buf_done) struct buf b = BUF(HANDOFF_MAX);
-	int r = file_read(path, &b);
+	int r = file_read_regular(path, &b);
 	if (r)
 		return r;
 	AUTO(doc_free) yyjson_doc *d = b.len ? yyjson_read(b.data, b.len, 0) : NULL;

@@ -145,7 +145,7 @@ int record_decode(struct view json, struct keeper_record *ret, struct err *reter
 int record_read(const char *path, struct keeper_record *ret, struct err *reterr)
 {
 	AUTO(buf_done) struct buf b = BUF(RECORD_FILE_MAX);
-	int r = file_read(path, &b);
+	int r = file_read_regular(path, &b);
 	if (r == -ENOENT)
 		return r;
 	if (r)

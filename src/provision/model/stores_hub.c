@@ -93,7 +93,7 @@ static char *read_ref(const char *refs, const char *name)
 {
 	AUTO(mem_freep) char *path = path_join(refs, name);
 	AUTO(buf_done) struct buf b = BUF(256);
-	if (file_read(path, &b) < 0)
+	if (file_read_regular(path, &b) < 0)
 		return NULL;
 	struct view v = buf_view(&b);
 	while (v.n && (v.p[v.n - 1] == '\n' || v.p[v.n - 1] == '\r' || v.p[v.n - 1] == ' '))
@@ -194,7 +194,7 @@ static void read_manifest(const char *root, const char *name, struct manifest *m
 	struct view owner = view_split(rest, '=', &rest), repo = view_split(rest, '=', &rest);
 	AUTO(mem_freep) char *path = path_join(root, name);
 	AUTO(buf_done) struct buf b = BUF(MANIFEST_MAX);
-	if (!owner.n || !repo.n || !rest.n || file_read(path, &b) < 0)
+	if (!owner.n || !repo.n || !rest.n || file_read_regular(path, &b) < 0)
 		return;
 	yyjson_doc *d = yyjson_read(b.data ? b.data : "", b.len, 0);
 	const char *file = rfilename(d, "ggufFile"), *mmproj = rfilename(d, "mmprojFile");

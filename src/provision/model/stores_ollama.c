@@ -109,7 +109,7 @@ static void ollama_file(struct scan *s, const char *dir, const char *tag, void *
 	const struct ollama *o = arg;
 	AUTO(mem_freep) char *path = path_join(dir, tag);
 	AUTO(buf_done) struct buf b = BUF(MANIFEST_MAX);
-	int r = file_read(path, &b);
+	int r = file_read_regular(path, &b);
 	yyjson_doc *d = r ? NULL : yyjson_read(b.data ? b.data : "", b.len, 0);
 	if (r)
 		scan_skip(s, path, "the manifest cannot be read: %s", strerror(-r));

@@ -403,6 +403,27 @@ static void loops_and_unreadable_folders_end(void **state)
 	assert_true(tells(&f.skipped, "gone.gguf: it is a link to a file that is not there"));
 }
 
+/* Opening a pipe for reading waits for a writer, and nobody registers before the disk was looked through. */
+static void pipes_in_the_place_of_files_are_not_waited_for(void **state)
+{
+	(void)state;
+	static const char *const pipes[] = { "models/a.gguf", ".cache/llama.cpp/manifest=org=repo=tag.json",
+		".cache/llama.cpp/b.gguf", ".cache/huggingface/hub/models--o--r/refs/main",
+		".cache/huggingface/hub/models--o--r/snapshots/1/c.gguf",
+		".ollama/models/manifests/registry.ollama.ai/library/m/latest" };
+	for (size_t i = 0; i < ARRAY_LEN(pipes); i++) {
+		AUTO(mem_freep) char *path = at(pipes[i]);
+		folder_for(path);
+		assert_int_equal(mkfifo(path, 0600), 0);
+	}
+	put_link(".ollama/models/manifests/registry.ollama.ai/library/m/other", "latest");
+	put_model(".cache/huggingface/hub/models--o--r/snapshots/1/m.gguf", (struct made){ .seed = 1 });
+	alarm(60);
+	AUTO(stores_found_done) struct stores_found f = look();
+	alarm(0);
+	assert_int_equal(f.nmodels, 1);
+}
+
 static void depth_and_notes_are_bounded(void **state)
 {
 	(void)state;
@@ -516,8 +537,9 @@ int main(void)
 		CASE(llamacpp_models), CASE(ollama_models), CASE(lmstudio_and_loose_models),
 		CASE(split_files_are_one_model), CASE(what_is_no_model_has_a_reason),
 		CASE(embedding_and_rerank_models_are_told_apart), CASE(the_same_bytes_are_listed_once),
-		CASE(loops_and_unreadable_folders_end), CASE(depth_and_notes_are_bounded),
-		CASE(cancel_ends_it), CASE(ids_are_clean_unique_and_stable), CASE(ids_keep_to_their_bound),
+		CASE(loops_and_unreadable_folders_end), CASE(pipes_in_the_place_of_files_are_not_waited_for),
+		CASE(depth_and_notes_are_bounded), CASE(cancel_ends_it),
+		CASE(ids_are_clean_unique_and_stable), CASE(ids_keep_to_their_bound),
 		CASE(roots_follow_the_environment) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
