@@ -37,6 +37,8 @@ struct gpu_monitor {
 	bool sample_good;
 	char words[256]; /* of the driver, or ours about it; empty: nothing is wrong */
 	unsigned pci_seen, strikes;
+	unsigned quick; /* children in a row that did not live for AGAIN_MS */
+	mono_t started;
 	unsigned changed; /* not told yet */
 	struct loop_work tell;
 	struct loop_timer tick, bus_timer, patience, again;
@@ -136,9 +138,14 @@ static void on_again(void *arg)
 	child_start(arg);
 }
 
+/* At once, but not again and again: one that answers and dies each time is no better than one that is lost.
+ */
 static void start_again(struct gpu_monitor *m)
 {
-	loop_timer_start(m->loop, &m->again, m->lost ? AGAIN_MS : 0, on_again, m);
+	bool lived = mono_ms_between(m->started, mono_now()) >= AGAIN_MS;
+	m->quick = lived ? 0 : m->quick + 1;
+	bool wait = m->lost || m->quick >= STRIKES_MAX;
+	loop_timer_start(m->loop, &m->again, wait ? AGAIN_MS : 0, on_again, m);
 }
 
 static void on_silence(void *arg)
@@ -290,6 +297,7 @@ static void child_start(struct gpu_monitor *m)
 	if (m->proc || !wants_child(m))
 		return;
 	m->driver_failed = false;
+	m->started = mono_now();
 	if (child_spawn(m, &e) == 0) {
 		ask(m);
 		return;

@@ -29,7 +29,7 @@ struct pci_info {
 	unsigned domain, bus, device, pci_device_id, pci_subsystem_id;
 	char bus_id[32];
 };
-struct process { /* of the _v2 and _v3 functions */
+struct process { /* of the _v2 functions; the _v3 ones of drivers 535.43 to 535.86 wrote 32 bytes each */
 	unsigned pid;
 	unsigned long long used;
 	unsigned gpu_instance, compute_instance;
@@ -72,10 +72,10 @@ static const struct symbol {
 	{ "nvmlDeviceGetUtilizationRates", offsetof(struct nvml, utilization), false },
 	{ "nvmlDeviceGetTemperature", offsetof(struct nvml, temperature), false },
 	{ "nvmlDeviceGetCudaComputeCapability", offsetof(struct nvml, capability), false },
-	{ "nvmlDeviceGetComputeRunningProcesses_v3", offsetof(struct nvml, compute_processes), false },
 	{ "nvmlDeviceGetComputeRunningProcesses_v2", offsetof(struct nvml, compute_processes), false },
-	{ "nvmlDeviceGetGraphicsRunningProcesses_v3", offsetof(struct nvml, graphics_processes), false },
+	{ "nvmlDeviceGetComputeRunningProcesses_v3", offsetof(struct nvml, compute_processes), false },
 	{ "nvmlDeviceGetGraphicsRunningProcesses_v2", offsetof(struct nvml, graphics_processes), false },
+	{ "nvmlDeviceGetGraphicsRunningProcesses_v3", offsetof(struct nvml, graphics_processes), false },
 };
 
 static bool bind(struct nvml *n, const char *path, char *error, size_t cap)
@@ -83,7 +83,7 @@ static bool bind(struct nvml *n, const char *path, char *error, size_t cap)
 	for (size_t i = 0; i < ARRAY_LEN(symbols); i++) {
 		void **at = (void **)(void *)((char *)n + symbols[i].at);
 		if (*at)
-			continue; /* a newer one of that name was there */
+			continue; /* another one of that name was there */
 		*at = dlsym(n->lib, symbols[i].name);
 		if (!*at && symbols[i].must) {
 			snprintf(error, cap, "%s lacks %s: the driver is too old", path, symbols[i].name);
@@ -150,12 +150,12 @@ static void add_process(struct gpu_device *d, const struct process *p)
 static void read_processes(
 	ret_t (*list)(handle_t, unsigned *, struct process *), handle_t h, struct gpu_device *d)
 {
-	static struct process found[NVML_PROCESSES_MAX];
-	unsigned n = ARRAY_LEN(found);
+	static struct process found[2 * NVML_PROCESSES_MAX]; /* room for longer ones */
+	unsigned n = NVML_PROCESSES_MAX;
 	ret_t r = list ? list(h, &n, found) : NVML_NOT_SUPPORTED;
 	if (r != NVML_SUCCESS && r != NVML_INSUFFICIENT_SIZE)
 		return;
-	for (unsigned i = 0; i < n && i < ARRAY_LEN(found); i++)
+	for (unsigned i = 0; i < n && i < NVML_PROCESSES_MAX; i++)
 		add_process(d, &found[i]);
 }
 

@@ -9,6 +9,7 @@
  *   count|CODE           what nvmlDeviceGetCount_v2 answers
  *   hang|init, hang|count, hang|memory    that call never returns
  *   crash|count          that call ends the process by a signal
+ *   crash|second         that call does so when a process makes it for the second time
  *   chatter              writes a line of its own to the standard output at each count
  *   device|UUID|NAME|PCI|TOTAL_MIB|USED_MIB|BUSY_PERCENT|CELSIUS|MAJOR.MINOR|CODE
  *                        CODE: what its calls answer (0; 15: lost); empty fields are not supported ones
@@ -42,6 +43,10 @@ struct process {
 	unsigned pid;
 	unsigned long long used;
 	unsigned gpu_instance, compute_instance;
+};
+struct long_process {
+	struct process p;
+	unsigned long long protected_memory;
 };
 
 static char text[FILE_MAX];
@@ -154,7 +159,8 @@ API int nvmlDeviceGetCount_v2(unsigned *ret)
 {
 	reread();
 	maybe_hang("count");
-	if (says("crash", "count"))
+	static unsigned calls;
+	if (says("crash", "count") || (++calls == 2 && says("crash", "second")))
 		raise(SIGKILL);
 	if (next_line(text, "chatter"))
 		(void)!write(STDOUT_FILENO, "a library that talks\n", 21);
@@ -228,7 +234,7 @@ API int nvmlDeviceGetCudaComputeCapability(void *h, int *major, int *minor)
 	return sscanf(field(*(char **)h, 8, s, sizeof s), "%d.%d", major, minor) == 2 ? OK : NOT_SUPPORTED;
 }
 
-API int nvmlDeviceGetComputeRunningProcesses_v3(void *h, unsigned *n, struct process *out)
+API int nvmlDeviceGetComputeRunningProcesses_v2(void *h, unsigned *n, struct process *out)
 {
 	char uuid[96], owner[96];
 	unsigned cap = *n;
@@ -242,4 +248,16 @@ API int nvmlDeviceGetComputeRunningProcesses_v3(void *h, unsigned *n, struct pro
 		out[(*n)++] = (struct process){ (unsigned)number(p, 2, 0), number(p, 3, 0) << 20, 0, 0 };
 	}
 	return OK;
+}
+
+/* As the drivers 535.43 to 535.86 did: with one number more for each process than before and after. */
+API int nvmlDeviceGetComputeRunningProcesses_v3(void *h, unsigned *n, struct long_process *out)
+{
+	static struct process found[64];
+	unsigned cap = *n;
+	*n = cap < 64 ? cap : 64;
+	int r = nvmlDeviceGetComputeRunningProcesses_v2(h, n, found);
+	for (unsigned i = 0; i < *n; i++)
+		out[i] = (struct long_process){ found[i], 0 };
+	return r;
 }

@@ -144,7 +144,7 @@ static bool first_is_full(struct world *w)
 static void two_gpus_and_moving_memory(void **state)
 {
 	struct world *w = *state;
-	say(w, CARD1 CARD0 "process|GPU-aaaa|4711|900\n");
+	say(w, CARD1 CARD0 "process|GPU-aaaa|4711|900\nprocess|GPU-aaaa|4712|800\n");
 	begin(w, true);
 	assert_false(gpu_monitor_known(w->m));
 	wait_for(w, both_ok);
@@ -156,6 +156,8 @@ static void two_gpus_and_moving_memory(void **state)
 	assert_true(at(w, 0)->memory_total == 24 * GIB && at(w, 0)->memory_used == GIB);
 	assert_int_equal(at(w, 0)->processes[0].pid, 4711);
 	assert_true(at(w, 0)->processes[0].bytes == 900 * MIB);
+	assert_int_equal(at(w, 0)->nprocesses, 2);
+	assert_int_equal(at(w, 0)->processes[1].pid, 4712);
 	assert_int_equal(at(w, 1)->index, 1);
 	assert_int_equal(at(w, 2)->kind, GPU_CPU);
 	unsigned sets = w->told_set;
@@ -198,6 +200,43 @@ static void a_crashing_library_is_lost_too(void **state)
 	say(w, "crash|count\n" CARD0 CARD1);
 	wait_for(w, both_lost);
 	assert_non_null(strstr(at(w, 0)->reason, "crashed"));
+}
+
+/* Looked at every 20 ms; a child that is started again at once is there at each of them, or at the next. */
+enum { PAUSE_LOOKS = 25 };
+
+struct pause {
+	struct world *w;
+	struct loop_timer timer;
+	unsigned looks;
+};
+
+static void on_look(void *arg)
+{
+	struct pause *p = arg;
+	p->looks = gpu_monitor_child(p->w->m) ? 0 : p->looks + 1;
+	if (p->looks == PAUSE_LOOKS)
+		loop_stop(p->w->l);
+	else
+		loop_timer_start(p->w->l, &p->timer, 20, on_look, p);
+}
+
+static bool nothing(struct world *w)
+{
+	(void)w;
+	return false;
+}
+
+static void one_that_answers_and_dies_is_not_started_without_end(void **state)
+{
+	struct world *w = *state;
+	struct pause p = { .w = w };
+	say(w, "crash|second\n" CARD0 CARD1);
+	begin(w, true);
+	on_look(&p);
+	wait_for(w, nothing); /* until no child is there for a while */
+	assert_true(both_ok(w));
+	loop_timer_stop(&p.timer);
 }
 
 static void one_gpu_is_lost_the_other_not(void **state)
@@ -295,7 +334,8 @@ int main(int argc, char **argv)
 #define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 	const struct CMUnitTest tests[] = { T(two_gpus_and_moving_memory),
 		T(a_library_that_talks_is_heard_through), T(a_hang_is_killed_lost_and_comes_back),
-		T(a_crashing_library_is_lost_too), T(one_gpu_is_lost_the_other_not),
-		T(without_a_gpu_no_child), T(the_drivers_own_words), T(no_library_and_an_old_one) };
+		T(a_crashing_library_is_lost_too), T(one_that_answers_and_dies_is_not_started_without_end),
+		T(one_gpu_is_lost_the_other_not), T(without_a_gpu_no_child), T(the_drivers_own_words),
+		T(no_library_and_an_old_one) };
 	return cmocka_run_group_tests_name("gpu_monitor", tests, NULL, NULL);
 }
