@@ -82,6 +82,21 @@ static enum wire_cause out_of_memory(struct replica *r, const struct keeper_reco
 	return CAUSE_OOM_HOST;
 }
 
+/* An engine that had been Ready had its program, its arguments and its model: words about them are of
+ * something else (an adapter, a request's own text), and what ended it a restart may mend. */
+static bool belied(const struct replica *r, enum wire_cause c)
+{
+	return r->restart.ready && (c == CAUSE_BAD_MODEL || c == CAUSE_BAD_ARGS || c == CAUSE_NO_ENGINE);
+}
+
+static enum wire_cause log_cause(const struct replica *r, uint64_t gen, char **sentence, char **hint)
+{
+	AUTO(buf_done) struct buf tail = BUF(64 * KIB);
+	replica_log_tail(r->node, r->id, gen, &tail);
+	enum wire_cause c = (enum wire_cause)engine_log_cause(buf_view(&tail), sentence, hint);
+	return belied(r, c) ? CAUSE_NONE : c;
+}
+
 /* Why it ended, from the record and the log. */
 static enum restart_end read_cause(struct replica *r, const struct keeper_end *e)
 {
@@ -95,11 +110,8 @@ static enum restart_end read_cause(struct replica *r, const struct keeper_end *e
 	AUTO(mem_freep) char *hint = NULL;
 	bool outside = killed_from_outside(r, rec);
 	enum wire_cause c = CAUSE_NONE;
-	if (!outside && rec->signo != SIGKILL) {
-		AUTO(buf_done) struct buf tail = BUF(64 * KIB);
-		replica_log_tail(r->node, r->id, rec->generation, &tail);
-		c = (enum wire_cause)engine_log_cause(buf_view(&tail), &sentence, &hint);
-	}
+	if (!outside && rec->signo != SIGKILL)
+		c = log_cause(r, rec->generation, &sentence, &hint);
 	if (rec->oom)
 		c = out_of_memory(r, rec);
 	else if (c != CAUSE_NONE)

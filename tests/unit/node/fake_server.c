@@ -89,6 +89,10 @@ int fake_server_main(int argc, char **argv)
 		printf("CUDA error: out of memory\n");
 		return 1;
 	}
+	if (!strcmp(mode, "grumbles")) {
+		printf("error: failed to load model: an adapter of a request\n");
+		fflush(stdout);
+	}
 	if (!strcmp(mode, "stubborn"))
 		signal(SIGTERM, SIG_IGN);
 	return serve(socket_path, mode);

@@ -442,6 +442,19 @@ static void an_end_that_nobody_saw_is_told(void **state)
 	until(b, second_life, "chat-0");
 }
 
+static void words_about_loading_do_not_fail_what_had_loaded(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "grumbles");
+	start_node(b);
+	want(b, "chat", false, 0);
+	until(b, ready, "chat-0");
+	kill_and_wait(find(b, "chat-0")->pid, SIGABRT);
+	until(b, backs_off, "chat-0");
+	assert_int_equal(find(b, "chat-0")->last_error.cause, CAUSE_SIGNAL);
+	until(b, second_life, "chat-0");
+}
+
 static void one_that_is_not_wanted_any_more_is_not_started_again(void **state)
 {
 	struct bench *b = *state;
@@ -552,6 +565,7 @@ int main(int argc, char **argv)
 		T(engines_found_do_not_count),
 		T(more_context_than_trained_is_refused),
 		T(an_end_that_nobody_saw_is_told),
+		T(words_about_loading_do_not_fail_what_had_loaded),
 		T(one_that_is_not_wanted_any_more_is_not_started_again),
 		T(what_belongs_to_nobody_is_removed),
 	};
