@@ -193,11 +193,14 @@ static void send_signals(struct keeper *k)
 {
 	if (!k->stop_wanted)
 		return;
-	int signo = k->kill_wanted ? SIGUSR1 : SIGTERM;
-	if (k->proc)
-		loop_proc_kill(k->proc, signo);
-	else if (k->pid)
-		loop_pid_kill(k->pid, signo);
+	/* A keeper that was stopped (SIGSTOP) would take neither, and its replica would end never. */
+	const int signals[] = { k->kill_wanted ? SIGUSR1 : SIGTERM, SIGCONT };
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+		if (k->proc)
+			loop_proc_kill(k->proc, signals[i]);
+		else if (k->pid)
+			loop_pid_kill(k->pid, signals[i]);
+	}
 }
 
 static void on_report(void *arg, int events)

@@ -345,6 +345,17 @@ static void kill_does_not_wait_for_the_grace(void **state)
 	assert_true(b->end.record.killed && !b->end.record.oom);
 }
 
+static void a_keeper_that_was_stopped_hears_its_end(void **state)
+{
+	struct bench *b = *state;
+	start_running(b, "stay");
+	assert_int_equal(kill(keeper_record(b->k)->keeper_pid, SIGSTOP), 0);
+	keeper_stop(b->k);
+	run_until(b, &b->ended, 1);
+	assert_true(b->end.known && b->end.record.stop_asked);
+	assert_int_equal(b->end.record.signo, SIGTERM);
+}
+
 static void a_stop_command_replaces_sigterm(void **state)
 {
 	struct bench *b = *state;
@@ -654,6 +665,7 @@ int main(int argc, char **argv)
 		T(a_stop_before_it_runs_is_kept),
 		T(ignoring_sigterm_ends_after_the_grace),
 		T(kill_does_not_wait_for_the_grace),
+		T(a_keeper_that_was_stopped_hears_its_end),
 		T(a_stop_command_replaces_sigterm),
 		T(a_stop_command_that_fails_is_followed_by_sigterm),
 		T(a_grandchild_in_its_own_session_is_killed),
