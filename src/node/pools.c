@@ -139,6 +139,13 @@ static void keep_build(struct pool *p, const struct pool *old)
 	p->have_build = true;
 }
 
+static void move_replica(struct replica *r, struct pool *p)
+{
+	replica_bind(r, p);
+	if (r->state == REPLICA_STARTING && !r->external)
+		probe_timeout(&r->probe, replica_start_timeout_ms(r)); /* also of a start that is under way */
+}
+
 /* Replicas of the same spec take what may change under a running engine: timeouts, canary. */
 static void move_replicas(struct node *n, struct pool *p)
 {
@@ -146,7 +153,7 @@ static void move_replicas(struct node *n, struct pool *p)
 	for (size_t i = 0; p->conf.spec && (e = map_next(&n->replicas, &i));) {
 		struct replica *r = e->value;
 		if (r->pool && r->pool->conf.spec && fits(r->pool, p->conf.id, p->conf.spec))
-			replica_bind(r, p);
+			move_replica(r, p);
 	}
 }
 

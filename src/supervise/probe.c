@@ -81,6 +81,18 @@ void probe_start_live(
 	loop_timer_start(l, &p->next, p->opts.live_every_ms, on_next, p);
 }
 
+void probe_timeout(struct probe *p, int64_t ms)
+{
+	if (p->state != PROBE_LOADING)
+		return;
+	p->opts.timeout_ms = ms;
+	if (ms > 0)
+		loop_timer_start(
+			p->loop, &p->deadline, MAX(ms - probe_loading_ms(p), (int64_t)0), on_deadline, p);
+	else
+		loop_timer_stop(&p->deadline);
+}
+
 void probe_stop(struct probe *p)
 {
 	if (p->state != PROBE_OFF)

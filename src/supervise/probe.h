@@ -55,6 +55,8 @@ void probe_start(
 /* Begins in LIVE: for a server that was known to be ready. */
 void probe_start_live(
 	struct probe *p, struct loop *l, const struct probe_opts *o, const struct probe_ops *ops, void *arg);
+/* Another time-out of a start that is under way, counted from its beginning; harmless otherwise. */
+void probe_timeout(struct probe *p, int64_t ms);
 void probe_answered(struct probe *p, enum probe_answer a);
 void probe_stop(struct probe *p);                /* harmless when it was only zeroed */
 int64_t probe_loading_ms(const struct probe *p); /* since it was started */

@@ -112,6 +112,23 @@ static void a_pool_that_comes_is_started(void **state)
 	until(b, ready, "chat-0");
 }
 
+static void a_start_under_way_takes_another_timeout(void **state)
+{
+	struct bench *b = *state;
+	b->policy.breaker_failures = 1;
+	struct node_pool *p = pool(b, "chat", "never");
+	p->spec = "one";
+	p->start_timeout_ms = 10 * DEADLINE_MS;
+	start_node(b);
+	want_spec(b, "chat-0", "one", NULL, NULL);
+	until(b, has_pid, "chat-0");
+	p->start_timeout_ms = 1;
+	node_set_pools(b->node, b->pools, b->npools);
+	until(b, failed, "chat-0");
+	assert_int_equal(find(b, "chat-0")->last_error.cause, CAUSE_START_TIMEOUT);
+	assert_int_equal(find(b, "chat-0")->generation, 1);
+}
+
 static void what_failed_is_tried_again_from_another_definition(void **state)
 {
 	struct bench *b = *state;
@@ -554,6 +571,7 @@ int main(int argc, char **argv)
 		T(an_unknown_spec_is_said_and_tried_again),
 		T(an_unknown_spec_makes_it_read_its_file),
 		T(a_pool_that_comes_is_started),
+		T(a_start_under_way_takes_another_timeout),
 		T(what_failed_is_tried_again_from_another_definition),
 		T(a_file_can_stand_in_for_the_model),
 		T(an_engine_found_tells_what_it_was_started_from),
