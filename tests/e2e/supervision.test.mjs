@@ -2,12 +2,14 @@
 // What the node does with processes: how many load at once, engines that are taken out, what killed keepers
 // leave.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import test from 'node:test';
-import { fakePool, isAlive, send, until, withCorral } from './harness.mjs';
+import { fakePool, isAlive, send, until, withCorral, withDeadline } from './harness.mjs';
 
+/** Leaves a socket file behind that nobody listens at. */
+const bindAndLeave = 'import socket, sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])';
 const ids = ['a', 'b', 'c', 'd', 'e'];
 
 const replicasOf = async (corral) => {
@@ -161,6 +163,51 @@ test(
       assert.ok(isAlive(engine), 'nor is the engine that runs');
       stranger.stdin.end();
       assert.equal(await ended, 0, 'it ends by itself');
+    },
+    { warm: ['a'], leaks: false },
+  ),
+);
+
+test(
+  'a record of a reused pid is never signalled: a start finds it, serves a request and stops',
+  withCorral(
+    () => ({ pools: [fakePool('a')] }),
+    async (corral) => {
+      const engines = path.join(corral.runtimeDir, 'engines');
+      const real = JSON.parse(fs.readFileSync(path.join(engines, 'a-0.record'), 'utf8'));
+      await corral.stop();
+      const strangers = [0, 1].map(() => {
+        const child = spawn('cat', [], { stdio: ['pipe', 'ignore', 'ignore'], cwd: '/' });
+        const ended = new Promise((resolve) => child.once('exit', (code, signal) => resolve(signal ?? code)));
+        return { child, ended };
+      });
+      try {
+        const [keeper_pid, engine_pid] = strangers.map((s) => s.child.pid);
+        for (const [replica_id, generation] of [['a-0', real.generation], ['gone-3', 5]]) {
+          const socket = path.join(engines, `${replica_id}.${generation}.sock`);
+          // This boot and a living pid, but not the start time of that process.
+          const now = { replica_id, generation, socket, keeper_pid, engine_pid };
+          const forged = { ...real, ...now, state: 'running' };
+          fs.writeFileSync(path.join(engines, `${replica_id}.record`), JSON.stringify(forged));
+          execFileSync('python3', ['-c', bindAndLeave, socket]);
+        }
+        await corral.start();
+        const answer = await withDeadline(corral.chat('a'), 'an answer of the pool');
+        assert.equal(answer.status, 200, answer.text);
+        const now = JSON.parse(fs.readFileSync(path.join(engines, 'a-0.record'), 'utf8'));
+        assert.equal(now.engine_pid, corral.engineOf('a').pid, 'the record is of the engine that runs');
+        assert.ok(!fs.existsSync(path.join(engines, 'gone-3.record')), 'what is of nobody is removed');
+        assert.deepEqual(
+          fs.readdirSync(engines).filter((name) => name.endsWith('.sock')),
+          [path.basename(now.socket)],
+          'and so are the sockets of nobody',
+        );
+        await corral.stop();
+        assert.ok(strangers.every((s) => isAlive(s.child.pid)));
+      } finally {
+        for (const s of strangers) s.child.stdin.end();
+      }
+      assert.deepEqual(await Promise.all(strangers.map((s) => s.ended)), [0, 0], 'they end by themselves');
     },
     { warm: ['a'], leaks: false },
   ),

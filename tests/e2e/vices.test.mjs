@@ -4,7 +4,9 @@
 // faults.test.mjs: exit, signal, close and reset after some tokens, ignore_term, grandchild,
 // slot_linger_ms · load.test.mjs: idle_close_ms, max_requests, a prefill that an engine does not survive ·
 // relay.test.mjs: write_size, write_gap_us, chunk_size and framing of healthy answers ·
-// disk.test.mjs: log_flood_mb on a full disk.
+// disk.test.mjs: log_flood_mb on a full disk · retries.test.mjs: fault hang and stop in a stream beside
+// another replica's, with slots and without; hang before the first token; a silent prefill of several times
+// stall_timeout.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
@@ -264,5 +266,26 @@ test(
       assert.equal((await corral.chat('bad')).status, 200, 'the pool serves on');
     },
     { leaks: false },
+  ),
+);
+
+// The same with a short stall_timeout is in retries.test.mjs and runs always.
+test(
+  'prefill_ms: 90 s of silence with the default timeouts, streamed and not: whole, and the engine lives',
+  { skip: !process.env.CORRAL_TEST_SLOW && 'takes 90 s: set CORRAL_TEST_SLOW=1' },
+  withCorral(
+    () => ({ pools: [fakeLlamaPool('bad', [], { slots: 3 })] }),
+    async (corral) => {
+      const { pid } = corral.engineOf('bad');
+      const fake = { prefill_ms: 90000 };
+      const asked = [
+        [true, fake],
+        [true, { ...fake, prefill_head: 1 }],
+        [false, fake],
+      ].map(async ([stream, how]) => outcome(await corral.chat('bad', { stream, fake: how }), stream));
+      assert.deepEqual(await Promise.all(asked), [WHOLE, WHOLE, WHOLE]);
+      assert.equal(corral.engineOf('bad').pid, pid);
+    },
+    { warm: ['bad'], leaks: false },
   ),
 );

@@ -16,10 +16,11 @@ const events = (corral) =>
     .filter((line) => line.startsWith('{'))
     .map((line) => JSON.parse(line));
 const enginePids = (corral) => corral.engines().map((p) => p.pid);
-const replica = async (world, id) => (await (await world.corral()).pool(id)).replicas.find((r) => r.ready);
+const replica = async (world, id) =>
+  (await (await world.corral()).pool(id)).replicas.find((r) => r.ready);
 const reload = (corral, id, name) => corral.post(`/v1/pools/${id}/reload`, { model: `${name}.gguf` });
 
-/** The folder of models, and the fake engine as llama-server that knows them by name. Made once a scenario. */
+/** The folder of models, and the fake engine as llama-server that knows them by name; made once. */
 function workshop(world) {
   const dir = world.scratch();
   const program = path.join(dir, 'engine.sh');

@@ -28,7 +28,8 @@ async function settled(world, loading, waiting, ready) {
     () => `${loading} to load, ${waiting} to wait, ${ready} to be ready; ${JSON.stringify(now)}`,
     async () => {
       now = await census(world);
-      return [now.loading, now.waiting, now.ready].map((l) => l.length).join() === `${[loading, waiting, ready]}`;
+      const counts = [now.loading, now.waiting, now.ready].map((l) => l.length);
+      return counts.join() === `${[loading, waiting, ready]}`;
     },
   );
   return now;
