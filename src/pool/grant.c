@@ -167,13 +167,18 @@ static bool another_serves(struct pool *p, const struct pool_replica *than)
 	return false;
 }
 
-/* The replica that is kept free for the first suspect who waits: the one with the fewest leases, which is
- * empty soonest. Nothing new is granted on it, so that it does get empty. */
-static struct pool_replica *emptiest(struct pool *p)
+static bool avoids(struct pool *p, const struct waiter *w, const struct pool_replica *r)
+{
+	return w->avoids && r == w->was_on && another_serves(p, r);
+}
+
+/* The replica that is kept free for w, the first suspect who waits: of those it would take the one with the
+ * fewest leases, which is empty soonest. Nothing new is granted on it, so that it does get empty. */
+static struct pool_replica *emptiest(struct pool *p, const struct waiter *w)
 {
 	struct pool_replica *best = NULL;
 	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
-	if (serves(r) && (!best || r->in_use + r->cooling < best->in_use + best->cooling))
+	if (serves(r) && !avoids(p, w, r) && (!best || r->in_use + r->cooling < best->in_use + best->cooling))
 		best = r;
 	return best;
 }
@@ -185,7 +190,7 @@ static bool takes(struct pool *p, const struct pool_replica *r, const struct wai
 		return false;
 	if (is_suspect(w) && used)
 		return false;
-	return !w->avoids || r != w->was_on || !another_serves(p, r);
+	return !avoids(p, w, r);
 }
 
 /* Readiness, free slots, least loaded, then the smaller id: the same state gives the same answer. Loads
@@ -229,7 +234,7 @@ static struct pool_replica *kept_for_a_suspect(struct pool *p)
 	for (int i = 0; p->nspecial && i < POOL_PRIORITY_COUNT; i++) {
 		LIST_FOREACH(w, &p->waiting[i], struct waiter, node)
 		if (is_suspect(w) && !w->doubts)
-			return emptiest(p);
+			return emptiest(p, w);
 	}
 	return NULL;
 }
@@ -261,7 +266,7 @@ static bool grant_list(struct pool *p, struct list *head, struct pool_replica **
 			w->lease = grant(p, r, w, now);
 			post(w);
 		} else if (is_suspect(w)) {
-			*kept = *kept ? *kept : emptiest(p);
+			*kept = *kept ? *kept : emptiest(p, w);
 		} else if (!w->avoids) {
 			return false;
 		}

@@ -95,17 +95,25 @@ void pool_demand(struct pool *p)
 
 /* ---- asking ---------------------------------------------------------------------------------------- */
 
+/* The oldest of those who wait for the first time: they stand behind the others. */
+static struct waiter *oldest(struct list *head)
+{
+	LIST_FOREACH(w, head, struct waiter, node)
+	if (!w->again)
+		return w;
+	return NULL;
+}
+
 /* Makes room by the policy; false: the newcomer is refused. */
 static bool make_room(struct pool *p, enum pool_priority newcomer)
 {
 	if (p->o.policy != POOL_DROP_LRU)
 		return false;
-	struct list *n = list_first(&p->waiting[POOL_BATCH]);
-	if (!n && newcomer == POOL_INTERACTIVE)
-		n = list_first(&p->waiting[POOL_INTERACTIVE]);
-	if (!n)
+	struct waiter *victim = oldest(&p->waiting[POOL_BATCH]);
+	if (!victim && newcomer == POOL_INTERACTIVE)
+		victim = oldest(&p->waiting[POOL_INTERACTIVE]);
+	if (!victim)
 		return false;
-	struct waiter *victim = LIST_ENTRY(n, struct waiter, node);
 	pool_leave_queue(p, victim);
 	p->stats.dropped++;
 	pool_refuse(victim, &(struct pool_refusal){ 0 }, WAITER_DROPPED);
@@ -170,8 +178,11 @@ bool pool_cancel(struct pool *p, struct waiter *w)
 	pthread_mutex_lock(&p->lock);
 	bool waited = w->state == WAITER_QUEUED;
 	if (waited) {
+		bool suspect = w->crashes > 0;
 		pool_leave_queue(p, w);
 		w->state = WAITER_IDLE;
+		if (suspect) /* what was kept free for it is anybody's */
+			pool_grant_waiting(p, mono_now());
 	}
 	pthread_mutex_unlock(&p->lock);
 	return waited;

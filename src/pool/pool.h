@@ -10,7 +10,8 @@
  * Control functions (marked C) are for the control loop.
  *
  * Order: nobody is granted a slot that somebody who waits could have (no barging); interactive before
- * batch, first come first served inside; a request that is sent again goes to the front, the older first.
+ * batch, first come first served inside; a request that is sent again goes to the front, the older first, and
+ * is nobody's victim.
  *
  * Sent again: a request whose replica failed it before a byte was relayed waits for the verdict on that
  * replica, and others pass it meanwhile. The replica ended without a request's fault: it moves freely. It

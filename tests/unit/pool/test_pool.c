@@ -546,6 +546,80 @@ static void test_suspect_keeps_one(void **state)
 	world_end(&w);
 }
 
+/* A suspect that leaves the queue keeps nothing free any more: who waited behind it has the slots at once. */
+static void test_suspect_leaves(void **state)
+{
+	(void)state;
+	for (int k = 0; k < 2; k++) {
+		struct world w;
+		world_make(&w, 1, k ? POOL_DROP_LRU : POOL_REJECT);
+		put(&w, "p-0", 1, 2);
+		assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+		put(&w, "p-1", 1, 3);
+		assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_GRANTED);
+		assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+		take(&w, "p-0", POOL_FATE_CRASHED);
+		assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_QUEUED);
+		assert_string_equal(on(&w, 0), "-");
+		assert_true(pool_cancel(w.pool, &w.clients[0].w)); /* its client left */
+		turn(&w);
+		assert_string_equal(on(&w, 2), "p-1");
+		assert_int_equal(ask(&w, 3, POOL_INTERACTIVE, false), POOL_GRANTED);
+		world_end(&w);
+	}
+}
+
+/* What is kept for a suspect is a replica that it would take. */
+static void test_suspect_avoids(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	put(&w, "p-1", 1, 2);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_string_equal(on(&w, 0), "p-0");
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_string_equal(on(&w, 1), "p-1");
+	/* it was in a crash before, and now p-0 answers it with a failure and lives on */
+	struct client *c = &w.clients[0];
+	c->w.crashes = 1;
+	c->was_on = c->w.was_on = pool_replica_ref(c->lease.replica);
+	c->w.avoids = true;
+	assert_int_equal(lease_release(&c->lease), 0);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, true), POOL_QUEUED);
+	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_string_equal(on(&w, 2), "p-0"); /* p-1 is what is kept free */
+	assert_int_equal(ask(&w, 3, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(lease_release(&w.clients[1].lease), 0);
+	turn(&w);
+	assert_string_equal(on(&w, 0), "p-1");
+	assert_true(pool_cancel(w.pool, &w.clients[3].w));
+	world_end(&w);
+}
+
+/* A request that an engine failed is not dropped for a newcomer. */
+static void test_sent_again_is_no_victim(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 1, POOL_DROP_LRU);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_QUEUED);
+	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_QUEUED);
+	turn(&w);
+	assert_int_equal(w.clients[0].victims, 0);
+	assert_int_equal(w.clients[1].victims, 1);
+	take(&w, "p-0", POOL_FATE_ENDED);
+	put(&w, "p-0", 2, 1);
+	turn(&w);
+	assert_string_equal(on(&w, 0), "p-0");
+	assert_true(pool_cancel(w.pool, &w.clients[2].w));
+	world_end(&w);
+}
+
 static void test_second_crash_ends_it(void **state)
 {
 	(void)state;
@@ -673,6 +747,9 @@ int main(void)
 		cmocka_unit_test(test_never_sent_is_no_suspect),
 		cmocka_unit_test(test_suspect_runs_alone),
 		cmocka_unit_test(test_suspect_keeps_one),
+		cmocka_unit_test(test_suspect_leaves),
+		cmocka_unit_test(test_suspect_avoids),
+		cmocka_unit_test(test_sent_again_is_no_victim),
 		cmocka_unit_test(test_second_crash_ends_it),
 		cmocka_unit_test(test_live_failure),
 		cmocka_unit_test(test_reads_prompt),
