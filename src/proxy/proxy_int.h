@@ -72,12 +72,13 @@ struct gaps {
 void gap_add(struct gaps *g, int64_t ns);
 int64_t gap_median_ms(const struct gaps *g); /* 0: none was added */
 
-/* What a loop keeps of a replica: pool_replica.per_loop. */
+/* What a loop keeps of a replica: pool_replica.per_loop. Made when a request is first sent there, until the
+ * replica is gone (proxy_replica_gone): a stream on it may go on longer. */
 struct replica_end {
 	struct http_target *target;
 	struct gaps gaps;
 };
-struct replica_end *replica_end(struct proxy *px, struct pool_replica *r);
+struct replica_end *replica_end(struct proxy *px, struct pool_replica *r); /* NULL: there is none */
 
 struct pool_figures { /* metric series of one pool and route on this loop */
 	struct metric_series *duration, *first_byte, *queue_wait;

@@ -11,15 +11,14 @@
 
 struct replica_end *replica_end(struct proxy *px, struct pool_replica *r)
 {
-	void **at = &r->per_loop[px->o.loop_index];
-	if (!*at)
-		*at = NEW(struct replica_end);
-	return *at;
+	return r->per_loop[px->o.loop_index];
 }
 
 struct http_target *replica_target(struct proxy *px, struct pool_replica *r)
 {
 	struct replica_end *end = replica_end(px, r);
+	if (!end)
+		r->per_loop[px->o.loop_index] = end = NEW(struct replica_end);
 	if (end->target)
 		return end->target;
 	struct err e = { 0 };
@@ -132,7 +131,7 @@ void request_cut(struct request *q)
 
 void proxy_replica_gone(struct proxy *px, struct pool_replica *r, bool cut)
 {
-	struct replica_end *end = r->per_loop[px->o.loop_index];
+	struct replica_end *end = replica_end(px, r);
 	if (end && end->target)
 		http_target_close_idle(end->target);
 	if (cut) {

@@ -59,7 +59,8 @@ static int64_t limit_ms(struct request *q, mono_t alive)
 	pool_options(q->pool, &o);
 	if (!q->spoke)
 		return o.first_token_ms;
-	int64_t gap = gap_median_ms(&replica_end(q->px, q->replica)->gaps);
+	const struct replica_end *end = replica_end(q->px, q->replica);
+	int64_t gap = end ? gap_median_ms(&end->gaps) : 0;
 	int64_t limit = MAX(o.stall_ms, GAP_FACTOR * gap);
 	if (limit < o.first_token_ms &&
 		pool_replica_reads_prompt(q->replica, alive, MAX(GAP_FACTOR * gap, (int64_t)PROMPT_GRACE_MS)))
@@ -112,8 +113,9 @@ void silence_token(struct request *q)
 	bool first = !q->spoke;
 	q->tokens = q->split.tokens;
 	q->told_silent = false;
-	if (!first)
-		gap_add(&replica_end(q->px, q->replica)->gaps, now.ns - q->quiet_since.ns);
+	struct replica_end *end = replica_end(q->px, q->replica);
+	if (!first && end)
+		gap_add(&end->gaps, now.ns - q->quiet_since.ns);
 	q->quiet_since = now;
 	if (now.ns - atomic_load_explicit(&q->replica->token_at, memory_order_relaxed) > TOKEN_GRAIN_NS)
 		atomic_store_explicit(&q->replica->token_at, now.ns, memory_order_relaxed);

@@ -103,6 +103,37 @@ static void an_answer_that_came(void **state)
 	world_free(w);
 }
 
+static void replica_leaves(struct client *c)
+{
+	if (!world_replica(c->w))
+		return;
+	struct pool_replica *r = pool_take_replica(c->w->pool, "p-0", POOL_FATE_ENDED);
+	proxy_replica_gone(c->w->proxy, r, false);
+	pool_replica_unref(r);
+}
+
+/* Its node went away, its engine did not: the stream goes on, and nothing is kept of the replica for it. */
+static void stream_of_a_replica_that_is_gone(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w,
+		(struct step[]){ { .reply = SSE_HEAD TOKEN TOKEN TOKEN "0\r\n\r\n",
+			.split = strlen(SSE_HEAD TOKEN) } },
+		1);
+	w->clients[0].check = replica_leaves;
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->clients[0].body.len);
+	struct pool_replica *r =
+		pool_replica_ref(LIST_ENTRY(list_first(&w->proxy->requests), struct request, node)->replica);
+	assert_true(atomic_load(&r->gone));
+	wait_for(w, answered(w, 0));
+	assert_true(w->clients[0].ended);
+	assert_null(r->per_loop[0]);
+	pool_replica_unref(r);
+	world_free(w);
+}
+
 static void median_of_gaps(void **state)
 {
 	(void)state;
@@ -124,6 +155,7 @@ int main(void)
 		cmocka_unit_test(stalls_in_the_stream),
 		cmocka_unit_test(a_prompt_is_read_beside),
 		cmocka_unit_test(an_answer_that_came),
+		cmocka_unit_test(stream_of_a_replica_that_is_gone),
 		cmocka_unit_test(median_of_gaps),
 	};
 	return cmocka_run_group_tests_name("silence", tests, NULL, NULL);
