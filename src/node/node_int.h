@@ -27,12 +27,17 @@ enum {
 
 /* A definition of a pool. The node refers to those of today's configuration, a replica to the one it was
  * started from: that one lives as long as the replica. */
+enum { POOL_OLDER_MAX = 4 };
 struct pool {
 	unsigned refs;
 	struct node_pool conf; /* strings are ours */
 	struct engine_build build;
 	bool have_build;
 	struct wire_model model;
+	/* Today's alone: its specs of before, the newest first, for a reload that turns back after the last
+	 * engine of one of them has stopped. References. */
+	struct pool *older[POOL_OLDER_MAX];
+	size_t nolder;
 };
 
 /* What the one request of ours to the engine is about. */
@@ -116,7 +121,7 @@ struct report {
 	struct http_target *target;
 	struct http_fetch *fetch;
 	uint64_t devices_gen, figures_gen; /* of the message under way; 0: it has no devices */
-	bool again; /* what an answer under way is to is old: register anew after it */
+	bool again;                        /* what an answer under way is to is old: register anew after it */
 	bool registered, registering, dirty,
 		waiting; /* waiting: the timer runs because the registry is away */
 	unsigned failures;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Definitions of pools: those of today's configuration, and older ones for as long as an engine runs that was
- * started from them.
+ * started from them, the last POOL_OLDER_MAX of each pool in any case.
  */
 #include <stdlib.h>
 
@@ -42,6 +42,8 @@ void node_pool_drop(struct pool **pp)
 	*pp = NULL;
 	if (!p || --p->refs)
 		return;
+	while (p->nolder)
+		node_pool_drop(&p->older[--p->nolder]);
 	free((char *)(uintptr_t)p->conf.id);
 	free((char *)(uintptr_t)p->conf.model_path);
 	free((char *)(uintptr_t)p->conf.devices);
@@ -71,6 +73,9 @@ struct pool *node_pool_find_spec(struct node *n, const char *id, const char *spe
 	struct map_entry *e;
 	if (!spec || fits(p, id, spec))
 		return p;
+	for (size_t i = 0; p && i < p->nolder; i++)
+		if (fits(p->older[i], id, spec))
+			return p->older[i];
 	for (size_t i = 0; (e = map_next(&n->replicas, &i));) {
 		struct replica *r = e->value;
 		if (fits(r->pool, id, spec) && r->pool->conf.spec)
@@ -146,6 +151,26 @@ static void move_replica(struct replica *r, struct pool *p)
 		probe_timeout(&r->probe, replica_start_timeout_ms(r)); /* also of a start that is under way */
 }
 
+/* Takes a reference to one that p goes back to, if it is of another spec. */
+static void add_older(struct pool *p, struct pool *o)
+{
+	if (p->nolder < POOL_OLDER_MAX && o->conf.spec && strcmp(o->conf.spec, p->conf.spec) != 0)
+		p->older[p->nolder++] = node_pool_ref(o);
+}
+
+/* What stood before, and what that had kept: moved, so that no chain grows. */
+static void keep_older(struct pool *p, struct pool *was)
+{
+	if (!was || !p->conf.spec)
+		return;
+	add_older(p, was);
+	for (size_t i = 0; i < was->nolder; i++) {
+		add_older(p, was->older[i]);
+		node_pool_drop(&was->older[i]);
+	}
+	was->nolder = 0;
+}
+
 /* Replicas of the same spec take what may change under a running engine: timeouts, canary. */
 static void move_replicas(struct node *n, struct pool *p)
 {
@@ -172,6 +197,7 @@ void pools_set(struct node *n, const struct node_pool *pools, size_t npools)
 		list[i] = pool_make(&pools[i]);
 		node_read_model(n, &list[i]->conf, list[i]->conf.model_path, &list[i]->model);
 		keep_build(list[i], node_pool_find(n, pools[i].id));
+		keep_older(list[i], node_pool_find(n, pools[i].id));
 	}
 	n->pools = list;
 	n->npools = npools;

@@ -180,6 +180,19 @@ test(
 );
 
 test(
+  'the file names a model that is bad and does not fit beside: the old kind comes back, for those who wait too',
+  reloadTest(async (corral) => {
+    const stop = askAllTheTime(corral);
+    const [pool] = corral.config.pools;
+    corral.write({ ...corral.config, pools: [{ ...pool, model: 'huge-bad.gguf' }] });
+    assert.equal((await corral.post('/v1/config/reload', {})).status, 200);
+    await until('the reload to have failed', async () => (await corral.pool('chat')).last_error, 20000);
+    await stop();
+    assert.ok(corral.engines()[0].argv.some((w) => w.endsWith('one.gguf')));
+  }),
+);
+
+test(
   'what the API may not choose: files outside the stores, by any way',
   reloadTest(async (corral) => {
     const outside = path.join(corral.dir, 'outside.gguf');

@@ -101,6 +101,32 @@ static void an_unknown_spec_is_said_and_tried_again(void **state)
 	assert_string_equal(find(b, "chat-0")->spec, "two");
 }
 
+/* A reload that turns back when nothing of the old kind runs any more. */
+static void an_older_spec_is_known_after_its_last_engine(void **state)
+{
+	struct bench *b = *state;
+	pool(b, "chat", "ok")->spec = "one";
+	start_node(b);
+	want_spec(b, "chat-0", "one", NULL, NULL);
+	until(b, ready, "chat-0");
+	change_pool(b, "two", "oom");
+	change_pool(b, "two", "oom"); /* said again */
+	want_spec(b, "chat-1", "two", NULL, NULL);
+	until(b, gone, "chat-0");
+	until(b, failed, "chat-1");
+	want_spec(b, "chat-2", "one", NULL, NULL);
+	until(b, ready, "chat-2");
+	assert_string_equal(find(b, "chat-2")->spec, "one");
+	/* Only so many. */
+	static const char *const specs[] = { "a", "b", "c", "d", "e" };
+	for (size_t i = 0; i < ARRAY_LEN(specs); i++)
+		change_pool(b, specs[i], "ok");
+	want_spec(b, "chat-2", "one", "chat-3", "two");
+	until(b, failed, "chat-3");
+	want_spec(b, "chat-2", "one", "chat-3", "a");
+	until(b, ready, "chat-3");
+}
+
 static void a_pool_that_comes_is_started(void **state)
 {
 	struct bench *b = *state;
@@ -570,6 +596,7 @@ int main(int argc, char **argv)
 		T(a_running_engine_is_left_alone_when_its_pool_changes),
 		T(an_unknown_spec_is_said_and_tried_again),
 		T(an_unknown_spec_makes_it_read_its_file),
+		T(an_older_spec_is_known_after_its_last_engine),
 		T(a_pool_that_comes_is_started),
 		T(a_start_under_way_takes_another_timeout),
 		T(what_failed_is_tried_again_from_another_definition),
