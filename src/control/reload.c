@@ -482,13 +482,14 @@ void reload_for_config(struct control_pool *p, const struct registry_pool *rp, b
 		variant_done(&v);
 		return;
 	}
+	bool swapped = p->reload && p->reload->bg.swapped;
 	reload_cancel(p, model_changed ? "The configuration names another model now." : NULL);
-	bool wanted = slots_count(p, SLOT_MAIN, true) > 0;
+	bool wanted = slots_count(p, SLOT_MAIN, true) > 0, gave_way = swapped && !wanted;
 	bool stopping = (rp && rp->held) || (p->op != OP_NONE && p->op != OP_RESTART);
 	if (all_are(p, &v) || stopping || p->external || !some_serve(p, rp)) {
-		/* Nothing serves that could be lost. What failed was wanted: it is tried with the new values.
-		 */
-		p->started = p->started || (wanted && !stopping && !all_are(p, &v));
+		/* Nothing serves that could be lost. What failed was wanted, and what gave way for the engine
+		 * that is not to come now: it is tried with the new values. */
+		p->started = p->started || (!stopping && (gave_way || (wanted && !all_are(p, &v))));
 		variant_switch(p, &v, mono_add_ms(mono_now(), LEAVE_MS));
 	} else {
 		if (p->op == OP_RESTART)

@@ -829,6 +829,31 @@ static void test_swap(void **state)
 	swap(false);
 }
 
+/* Another configuration comes when the old engine has given way already: the pool does not stay down. */
+static void test_swap_meets_configuration(void **state)
+{
+	(void)state;
+	struct world w;
+	world_start(&w, POOL("a", "model: /m/one.gguf"));
+	w.size_bytes = (uint64_t)1 << 60;
+	say(&w);
+	control_start(w.control, pool_a(&w), "ann");
+	starts_ready(&w, "a-0");
+	set_config(&w, POOL("a", "model: /m/one.gguf, ctx: 4096"));
+	assert_true(wait_for(&w, is_unwanted, "a-0"));
+	set_config(&w, POOL("a", "model: /m/one.gguf, ctx: 2048"));
+	assert_true(wait_for(&w, is_wanted, "a-1"));
+	AUTO(mem_freep) char *spec = mem_strdup(want(&w, "a-1")->spec);
+	vanishes(&w, "a-0");
+	becomes(&w, "a-1", REPLICA_READY, NULL);
+	assert_true(wait_for(&w, in_pool, "a-1"));
+	set_config(&w, POOL("a", "model: /m/one.gguf, ctx: 2048"));
+	rounds(&w);
+	assert_string_equal(want(&w, "a-1")->spec, spec); /* it was of the newest */
+	assert_int_equal(w.wants.nwants, 1);
+	world_end(&w);
+}
+
 static void test_mem_available(void **state)
 {
 	(void)state;
@@ -906,6 +931,7 @@ int main(void)
 		cmocka_unit_test(test_stop_and_remove_during_reload),
 		cmocka_unit_test(test_reload_forgets),
 		cmocka_unit_test(test_swap),
+		cmocka_unit_test(test_swap_meets_configuration),
 		cmocka_unit_test(test_mem_available),
 		cmocka_unit_test(test_devices_free),
 	};
