@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/fd.h"
 #include "base/mem.h"
 #include "control/bluegreen.h"
 #include "log/log.h"
@@ -57,18 +58,34 @@ static struct control_slot *fresh_of(const struct control_pool *p)
 /* ---- does it fit -----------------------------------------------------------------------------------------
  */
 
-static uint64_t model_bytes(const struct control_variant *v, const struct registry_pool *rp)
+static uint64_t file_bytes(const char *path)
 {
 	struct stat st;
+	return stat(path, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* Of the file, or of the weights as the node read them, whichever is more. Right after a configuration was
+ * taken the node's figure may still be that of the model before. */
+static uint64_t model_bytes(
+	const struct control_pool *p, const struct control_variant *v, const struct registry_pool *rp)
+{
+	const struct wire_model *told = rp ? rp->model : NULL;
 	if (v->model)
-		return stat(v->model, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
-	return rp && rp->model ? rp->model->size_bytes : 0;
+		return file_bytes(v->model);
+	uint64_t size = told ? told->size_bytes : 0;
+	if (!p->cfg->model)
+		return size;
+	AUTO(mem_freep) char *path = path_join(p->config->models_dir, p->cfg->model);
+	uint64_t there = file_bytes(path);
+	if (told && told->path && strcmp(told->path, path) == 0)
+		return MAX(size, there);
+	return there ? there : size;
 }
 
 static bool fits(const struct control_pool *p, const struct registry_pool *rp)
 {
 	const struct reload *l = p->reload;
-	uint64_t need = model_bytes(l->bg.turned ? &l->from : &l->to, rp);
+	uint64_t need = model_bytes(p, l->bg.turned ? &l->from : &l->to, rp);
 	uint64_t free_bytes = pool_memory_free(p);
 	need += need / 5;
 	return !need || !free_bytes || need <= free_bytes;
@@ -187,7 +204,7 @@ static int64_t start_timeout_ms(const struct control_pool *p, const struct regis
 	const struct reload *l = p->reload;
 	if (p->cfg->start_timeout_ms)
 		return p->cfg->start_timeout_ms + START_SLACK_MS;
-	uint64_t gib = MIN(model_bytes(l->bg.turned ? &l->from : &l->to, rp) / GIB + 1, (uint64_t)65536);
+	uint64_t gib = MIN(model_bytes(p, l->bg.turned ? &l->from : &l->to, rp) / GIB + 1, (uint64_t)65536);
 	return START_BASE_MS + (int64_t)gib * START_MS_PER_GIB + START_SLACK_MS;
 }
 
@@ -262,7 +279,7 @@ static void finish(struct control_pool *p, const char *outcome, bool ok)
 			LOG_BOOL("swapped", d.swapped), LOG_STR("by", l->by), LOG_STR("hint", l->hint),
 			LOG_END },
 		ok ? "Pool %s runs %s now.%s" : "Pool %s goes on with %s: %s", p->cfg->id,
-		model_of(p, &p->variant), ok ? "" : l->message);
+		ok ? model_of(p, &p->variant) : "what it had before", ok ? "" : l->message);
 	if (l->fn)
 		l->fn(l->arg, &d);
 	reload_free(l);
