@@ -182,7 +182,7 @@ test(
 );
 
 test(
-  'the file names a model that is bad and does not fit beside: the old kind comes back, for those who wait too',
+  'the file names a bad model that does not fit beside: the old kind comes back, for those who wait too',
   reloadTest(async (corral) => {
     const stop = askAllTheTime(corral);
     const [pool] = corral.config.pools;
