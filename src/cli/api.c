@@ -227,3 +227,24 @@ int api_call(struct api *a, const struct api_req *r, struct buf *answer, int *re
 	buf_done(&x.error_body);
 	return code;
 }
+
+int api_foreign(void)
+{
+	complain("what answers there does not look like Corral");
+	return CLI_FAILED;
+}
+
+int api_show(struct cli *c, struct api *a, const char *path, api_page_fn *page, size_t out_max)
+{
+	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
+	AUTO(buf_done) struct buf out = BUF(out_max);
+	struct api_req req = { .method = "GET", .path = path };
+	int http, r = api_call(a, &req, &answer, &http);
+	if (r)
+		return r;
+	if (c->json)
+		(void)buf_addf(&out, "%s\n", buf_str(&answer));
+	else if (page(buf_view(&answer), color_for(STDOUT_FILENO), &out))
+		return api_foreign();
+	return say(&out);
+}

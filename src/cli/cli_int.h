@@ -104,6 +104,12 @@ struct api_req {
 };
 /* CLI_OK for a 2xx; else the exit status, after the error's message and hint were printed. */
 int api_call(struct api *a, const struct api_req *r, struct buf *answer, int *ret_status) MUST_CHECK;
+/* What makes an answer's body readable; -EINVAL when it is none. */
+typedef int api_page_fn(struct view body, bool color, struct buf *out);
+/* Says that what answered is not Corral; the exit status. */
+int api_foreign(void);
+/* GETs path and prints it, with --json as it came; out_max bounds what is printed. An exit status. */
+int api_show(struct cli *c, struct api *a, const char *path, api_page_fn *page, size_t out_max) MUST_CHECK;
 /* Percent-encodes one path segment onto out. */
 void path_add(struct buf *out, const char *segment);
 /* "message\nhint" of an error answer in any dialect; what is missing stays empty. */

@@ -103,26 +103,13 @@ int cmd_devices(struct cli *c, const struct command *cmd, int argc, char **argv)
 {
 	struct options o = { 0 };
 	struct api a;
-	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
-	AUTO(buf_done) struct buf out = BUF(2 * API_BODY_MAX);
-	int first, status, http;
+	int first, status;
 	if (options_read(c, cmd, &o, argc, argv, &first, &status))
 		return status;
 	int r = api_open(c, &a);
 	if (r)
 		return r;
-	struct api_req req = { .method = "GET", .path = "/v1/devices" };
-	r = api_call(&a, &req, &answer, &http);
+	r = api_show(c, &a, "/v1/devices", devices_table, 2 * (size_t)API_BODY_MAX);
 	api_close(&a);
-	if (r)
-		return r;
-	int bad = 0;
-	if (c->json)
-		(void)buf_addf(&out, "%s\n", buf_str(&answer));
-	else
-		bad = devices_table(buf_view(&answer), color_for(STDOUT_FILENO), &out);
-	if (!bad)
-		return say(&out);
-	complain("what answers there does not look like Corral");
-	return CLI_FAILED;
+	return r;
 }

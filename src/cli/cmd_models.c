@@ -78,24 +78,13 @@ int cmd_models(struct cli *c, const struct command *cmd, int argc, char **argv)
 {
 	struct options o = { 0 };
 	struct api a;
-	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
-	AUTO(buf_done) struct buf out = BUF(2 * API_BODY_MAX);
-	int first, status, http;
+	int first, status;
 	if (options_read(c, cmd, &o, argc, argv, &first, &status))
 		return status;
 	int r = api_open(c, &a);
 	if (r)
 		return r;
-	struct api_req req = { .method = "GET", .path = "/v1/models" };
-	r = api_call(&a, &req, &answer, &http);
+	r = api_show(c, &a, "/v1/models", models_table, 2 * (size_t)API_BODY_MAX);
 	api_close(&a);
-	if (r)
-		return r;
-	if (c->json)
-		buf_addf(&out, "%s\n", buf_str(&answer));
-	else if (models_table(buf_view(&answer), color_for(STDOUT_FILENO), &out)) {
-		complain("what answers there does not look like Corral");
-		return CLI_FAILED;
-	}
-	return say(&out);
+	return r;
 }

@@ -215,13 +215,17 @@ int pool_detail(struct view body, struct buf *out)
 	return 0;
 }
 
-static int show(struct cli *c, const char *id, bool replicas)
+static int detail_page(struct view body, bool color, struct buf *out)
+{
+	(void)color;
+	return pool_detail(body, out);
+}
+
+static int show(struct cli *c, const char *id, api_page_fn *page)
 {
 	struct api a;
 	AUTO(buf_done) struct buf path = BUF(8 * KIB);
-	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
-	AUTO(buf_done) struct buf out = BUF(2 * API_BODY_MAX);
-	int http, r = api_open(c, &a);
+	int r = api_open(c, &a);
 	if (r)
 		return r;
 	buf_adds(&path, "/v1/pools");
@@ -229,24 +233,9 @@ static int show(struct cli *c, const char *id, bool replicas)
 		buf_addc(&path, '/');
 		path_add(&path, id);
 	}
-	struct api_req req = { .method = "GET", .path = buf_str(&path) };
-	r = api_call(&a, &req, &answer, &http);
+	r = api_show(c, &a, buf_str(&path), page, 2 * (size_t)API_BODY_MAX);
 	api_close(&a);
-	if (r)
-		return r;
-	bool color = color_for(STDOUT_FILENO);
-	int bad = 0;
-	if (c->json)
-		buf_addf(&out, "%s\n", buf_str(&answer));
-	else if (id)
-		bad = pool_detail(buf_view(&answer), &out);
-	else
-		bad = replicas ? replicas_table(buf_view(&answer), color, &out)
-			       : pools_table(buf_view(&answer), color, &out);
-	if (!bad)
-		return say(&out);
-	complain("what answers there does not look like Corral");
-	return CLI_FAILED;
+	return r;
 }
 
 int cmd_ps(struct cli *c, const struct command *cmd, int argc, char **argv)
@@ -255,7 +244,7 @@ int cmd_ps(struct cli *c, const struct command *cmd, int argc, char **argv)
 	int first, status;
 	if (options_read(c, cmd, &o, argc, argv, &first, &status))
 		return status;
-	return show(c, NULL, true);
+	return show(c, NULL, replicas_table);
 }
 
 int cmd_pools(struct cli *c, const struct command *cmd, int argc, char **argv)
@@ -264,5 +253,5 @@ int cmd_pools(struct cli *c, const struct command *cmd, int argc, char **argv)
 	int first, status;
 	if (options_read(c, cmd, &o, argc, argv, &first, &status))
 		return status;
-	return show(c, first < argc ? argv[first] : NULL, false);
+	return first < argc ? show(c, argv[first], detail_page) : show(c, NULL, pools_table);
 }

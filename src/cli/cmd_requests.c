@@ -210,12 +210,6 @@ static bool until_next(struct api *a)
 	return !p.interrupted;
 }
 
-static int no_corral(void)
-{
-	complain("what answers there does not look like Corral");
-	return CLI_FAILED;
-}
-
 static int follow(struct cli *c, struct api *a, const char *path)
 {
 	AUTO(map_done) struct map seen;
@@ -231,7 +225,7 @@ static int follow(struct cli *c, struct api *a, const char *path)
 		if ((r = api_call(a, &req, &answer, &http)) || !http)
 			return r;
 		if (requests_changes(buf_view(&answer), &seen, c->json, &out))
-			return no_corral();
+			return api_foreign();
 		if ((r = say(&out)))
 			return r;
 		buf_reset(&out);
@@ -242,21 +236,6 @@ static int follow(struct cli *c, struct api *a, const char *path)
 
 /* ---- the command ------------------------------------------------------------------------------------------
  */
-
-static int show(struct cli *c, struct api *a, const char *path)
-{
-	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
-	AUTO(buf_done) struct buf out = BUF(4 * API_BODY_MAX);
-	struct api_req req = { .method = "GET", .path = path };
-	int http, r = api_call(a, &req, &answer, &http);
-	if (r)
-		return r;
-	if (c->json)
-		(void)buf_addf(&out, "%s\n", buf_str(&answer));
-	else if (requests_table(buf_view(&answer), color_for(STDOUT_FILENO), &out))
-		return no_corral();
-	return say(&out);
-}
 
 static int cancel(struct cli *c, struct api *a, const char *id)
 {
@@ -308,7 +287,9 @@ int cmd_requests(struct cli *c, const struct command *cmd, int argc, char **argv
 	if (left)
 		status = cancel(c, &a, argv[first + 1]);
 	else
-		status = args.follow ? follow(c, &a, buf_str(&path)) : show(c, &a, buf_str(&path));
+		status = args.follow
+				 ? follow(c, &a, buf_str(&path))
+				 : api_show(c, &a, buf_str(&path), requests_table, 4 * (size_t)API_BODY_MAX);
 	api_close(&a);
 	return status;
 }
