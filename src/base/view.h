@@ -34,6 +34,11 @@ static inline bool view_eqs(struct view a, const char *s)
 {
 	return view_eq(a, view_str(s));
 }
+/* Equal strings, or neither is there. */
+static inline bool str_same(const char *a, const char *b)
+{
+	return a && b ? strcmp(a, b) == 0 : a == b;
+}
 static inline bool view_starts(struct view a, struct view prefix)
 {
 	return a.n >= prefix.n && (prefix.n == 0 || memcmp(a.p, prefix.p, prefix.n) == 0);

@@ -286,6 +286,7 @@ struct control_pool *control_pool_add(struct control *c, struct config *cfg, con
 	p->control = c;
 	p->config = config_ref(cfg);
 	p->cfg = pc;
+	config_pool_spec(pc, p->spec);
 	p->external = pc->engine.mode == CONFIG_MODE_EXTERNAL;
 	p->demand = NEW(struct demand);
 	*p->demand = (struct demand){ .loop = c->o.loop, .p = p };

@@ -68,6 +68,7 @@ struct control_pool {
 	struct control *control;
 	struct config *config; /* a reference; cfg is in it */
 	const struct config_pool *cfg;
+	char spec[CONFIG_SPEC_LEN + 1]; /* of cfg */
 	struct pool *pool;
 	struct demand *demand;       /* shared with traffic, which may outlive us */
 	struct control_slot **slots; /* by n */

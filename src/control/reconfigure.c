@@ -10,11 +10,6 @@
 #include "base/mem.h"
 #include "log/log.h"
 
-static bool same_str(const char *a, const char *b)
-{
-	return a == b || (a && b && strcmp(a, b) == 0);
-}
-
 /* It comes back before all of it was gone: what serves still may go on. */
 static void revive(struct control_pool *p)
 {
@@ -48,11 +43,12 @@ static void drop_override(struct control_pool *p)
 static void take(struct control_pool *p, struct config *cfg, const struct config_pool *pc,
 	const struct registry_snapshot *snap)
 {
-	bool other_model = !same_str(p->cfg->model, pc->model);
+	bool other_model = !str_same(p->cfg->model, pc->model);
 	p->started = p->started || (pc->preload && !p->cfg->preload);
 	struct config *old = p->config;
 	p->config = config_ref(cfg);
 	p->cfg = pc;
+	config_pool_spec(pc, p->spec);
 	p->external = pc->engine.mode == CONFIG_MODE_EXTERNAL;
 	config_unref(old);
 	struct pool_opts o = pool_opts_of(p);

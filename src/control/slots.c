@@ -15,14 +15,9 @@
 
 /* ---- what an engine is started from -------------------------------------------------------------------- */
 
-static bool same_str(const char *a, const char *b)
-{
-	return a == b || (a && b && strcmp(a, b) == 0);
-}
-
 bool variant_eq(const struct control_variant *a, const struct control_variant *b)
 {
-	return strcmp(a->spec, b->spec) == 0 && same_str(a->model, b->model);
+	return strcmp(a->spec, b->spec) == 0 && str_same(a->model, b->model);
 }
 
 void variant_set(struct control_variant *v, const char *spec, const char *model)
@@ -44,8 +39,8 @@ void variant_done(struct control_variant *v)
 
 struct control_variant variant_wanted(const struct control_pool *p)
 {
-	struct control_variant v = { .model = mem_strdup(p->override) };
-	config_pool_spec(p->cfg, v.spec);
+	struct control_variant v = { 0 };
+	variant_set(&v, p->spec, p->override);
 	return v;
 }
 
@@ -205,7 +200,7 @@ static struct control_slot *adopt_one(struct control_pool *p, const struct wire_
 /* What runs in a place that was taken before its node said so: that counts, not what was meant to run. */
 static void believe(struct control_slot *s, const struct wire_replica *f)
 {
-	bool same = f->spec && strcmp(s->variant.spec, f->spec) == 0 && same_str(s->variant.model, f->model);
+	bool same = f->spec && strcmp(s->variant.spec, f->spec) == 0 && str_same(s->variant.model, f->model);
 	if (s->role == SLOT_MAIN && f->spec && !same)
 		variant_set(&s->variant, f->spec, f->model);
 }

@@ -205,18 +205,13 @@ static void leave(struct replica *r)
 	node_replica_gone(n);
 }
 
-static bool same(const char *a, const char *b)
-{
-	return a && b ? !strcmp(a, b) : a == b;
-}
-
 bool replica_variant_changed(const struct replica *r)
 {
 	const struct pool *p = node_pool_find_spec(r->node, r->pool_id, r->want.spec);
 	if (r->no_definition)
 		return p != NULL;
 	const char *spec = r->want.spec ? r->want.spec : p ? p->conf.spec : NULL;
-	return (spec && !same(spec, r->spec)) || !same(r->want.model, r->model);
+	return (spec && !str_same(spec, r->spec)) || !str_same(r->want.model, r->model);
 }
 
 /* An end is told before its successor starts, or nobody could say what became of the requests that were on

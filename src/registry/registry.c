@@ -466,11 +466,6 @@ bool registry_pool_mark(
 	return true;
 }
 
-static bool same(const char *a, const char *b)
-{
-	return a == b || (a && b && strcmp(a, b) == 0);
-}
-
 void override_copy(struct registry_override *to, const struct registry_override *from)
 {
 	struct registry_override was = *to;
@@ -487,7 +482,7 @@ bool registry_pool_override(struct registry *r, struct view pool_id, const struc
 	struct pool_ent *p = pool_find(r, pool_id);
 	o = o && o->model ? o : &none;
 	const struct registry_override *is = p ? &p->override : &none;
-	if (same(is->model, o->model) && same(is->configured, o->configured))
+	if (str_same(is->model, o->model) && str_same(is->configured, o->configured))
 		return false;
 	p = p ? p : pool_add(r, pool_id);
 	override_copy(&p->override, o);

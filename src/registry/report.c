@@ -14,15 +14,10 @@ void registry_heard_done(struct registry_heard *h)
 	strv_done(&h->refused);
 }
 
-static bool same(const char *a, const char *b)
-{
-	return a == b || (a && b && strcmp(a, b) == 0);
-}
-
 /* A message that leaves the boot id or the pid out says nothing about the process. */
 static bool same_process(const struct node_ent *n, const struct wire_node *w)
 {
-	return (!w->boot_id || same(n->boot_id, w->boot_id)) && (!w->pid || n->pid == w->pid);
+	return (!w->boot_id || str_same(n->boot_id, w->boot_id)) && (!w->pid || n->pid == w->pid);
 }
 
 static void take_models(struct registry *r, struct node_ent *n, const struct wire_node *w)
@@ -84,7 +79,7 @@ static void take_error(
 		only.last_error = w->last_error; /* borrowed for the merge */
 	else if (!holds_error(e) || !ready || (was_ready && !(w->have & WR_ERROR)))
 		return;
-	if (told && same(w->last_error.message, e->facts.last_error.message) &&
+	if (told && str_same(w->last_error.message, e->facts.last_error.message) &&
 		w->last_error.at_ms == e->facts.last_error.at_ms)
 		return;
 	wire_replica_merge(&e->facts, &only);
@@ -137,7 +132,7 @@ static void take_replica(struct registry *r, struct replica_ent *e, const struct
 /* Another node may take a replica over once its old node is Offline or runs it no more. */
 static bool may_take(const struct replica_ent *e, const struct node_ent *n, const struct wire_replica *w)
 {
-	if (!same(e->facts.pool_id, w->pool_id))
+	if (!str_same(e->facts.pool_id, w->pool_id))
 		return false;
 	if (e->node == n || !e->node->online)
 		return true;
@@ -229,8 +224,8 @@ int registry_register(struct registry *r, const struct wire_node *w, mono_t now,
 		heard->dropped = true;
 		return 0;
 	}
-	bool other = !n || !same(n->boot_id, w->boot_id) || n->pid != w->pid ||
-		     !same(n->version, w->version) || !same(n->address, w->address);
+	bool other = !n || !str_same(n->boot_id, w->boot_id) || n->pid != w->pid ||
+		     !str_same(n->version, w->version) || !str_same(n->address, w->address);
 	n = n ? n : node_add(r, view_str(w->node_id));
 	if (!known)
 		log_info("register", n->node_id, "The node registers with %zu replicas.", w->nreplicas);
