@@ -371,9 +371,12 @@ void client_conn_readable(struct client_conn *c)
 		return;
 	}
 	call->got_byte = true;
+	gather_chunk(&c->head, data);
 	llhttp_errno_t e = llhttp_execute(&c->parser, data, (size_t)n);
 	if (c->call != call || c->closed) /* cancelled by a callback */
 		return;
+	if (e == HPE_OK && gather_chunk_end(&c->head, data + n) < 0)
+		e = HPE_USER;
 	if (c->complete) {
 		const char *at = e == HPE_PAUSED ? llhttp_get_error_pos(&c->parser) : data;
 		bool clean = at == data + n;

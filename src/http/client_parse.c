@@ -34,8 +34,8 @@ static int on_header_value_complete(llhttp_t *p)
 static int on_headers_complete(llhttp_t *p)
 {
 	struct client_conn *c = p->data;
-	c->head.done = true;
 	if (p->status_code < 200) {
+		c->head.done = true;
 		if (p->status_code == 101)
 			return HPE_USER; /* nothing here asks for another protocol */
 		p->upgrade = 0;
@@ -45,7 +45,8 @@ static int on_headers_complete(llhttp_t *p)
 		return HPE_USER;
 	p->upgrade = 0;
 	struct http_headers h;
-	gather_headers(&c->head, &h);
+	if (gather_headers(&c->head, &h))
+		return HPE_USER;
 	bool no_body = c->call->head_request || p->status_code == 204 || p->status_code == 304;
 	int64_t length = no_body ? 0
 			 : (p->flags & F_CONTENT_LENGTH)

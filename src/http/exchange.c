@@ -16,7 +16,7 @@ void exchange_reset(struct http_exchange *x)
 	gather_reset(&x->head);
 	x->handler = NULL;
 	x->arg = NULL;
-	x->headers.len = 0;
+	x->headers = (struct http_headers){ 0 };
 	x->target_len = 0;
 	x->content_length = 0;
 	x->body_ended = x->body_paused = x->expects_continue = x->told_end = false;

@@ -41,36 +41,86 @@ bool http_header_has_token(const struct http_headers *h, const char *name, const
 	return false;
 }
 
-bool http_header_is_hop(const struct http_headers *h, struct view name)
+struct view http_header_known(const struct http_headers *h, enum http_known k)
 {
-	static const char *const hop[] = { "connection", "keep-alive", "transfer-encoding", "te", "trailer",
-		"upgrade", "proxy-connection", "proxy-authenticate", "proxy-authorization",
-		"content-length" };
-	for (size_t i = 0; i < ARRAY_LEN(hop); i++)
-		if (view_eq_ci(name, view_str(hop[i])))
-			return true;
 	for (size_t i = 0; i < h->len; i++)
-		if (view_eq_ci(h->items[i].name, VIEW("connection")) && list_has(h->items[i].value, name))
+		if (h->items[i].known == k)
+			return h->items[i].value;
+	return (struct view){ NULL, 0 };
+}
+
+size_t http_header_count_known(const struct http_headers *h, enum http_known k)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < h->len; i++)
+		n += h->items[i].known == k;
+	return n;
+}
+
+/* No header is called "close", and Keep-Alive is of one hop anyway. */
+static bool is_usual(struct view connection)
+{
+	return view_eq_ci(connection, VIEW("keep-alive")) || view_eq_ci(connection, VIEW("close"));
+}
+
+/* Whether some Connection header names it (RFC 9110, 7.6.1); an empty name: anything that is not usual. */
+static bool connection_names(const struct http_headers *h, struct view name)
+{
+	for (size_t i = 0; i < h->len; i++) {
+		struct view v = h->items[i].value;
+		if (h->items[i].known == HTTP_H_CONNECTION && !is_usual(v) && (!name.n || list_has(v, name)))
 			return true;
+	}
 	return false;
 }
 
+static void copy_line(struct buf *b, const struct http_header *h)
+{
+	struct view name = h->name, value = h->value;
+	char *to = buf_room(b, name.n + value.n + 4);
+	if (!to)
+		return;
+	memcpy(to, name.p, name.n);
+	memcpy(to + name.n, ": ", 2);
+	if (value.n)
+		memcpy(to + name.n + 2, value.p, value.n);
+	memcpy(to + name.n + 2 + value.n, "\r\n", 2);
+	buf_grew(b, name.n + value.n + 4);
+}
+
+void http_headers_copy(const struct http_headers *h, uint64_t drop, struct buf *block)
+{
+	bool named = connection_names(h, view_of("", 0));
+	for (unsigned k = 1; k <= HTTP_H_LAST_HOP; k++)
+		drop |= 1ULL << k;
+	for (size_t i = 0; i < h->len; i++) {
+		const struct http_header *one = &h->items[i];
+		if ((drop & http_known_bit(one->known)) || (named && connection_names(h, one->name)))
+			continue;
+		copy_line(block, one);
+	}
+}
+
+/* Room for the whole line at once; what would break out of it is left out while it is copied. */
 int http_header_add(struct buf *b, const char *name, struct view value)
 {
-	size_t from = b->len;
-	int r = buf_addf(b, "%s: ", name);
-	for (size_t i = 0; !r && i < value.n; i++) {
+	size_t n = strlen(name);
+	char *line = buf_room(b, n + value.n + 4), *to = line;
+	if (!line)
+		return -ENOBUFS;
+	memcpy(to, name, n);
+	to += n;
+	*to++ = ':';
+	*to++ = ' ';
+	for (size_t i = 0; i < value.n; i++) {
 		unsigned char c = (unsigned char)value.p[i];
 		if (c >= 0x20 ? c != 0x7f : c == '\t')
-			r = buf_addc(b, value.p[i]);
+			*to++ = value.p[i];
 	}
-	if (!r)
-		r = buf_add(b, "\r\n", 2);
-	if (r && b->data) {
-		b->len = from;
-		b->data[from] = '\0';
-	}
-	return r;
+	*to++ = '\r';
+	*to++ = '\n';
+	buf_grew(b, (size_t)(to - line));
+	return 0;
 }
 
 int http_header_addf(struct buf *b, const char *name, const char *fmt, ...)

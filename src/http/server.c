@@ -155,10 +155,15 @@ static void tell_body_end(struct server_conn *c)
 static void conn_feed(struct server_conn *c, const char *data, size_t n)
 {
 	while (n && may_parse(c)) {
+		gather_chunk(&c->x.head, data);
 		llhttp_errno_t e = llhttp_execute(&c->parser, data, n);
 		if (c->state == CONN_CLOSED)
 			return;
 		if (e == HPE_OK) {
+			if (gather_chunk_end(&c->x.head, data + n) < 0) {
+				conn_refuse(c, 431, "the request's headers are larger than 64 KiB");
+				return;
+			}
 			n = 0;
 			break;
 		}

@@ -37,11 +37,11 @@ static int on_message_begin(llhttp_t *p)
 static int on_url(llhttp_t *p, const char *at, size_t n)
 {
 	struct server_conn *c = conn_of(p);
-	if (c->x.head.bytes.len + n > HTTP_TARGET_MAX)
-		return refuse(c, 414, "the request's address is longer than 8 KiB");
 	int r = gathered(c, gather_raw(&c->x.head, at, n));
-	c->x.target_len = (uint32_t)c->x.head.bytes.len;
-	return r;
+	c->x.target_len = (uint32_t)gather_len(&c->x.head);
+	return !r && c->x.target_len > HTTP_TARGET_MAX
+		       ? refuse(c, 414, "the request's address is longer than 8 KiB")
+		       : r;
 }
 
 static int on_header_field(llhttp_t *p, const char *at, size_t n)
@@ -117,9 +117,9 @@ static int check_head(struct server_conn *c)
 	const llhttp_t *p = &c->parser;
 	if (p->http_major != 1 || p->http_minor > 1)
 		return refused(c, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
-	if (http_header_count(&x->headers, "host") != 1)
+	if (http_header_count_known(&x->headers, HTTP_H_HOST) != 1)
 		return refused(c, 400, "a request needs exactly one Host header");
-	struct view expect = http_header_get(&x->headers, "expect");
+	struct view expect = http_header_known(&x->headers, HTTP_H_EXPECT);
 	if (expect.p) {
 		if (!view_eq_ci(expect, VIEW("100-continue")))
 			return refused(c, 417, "the only expectation that is met here is 100-continue");
@@ -127,7 +127,7 @@ static int check_head(struct server_conn *c)
 	}
 	if (x->target.n == 0 || (x->target.p[0] != '/' && !view_eqs(x->target, "*")))
 		return refused(c, 400, "the request's address must begin with /");
-	struct view te = http_header_get(&x->headers, "transfer-encoding");
+	struct view te = http_header_known(&x->headers, HTTP_H_TRANSFER_ENCODING);
 	if (te.p && (p->http_minor == 0 || !view_eq_ci(te, VIEW("chunked"))))
 		return refused(c, 400, "the only transfer encoding taken here is chunked, in HTTP/1.1");
 	return 0;
@@ -136,7 +136,8 @@ static int check_head(struct server_conn *c)
 int exchange_finish_head(struct server_conn *c)
 {
 	struct http_exchange *x = &c->x;
-	gather_headers(&x->head, &x->headers);
+	if (gather_headers(&x->head, &x->headers))
+		return refused(c, 431, "the request's headers are larger than 64 KiB");
 	x->target = view_of(buf_str(&x->head.bytes), x->target_len);
 	x->path = view_split(x->target, '?', &x->query);
 	x->minor = c->parser.http_minor;

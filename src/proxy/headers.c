@@ -8,57 +8,31 @@
 #include "base/rnd.h"
 #include "proxy/proxy_int.h"
 
-static bool in_list(struct view name, const char *const *list, size_t n)
+static uint64_t bits(const enum http_known *k, size_t n)
 {
+	uint64_t mask = 0;
 	for (size_t i = 0; i < n; i++)
-		if (view_eq_ci(name, view_str(list[i])))
-			return true;
-	return false;
-}
-
-static bool starts_ci(struct view v, const char *prefix)
-{
-	struct view p = view_str(prefix);
-	return v.n >= p.n && view_eq_ci(view_cut(v, p.n), p);
-}
-
-static void copy_header(struct buf *b, const struct http_header *h)
-{
-	char name[256];
-	size_t n = MIN(h->name.n, sizeof name - 1);
-	memcpy(name, h->name.p, n);
-	name[n] = '\0';
-	(void)http_header_add(b, name, h->value);
+		mask |= http_known_bit(k[i]);
+	return mask;
 }
 
 void headers_to_engine(const struct request *q, struct buf *b)
 {
 	/* Ours or the hop's: never an engine's business. Accept-Encoding, since a compressed stream has no
 	 * events to see; Origin, since the engine's own origin check is not for our clients. */
-	static const char *const drop[] = { "host", "authorization", "x-api-key", "cookie", "expect",
-		"accept-encoding", "origin", "x-request-id", "x-correlation-id" };
-	const struct http_headers *h = http_headers(q->x);
-	for (size_t i = 0; i < h->len; i++) {
-		struct view name = h->items[i].name;
-		if (http_header_is_hop(h, name) || in_list(name, drop, ARRAY_LEN(drop)) ||
-			starts_ci(name, "x-corral-"))
-			continue;
-		copy_header(b, &h->items[i]);
-	}
+	static const enum http_known drop[] = { HTTP_H_HOST, HTTP_H_AUTHORIZATION, HTTP_H_API_KEY,
+		HTTP_H_COOKIE, HTTP_H_EXPECT, HTTP_H_ACCEPT_ENCODING, HTTP_H_ORIGIN, HTTP_H_X_REQUEST_ID,
+		HTTP_H_CORRELATION_ID, HTTP_H_CORRAL };
+	http_headers_copy(http_headers(q->x), bits(drop, ARRAY_LEN(drop)), b);
 	(void)http_header_add(b, "X-Request-Id", view_str(q->id));
 }
 
 void headers_to_client(struct request *q, const struct http_headers *h)
 {
-	static const char *const drop[] = { "server", "date", "x-request-id", "request-id" };
+	static const enum http_known drop[] = { HTTP_H_SERVER, HTTP_H_DATE, HTTP_H_X_REQUEST_ID,
+		HTTP_H_REQUEST_ID, HTTP_H_ACCESS_CONTROL, HTTP_H_CORRAL };
 	buf_reset(&q->head);
-	for (size_t i = 0; i < h->len; i++) {
-		struct view name = h->items[i].name;
-		if (http_header_is_hop(h, name) || in_list(name, drop, ARRAY_LEN(drop)) ||
-			starts_ci(name, "access-control-") || starts_ci(name, "x-corral-"))
-			continue;
-		copy_header(&q->head, &h->items[i]);
-	}
+	http_headers_copy(h, bits(drop, ARRAY_LEN(drop)), &q->head);
 	(void)http_header_add(&q->head, "X-Request-Id", view_str(q->id));
 	if (q->route.dialect == DIALECT_ANTHROPIC)
 		(void)http_header_add(&q->head, "Request-Id", view_str(q->id));
@@ -69,9 +43,9 @@ void headers_to_client(struct request *q, const struct http_headers *h)
 
 void proxy_request_id(const struct http_headers *h, char out[PROXY_REQUEST_ID_MAX + 1])
 {
-	static const char *const names[] = { "x-request-id", "x-correlation-id" };
+	static const enum http_known names[] = { HTTP_H_X_REQUEST_ID, HTTP_H_CORRELATION_ID };
 	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-		struct view v = http_header_get(h, names[i]);
+		struct view v = http_header_known(h, names[i]);
 		bool usable = v.n > 0 && v.n <= PROXY_REQUEST_ID_MAX;
 		for (size_t k = 0; usable && k < v.n; k++)
 			usable = v.p[k] > ' ' && v.p[k] < 0x7f && v.p[k] != '"' && v.p[k] != '\\';

@@ -368,15 +368,28 @@ static void a_client_that_leaves_is_told(void **state)
 static void finds_headers_and_lists(void **state)
 {
 	(void)state;
-	struct http_headers h = { .len = 3 };
-	h.items[0] = (struct http_header){ VIEW("Connection"), VIEW("close, X-Own") };
-	h.items[1] = (struct http_header){ VIEW("X-Own"), VIEW("1") };
-	h.items[2] = (struct http_header){ VIEW("Accept"), VIEW("a/b") };
+	struct http_header items[] = {
+		{ VIEW("Connection"), VIEW("close, X-Own"), HTTP_H_CONNECTION },
+		{ VIEW("X-Own"), VIEW("1"), HTTP_H_OTHER },
+		{ VIEW("Accept"), VIEW("a/b"), HTTP_H_OTHER },
+		{ VIEW("Cookie"), VIEW("c"), HTTP_H_COOKIE },
+		{ VIEW("X-Empty"), VIEW(""), HTTP_H_OTHER },
+	};
+	struct http_headers h = { .items = items, .len = ARRAY_LEN(items) };
 	assert_true(view_eqs(http_header_get(&h, "accept"), "a/b"));
 	assert_null(http_header_get(&h, "nothing").p);
 	assert_true(http_header_has_token(&h, "connection", "CLOSE"));
-	assert_true(http_header_is_hop(&h, VIEW("x-own")));
-	assert_false(http_header_is_hop(&h, VIEW("accept")));
+	AUTO(buf_done) struct buf kept = BUF(KIB);
+	http_headers_copy(&h, http_known_bit(HTTP_H_COOKIE), &kept);
+	assert_string_equal(buf_str(&kept), "Accept: a/b\r\nX-Empty: \r\n");
+	buf_reset(&kept);
+	items[0].value = VIEW("Keep-Alive");
+	http_headers_copy(&h, 0, &kept);
+	assert_string_equal(buf_str(&kept), "X-Own: 1\r\nAccept: a/b\r\nCookie: c\r\nX-Empty: \r\n");
+	assert_int_equal(http_known_of(VIEW("CONTENT-length")), HTTP_H_CONTENT_LENGTH);
+	assert_int_equal(http_known_of(VIEW("X-Corral-Progress")), HTTP_H_CORRAL);
+	assert_int_equal(http_known_of(VIEW("x-corral_a")), HTTP_H_OTHER);
+	assert_int_equal(http_known_of(VIEW("Content-Lengt\x08")), HTTP_H_OTHER);
 	char v[16];
 	assert_true(http_query_get(VIEW("a=1&model=x%2Fy+z&b"), "model", v, sizeof v));
 	assert_string_equal(v, "x/y z");
