@@ -14,9 +14,11 @@ enum { DIRECT_MIN = 8 * 1024 };
 static int interest(const struct sock *s)
 {
 	int ev = 0;
+	if (s->starting)
+		return s->layer_wants;
 	if (s->connecting || s->blocked)
 		ev |= LOOP_WRITE;
-	if (!s->connecting && s->want_read)
+	if (!s->connecting && s->want_read && !s->read_waits)
 		ev |= LOOP_READ;
 	if (!s->connecting && s->want_hup)
 		ev |= LOOP_HUP;
@@ -40,17 +42,61 @@ static void breaks(struct sock *s, int error)
 	s->ops->on_broken(s->arg, error);
 }
 
+/* 0: started; -EAGAIN: not yet. */
+static int start_layer(struct sock *s)
+{
+	int r = s->layer->ops->start(s->layer, s->fd, &s->layer_wants);
+	s->starting = r == -EAGAIN;
+	if (s->starting)
+		update(s);
+	return r;
+}
+
 static void finish_connect(struct sock *s)
 {
 	int error = 0;
 	socklen_t n = sizeof error;
 	if (getsockopt(s->fd, SOL_SOCKET, SO_ERROR, &error, &n) < 0)
 		error = errno;
+	error = -error;
+	if (!error && s->layer && (error = start_layer(s)) == -EAGAIN)
+		return;
 	s->connecting = false;
 	update(s);
-	s->ops->on_connected(s->arg, -error);
+	s->ops->on_connected(s->arg, error);
 	if (!error && s->fd >= 0)
 		sock_flush(s);
+}
+
+static void read_more(void *arg)
+{
+	struct sock *s = arg;
+	if (s->fd >= 0 && s->want_read && s->layer)
+		s->ops->on_readable(s->arg);
+}
+
+/* What the layer holds is told of by nobody else. */
+static void tell_pending(struct sock *s)
+{
+	if (s->want_read && !s->connecting && s->layer->ops->pending(s->layer))
+		loop_defer(s->loop, &s->report, read_more, s);
+}
+
+void sock_layer(struct sock *s, struct sock_layer *layer)
+{
+	s->layer = layer;
+	if (s->connecting)
+		return;
+	s->connecting = s->starting = true;
+	s->layer_wants = LOOP_READ;
+	update(s);
+}
+
+void sock_layer_drop(struct sock *s)
+{
+	if (s->layer)
+		s->layer->ops->free(s->layer);
+	s->layer = NULL;
 }
 
 static void on_event(void *arg, int events)
@@ -62,6 +108,9 @@ static void on_event(void *arg, int events)
 	}
 	if ((events & LOOP_WRITE) && s->blocked) {
 		s->blocked = false;
+		if (s->read_waits)
+			events |= LOOP_READ;
+		s->read_waits = false;
 		sock_flush(s);
 		if (s->fd < 0)
 			return;
@@ -135,12 +184,39 @@ void sock_want(struct sock *s, bool read, bool hup)
 	s->want_read = read;
 	s->want_hup = hup;
 	update(s);
+	if (s->layer)
+		tell_pending(s);
+}
+
+static ssize_t layer_read(struct sock *s, void *p, size_t n)
+{
+	ssize_t k = s->layer->ops->read(s->layer, p, n);
+	if (k == -EBUSY) {
+		s->blocked = s->read_waits = true;
+		update(s);
+		return -EAGAIN;
+	}
+	tell_pending(s);
+	return k;
 }
 
 ssize_t sock_read(struct sock *s, void *p, size_t n)
 {
+	if (s->layer)
+		return layer_read(s, p, n);
 	for (;;) {
 		ssize_t k = recv(s->fd, p, n, 0);
+		if (k >= 0)
+			return k;
+		if (errno != EINTR)
+			return errno == EWOULDBLOCK ? -EAGAIN : -errno;
+	}
+}
+
+static ssize_t plain_send(int fd, const char *p, size_t n)
+{
+	for (;;) {
+		ssize_t k = send(fd, p, n, MSG_NOSIGNAL);
 		if (k >= 0)
 			return k;
 		if (errno != EINTR)
@@ -153,15 +229,14 @@ static ssize_t send_some(struct sock *s, const char *p, size_t n)
 {
 	size_t sent = 0;
 	while (sent < n) {
-		ssize_t k = send(s->fd, p + sent, n - sent, MSG_NOSIGNAL);
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+		ssize_t k = s->layer ? s->layer->ops->write(s->layer, p + sent, n - sent)
+				     : plain_send(s->fd, p + sent, n - sent);
+		if (k == -EAGAIN) {
 			s->blocked = true;
 			break;
 		}
 		if (k < 0)
-			return -errno;
+			return k;
 		sent += (size_t)k;
 	}
 	if (sent)
@@ -240,8 +315,11 @@ bool sock_write(struct sock *s, const void *p, size_t n)
 
 void sock_shutdown_write(struct sock *s)
 {
-	if (s->fd >= 0)
-		shutdown(s->fd, SHUT_WR);
+	if (s->fd < 0)
+		return;
+	if (s->layer)
+		s->layer->ops->end(s->layer);
+	shutdown(s->fd, SHUT_WR);
 }
 
 void sock_close(struct sock *s)
@@ -251,6 +329,9 @@ void sock_close(struct sock *s)
 	loop_defer_cancel(&s->flush);
 	loop_defer_cancel(&s->report);
 	loop_watch_stop(&s->watch);
+	if (s->layer && !s->connecting && !s->broken && !sock_unsent(s))
+		s->layer->ops->end(s->layer); /* not where something is missing: that must be seen */
+	sock_layer_drop(s);
 	fd_close(s->fd);
 	s->fd = -1;
 	buf_done(&s->out);

@@ -25,6 +25,25 @@ struct sock_ops {
 	void (*on_broken)(void *arg, int error);
 };
 
+/* What may lie between a socket's bytes and its owner's (TLS: net/tls.h). Without one nothing is paid for it
+ * but a branch. Every function may set why, a sentence, with an error. */
+struct sock_layer;
+struct sock_layer_ops {
+	/* Goes on until both sides agree: 0, -EAGAIN with *ret_wants (LOOP_READ or LOOP_WRITE), or an error.
+	 */
+	int (*start)(struct sock_layer *l, int fd, int *ret_wants);
+	ssize_t (*read)(
+		struct sock_layer *l, void *p, size_t n); /* as sock_read; -EBUSY: has to send first */
+	ssize_t (*write)(struct sock_layer *l, const void *p, size_t n); /* > 0, -EAGAIN, or an error */
+	bool (*pending)(const struct sock_layer *l); /* read has something that the kernel does not tell of */
+	void (*end)(struct sock_layer *l);           /* tells the peer that nothing more comes; idempotent */
+	void (*free)(struct sock_layer *l);
+};
+struct sock_layer {
+	const struct sock_layer_ops *ops;
+	const char *why; /* NULL, or of the last error, in words; the layer's */
+};
+
 struct sock {
 	struct loop *loop;
 	struct loop_watch *watch;
@@ -32,6 +51,10 @@ struct sock {
 	void *arg;
 	int fd; /* -1: closed */
 	bool connecting, want_read, want_hup, blocked, full, broken;
+	bool starting;   /* with connecting: the connection is there, the layer is not */
+	bool read_waits; /* with blocked: so does reading */
+	int layer_wants;
+	struct sock_layer *layer; /* NULL: plain */
 	struct buf out;
 	size_t out_off;
 	struct loop_work flush, report; /* report: connected at once, to be told at the end of the round */
@@ -43,6 +66,11 @@ int sock_init(struct sock *s, struct loop *l, int fd, const struct sock_ops *ops
 /* Starts connecting; on_connected is always called later, from the loop. */
 int sock_connect(struct sock *s, struct loop *l, const struct net_addr *a, const struct sock_ops *ops,
 	void *arg) MUST_CHECK;
+/* Puts a layer over it, right after sock_init or sock_connect; takes it. on_connected is called once it has
+ * started, and nothing is read or sent before. */
+void sock_layer(struct sock *s, struct sock_layer *layer);
+/* Takes it off without a word to the peer, after it failed to start: the socket is plain from here on. */
+void sock_layer_drop(struct sock *s);
 /* read: call on_readable. hup: tell on_broken when the peer closes while we do not read. */
 void sock_want(struct sock *s, bool read, bool hup);
 /* > 0 bytes; 0 the peer closed its sending side; -EAGAIN; other negative errno: broken. */
