@@ -49,7 +49,7 @@ void buf_grew(struct buf *b, size_t n)
 	b->data[b->len] = '\0';
 }
 
-int buf_add(struct buf *b, const void *p, size_t n)
+int buf_add_grow_(struct buf *b, const void *p, size_t n)
 {
 	char *to = buf_room(b, n);
 	if (!to)
@@ -60,19 +60,14 @@ int buf_add(struct buf *b, const void *p, size_t n)
 	return 0;
 }
 
-int buf_addv(struct buf *b, struct view v)
+int buf_add_u64(struct buf *b, uint64_t n)
 {
-	return buf_add(b, v.p, v.n);
-}
-
-int buf_adds(struct buf *b, const char *s)
-{
-	return buf_add(b, s, strlen(s));
-}
-
-int buf_addc(struct buf *b, char c)
-{
-	return buf_add(b, &c, 1);
+	char text[20], *at = text + sizeof text;
+	do {
+		*--at = (char)('0' + n % 10);
+		n /= 10;
+	} while (n);
+	return buf_add(b, at, (size_t)(text + sizeof text - at));
 }
 
 int buf_vaddf(struct buf *b, const char *fmt, va_list ap)

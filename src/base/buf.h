@@ -22,10 +22,30 @@ void buf_init(struct buf *b, size_t max);
 void buf_done(struct buf *b);  /* for AUTO(buf_done) struct buf b = BUF(1 * MIB); */
 void buf_reset(struct buf *b); /* forgets the contents, keeps the memory */
 /* Appends; all return 0 or -ENOBUFS. */
-int buf_add(struct buf *b, const void *p, size_t n);
-int buf_addv(struct buf *b, struct view v);
-int buf_adds(struct buf *b, const char *s);
-int buf_addc(struct buf *b, char c);
+int buf_add_grow_(struct buf *b, const void *p, size_t n); /* buf_add where there is no room yet */
+static inline int buf_add(struct buf *b, const void *p, size_t n)
+{
+	if (n >= b->cap - b->len || !b->cap)
+		return buf_add_grow_(b, p, n);
+	if (n)
+		memcpy(b->data + b->len, p, n);
+	b->len += n;
+	b->data[b->len] = '\0';
+	return 0;
+}
+static inline int buf_addv(struct buf *b, struct view v)
+{
+	return buf_add(b, v.p, v.n);
+}
+static inline int buf_adds(struct buf *b, const char *s)
+{
+	return buf_add(b, s, strlen(s));
+}
+static inline int buf_addc(struct buf *b, char c)
+{
+	return buf_add(b, &c, 1);
+}
+int buf_add_u64(struct buf *b, uint64_t n); /* in decimal */
 int buf_addf(struct buf *b, const char *fmt, ...) PRINTF(2, 3);
 int buf_vaddf(struct buf *b, const char *fmt, va_list ap) PRINTF(2, 0);
 /* Appends v as a JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */

@@ -3,11 +3,6 @@
 
 #include <strings.h>
 
-bool view_eq_ci(struct view a, struct view b)
-{
-	return a.n == b.n && (a.n == 0 || strncasecmp(a.p, b.p, a.n) == 0);
-}
-
 int view_cmp(struct view a, struct view b)
 {
 	size_t n = MIN(a.n, b.n);

@@ -3,7 +3,6 @@
  * One request and its response: connecting (or taking a pooled connection), sending, receiving, and the
  * exact kind of every failure, since whether a request may be sent again depends on it.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,12 +11,34 @@
 
 enum { READ_CHUNK = 64 * 1024, CONNECT_AGAIN_MS = 5, REQUEST_MAX = 64 * 1024 * 1024 };
 
-static void call_free(void *arg)
+/* Kept for the next request where there is room for it. */
+void client_call_free(void *arg)
 {
 	struct http_call *call = arg;
-	client_target_unref(call->target);
+	struct http_target *t = call->target;
 	buf_done(&call->request);
-	free(call);
+	free(call->err);
+	call->err = NULL;
+	if (t->freed || t->nspare >= t->o.idle_max) {
+		free(call);
+	} else {
+		list_prepend(&t->spare, &call->node);
+		t->nspare++;
+	}
+	client_target_unref(t);
+}
+
+static struct http_call *call_new(struct http_target *t)
+{
+	struct list *n = list_pop(&t->spare);
+	struct http_call *call = n ? LIST_ENTRY(n, struct http_call, node) : NEW(struct http_call);
+	if (n) {
+		t->nspare--;
+		*call = (struct http_call){ 0 };
+	}
+	call->target = t;
+	t->refs++;
+	return call;
 }
 
 /* Takes the call out of the world; its memory goes at the end of the round. */
@@ -30,7 +51,7 @@ static void call_over(struct http_call *call)
 	loop_timer_stop(&call->connect_timer);
 	loop_defer_cancel(&call->later);
 	if (!call->lookup) /* else the lookup's end frees it */
-		loop_defer_call(call->loop, call_free, call);
+		loop_defer(call->loop, &call->later, client_call_free, call);
 }
 
 static void call_detach(struct http_call *call)
@@ -66,7 +87,7 @@ static void fail_errno(struct http_call *call, enum http_fail f, int error, cons
 static void fail_later_run(void *arg)
 {
 	struct http_call *call = arg;
-	struct err e = call->err;
+	struct err e = *call->err;
 	call_fail(call, call->fail, &e);
 }
 
@@ -74,12 +95,13 @@ static void fail_later(struct http_call *call, enum http_fail f, int error, cons
 {
 	char where[NET_ADDR_TEXT];
 	net_addr_text(&call->target->addr, where, sizeof where);
-	err_set(&call->err, error, "%s %s: %s", what, where, strerror(-error));
+	call->err = NEW(struct err);
+	err_set(call->err, error, "%s %s: %s", what, where, strerror(-error));
 	call->fail = f;
 	loop_defer(call->loop, &call->later, fail_later_run, call);
 }
 
-static void conn_ready(struct http_call *call)
+static void conn_ready(struct http_call *call, const struct buf *head)
 {
 	struct client_conn *c = call->conn;
 	llhttp_init(&c->parser, HTTP_RESPONSE, &client_parser_settings);
@@ -88,9 +110,8 @@ static void conn_ready(struct http_call *call)
 	c->complete = false;
 	gather_reset(&c->head);
 	sock_want(&c->sock, !call->paused, false);
-	if (call->request.len)
-		sock_write(&c->sock, call->request.data, call->request.len);
-	buf_done(&call->request);
+	if (head->len)
+		sock_write(&c->sock, head->data, head->len);
 }
 
 void client_call_connected(struct http_call *call, int error)
@@ -100,7 +121,8 @@ void client_call_connected(struct http_call *call, int error)
 		return;
 	}
 	loop_timer_stop(&call->connect_timer);
-	conn_ready(call);
+	conn_ready(call, &call->request);
+	buf_done(&call->request);
 	if (call->ops->on_writable)
 		call->ops->on_writable(call->arg);
 }
@@ -149,7 +171,7 @@ static void lookup_done(void *arg)
 	struct http_call *call = k->call;
 	call->lookup = NULL;
 	if (call->over) {
-		call_free(call);
+		client_call_free(call);
 	} else if (k->result) {
 		call_fail(call, HTTP_FAIL_CONNECT, &k->err);
 	} else {
@@ -182,26 +204,30 @@ static void start_connecting(struct http_call *call)
 	loop_offload(call->loop, lookup_work, lookup_done, k);
 }
 
-static void build_head(struct http_call *call, const struct http_call_req *r)
+static void build_head(const struct http_call *call, const struct http_call_req *r, struct buf *b)
 {
-	struct buf *b = &call->request;
-	(void)buf_addf(b, "%.*s %.*s HTTP/1.1\r\nHost: %s\r\n", VIEW_ARG(r->method), VIEW_ARG(r->path),
-		call->target->host);
+	(void)buf_addv(b, r->method);
+	(void)buf_addc(b, ' ');
+	(void)buf_addv(b, r->path);
+	(void)buf_addv(b, VIEW(" HTTP/1.1\r\nHost: "));
+	(void)buf_adds(b, call->target->host);
+	(void)buf_addv(b, VIEW("\r\n"));
 	if (r->block)
 		(void)buf_addv(b, buf_view(r->block));
-	if (r->body_len < 0)
-		(void)buf_adds(b, "Transfer-Encoding: chunked\r\n");
-	else if (r->body_len > 0 || view_eqs(r->method, "POST") || view_eqs(r->method, "PUT"))
-		(void)buf_addf(b, "Content-Length: %lld\r\n", (long long)r->body_len);
+	if (r->body_len < 0) {
+		(void)buf_addv(b, VIEW("Transfer-Encoding: chunked\r\n"));
+	} else if (r->body_len > 0 || view_eqs(r->method, "POST") || view_eqs(r->method, "PUT")) {
+		(void)buf_addv(b, VIEW("Content-Length: "));
+		(void)buf_add_u64(b, (uint64_t)r->body_len);
+		(void)buf_addv(b, VIEW("\r\n"));
+	}
 	(void)buf_adds(b, "\r\n");
 }
 
 struct http_call *http_call_start(
 	struct http_target *t, const struct http_call_req *r, const struct http_call_ops *ops, void *arg)
 {
-	struct http_call *call = NEW(struct http_call);
-	call->target = t;
-	t->refs++;
+	struct http_call *call = call_new(t);
 	call->loop = t->loop;
 	call->ops = ops;
 	call->arg = arg;
@@ -211,14 +237,16 @@ struct http_call *http_call_start(
 	call->body_left = MAX(r->body_len, (int64_t)0);
 	call->head_request = view_eqs(r->method, "HEAD");
 	buf_init(&call->request, REQUEST_MAX);
-	build_head(call, r);
 	struct client_conn *c = (r->flags & HTTP_CALL_FRESH) ? NULL : client_conn_take_idle(t);
 	if (c) {
 		call->reused = true;
 		c->call = call;
 		call->conn = c;
-		conn_ready(call);
+		buf_reset(&t->head);
+		build_head(call, r, &t->head);
+		conn_ready(call, &t->head);
 	} else {
+		build_head(call, r, &call->request);
 		start_connecting(call);
 	}
 	return call;
@@ -242,9 +270,8 @@ bool http_call_write(struct http_call *call, struct view bytes)
 		call->body_left -= (int64_t)bytes.n;
 		return put(call, bytes);
 	}
-	char size[24];
-	int n = snprintf(size, sizeof size, "%zx\r\n", bytes.n);
-	put(call, view_of(size, (size_t)n));
+	char size[HTTP_CHUNK_HEAD];
+	put(call, http_chunk_head(bytes.n, size));
 	put(call, bytes);
 	return put(call, VIEW("\r\n"));
 }

@@ -25,14 +25,25 @@ void client_conn_close(struct client_conn *c)
 	list_remove(&c->node);
 	if (c->idle && c->target)
 		c->target->nidle--;
-	loop_timer_stop(&c->timer);
 	sock_close(&c->sock);
 	loop_defer_call(c->loop, client_conn_free, c);
 }
 
-static void idle_expired(void *arg)
+/* The one that is idle longest stands last. One timer a target: a connection that is taken and parked again
+ * costs no timer. */
+static void sweep_idle(void *arg)
 {
-	client_conn_close(arg);
+	struct http_target *t = arg;
+	mono_t now = mono_now();
+	while (!list_empty(&t->idle)) {
+		struct client_conn *c = LIST_ENTRY(t->idle.prev, struct client_conn, node);
+		if (mono_before(now, c->idle_until)) {
+			loop_timer_start(
+				t->loop, &t->sweep, mono_ms_between(now, c->idle_until) + 1, sweep_idle, t);
+			return;
+		}
+		client_conn_close(c);
+	}
 }
 
 /* Bytes or the end on an idle connection: it is of no use any more. */
@@ -90,7 +101,9 @@ void client_conn_park(struct client_conn *c)
 	list_remove(&c->node);
 	list_prepend(&t->idle, &c->node); /* the warmest first */
 	sock_want(&c->sock, true, false);
-	loop_timer_start(c->loop, &c->timer, t->o.idle_ms, idle_expired, c);
+	c->idle_until = mono_add_ms(loop_now(c->loop), t->o.idle_ms);
+	if (!loop_timer_active(&t->sweep))
+		loop_timer_start(c->loop, &t->sweep, t->o.idle_ms, sweep_idle, t);
 }
 
 struct client_conn *client_conn_take_idle(struct http_target *t)
@@ -101,7 +114,6 @@ struct client_conn *client_conn_take_idle(struct http_target *t)
 	struct client_conn *c = LIST_ENTRY(n, struct client_conn, node);
 	c->idle = false;
 	t->nidle--;
-	loop_timer_stop(&c->timer);
 	list_append(&t->busy, &c->node);
 	return c;
 }
@@ -156,6 +168,8 @@ struct http_target *http_target_new(
 		t->host = mem_fmt("%s:%u", a.host, a.port);
 	list_init(&t->idle);
 	list_init(&t->busy);
+	list_init(&t->spare);
+	buf_init(&t->head, 2 * HTTP_HEAD_MAX);
 	t->refs = 1;
 	return t;
 }
@@ -170,6 +184,7 @@ void client_target_unref(struct http_target *t)
 {
 	if (--t->refs)
 		return;
+	buf_done(&t->head);
 	free(t->host);
 	free(t);
 }
@@ -179,7 +194,10 @@ void http_target_free(struct http_target *t)
 	if (!t)
 		return;
 	t->freed = true;
+	loop_timer_stop(&t->sweep);
 	http_target_close_idle(t);
+	for (struct list *n; (n = list_pop(&t->spare));)
+		free(LIST_ENTRY(n, struct http_call, node));
 	LIST_FOREACH(c, &t->busy, struct client_conn, node)
 	{
 		list_remove(&c->node);

@@ -19,8 +19,12 @@ struct http_target {
 	char *host;
 	struct list idle, busy; /* struct client_conn by node */
 	size_t nidle;
-	unsigned refs; /* the owner and every call */
-	bool freed;    /* by its owner */
+	unsigned refs;     /* the owner and every call */
+	bool freed;        /* by its owner */
+	struct buf head;   /* a request's, while it is put together */
+	struct list spare; /* calls that are over, to be used again; at most idle_max */
+	size_t nspare;
+	struct loop_timer sweep; /* closes what has been idle for too long */
 };
 
 struct client_conn {
@@ -28,7 +32,7 @@ struct client_conn {
 	struct loop *loop;
 	struct list node;
 	struct sock sock;
-	struct loop_timer timer; /* idle */
+	mono_t idle_until;
 	llhttp_t parser;
 	struct http_call *call; /* NULL: idle */
 	uint32_t requests;
@@ -51,9 +55,10 @@ struct http_call {
 	mono_t connect_by;
 	int64_t response_length;
 	struct loop_timer deadline, connect_timer;
-	struct loop_work later;
+	struct loop_work later; /* its failure, or its memory, at the end of the round */
+	struct list node;       /* on the target's spare ones */
 	enum http_fail fail;
-	struct err err;
+	struct err *err;       /* of a failure that is told later */
 	struct lookup *lookup; /* running on a pool thread */
 };
 
@@ -68,6 +73,7 @@ void client_conn_readable(struct client_conn *c);
 void client_call_connected(struct http_call *call, int error);
 void client_call_broken(struct http_call *call, int error);
 void client_target_unref(struct http_target *t);
+void client_call_free(void *call);
 
 /* From llhttp's callbacks. */
 void client_call_head(struct http_call *call, int status, const struct http_headers *h, int64_t length);

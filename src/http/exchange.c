@@ -2,7 +2,6 @@
  *
  * One request and its response, as handlers use them.
  */
-#include <stdio.h>
 #include <time.h>
 
 #include "http/server_int.h"
@@ -95,18 +94,19 @@ void http_resume_body(struct http_exchange *x)
 	conn_update_reading(x->conn);
 }
 
-static const char *date_now(struct http_server *s)
+/* The clock of the wall is asked once in 100 ms of the loop's time. */
+static struct view date_line(struct http_server *s)
 {
-	int64_t sec = wall_ms() / 1000;
-	if (sec != s->date_second) {
-		time_t t = (time_t)sec;
-		struct tm tm;
-		gmtime_r(&t, &tm);
-		strftime(
-			s->date, sizeof s->date, "%a, %d %b %Y %H:%M:%S GMT", &tm); /* the C locale's names */
-		s->date_second = sec;
-	}
-	return s->date;
+	mono_t now = loop_now(s->loop);
+	if (s->date_len && !mono_before(s->date_until, now))
+		return view_of(s->date, s->date_len);
+	time_t t = (time_t)(wall_ms() / 1000);
+	struct tm tm;
+	gmtime_r(&t, &tm);
+	s->date_len = strftime(/* the C locale's names */
+		s->date, sizeof s->date, "Date: %a, %d %b %Y %H:%M:%S GMT\r\n", &tm);
+	s->date_until = mono_add_ms(now, 100);
+	return view_of(s->date, s->date_len);
 }
 
 /* Decides whether the connection can be used again after this response. */
@@ -118,34 +118,55 @@ static void decide_close(struct http_exchange *x)
 		x->close_after = true; /* the end of the connection is the end of the body */
 }
 
+static void status_line(struct buf *b, int status)
+{
+	if (status == 200) {
+		(void)buf_addv(b, VIEW("HTTP/1.1 200 OK\r\n"));
+		return;
+	}
+	(void)buf_addv(b, VIEW("HTTP/1.1 "));
+	(void)buf_add_u64(b, (uint64_t)status);
+	(void)buf_addc(b, ' ');
+	(void)buf_adds(b, http_status_text(status));
+	(void)buf_addv(b, VIEW("\r\n"));
+}
+
+/* What the block does not say: framing, and what becomes of the connection. */
+static void framing_lines(const struct http_exchange *x, int status, int64_t body_len, struct buf *b)
+{
+	if (x->chunked)
+		(void)buf_addv(b, VIEW("Transfer-Encoding: chunked\r\n"));
+	if (x->close_after)
+		(void)buf_addv(b, VIEW("Connection: close\r\n"));
+	else if (x->minor == 0)
+		(void)buf_addv(b, VIEW("Connection: keep-alive\r\n"));
+	if (body_len >= 0 && status != 204 && status != 304) {
+		(void)buf_addv(b, VIEW("Content-Length: "));
+		(void)buf_add_u64(b, (uint64_t)body_len);
+		(void)buf_addv(b, VIEW("\r\n"));
+	}
+	(void)buf_addv(b, VIEW("\r\n"));
+}
+
 void http_start(struct http_exchange *x, int status, const struct buf *block, int64_t body_len)
 {
 	assert(x->open && !x->responding);
 	struct server_conn *c = x->conn;
+	struct http_server *s = c->server;
 	x->responding = true;
 	x->no_body = x->method == HTTP_M_HEAD || status == 204 || status == 304 || status < 200;
 	x->left = body_len;
 	x->chunked = body_len < 0 && x->minor == 1 && !x->no_body;
 	decide_close(x);
-	char head[512];
-	int n = snprintf(head, sizeof head, "HTTP/1.1 %d %s\r\nDate: %s\r\n%s%s%s", status,
-		http_status_text(status), date_now(c->server), c->server->o.server_name ? "Server: " : "",
-		c->server->o.server_name ? c->server->o.server_name : "",
-		c->server->o.server_name ? "\r\n" : "");
-	sock_write(&c->sock, head, (size_t)n);
+	struct buf *head = &s->head;
+	buf_reset(head);
+	status_line(head, status);
+	(void)buf_addv(head, date_line(s));
+	(void)buf_addv(head, view_str(s->server_line));
 	if (block && block->len)
-		sock_write(&c->sock, block->data, block->len);
-	const char *framing = x->chunked ? "Transfer-Encoding: chunked\r\n" : "";
-	n = snprintf(head, sizeof head, "%s%s", framing,
-		x->close_after  ? "Connection: close\r\n"
-		: x->minor == 0 ? "Connection: keep-alive\r\n"
-				: "");
-	sock_write(&c->sock, head, (size_t)n);
-	if (body_len >= 0 && status != 204 && status != 304) {
-		n = snprintf(head, sizeof head, "Content-Length: %lld\r\n", (long long)body_len);
-		sock_write(&c->sock, head, (size_t)n);
-	}
-	sock_write(&c->sock, "\r\n", 2);
+		(void)buf_addv(head, buf_view(block));
+	framing_lines(x, status, body_len, head);
+	sock_write(&c->sock, head->data, head->len);
 }
 
 bool http_started_response(const struct http_exchange *x)
@@ -160,11 +181,9 @@ bool http_body(struct http_exchange *x, struct view bytes)
 	if (x->no_body || bytes.n == 0)
 		return s->full;
 	if (x->chunked) {
-		char size[24];
-		int n = snprintf(size, sizeof size, "%zx\r\n", bytes.n);
-		sock_write(s, size, (size_t)n);
-		sock_write(s, bytes.p, bytes.n);
-		return sock_write(s, "\r\n", 2);
+		char size[HTTP_CHUNK_HEAD];
+		struct view pieces[] = { http_chunk_head(bytes.n, size), bytes, VIEW("\r\n") };
+		return sock_write_all(s, pieces, ARRAY_LEN(pieces));
 	}
 	if (x->left >= 0) {
 		assert((int64_t)bytes.n <= x->left);

@@ -135,6 +135,17 @@ int http_header_addf(struct buf *b, const char *name, const char *fmt, ...)
 	return http_header_add(b, name, view_of(text, MIN((size_t)n, sizeof text - 1)));
 }
 
+struct view http_chunk_head(size_t n, char out[HTTP_CHUNK_HEAD])
+{
+	char *at = out + HTTP_CHUNK_HEAD - 2;
+	memcpy(at, "\r\n", 2);
+	do {
+		*--at = "0123456789abcdef"[n & 15];
+		n >>= 4;
+	} while (n);
+	return view_of(at, (size_t)(out + HTTP_CHUNK_HEAD - at));
+}
+
 const char *http_status_text(int status)
 {
 	static const struct {

@@ -77,6 +77,9 @@ int http_header_add(struct buf *block, const char *name, struct view value);
 int http_header_addf(struct buf *block, const char *name, const char *fmt, ...) PRINTF(3, 4);
 
 const char *http_status_text(int status);
+enum { HTTP_CHUNK_HEAD = 18 };
+/* The line before a chunk of n bytes: its size in hex and CRLF. */
+struct view http_chunk_head(size_t n, char out[HTTP_CHUNK_HEAD]);
 /* Value of a query parameter, percent-decoded into out (cut at cap); false when it is not there. */
 bool http_query_get(struct view query, const char *key, char *out, size_t cap);
 /* Percent-decodes; -EINVAL for a broken escape or a NUL. */

@@ -20,22 +20,33 @@ static int64_t tick_ms(const struct server_conn *c)
 	return MAX(MIN(ms, (int64_t)TICK_MAX_MS), (int64_t)20);
 }
 
-/* The only writer of c->state: starts the timer the state needs. */
+static int64_t limit_ms(const struct server_conn *c)
+{
+	const struct http_server_opts *o = &c->server->o;
+	switch (c->state) {
+	case CONN_IDLE: return o->idle_timeout_ms;
+	case CONN_HEAD: return o->head_timeout_ms;
+	case CONN_LINGER: return LINGER_MS;
+	default: return tick_ms(c);
+	}
+}
+
+/* The only writer of c->state. The timer of the state before goes on where it fires before this state's time
+ * is over: on_timer then waits for the rest, so that a connection that changes its state with each request
+ * moves no timer. */
 void conn_set_state(struct server_conn *c, enum conn_state to)
 {
 	if (c->state == to || c->state == CONN_CLOSED)
 		return;
 	c->state = to;
-	struct loop *l = c->server->loop;
-	const struct http_server_opts *o = &c->server->o;
-	switch (to) {
-	case CONN_IDLE: loop_timer_start(l, &c->timer, o->idle_timeout_ms, on_timer, c); break;
-	case CONN_HEAD: loop_timer_start(l, &c->timer, o->head_timeout_ms, on_timer, c); break;
-	case CONN_EXCHANGE: loop_timer_start(l, &c->timer, tick_ms(c), on_timer, c); break;
-	case CONN_FLUSH: loop_timer_start(l, &c->timer, tick_ms(c), on_timer, c); break;
-	case CONN_LINGER: loop_timer_start(l, &c->timer, LINGER_MS, on_timer, c); break;
-	case CONN_CLOSED: loop_timer_stop(&c->timer); break;
+	if (to == CONN_CLOSED) {
+		loop_timer_stop(&c->timer);
+		return;
 	}
+	struct loop *l = c->server->loop;
+	c->limit = mono_add_ms(loop_now(l), limit_ms(c));
+	if (!loop_timer_active(&c->timer) || mono_before(c->limit, c->timer.due))
+		loop_timer_start(l, &c->timer, limit_ms(c), on_timer, c);
 }
 
 static void conn_free(void *arg)
@@ -260,6 +271,11 @@ static bool send_stalled(const struct server_conn *c)
 static void on_timer(void *arg)
 {
 	struct server_conn *c = arg;
+	mono_t now = mono_now();
+	if (mono_before(now, c->limit)) {
+		loop_timer_start(c->server->loop, &c->timer, mono_ms_between(now, c->limit) + 1, on_timer, c);
+		return;
+	}
 	switch (c->state) {
 	case CONN_HEAD: conn_refuse(c, 408, "the request's head did not arrive in time"); return;
 	case CONN_EXCHANGE:
@@ -277,6 +293,7 @@ static void on_timer(void *arg)
 		conn_close(c);
 		return;
 	}
+	c->limit = mono_add_ms(now, tick_ms(c));
 	loop_timer_start(c->server->loop, &c->timer, tick_ms(c), on_timer, c);
 }
 
@@ -345,6 +362,8 @@ struct http_server *http_server_new(struct loop *l, const struct http_server_opt
 	struct http_server *s = NEW(struct http_server);
 	s->loop = l;
 	s->o = *o;
+	s->server_line = o->server_name ? mem_fmt("Server: %s\r\n", o->server_name) : mem_strdup("");
+	buf_init(&s->head, 2 * HTTP_HEAD_MAX);
 	list_init(&s->conns);
 	return s;
 }
@@ -389,6 +408,14 @@ void http_server_close_all(struct http_server *s)
 		conn_close(LIST_ENTRY(s->conns.next, struct server_conn, node));
 }
 
+static void server_free(void *arg)
+{
+	struct http_server *s = arg;
+	buf_done(&s->head);
+	free(s->server_line);
+	free(s);
+}
+
 void http_server_free(struct http_server *s)
 {
 	if (!s)
@@ -396,7 +423,7 @@ void http_server_free(struct http_server *s)
 	s->freeing = true;
 	stop_listening(s);
 	http_server_close_all(s);
-	loop_defer_free(s->loop, s);
+	loop_defer_call(s->loop, server_free, s);
 }
 
 size_t http_server_connections(const struct http_server *s)

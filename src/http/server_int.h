@@ -51,9 +51,10 @@ struct server_conn {
 	struct sock sock;
 	llhttp_t parser;
 	enum conn_state state;
-	struct loop_timer timer;
-	struct loop_work again; /* parse what is kept in `in` */
-	struct buf in;          /* read but not parsed yet */
+	struct loop_timer timer; /* fires when limit has passed, or before */
+	mono_t limit;            /* of the time in this state */
+	struct loop_work again;  /* parse what is kept in `in` */
+	struct buf in;           /* read but not parsed yet */
 	struct net_peer peer;
 	mono_t read_at; /* when a byte of the body last came, or reading went on */
 	struct http_exchange x;
@@ -70,8 +71,11 @@ struct http_server {
 	bool draining, freeing;
 	loop_fn *on_idle;
 	void *on_idle_arg;
-	char date[40]; /* of date_second */
-	int64_t date_second;
+	char date[48]; /* the Date line, good until then */
+	size_t date_len;
+	mono_t date_until;
+	char *server_line; /* "Server: …\r\n", or "" */
+	struct buf head;   /* a response's, while it is put together */
 };
 
 extern const llhttp_settings_t http_server_parser_settings;

@@ -285,6 +285,15 @@ static void break_later(void *arg)
 	breaks(arg, -ENOBUFS);
 }
 
+/* Something is about to be queued. */
+static void queued(struct sock *s)
+{
+	if (s->blocked)
+		update(s);
+	else if (sock_unsent(s) == 0)
+		s->sent_at = loop_now(s->loop); /* the peer is not late with what was not there yet */
+}
+
 bool sock_write(struct sock *s, const void *p, size_t n)
 {
 	if (s->fd < 0 || s->broken || n == 0)
@@ -299,14 +308,41 @@ bool sock_write(struct sock *s, const void *p, size_t n)
 		if (n == 0)
 			return s->full;
 	}
-	if (s->blocked)
-		update(s);
-	else if (sock_unsent(s) == 0)
-		s->sent_at = loop_now(s->loop); /* the peer is not late with what was not there yet */
+	queued(s);
 	loop_defer_cancel(&s->flush);
 	if (buf_add(&s->out, q, n) < 0)
 		loop_defer(s->loop, &s->flush, break_later, s);
 	else if (!s->connecting)
+		loop_defer(s->loop, &s->flush, deferred_flush, s);
+	if (sock_unsent(s) > SOCK_HIGH)
+		s->full = true;
+	return s->full;
+}
+
+bool sock_write_all(struct sock *s, const struct view *pieces, size_t n)
+{
+	size_t total = 0;
+	for (size_t i = 0; i < n; i++)
+		total += pieces[i].n;
+	if (total >= DIRECT_MIN || s->fd < 0 || s->broken || !total) {
+		for (size_t i = 0; i < n; i++)
+			(void)sock_write(s, pieces[i].p, pieces[i].n);
+		return s->full;
+	}
+	char *to = buf_room(&s->out, total);
+	if (!to) { /* over the bound: as in sock_write */
+		loop_defer_cancel(&s->flush);
+		loop_defer(s->loop, &s->flush, break_later, s);
+		return s->full;
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (pieces[i].n)
+			memcpy(to, pieces[i].p, pieces[i].n);
+		to += pieces[i].n;
+	}
+	queued(s);
+	buf_grew(&s->out, total);
+	if (!s->connecting)
 		loop_defer(s->loop, &s->flush, deferred_flush, s);
 	if (sock_unsent(s) > SOCK_HIGH)
 		s->full = true;

@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "base/mem.h"
 #include "pool/pool_int.h"
 
 /* ---- the budget ------------------------------------------------------------------------------------ */
@@ -92,12 +93,13 @@ static void deliver(void *arg)
 {
 	struct waiter *w = arg;
 	struct lease l = w->lease;
+	AUTO(mem_freep) struct pool_refusal *why = MEM_TAKE(w->refusal);
 	w->lease = (struct lease){ 0 };
 	w->state = WAITER_IDLE;
 	if (l.replica)
 		w->on_grant(w->arg, l);
 	else
-		w->on_refused(w->arg, &w->refusal, w->end);
+		w->on_refused(w->arg, why, w->end);
 }
 
 /* Posting under the pool's mutex takes the loop's: the only place where two locks nest, always in this
@@ -111,7 +113,8 @@ static void post(struct waiter *w)
 void pool_refuse(struct waiter *w, const struct pool_refusal *why, enum waiter_end end)
 {
 	w->lease = (struct lease){ 0 };
-	w->refusal = *why;
+	w->refusal = NEW(struct pool_refusal); /* seldom, so a waiter is small */
+	*w->refusal = *why;
 	w->end = end;
 	post(w);
 }

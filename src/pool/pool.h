@@ -199,8 +199,8 @@ struct waiter {
 	enum { WAITER_IDLE, WAITER_QUEUED, WAITER_POSTED } state; /* under the pool's mutex */
 	enum pool_priority priority;
 	mono_t since;
-	struct lease lease; /* what was granted, while it is on its way */
-	struct pool_refusal refusal;
+	struct lease lease;           /* what was granted, while it is on its way */
+	struct pool_refusal *refusal; /* likewise; the pool's */
 	/* Exactly one of the two is called for each POOL_QUEUED that was not cancelled. */
 	void (*on_grant)(void *arg, struct lease l);
 	void (*on_refused)(void *arg, const struct pool_refusal *why, enum waiter_end end);

@@ -19,8 +19,8 @@ struct request {
 	struct route route;
 	enum request_state state;
 	char id[PROXY_REQUEST_ID_MAX + 1];
-	char method[16];
-	struct buf path; /* what goes to the engine: path and query */
+	struct view method; /* a constant */
+	struct buf path;    /* what goes to the engine: path and query */
 	struct spool spool;
 	struct body_scan scan;
 	struct multipart_scan *form; /* of a multipart/form-data body; NULL: it is JSON, or not looked at */
@@ -61,6 +61,7 @@ struct request {
 	uint64_t bytes_out;
 	struct life life;
 	enum corral_code code; /* of an error of ours */
+	struct loop_work freeing;
 };
 
 enum { GAPS_MAX = 32 };
@@ -90,6 +91,9 @@ struct proxy {
 	size_t running;
 	uint64_t next_id;   /* of records: starts anywhere, so that an old id names nothing after a restart */
 	struct map figures; /* "pool\0route" → struct pool_figures */
+	struct list spare;  /* requests that are over, to be used again; at most SPARE_MAX */
+	size_t nspare;
+	struct buf head; /* of a request to an engine, while it is put together */
 };
 
 /* request.c */

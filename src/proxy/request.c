@@ -21,6 +21,8 @@ struct proxy *proxy_new(const struct proxy_opts *o)
 	px->o = *o;
 	px->next_id = rnd_os_u64();
 	list_init(&px->requests);
+	list_init(&px->spare);
+	buf_init(&px->head, HTTP_HEAD_MAX);
 	map_init(&px->figures);
 	return px;
 }
@@ -34,6 +36,9 @@ void proxy_free(struct proxy *px)
 	for (size_t i = 0; (e = map_next(&px->figures, &i));)
 		free(e->value);
 	map_done(&px->figures);
+	for (struct list *n; (n = list_pop(&px->spare));)
+		free(LIST_ENTRY(n, struct request, node));
+	buf_done(&px->head);
 	free(px);
 }
 
@@ -106,9 +111,13 @@ void request_record(struct request *q, int status, const char *outcome)
 		"A request on %s ends: %s.", q->route.name, outcome);
 }
 
+enum { SPARE_MAX = 512 };
+
+/* Kept for the next one where there is room: a request costs no allocation of its own then. */
 static void request_free(void *arg)
 {
 	struct request *q = arg;
+	struct proxy *px = q->px;
 	free(q->form);
 	buf_done(&q->path);
 	buf_done(&q->head);
@@ -116,7 +125,24 @@ static void request_free(void *arg)
 	spool_done(&q->spool);
 	pool_replica_unref(q->replica);
 	pool_unref(q->pool);
-	free(q);
+	if (px->nspare == SPARE_MAX) {
+		free(q);
+		return;
+	}
+	list_prepend(&px->spare, &q->node);
+	px->nspare++;
+}
+
+static struct request *request_new(struct proxy *px)
+{
+	struct list *n = list_pop(&px->spare);
+	struct request *q = n ? LIST_ENTRY(n, struct request, node) : NEW(struct request);
+	if (n) {
+		px->nspare--;
+		*q = (struct request){ 0 };
+	}
+	q->px = px;
+	return q;
 }
 
 void request_drop_lease(struct request *q, bool cool)
@@ -148,7 +174,7 @@ void request_over(struct request *q)
 		q->orphaned = true; /* freed when the grant arrives */
 		return;
 	}
-	loop_defer_call(q->px->o.loop, request_free, q);
+	loop_defer(q->px->o.loop, &q->freeing, request_free, q);
 }
 
 /* ---- failing ----------------------------------------------------------------------------------------- */
@@ -346,7 +372,7 @@ static void have_patience(struct request *q, bool waits)
 
 void request_acquire(struct request *q, bool again)
 {
-	struct pool_refusal why = { 0 };
+	struct pool_refusal why; /* set where it is read, and large */
 	struct lease l = { 0 };
 	if (!again)
 		q->queued = mono_now();
@@ -420,7 +446,10 @@ static bool find_pool(struct request *q)
 		model = q->route.pool;
 	else if (!model.n && http_query_get(http_query(q->x), "model", from_query, sizeof from_query))
 		model = view_str(from_query);
-	snprintf(q->model, sizeof q->model, "%.*s", VIEW_ARG(model));
+	model = view_cut(model, sizeof q->model - 1);
+	if (model.n)
+		memcpy(q->model, model.p, model.n);
+	q->model[model.n] = '\0';
 	q->pool = q->px->o.find_pool(q->px->o.arg, model, &e);
 	if (!q->pool)
 		request_fail(q, &e);
@@ -504,8 +533,7 @@ static void set_path(struct request *q)
 
 void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route)
 {
-	struct request *q = NEW(struct request);
-	q->px = px;
+	struct request *q = request_new(px);
 	q->x = x;
 	q->route = *route;
 	q->arrived = mono_now();
@@ -517,7 +545,7 @@ void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *
 	buf_init(&q->hold, EVENT_HOLD_MAX + 128 * KIB);
 	spool_init(&q->spool, px->o.spool, px->o.body_max);
 	proxy_request_id(http_headers(x), q->id);
-	snprintf(q->method, sizeof q->method, "%.*s", VIEW_ARG(http_method_name(x)));
+	q->method = http_method_name(x);
 	set_path(q);
 	list_append(&px->requests, &q->node);
 	px->running++;

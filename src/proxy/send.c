@@ -101,12 +101,13 @@ void request_send(struct request *q)
 			q->replica->id);
 		return;
 	}
-	AUTO(buf_done) struct buf head = BUF(HTTP_HEAD_MAX);
-	headers_to_engine(q, &head);
+	struct buf *head = &q->px->head;
+	buf_reset(head);
+	headers_to_engine(q, head);
 	struct http_call_req r = {
-		.method = view_str(q->method),
+		.method = q->method,
 		.path = buf_view(&q->path),
-		.block = &head,
+		.block = head,
 		.body_len = (int64_t)body_size(q),
 		.flags = q->fresh ? HTTP_CALL_FRESH : 0,
 	};
