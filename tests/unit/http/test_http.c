@@ -386,6 +386,16 @@ static void finds_headers_and_lists(void **state)
 	items[0].value = VIEW("Keep-Alive");
 	http_headers_copy(&h, 0, &kept);
 	assert_string_equal(buf_str(&kept), "X-Own: 1\r\nAccept: a/b\r\nCookie: c\r\nX-Empty: \r\n");
+	static const char *const known[] = { "TE", "Host", "Date", "Expect", "Cookie", "Origin", "Server",
+		"Trailer", "Upgrade", "X-API-Key", "Connection", "Keep-Alive", "Request-Id", "Content-Type",
+		"X-Request-Id", "Authorization", "Content-Length", "Accept-Encoding", "Proxy-Connection",
+		"X-Correlation-Id", "Transfer-Encoding", "Proxy-Authenticate", "Proxy-Authorization" };
+	uint64_t seen = 0;
+	for (size_t i = 0; i < ARRAY_LEN(known); i++)
+		seen |= http_known_bit(http_known_of(view_str(known[i])));
+	assert_int_equal(seen, (1ULL << HTTP_H_CORRAL) - 2); /* each one, and no other */
+	assert_int_equal(http_known_of(VIEW("")), HTTP_H_OTHER);
+	assert_int_equal(http_known_of(VIEW("Proxy-Authorization-Of-A-Kind")), HTTP_H_OTHER);
 	assert_int_equal(http_known_of(VIEW("CONTENT-length")), HTTP_H_CONTENT_LENGTH);
 	assert_int_equal(http_known_of(VIEW("X-Corral-Progress")), HTTP_H_CORRAL);
 	assert_int_equal(http_known_of(VIEW("x-corral_a")), HTTP_H_OTHER);
