@@ -9,7 +9,7 @@
 #include "base/fd.h"
 
 /* Writes larger than this skip the queue when it is empty. */
-enum { DIRECT_MIN = 8 * 1024 };
+enum { DIRECT_MIN = 8 * 1024, OUT_KEEP = 4 * 1024 };
 
 static int interest(const struct sock *s)
 {
@@ -264,7 +264,7 @@ void sock_flush(struct sock *s)
 		s->out_off += (size_t)k;
 	}
 	if (s->out_off == s->out.len) {
-		if (s->out.cap > SOCK_LOW)
+		if (s->out.cap > OUT_KEEP)
 			buf_done(&s->out); /* an idle connection keeps no large buffer */
 		buf_reset(&s->out);
 		s->out_off = 0;

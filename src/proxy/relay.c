@@ -20,6 +20,11 @@ static void start_answer(struct request *q, int64_t length)
 	if (!q->events)
 		silence_stop(q);
 	http_start(q->x, q->status, &q->head, length);
+	if (q->events && q->sent == spool_size(&q->spool)) { /* never sent again, and it may go on for long */
+		spool_forget(&q->spool);
+		buf_done(&q->path);
+		buf_done(&q->head);
+	}
 }
 
 static void pass(struct request *q, struct view v)

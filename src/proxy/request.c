@@ -15,6 +15,24 @@
 #include "base/rnd.h"
 #include "log/log.h"
 
+enum { SPARE_MAX = 128, SPARE_BYTES = 2048 }; /* requests of a loop, and bytes of each of their buffers */
+
+static void keep_small(struct buf *b)
+{
+	if (b->cap > SPARE_BYTES)
+		buf_done(b);
+	buf_reset(b);
+}
+
+static void request_end_spare(struct request *q)
+{
+	buf_done(&q->path);
+	buf_done(&q->head);
+	buf_done(&q->hold);
+	spool_done(&q->spool);
+	free(q);
+}
+
 struct proxy *proxy_new(const struct proxy_opts *o)
 {
 	struct proxy *px = NEW(struct proxy);
@@ -37,7 +55,7 @@ void proxy_free(struct proxy *px)
 		free(e->value);
 	map_done(&px->figures);
 	for (struct list *n; (n = list_pop(&px->spare));)
-		free(LIST_ENTRY(n, struct request, node));
+		request_end_spare(LIST_ENTRY(n, struct request, node));
 	buf_done(&px->head);
 	free(px);
 }
@@ -111,22 +129,20 @@ void request_record(struct request *q, int status, const char *outcome)
 		"A request on %s ends: %s.", q->route.name, outcome);
 }
 
-enum { SPARE_MAX = 512 };
-
 /* Kept for the next one where there is room: a request costs no allocation of its own then. */
 static void request_free(void *arg)
 {
 	struct request *q = arg;
 	struct proxy *px = q->px;
 	free(q->form);
-	buf_done(&q->path);
-	buf_done(&q->head);
-	buf_done(&q->hold);
-	spool_done(&q->spool);
+	keep_small(&q->path);
+	keep_small(&q->head);
+	keep_small(&q->hold);
+	spool_reset(&q->spool, SPARE_BYTES);
 	pool_replica_unref(q->replica);
 	pool_unref(q->pool);
 	if (px->nspare == SPARE_MAX) {
-		free(q);
+		request_end_spare(q);
 		return;
 	}
 	list_prepend(&px->spare, &q->node);
@@ -139,7 +155,8 @@ static struct request *request_new(struct proxy *px)
 	struct request *q = n ? LIST_ENTRY(n, struct request, node) : NEW(struct request);
 	if (n) {
 		px->nspare--;
-		*q = (struct request){ 0 };
+		struct buf path = q->path, head = q->head, hold = q->hold, memory = q->spool.memory;
+		*q = (struct request){ .path = path, .head = head, .hold = hold, .spool.memory = memory };
 	}
 	q->px = px;
 	return q;
@@ -523,7 +540,7 @@ static const struct http_handler request_handler = {
 static void set_path(struct request *q)
 {
 	struct view path = q->route.kind == ROUTE_UPSTREAM ? q->route.rest : http_path(q->x);
-	buf_init(&q->path, HTTP_TARGET_MAX + 16);
+	q->path.max = HTTP_TARGET_MAX + 16;
 	(void)buf_addv(&q->path, path.n ? path : VIEW("/"));
 	if (http_query(q->x).p) {
 		(void)buf_addc(&q->path, '?');
@@ -541,8 +558,8 @@ void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *
 		.loop = px->o.loop, .on_grant = on_grant, .on_refused = on_refused, .arg = q
 	};
 	list_init(&q->waiter.node);
-	buf_init(&q->head, HTTP_HEAD_MAX);
-	buf_init(&q->hold, EVENT_HOLD_MAX + 128 * KIB);
+	q->head.max = HTTP_HEAD_MAX;
+	q->hold.max = EVENT_HOLD_MAX + 128 * KIB;
 	spool_init(&q->spool, px->o.spool, px->o.body_max);
 	proxy_request_id(http_headers(x), q->id);
 	q->method = http_method_name(x);

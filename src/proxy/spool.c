@@ -13,16 +13,32 @@
 
 void spool_init(struct spool *s, struct spool_account *a, uint64_t max)
 {
-	*s = (struct spool){ .account = a, .fd = -1, .max = max, .memory = BUF(SPOOL_MEMORY) };
+	struct buf memory = s->memory;
+	*s = (struct spool){ .account = a, .fd = -1, .max = max, .memory = memory };
+	s->memory.max = SPOOL_MEMORY;
+}
+
+void spool_reset(struct spool *s, size_t keep)
+{
+	if (s->memory.cap > keep)
+		buf_done(&s->memory);
+	buf_reset(&s->memory);
+	fd_closep(&s->fd);
+	if (s->in_file)
+		atomic_fetch_sub_explicit(&s->account->total, s->in_file, memory_order_relaxed);
+	s->in_file = s->size = 0;
 }
 
 void spool_done(struct spool *s)
 {
-	buf_done(&s->memory);
-	fd_closep(&s->fd);
-	if (s->in_file)
-		atomic_fetch_sub_explicit(&s->account->total, s->in_file, memory_order_relaxed);
-	s->in_file = 0;
+	spool_reset(s, 0);
+}
+
+void spool_forget(struct spool *s)
+{
+	uint64_t size = s->size;
+	spool_done(s);
+	s->size = size;
 }
 
 static const char *describe(int error)
@@ -103,12 +119,9 @@ int spool_add(struct spool *s, struct view v)
 	if (head.n)
 		(void)buf_addv(&s->memory, head);
 	struct view rest = view_from(v, head.n);
-	return rest.n ? add_to_file(s, rest) : 0;
-}
-
-uint64_t spool_size(const struct spool *s)
-{
-	return s->memory.len + s->in_file;
+	int r = rest.n ? add_to_file(s, rest) : 0;
+	s->size = s->memory.len + s->in_file;
+	return r;
 }
 
 struct view spool_read(struct spool *s, uint64_t offset, char *scratch, size_t cap)
