@@ -116,6 +116,13 @@ static void conn_ready(struct http_call *call, const struct buf *head)
 
 void client_call_connected(struct http_call *call, int error)
 {
+	const struct sock_layer *layer = call->conn->sock.layer;
+	if (error && layer && layer->why) {
+		struct err e = { 0 };
+		err_set(&e, error, "cannot connect to https://%s: %s", call->target->host, layer->why);
+		call_fail(call, HTTP_FAIL_CONNECT, &e);
+		return;
+	}
 	if (error) {
 		fail_errno(call, HTTP_FAIL_CONNECT, error, "cannot connect to");
 		return;

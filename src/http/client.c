@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "net/tls.h"
 
 static void idle_on_readable(void *arg);
 
@@ -130,6 +131,8 @@ int client_conn_open(struct http_target *t, const struct net_addr *a, struct cli
 		client_conn_free(c);
 		return r;
 	}
+	if (t->tls)
+		sock_layer(&c->sock, tls_client_layer(t->tls, t->addr.host));
 	if (t->freed)
 		c->target = NULL;
 	else
@@ -144,14 +147,13 @@ struct http_target *http_target_new(
 	struct net_addr a;
 	if (net_addr_parse(view_str(address), &a, reterr) < 0)
 		return NULL;
-	if (a.tls) {
-		err_set(reterr, -EPROTONOSUPPORT,
-			"%s: https is not spoken to engines yet; use http:// or a unix socket", address);
+	struct tls_client *tls = NULL;
+	if (a.tls && !(tls = tls_client_ref(reterr)))
 		return NULL;
-	}
 	struct http_target *t = NEW(struct http_target);
 	t->loop = l;
 	t->addr = a;
+	t->tls = tls;
 	if (o)
 		t->o = *o;
 	if (!t->o.idle_max)
@@ -162,6 +164,8 @@ struct http_target *http_target_new(
 		t->o.connect_timeout_ms = 5000;
 	if (a.kind == NET_UNIX)
 		t->host = mem_strdup("localhost");
+	else if (a.tls && a.port == 443) /* some servers take a port in Host for another name */
+		t->host = mem_fmt(strchr(a.host, ':') ? "[%s]" : "%s", a.host);
 	else if (strchr(a.host, ':'))
 		t->host = mem_fmt("[%s]:%u", a.host, a.port);
 	else
@@ -185,6 +189,7 @@ void client_target_unref(struct http_target *t)
 	if (--t->refs)
 		return;
 	buf_done(&t->head);
+	tls_client_unref(t->tls);
 	free(t->host);
 	free(t);
 }

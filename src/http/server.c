@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "net/tls.h"
 
 enum { READ_CHUNK = 64 * 1024, KEEP_MAX = 256 * 1024, LINGER_MS = 2000, TICK_MAX_MS = 15000 };
 
@@ -25,6 +26,7 @@ static int64_t limit_ms(const struct server_conn *c)
 	const struct http_server_opts *o = &c->server->o;
 	switch (c->state) {
 	case CONN_IDLE: return o->idle_timeout_ms;
+	case CONN_START:
 	case CONN_HEAD: return o->head_timeout_ms;
 	case CONN_LINGER: return LINGER_MS;
 	default: return tick_ms(c);
@@ -297,7 +299,24 @@ static void on_timer(void *arg)
 	loop_timer_start(c->server->loop, &c->timer, tick_ms(c), on_timer, c);
 }
 
+/* The layer has started, or not: where nobody speaks it, it can still be told plainly. */
+static void on_connected(void *arg, int error)
+{
+	struct server_conn *c = arg;
+	if (!error) {
+		conn_set_state(c, CONN_IDLE);
+		sock_want(&c->sock, true, false);
+		return;
+	}
+	sock_layer_drop(&c->sock);
+	if (error == -EPROTOTYPE)
+		conn_refuse(c, 400, "this port speaks https: begin the address with https://");
+	else
+		close_when_sent(c); /* what the layer said of it must not be lost to a reset */
+}
+
 static const struct sock_ops conn_sock_ops = {
+	.on_connected = on_connected,
 	.on_readable = on_readable,
 	.on_writable = on_writable,
 	.on_broken = on_broken,
@@ -327,7 +346,7 @@ void conn_exchange_done(struct server_conn *c)
 	conn_update_reading(c);
 }
 
-void http_server_accept(struct http_server *s, int fd, const struct net_peer *peer)
+static void accept_over(struct http_server *s, int fd, const struct net_peer *peer, struct tls_server *tls)
 {
 	if (s->draining || s->nconns >= s->o.max_connections) {
 		fd_close(fd);
@@ -348,13 +367,25 @@ void http_server_accept(struct http_server *s, int fd, const struct net_peer *pe
 	}
 	list_append(&s->conns, &c->node);
 	s->nconns++;
+	if (tls) {
+		c->peer.is_tls = true;
+		conn_set_state(c, CONN_START);
+		sock_layer(&c->sock, tls_server_layer(tls));
+		return;
+	}
 	conn_set_state(c, CONN_IDLE);
 	sock_want(&c->sock, true, false);
 }
 
+void http_server_accept(struct http_server *s, int fd, const struct net_peer *peer)
+{
+	accept_over(s, fd, peer, NULL);
+}
+
 static void on_accept(void *arg, int fd, const struct net_peer *peer)
 {
-	http_server_accept(arg, fd, peer);
+	struct http_listener *l = arg;
+	accept_over(l->server, fd, peer, l->tls);
 }
 
 struct http_server *http_server_new(struct loop *l, const struct http_server_opts *o)
@@ -368,20 +399,27 @@ struct http_server *http_server_new(struct loop *l, const struct http_server_opt
 	return s;
 }
 
-int http_server_listen(struct http_server *s, int fd)
+int http_server_listen_tls(struct http_server *s, int fd, struct tls_server *tls)
 {
 	if (s->nlisteners == ARRAY_LEN(s->listeners))
 		return -ENOSPC;
-	int r = listener_start(s->loop, fd, on_accept, s, &s->listeners[s->nlisteners]);
+	struct http_listener *l = &s->listeners[s->nlisteners];
+	*l = (struct http_listener){ .server = s, .tls = tls };
+	int r = listener_start(s->loop, fd, on_accept, l, &l->listener);
 	if (r == 0)
 		s->nlisteners++;
 	return r;
 }
 
+int http_server_listen(struct http_server *s, int fd)
+{
+	return http_server_listen_tls(s, fd, NULL);
+}
+
 static void stop_listening(struct http_server *s)
 {
 	for (size_t i = 0; i < s->nlisteners; i++)
-		listener_stop(&s->listeners[i]);
+		listener_stop(&s->listeners[i].listener);
 	s->nlisteners = 0;
 }
 
@@ -391,7 +429,7 @@ void http_server_drain(struct http_server *s, loop_fn *on_idle, void *arg)
 	stop_listening(s);
 	LIST_FOREACH(c, &s->conns, struct server_conn, node)
 	{
-		if (c->state == CONN_IDLE || c->state == CONN_HEAD)
+		if (c->state == CONN_IDLE || c->state == CONN_HEAD || c->state == CONN_START)
 			conn_close(c);
 		else
 			c->x.close_after = true;

@@ -26,7 +26,10 @@ enum http_method {
 	HTTP_M_OTHER
 };
 
+enum { HTTP_LISTENERS_MAX = 32 };
+
 struct http_exchange;
+struct tls_server;
 
 struct http_handler {
 	void (*on_body)(void *arg, struct view bytes);
@@ -54,8 +57,10 @@ struct http_server_opts {
 
 struct http_server;
 struct http_server *http_server_new(struct loop *l, const struct http_server_opts *o) MUST_CHECK;
-/* Accepts from fd (which stays the caller's). Any number of times. */
+/* Accepts from fd (which stays the caller's). HTTP_LISTENERS_MAX times at most. */
 int http_server_listen(struct http_server *s, int fd) MUST_CHECK;
+/* The same over TLS; tls must stay as long as the server. */
+int http_server_listen_tls(struct http_server *s, int fd, struct tls_server *tls) MUST_CHECK;
 /* Takes over one connected socket. */
 void http_server_accept(struct http_server *s, int fd, const struct net_peer *peer);
 /* Accepts nothing new and closes idle connections; those with a request finish it and close. on_idle is

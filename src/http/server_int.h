@@ -2,6 +2,7 @@
  *
  * The server's inside. A connection is in one of these states, set by conn_set_state alone:
  *
+ *   START     the layer (TLS) is being agreed on              timer: head_timeout
  *   IDLE      waits for the first byte of a request          timer: idle_timeout
  *   HEAD      part of a head has come                        timer: head_timeout
  *   EXCHANGE  a request is being handled                     timer: body_timeout while its body is awaited,
@@ -21,7 +22,7 @@
 #include "http/server.h"
 #include "net/sock.h"
 
-enum conn_state { CONN_IDLE, CONN_HEAD, CONN_EXCHANGE, CONN_FLUSH, CONN_LINGER, CONN_CLOSED };
+enum conn_state { CONN_START, CONN_IDLE, CONN_HEAD, CONN_EXCHANGE, CONN_FLUSH, CONN_LINGER, CONN_CLOSED };
 
 struct http_exchange {
 	struct server_conn *conn;
@@ -62,10 +63,16 @@ struct server_conn {
 	const char *refuse_reason;
 };
 
+struct http_listener {
+	struct http_server *server;
+	struct listener *listener;
+	struct tls_server *tls; /* NULL: plain */
+};
+
 struct http_server {
 	struct loop *loop;
 	struct http_server_opts o;
-	struct listener *listeners[16];
+	struct http_listener listeners[HTTP_LISTENERS_MAX];
 	size_t nlisteners, nconns, nexchanges;
 	struct list conns;
 	bool draining, freeing;

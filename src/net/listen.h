@@ -14,7 +14,7 @@
 int net_listen(const struct net_addr *a, mode_t mode, int *ret_fd, struct err *reterr) MUST_CHECK;
 
 struct net_peer {
-	bool is_unix;
+	bool is_unix, is_tls;
 	uid_t uid;     /* of the peer when is_unix, by SO_PEERCRED; (uid_t)-1 unknown */
 	char text[64]; /* "127.0.0.1:4711", "unix" */
 };

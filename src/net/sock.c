@@ -88,7 +88,7 @@ void sock_layer(struct sock *s, struct sock_layer *layer)
 	if (s->connecting)
 		return;
 	s->connecting = s->starting = true;
-	s->layer_wants = LOOP_READ;
+	s->layer_wants = layer->speaks_first ? LOOP_WRITE : LOOP_READ;
 	update(s);
 }
 

@@ -41,6 +41,7 @@ struct sock_layer_ops {
 };
 struct sock_layer {
 	const struct sock_layer_ops *ops;
+	bool speaks_first;
 	const char *why; /* NULL, or of the last error, in words; the layer's */
 };
 

@@ -5,7 +5,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -241,9 +241,11 @@ struct sock_layer *tls_accept_layer(SSL_CTX *ctx, struct tls_shared *shared)
 /* ---- connecting ------------------------------------------------------------------------------------- */
 
 struct tls_client {
-	atomic_uint refs;
+	unsigned refs;
 	SSL_CTX *ctx;
 };
+static pthread_mutex_t client_lock = PTHREAD_MUTEX_INITIALIZER; /* of the next */
+static struct tls_client *the_client;
 
 /* Where other systems keep theirs, for a program that was built on one and runs on another. */
 static void add_system_ca(SSL_CTX *x)
@@ -259,37 +261,41 @@ static void add_system_ca(SSL_CTX *x)
 			return;
 }
 
-struct tls_client *tls_client_new(const char *ca, struct err *reterr)
+static struct tls_client *client_new(struct err *reterr)
 {
 	SSL_CTX *x = tls_ctx_new(false, reterr);
 	if (!x)
 		return NULL;
 	SSL_CTX_set_verify(x, SSL_VERIFY_PEER, NULL);
-	if (!ca) {
-		add_system_ca(x);
-	} else if (!SSL_CTX_load_verify_file(x, ca)) {
-		err_set(reterr, -EINVAL, "%s holds no certificates that could be believed: %s", ca,
-			tls_reason());
-		SSL_CTX_free(x);
-		ERR_clear_error();
-		return NULL;
-	}
+	add_system_ca(x);
 	ERR_clear_error();
 	struct tls_client *c = NEW(struct tls_client);
-	atomic_init(&c->refs, 1);
 	c->ctx = x;
 	return c;
 }
 
-struct tls_client *tls_client_ref(struct tls_client *c)
+struct tls_client *tls_client_ref(struct err *reterr)
 {
-	atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
+	pthread_mutex_lock(&client_lock);
+	if (!the_client)
+		the_client = client_new(reterr);
+	struct tls_client *c = the_client;
+	if (c)
+		c->refs++;
+	pthread_mutex_unlock(&client_lock);
 	return c;
 }
 
 void tls_client_unref(struct tls_client *c)
 {
-	if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) > 1)
+	if (!c)
+		return;
+	pthread_mutex_lock(&client_lock);
+	bool last = --c->refs == 0;
+	if (last)
+		the_client = NULL;
+	pthread_mutex_unlock(&client_lock);
+	if (!last)
 		return;
 	SSL_CTX_free(c->ctx);
 	free(c);
@@ -299,6 +305,7 @@ struct sock_layer *tls_client_layer(struct tls_client *c, const char *host)
 {
 	struct tls *t = tls_new(c->ctx);
 	static const unsigned char alpn[] = "\x08http/1.1";
+	t->layer.speaks_first = true;
 	SSL_set_connect_state(t->ssl);
 	SSL_set_alpn_protos(t->ssl, alpn, sizeof alpn - 1);
 	X509_VERIFY_PARAM *v = SSL_get0_param(t->ssl);

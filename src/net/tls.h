@@ -43,11 +43,10 @@ struct sock_layer *tls_server_layer(struct tls_server *s) MUST_CHECK;
 
 /* ---- connecting ---------------------------------------------------------------------------------------- */
 
-/* Whom to believe. ca: a file of certificates, NULL: the system's (SSL_CERT_FILE and SSL_CERT_DIR are
- * honoured). Blocks for files. */
+/* Whom to believe: the system's authorities (SSL_CERT_FILE and SSL_CERT_DIR are honoured). One for the whole
+ * process, made with the first reference, gone with the last. From any thread. */
 struct tls_client;
-struct tls_client *tls_client_new(const char *ca, struct err *reterr) MUST_CHECK;
-struct tls_client *tls_client_ref(struct tls_client *c);
+struct tls_client *tls_client_ref(struct err *reterr) MUST_CHECK;
 void tls_client_unref(struct tls_client *c); /* NULL allowed */
 /* host: a name (sent as SNI) or an address; the certificate must hold for it. */
 struct sock_layer *tls_client_layer(struct tls_client *c, const char *host) MUST_CHECK;
