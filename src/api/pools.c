@@ -46,7 +46,27 @@ static val *error_json(doc *d, const struct wire_error *e)
 	return o;
 }
 
-static val *replica_json(doc *d, const struct registry_replica *r)
+struct circuit_of {
+	const char *id;
+	enum pool_circuit circuit;
+};
+
+static void read_circuit(void *arg, const struct pool_replica *r)
+{
+	struct circuit_of *c = arg;
+	if (strcmp(r->id, c->id) == 0)
+		c->circuit = r->circuit;
+}
+
+/* Of one that traffic does not know: closed, nothing failed there. */
+static const char *circuit_name(struct pool *traffic, const char *replica_id)
+{
+	struct circuit_of c = { .id = replica_id };
+	pool_each_replica(traffic, read_circuit, &c);
+	return pool_circuit_name(c.circuit);
+}
+
+static val *replica_json(doc *d, struct pool *traffic, const struct registry_replica *r)
 {
 	const struct wire_replica *f = &r->facts;
 	val *o = yyjson_mut_obj(d);
@@ -66,6 +86,7 @@ static val *replica_json(doc *d, const struct registry_replica *r)
 	yyjson_mut_obj_add_bool(d, o, "live", r->live);
 	yyjson_mut_obj_add_bool(d, o, "ready", r->ready);
 	yyjson_mut_obj_add_bool(d, o, "draining", r->draining);
+	add_str(d, o, "circuit", circuit_name(traffic, f->replica_id));
 	yyjson_mut_obj_add_uint(d, o, "slots_total", f->slots_total);
 	yyjson_mut_obj_add_uint(d, o, "leases", f->leases);
 	yyjson_mut_obj_add_uint(d, o, "ctx", f->ctx);
@@ -210,7 +231,7 @@ static val *pool_json(doc *d, const struct pool_view *v)
 	yyjson_mut_obj_add_val(d, o, "last_error", error_json(d, last_error(v)));
 	add_str(d, o, "model_problem", v->rp && v->rp->model ? v->rp->model->problem : NULL);
 	for (size_t i = 0; v->rp && i < v->rp->nreplicas; i++)
-		yyjson_mut_arr_append(list, replica_json(d, v->rp->replicas[i]));
+		yyjson_mut_arr_append(list, replica_json(d, control_pool_traffic(v->p), v->rp->replicas[i]));
 	yyjson_mut_obj_add_val(d, o, "replicas", list);
 	return o;
 }

@@ -24,11 +24,14 @@ static void read_leases(void *arg, const struct pool_replica *r)
 		s->plan.busy_at = r->used_at;
 }
 
-static void describe(struct control_pool *p, const struct wire_replica *best)
+static void describe(struct control_pool *p, const struct wire_replica *best, const struct pool_stats *st)
 {
 	char text[POOL_STATUS_MAX];
 	if (!best)
 		snprintf(text, sizeof text, "no engine of it runs");
+	else if (st->circuits && st->circuits == st->replicas)
+		snprintf(text, sizeof text,
+			"its engine lives and fails, and gets one request at a time to try it");
 	else if (best->phase && best->progress_pct >= 0)
 		snprintf(text, sizeof text, "its engine is %s (%s, %d %%)", replica_state_name(best->state),
 			best->phase, best->progress_pct);
@@ -105,7 +108,7 @@ static mono_t reconcile_pool(struct control_pool *p, const struct registry_snaps
 		slot_apply_facts(p, p->slots[i], slot_replica(rp, p->slots[i]), waiting);
 	slots_tidy(p, rp);
 	next = sooner(next, reload_step(p, rp, now));
-	describe(p, l.best ? l.best : l.failed);
+	describe(p, l.best ? l.best : l.failed, &st);
 	p->demanded = false;
 	if (p->op != OP_NONE && !p->op_unloading)
 		next = sooner(next, p->op_deadline);

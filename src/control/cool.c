@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Looks after replicas that need looking at: leases that cool (their client left), replicas that a request
- * found failing, and replicas whose streams stand still. One struct cooler a replica, there while there is
- * something to look at.
+ * found failing, replicas whose circuit is not closed, and replicas whose streams stand still. One struct
+ * cooler a replica, there while there is something to look at.
  *
  * An engine that shows its slots is read soon after the first lease cools, and then no more often than
  * every 2 s: faster reading keeps a cancelled, non-streamed request of llama-server alive. 100 ms is the
@@ -45,8 +45,9 @@ struct cooler {
 	struct control_pool *p;
 	struct pool_replica *r; /* a reference */
 	struct http_target *target;
-	struct loop_timer slots_timer, down_timer, verdict_timer;
-	mono_t slots_asked; /* when the look that is under way began */
+	struct loop_timer slots_timer, down_timer, verdict_timer, circuit_timer;
+	enum pool_circuit told; /* the state of its circuit that was narrated last */
+	mono_t slots_asked;     /* when the look that is under way began */
 	struct http_fetch *slots_fetch, *down_fetch;
 	/* progress (hung.c) */
 	mono_t watch_until; /* requests wait for tokens: looked at until then */
@@ -63,6 +64,7 @@ static void cooler_free(struct cooler *k)
 	loop_timer_stop(&k->slots_timer);
 	loop_timer_stop(&k->down_timer);
 	loop_timer_stop(&k->verdict_timer);
+	loop_timer_stop(&k->circuit_timer);
 	http_fetch_cancel(&k->slots_fetch);
 	http_fetch_cancel(&k->down_fetch);
 	http_target_free(k->target);
@@ -92,6 +94,8 @@ struct counts {
 	mono_t reached; /* in: leases since then may not have reached the engine */
 	uint32_t in_use, cooling, downs;
 	bool down, there;
+	enum pool_circuit circuit;
+	mono_t open_until;
 };
 
 static void read_counts(void *arg, const struct pool_replica *r)
@@ -104,6 +108,8 @@ static void read_counts(void *arg, const struct pool_replica *r)
 	c->cooling = r->cooling;
 	c->down = r->down;
 	c->downs = r->downs;
+	c->circuit = r->circuit;
+	c->open_until = r->open_until;
 	c->there = true;
 }
 
@@ -147,7 +153,8 @@ static void settle(struct cooler *k)
 			c.cooling || k->over ? NEXT_LOOK_MS : k->watch_ms, look_at_slots, k);
 	if (!c.down)
 		loop_timer_stop(&k->verdict_timer);
-	if (!watched && !c.cooling && !c.down && !k->slots_fetch && !k->down_fetch)
+	if (!watched && !c.cooling && !c.down && c.circuit == CIRCUIT_CLOSED && k->told == CIRCUIT_CLOSED &&
+		!k->slots_fetch && !k->down_fetch)
 		cooler_drop(k);
 }
 
@@ -286,7 +293,7 @@ static void on_health(void *arg, int status, struct view body, const struct err 
 	k->down_fetch = NULL;
 	if (status > 0 && status < 500) {
 		log_info("up", k->r->id, "Replica %s answers again.", k->r->id);
-		pool_replica_up(k->r);
+		pool_replica_up(k->r, mono_now());
 		settle(k);
 		return;
 	}
@@ -331,18 +338,83 @@ struct found {
 static void find_needy(void *arg, const struct pool_replica *r)
 {
 	struct found *f = arg;
-	if ((r->cooling || r->down) && f->n < ARRAY_LEN(f->list))
+	if ((r->cooling || r->down || r->circuit != CIRCUIT_CLOSED) && f->n < ARRAY_LEN(f->list))
 		f->list[f->n++] = pool_replica_ref((struct pool_replica *)(uintptr_t)r);
+}
+
+/* ---- circuits ------------------------------------------------------------------------------------------ */
+
+static void tell_circuit(struct cooler *k, enum pool_circuit c)
+{
+	const char *id = k->r->id, *pool = k->p->cfg->id;
+	struct log_field fields[] = { LOG_STR("pool_id", pool), LOG_STR("replica_id", id),
+		LOG_STR("state", pool_circuit_name(c)), LOG_END };
+	if (k->told == c)
+		return;
+	k->told = c;
+	switch (c) {
+	case CIRCUIT_OPEN:
+		metric_inc(metrics_series(
+			k->p->control->o.metrics, "corral_circuit_opens_total", pool, id, NULL));
+		log_event(LOG_INFO, "circuit", id, fields,
+			"Replica %s lives and failed %d requests in a row, or the one that tried it: it gets "
+			"none "
+			"for %d s.",
+			id, POOL_CIRCUIT_FAILURES, POOL_CIRCUIT_OPEN_MS / 1000);
+		return;
+	case CIRCUIT_HALF_OPEN:
+		log_event(LOG_INFO, "circuit", id, fields, "Replica %s gets one request, to try it.", id);
+		return;
+	case CIRCUIT_CLOSED:
+		log_event(LOG_INFO, "circuit", id, fields, "Replica %s answers again and gets requests.", id);
+	}
+}
+
+static void circuit_due(void *arg);
+
+static void follow_circuit(struct cooler *k)
+{
+	struct counts c = counts_of(k);
+	if (!c.there)
+		return;
+	tell_circuit(k, c.circuit);
+	if (c.circuit == CIRCUIT_OPEN && !loop_timer_active(&k->circuit_timer))
+		loop_timer_start(k->p->control->o.loop, &k->circuit_timer,
+			MAX(mono_ms_between(mono_now(), c.open_until) + 1, (int64_t)1), circuit_due, k);
+}
+
+static void circuit_due(void *arg)
+{
+	struct cooler *k = arg;
+	pool_circuit_due(k->r, mono_now());
+	tell_circuit(k, CIRCUIT_HALF_OPEN); /* the trial may have begun, and even ended */
+	follow_circuit(k);
+	settle(k);
+}
+
+/* Also those that are closed again, of which nothing else is to be looked at. */
+static void follow_circuits(struct control_pool *p)
+{
+	for (struct cooler *next, *k = p->coolers; k; k = next) {
+		next = k->next;
+		if (k->told == CIRCUIT_CLOSED)
+			continue;
+		follow_circuit(k);
+		if (k->told == CIRCUIT_CLOSED)
+			settle(k);
+	}
 }
 
 void control_look_after(struct control_pool *p)
 {
 	struct loop *l = p->control->o.loop;
+	follow_circuits(p);
 	struct found f = { .p = p };
 	pool_each_replica(p->pool, find_needy, &f);
 	for (size_t i = 0; i < f.n; i++) {
 		struct cooler *k = cooler_for(p, f.list[i]);
 		struct counts c = counts_of(k);
+		follow_circuit(k);
 		if (c.cooling && !loop_timer_active(&k->slots_timer) && !k->slots_fetch) {
 			k->due = c.cooling;
 			loop_timer_start(l, &k->slots_timer, k->r->has_slots ? FIRST_LOOK_MS : grace_ms(p),

@@ -5,6 +5,9 @@
  */
 #include "control/control_int.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
 #include "base/mem.h"
 
 static void set1(struct metrics *m, const char *family, const char *a, double v)
@@ -76,9 +79,40 @@ static void collect_devices(struct metrics *m, const struct registry_snapshot *s
 		}
 }
 
+/* What is looked at with the pool's mutex held is told without it. */
+struct circuits {
+	struct circuit_seen {
+		char id[POOL_ID_MAX];
+		enum pool_circuit circuit;
+	} * list;
+	size_t n;
+};
+
+static void see_circuit(void *arg, const struct pool_replica *r)
+{
+	struct circuits *c = arg;
+	c->list = mem_realloc(c->list, (c->n + 1) * sizeof *c->list);
+	snprintf(c->list[c->n].id, sizeof c->list[c->n].id, "%s", r->id);
+	c->list[c->n++].circuit = r->circuit;
+}
+
+static void collect_circuits(struct metrics *m, struct control_pool *p)
+{
+	struct circuits c = { 0 };
+	pool_each_replica(p->pool, see_circuit, &c);
+	for (size_t i = 0; i < c.n; i++) {
+		static const double as_breaker[] = {
+			[CIRCUIT_CLOSED] = 0, [CIRCUIT_HALF_OPEN] = 1, [CIRCUIT_OPEN] = 2
+		};
+		set2(m, "corral_circuit_state", p->cfg->id, c.list[i].id, as_breaker[c.list[i].circuit]);
+	}
+	free(c.list);
+}
+
 void control_collect(void *arg, struct metrics *m)
 {
 	struct control *c = arg;
+	metrics_clear_family(m, "corral_circuit_state"); /* of replicas that are there alone */
 	for (size_t i = 0; i < c->npools; i++) {
 		struct control_pool *p = c->pools[i];
 		const char *id = p->cfg->id;
@@ -92,6 +126,7 @@ void control_collect(void *arg, struct metrics *m)
 		set2(m, "corral_pool_slots", id, "leased", s.leases);
 		set2(m, "corral_pool_slots", id, "cooling", s.cooling);
 		set1(m, "corral_pool_ready", id, control_pool_state(c, p) == POOL_STATE_READY);
+		collect_circuits(m, p);
 	}
 	AUTO(registry_snapshot_unrefp)
 	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);

@@ -53,6 +53,12 @@ const struct metric_family metric_families[] = {
 	{ "corral_engine_restarts_total", "Engines started again, by the reason.", C, { "pool", "reason" } },
 	{ "corral_model_load_seconds", "From an engine's start to its readiness.", H, { "pool" } },
 	{ "corral_breaker_state", "The pool's restart breaker: 0 closed, 2 open.", G, { "pool" } },
+	{ "corral_circuit_state",
+		"Whether a replica that lives gets requests: 0 closed (it does), 1 half open (one), 2 open "
+		"(none).",
+		G, { "pool", "replica" } },
+	{ "corral_circuit_opens_total", "How often a replica that lives got no requests for 5 s.", C,
+		{ "pool", "replica" } },
 	{ "corral_reloads_total",
 		"Replacements of a pool's engines: ok, failed (the old serve on), cancelled.", C,
 		{ "pool", "outcome" } },

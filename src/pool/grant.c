@@ -146,6 +146,10 @@ bool pool_settle(struct pool *p, struct waiter *w, mono_t now)
 	case POOL_FATE_UNKNOWN:
 		if (r->down)
 			return false;
+		if (++w->failures >= POOL_FAILURES_MAX) {
+			p->stats.failed++;
+			return give_up(p, w, WAITER_FAILED);
+		}
 		if (!pool_take_repeat(p, now))
 			return give_up(p, w, WAITER_SPENT);
 		w->avoids = true;
@@ -157,15 +161,10 @@ bool pool_settle(struct pool *p, struct waiter *w, mono_t now)
 
 /* ---- granting ------------------------------------------------------------------------------------------ */
 
-static bool serves(const struct pool_replica *r)
-{
-	return !r->down && !r->draining;
-}
-
 static bool another_serves(struct pool *p, const struct pool_replica *than)
 {
 	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
-	if (r != than && serves(r))
+	if (r != than && replica_serves(r))
 		return true;
 	return false;
 }
@@ -181,7 +180,8 @@ static struct pool_replica *emptiest(struct pool *p, const struct waiter *w)
 {
 	struct pool_replica *best = NULL;
 	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
-	if (serves(r) && !avoids(p, w, r) && (!best || r->in_use + r->cooling < best->in_use + best->cooling))
+	if (replica_serves(r) && !avoids(p, w, r) &&
+		(!best || r->in_use + r->cooling < best->in_use + best->cooling))
 		best = r;
 	return best;
 }
@@ -189,7 +189,7 @@ static struct pool_replica *emptiest(struct pool *p, const struct waiter *w)
 static bool takes(struct pool *p, const struct pool_replica *r, const struct waiter *w)
 {
 	uint32_t used = r->in_use + r->cooling;
-	if (!serves(r) || r->alone || used >= r->cap)
+	if ((!replica_serves(r) && !replica_to_try(r)) || r->alone || used >= r->cap)
 		return false;
 	if (is_suspect(w) && used)
 		return false;
@@ -224,6 +224,9 @@ static struct lease grant(struct pool *p, struct pool_replica *r, struct waiter 
 	r->leases[r->in_use++] = (struct lease_facts){ .id = id, .since = now };
 	if (is_suspect(w))
 		r->alone = id;
+	w->trial = r->circuit != CIRCUIT_CLOSED;
+	if (w->trial)
+		r->trial = id;
 	w->was_on = NULL;
 	w->avoids = w->doubts = w->sent = false;
 	p->stats.granted++;

@@ -221,7 +221,7 @@ void pool_get_stats(struct pool *p, struct pool_stats *ret)
 {
 	pthread_mutex_lock(&p->lock);
 	*ret = p->stats;
-	ret->replicas = ret->slots_total = ret->slots_free = ret->leases = ret->cooling = 0;
+	ret->replicas = ret->slots_total = ret->slots_free = ret->leases = ret->cooling = ret->circuits = 0;
 	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
 	{
 		ret->replicas++;
@@ -229,7 +229,8 @@ void pool_get_stats(struct pool *p, struct pool_stats *ret)
 		ret->leases += r->in_use;
 		ret->cooling += r->cooling;
 		uint32_t used = r->in_use + r->cooling;
-		if (!r->down && !r->draining && !r->alone && used < r->cap)
+		ret->circuits += r->circuit != CIRCUIT_CLOSED;
+		if (replica_serves(r) && !r->alone && used < r->cap)
 			ret->slots_free += r->cap - used;
 	}
 	for (int i = 0; i < POOL_PRIORITY_COUNT; i++)
@@ -258,7 +259,7 @@ struct pool_replica *pool_any_replica(struct pool *p)
 	pthread_mutex_lock(&p->lock);
 	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
 	{
-		if (!r->down && !r->draining && !r->alone &&
+		if (replica_serves(r) && !r->alone &&
 			!atomic_load_explicit(&r->proving, memory_order_relaxed)) {
 			found = pool_replica_ref(r);
 			break;

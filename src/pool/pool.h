@@ -19,6 +19,11 @@
  * at its second crash it is refused. It lives: the request moves to another replica, where there is one,
  * inside a budget of max(10, a tenth of the requests) in ten seconds. Who takes a replica out says what
  * became of it, so that a verdict always comes.
+ *
+ * Circuit: a replica that lives and fails POOL_CIRCUIT_FAILURES requests in a row gets none for
+ * POOL_CIRCUIT_OPEN_MS (open), then one (half open). That one decides: answered, the circuit closes; failed,
+ * it opens again; gone before either, the next has the trial. What was sent before goes on and decides
+ * nothing. The restart breaker (supervise/restart.h) is another thing: it counts processes that end.
  */
 #ifndef POOL_POOL_H
 #define POOL_POOL_H
@@ -31,9 +36,14 @@ enum {
 	POOL_SLOTS_MAX = 1024, /* of one replica */
 	POOL_LOOPS_MAX = 64,   /* data loops */
 	POOL_ID_MAX = 96,
-	POOL_CRASHES_MAX = 2,     /* engines that may crash under one request */
-	POOL_BUDGET_SECONDS = 10, /* repeats because of replicas that live: in so long … */
-	POOL_BUDGET_MIN = 10,     /* … at least so many, else a tenth of the requests */
+	POOL_CRASHES_MAX = 2, /* engines that may crash under one request */
+	/* Connections that may be closed on one request by replicas that live; fewer than open a circuit, so
+	 * that no request alone takes a replica from the others. */
+	POOL_FAILURES_MAX = 4,
+	POOL_CIRCUIT_FAILURES = 5,   /* live failures in a row after which a replica gets no request … */
+	POOL_CIRCUIT_OPEN_MS = 5000, /* … for so long */
+	POOL_BUDGET_SECONDS = 10,    /* repeats because of replicas that live: in so long … */
+	POOL_BUDGET_MIN = 10,        /* … at least so many, else a tenth of the requests */
 };
 
 enum pool_priority { POOL_INTERACTIVE, POOL_BATCH, POOL_PRIORITY_COUNT };
@@ -73,6 +83,9 @@ enum pool_fate {
 	POOL_FATE_ENDED,       /* stopped, killed from outside, taken out: no fault of a request */
 	POOL_FATE_CRASHED,     /* it crashed: a request that was on it may be the reason */
 };
+enum pool_circuit { CIRCUIT_CLOSED, CIRCUIT_OPEN, CIRCUIT_HALF_OPEN };
+const char *pool_circuit_name(enum pool_circuit c); /* "closed", "open", "half-open" */
+
 /* One generation of a replica. Lives while anybody refers to it; `gone` once control took it out. */
 struct pool_replica {
 	struct pool *pool; /* not a reference; valid while the replica is not gone */
@@ -100,15 +113,21 @@ struct pool_replica {
 	struct list node;
 	uint32_t slots_total, cap, in_use, cooling; /* cap: slots that may be used now (1 while proving) */
 	mono_t used_at;                             /* when a lease on it was last granted or ended */
-	bool draining, down;        /* down: a data loop saw it fail; until control has looked */
-	uint32_t downs;             /* so often since a request was last answered */
+	bool draining, down; /* down: a data loop saw it fail; until control has looked */
+	bool loads;          /* it is down because its model is still being loaded: no failure */
+	uint32_t downs;      /* so often since a request was last answered */
+	enum pool_circuit circuit;
+	uint32_t failures;          /* live ones in a row, while the circuit is closed */
+	mono_t open_until;          /* while it is open: then one request may try */
+	uint64_t trial;             /* while it is half open: the lease of that one; 0: the next has it */
 	uint64_t alone;             /* the lease of a suspect that nobody joins; 0 = none */
 	struct lease_facts *leases; /* those that are held: in_use of them, of slots_total places */
 };
 struct lease_facts {
 	uint64_t id;
 	mono_t since;
-	bool spoke; /* its request got the first token of its answer */
+	bool spoke;  /* its request got the first token of its answer */
+	bool failed; /* its answer is a failure of the replica's own */
 };
 struct pool_replica *pool_replica_ref(struct pool_replica *r);
 void pool_replica_unref(struct pool_replica *r);
@@ -133,7 +152,12 @@ void pool_replica_fate(struct pool_replica *r, enum pool_fate fate);
 /* A request found the replica failing (connect refused, closed before a byte): nothing is granted on it
  * until pool_replica_up. Calls on_demand. */
 void pool_replica_down(struct pool_replica *r);
-void pool_replica_up(struct pool_replica *r); /* C: it answered again: who waits for the verdict has it */
+/* Likewise, but all it said is that its model is still being loaded. */
+void pool_replica_loading(struct pool_replica *r);
+/* C: it answered again: who waits for the verdict has it, and it counts as a live failure. */
+void pool_replica_up(struct pool_replica *r, mono_t now);
+/* C: half opens a circuit whose time is over. on_demand is called for each other change of a circuit. */
+void pool_circuit_due(struct pool_replica *r, mono_t now);
 /* A replica beside r that requests can be sent to, busy or not. */
 bool pool_has_other(struct pool_replica *r);
 /* Takes one repeat from the budget (see above); false: it is spent. */
@@ -161,6 +185,9 @@ int lease_cool(struct lease *l);
 /* The first byte of its answer is relayed: a suspect is none any more, others may join it. token: the first
  * token is, too. */
 void lease_spoke(const struct lease *l, bool token);
+/* Its replica lives and failed it (5xx, no HTTP): for the circuit. What lease_spoke says later is no success.
+ */
+void lease_failed(const struct lease *l, mono_t now);
 /* Whether a prompt that is being read may explain that the replica's streams stand still since then: a
  * request without a token that was sent before the silence began, or soon after (grace_ms), or one whose
  * client left. */
@@ -190,6 +217,7 @@ enum waiter_end {
 	WAITER_DROPPED, /* for a newer one, by the policy drop-lru */
 	WAITER_CRASHED, /* POOL_CRASHES_MAX engines crashed under it */
 	WAITER_SPENT,   /* its replica failed it and lives, and the budget for repeats is spent */
+	WAITER_FAILED,  /* POOL_FAILURES_MAX times a replica that lives failed it */
 };
 
 struct waiter {
@@ -213,6 +241,8 @@ struct waiter {
 	bool doubts;                 /* the verdict on was_on is waited for */
 	bool avoids;                 /* another than was_on, where there is one */
 	unsigned crashes;            /* verdicts so far that said "crashed"; kept from one wait to the next */
+	unsigned failures;           /* and that said "it lives" */
+	bool trial;                  /* what was granted last decides about a circuit */
 	bool special, again;         /* the pool's: counted in nspecial; waits in front */
 };
 /* front: this request waited before and is sent again; it does not count against the capacity. was_on,
@@ -236,7 +266,8 @@ void pool_get_status(struct pool *p, char out[POOL_STATUS_MAX]);
 
 struct pool_stats {
 	uint32_t replicas, slots_total, slots_free, leases, cooling, waiting[POOL_PRIORITY_COUNT];
-	uint64_t granted, refused_full, dropped, double_releases, crashed, spent;
+	uint32_t circuits; /* of its replicas, that are not closed */
+	uint64_t granted, refused_full, dropped, double_releases, crashed, spent, failed;
 	mono_t last_used; /* when a lease was last granted or ended; MONO_ZERO: never */
 	bool closed;
 };

@@ -47,6 +47,22 @@ void pool_grant_waiting(struct pool *p, mono_t now);
 void pool_count_request(struct pool *p, mono_t now);
 bool pool_take_repeat(struct pool *p, mono_t now);
 
+/* circuit.c, under the lock. True: it changed, which on_demand is to tell. */
+bool circuit_failed(struct pool_replica *r, uint64_t lease, mono_t now); /* lease 0: of whichever */
+bool circuit_spoke(struct pool_replica *r, uint64_t lease);
+
+/* It takes requests, busy or not. */
+static inline bool replica_serves(const struct pool_replica *r)
+{
+	return !(r->down | r->draining | (r->circuit != CIRCUIT_CLOSED));
+}
+
+/* It is on trial, and nobody has it yet. */
+static inline bool replica_to_try(const struct pool_replica *r)
+{
+	return r->circuit == CIRCUIT_HALF_OPEN && !r->trial && !r->down && !r->draining;
+}
+
 void pool_demand(struct pool *p); /* without the lock */
 
 #endif

@@ -141,11 +141,12 @@ void pool_replica_fate(struct pool_replica *r, enum pool_fate fate)
 	pthread_mutex_unlock(&p->lock);
 }
 
-void pool_replica_down(struct pool_replica *r)
+static void down(struct pool_replica *r, bool loads)
 {
 	struct pool *p = r->pool;
 	pthread_mutex_lock(&p->lock);
 	bool news = !r->down;
+	r->loads = loads && (news || r->loads);
 	r->down = true;
 	r->downs += news;
 	if (news)
@@ -155,16 +156,29 @@ void pool_replica_down(struct pool_replica *r)
 		pool_demand(p);
 }
 
+void pool_replica_down(struct pool_replica *r)
+{
+	down(r, false);
+}
+
+void pool_replica_loading(struct pool_replica *r)
+{
+	down(r, true);
+}
+
 /* What answers again did not end: a fate that was given for want of an answer is taken back. */
-void pool_replica_up(struct pool_replica *r)
+void pool_replica_up(struct pool_replica *r, mono_t now)
 {
 	struct pool *p = r->pool;
 	pthread_mutex_lock(&p->lock);
+	bool changed = r->down && !r->loads && circuit_failed(r, 0, now);
 	r->down = false;
 	if (!atomic_load_explicit(&r->gone, memory_order_relaxed))
 		atomic_store_explicit(&r->fate, POOL_FATE_UNKNOWN, memory_order_release);
-	pool_grant_waiting(p, mono_now());
+	pool_grant_waiting(p, now);
 	pthread_mutex_unlock(&p->lock);
+	if (changed)
+		pool_demand(p);
 }
 
 bool pool_has_other(struct pool_replica *than)
@@ -172,7 +186,7 @@ bool pool_has_other(struct pool_replica *than)
 	bool found = false;
 	pthread_mutex_lock(&than->pool->lock);
 	LIST_FOREACH(r, &than->pool->replicas, struct pool_replica, node)
-	found |= r != than && !r->down && !r->draining;
+	found |= r != than && replica_serves(r);
 	pthread_mutex_unlock(&than->pool->lock);
 	return found;
 }
@@ -209,6 +223,7 @@ static bool end_lease(struct pool_replica *r, uint64_t id)
 			continue;
 		r->leases[i] = r->leases[--r->in_use];
 		r->alone = r->alone == id ? 0 : r->alone;
+		r->trial = r->trial == id ? 0 : r->trial;
 		return true;
 	}
 	return false;
@@ -257,21 +272,51 @@ bool pool_replica_reads_prompt(struct pool_replica *r, mono_t silent_since, int6
 	return reads;
 }
 
+static struct lease_facts *facts_of(const struct lease *l)
+{
+	struct pool_replica *r = l->replica;
+	for (uint32_t i = 0; i < r->in_use; i++)
+		if (r->leases[i].id == l->id)
+			return &r->leases[i];
+	return NULL;
+}
+
 void lease_spoke(const struct lease *l, bool token)
 {
 	struct pool_replica *r = l->replica;
 	if (!r)
 		return;
-	pthread_mutex_lock(&r->pool->lock);
-	for (uint32_t i = 0; i < r->in_use; i++)
-		if (r->leases[i].id == l->id)
-			r->leases[i].spoke = token;
+	struct pool *p = r->pool;
+	pthread_mutex_lock(&p->lock);
+	struct lease_facts *f = facts_of(l);
+	bool changed = f && !f->failed && circuit_spoke(r, l->id), was_alone = r->alone == l->id;
+	if (f)
+		f->spoke = token;
 	r->downs = 0;
-	if (r->alone == l->id) {
-		r->alone = 0;
-		pool_grant_waiting(r->pool, mono_now());
-	}
-	pthread_mutex_unlock(&r->pool->lock);
+	r->alone = was_alone ? 0 : r->alone;
+	if (was_alone || changed)
+		pool_grant_waiting(p, mono_now());
+	pthread_mutex_unlock(&p->lock);
+	if (changed)
+		pool_demand(p);
+}
+
+void lease_failed(const struct lease *l, mono_t now)
+{
+	struct pool_replica *r = l->replica;
+	if (!r)
+		return;
+	struct pool *p = r->pool;
+	pthread_mutex_lock(&p->lock);
+	struct lease_facts *f = facts_of(l);
+	bool changed = f && !f->failed && circuit_failed(r, l->id, now);
+	if (f)
+		f->failed = true;
+	if (changed)
+		pool_grant_waiting(p, now); /* who avoided another for its sake need not any more */
+	pthread_mutex_unlock(&p->lock);
+	if (changed)
+		pool_demand(p);
 }
 
 int lease_release(struct lease *l)

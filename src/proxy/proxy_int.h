@@ -133,6 +133,7 @@ void retry_error(struct request *q, enum http_fail f, const struct err *e);
 bool retry_status(struct request *q);
 void retry_crashed_twice(struct request *q);
 void retry_spent(struct request *q);
+void retry_failed_often(struct request *q);
 
 /* relay.c */
 extern const struct http_call_ops relay_ops;

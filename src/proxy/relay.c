@@ -135,6 +135,7 @@ static bool context_exceeded(struct request *q)
 		"This model's maximum context length is %llu tokens; the request has %llu (exceeds the "
 		"available context size).",
 		(unsigned long long)ctx, (unsigned long long)prompt);
+	lease_spoke(&q->lease, true);
 	request_drop_lease(q, false);
 	struct api_error err = { .code = CODE_CONTEXT_EXCEEDED,
 		.retriable = 0,
@@ -160,7 +161,6 @@ static void on_end(void *arg)
 	struct request *q = arg;
 	q->call = NULL;
 	q->answer_ended = true;
-	request_drop_lease(q, false);
 	if (q->look_into) {
 		if (q->status >= 500 ? retry_status(q) : context_exceeded(q))
 			return;
@@ -171,6 +171,7 @@ static void on_end(void *arg)
 			start_answer(q, -1);
 		pass(q, buf_view(&q->hold)); /* complete by the engine's own framing */
 	}
+	request_drop_lease(q, false);
 	finish(q);
 }
 

@@ -287,6 +287,7 @@ static void on_refused(void *arg, const struct pool_refusal *why, enum waiter_en
 	case WAITER_DROPPED: dropped(q); return;
 	case WAITER_CRASHED: retry_crashed_twice(q); return;
 	case WAITER_SPENT: retry_spent(q); return;
+	case WAITER_FAILED: retry_failed_often(q); return;
 	}
 }
 
@@ -300,9 +301,9 @@ static void granted(struct request *q, struct lease l)
 	q->replica = pool_replica_ref(l.replica);
 	q->granted = mono_now();
 	have_patience(q, false);
-	/* The queue was only asked so that an engine gets started; a suspect keeps others away all the same.
-	 */
-	if (!q->route.takes_lease && !q->waiter.crashes)
+	/* The queue was only asked so that an engine gets started; a suspect keeps others away all the same,
+	 * and so does the one that tries a replica whose circuit is half open. */
+	if (!q->route.takes_lease && !q->waiter.crashes && !q->waiter.trial)
 		request_drop_lease(q, false);
 	request_send(q);
 }

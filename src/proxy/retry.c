@@ -57,6 +57,22 @@ void retry_spent(struct request *q)
 	request_fail(q, &e);
 }
 
+void retry_failed_often(struct request *q)
+{
+	char text[320];
+	int n = snprintf(text, sizeof text,
+		"Replicas of pool %s closed this request's connection %d times before answering, and live; "
+		"it "
+		"is not sent again.",
+		pool_id(q->pool), POOL_FAILURES_MAX);
+	struct api_error e = { .code = CODE_ENGINE_FAILED,
+		.retriable = 1,
+		.retry_after_ms = 1000,
+		.message = view_of(text, MIN((size_t)n, sizeof text - 1)),
+		.hint = VIEW("`corral logs` shows what the engine said.") };
+	request_fail(q, &e);
+}
+
 void retry_crashed_twice(struct request *q)
 {
 	char text[256];
@@ -93,6 +109,8 @@ static void move_to_another(struct request *q, const char *failure, const char *
 bool retry_status(struct request *q)
 {
 	bool loading = q->status == 503 && view_search(buf_view(&q->hold), VIEW("Loading model")) >= 0;
+	if (!loading && q->status != 501)
+		lease_failed(&q->lease, mono_now());
 	if (q->status == 501 || (!loading && !can_move(q)))
 		return false;
 	if (q->call)
@@ -103,7 +121,7 @@ bool retry_status(struct request *q)
 		move_to_another(q, "status", "it answered with a failure of its own");
 		return true;
 	}
-	pool_replica_down(q->replica);
+	pool_replica_loading(q->replica);
 	tell(q, "loading", "its model is still being loaded");
 	send_again(q);
 	return true;
@@ -111,6 +129,7 @@ bool retry_status(struct request *q)
 
 static void not_http(struct request *q, const struct err *e)
 {
+	lease_failed(&q->lease, mono_now());
 	request_drop_lease(q, true); /* it is us who hung up */
 	if (can_move(q)) {
 		move_to_another(q, http_fail_name(HTTP_FAIL_PROTOCOL), e->msg);

@@ -85,7 +85,7 @@ test(
 );
 
 test(
-  'an engine that closes every time and lives: ENGINE_FAILED when the budget is spent, and others go on',
+  'an engine that closes every time and lives: ENGINE_FAILED after four, and others go on',
   withCorral(
     () => ({ pools: [fakePool('p')] }),
     async (corral) => {
@@ -101,8 +101,17 @@ test(
   ),
 );
 
+/** The circuits of a pool's replicas as the API, and as the metrics say. */
+async function circuits(corral, id) {
+  const { replicas } = await corral.pool(id);
+  const figure = await corral.figures();
+  const names = { 0: 'closed', 1: 'half-open', 2: 'open' };
+  const of = (r) => names[figure('corral_circuit_state', { pool: id, replica: r.id })];
+  return { told: replicas.map((r) => r.circuit), figures: replicas.map(of) };
+}
+
 test(
-  '500s of one replica: answered by the other, until the budget is spent',
+  '500s of one replica: answered by the other, and after five in a row only that one is asked',
   withCorral(
     () => ({ pools: [fakePool('p', [], { replicas: 2, slots: 1 })] }),
     async (corral) => {
@@ -110,14 +119,91 @@ test(
       await behave(corral, 'p', 0, { status: 500 });
       const answers = [];
       for (let i = 0; i < 25; i++) answers.push(await corral.chat('p')); // p-0 is asked first each time
-      const good = answers.filter((a) => a.status === 200);
-      const spent = answers.filter((a) => a.status === 502);
-      assert.equal(good.length, 10, JSON.stringify(answers.map((a) => a.status)));
-      assert.ok(good.every((a) => a.headers['x-corral-replica'] === 'p-1'));
-      assert.equal(spent.length, 15);
-      assert.ok(spent.every((a) => code(a) === 'ENGINE_FAILED' && a.headers['x-should-retry'] === 'true'));
+      assert.deepEqual([...new Set(answers.map((a) => a.status))], [200]);
+      assert.ok(answers.every((a) => a.headers['x-corral-replica'] === 'p-1'));
+      const now = await circuits(corral, 'p');
+      assert.deepEqual(now, { told: ['open', 'closed'], figures: ['open', 'closed'] });
       const figure = await corral.figures();
-      assert.equal(figure('corral_request_retries_total', { pool: 'p', reason: 'status' }), 10);
+      assert.equal(figure('corral_request_retries_total', { pool: 'p', reason: 'status' }), 5);
+      assert.equal(figure('corral_circuit_opens_total', { pool: 'p', replica: 'p-0' }), 1);
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);
+
+test(
+  'a circuit that opens: who comes waits, one tries it, fails, and the next one is answered',
+  withCorral(
+    () => ({ pools: [fakePool('p', [], { slots: 4 })] }),
+    async (corral) => {
+      const [before] = await pids(corral, 'p');
+      const changes = [];
+      const gone = new AbortController();
+      let text = '';
+      const onData = (d) => {
+        text += d;
+        for (const { data } of sse(text.slice(0, text.lastIndexOf('\n\n') + 2)))
+          if (JSON.parse(data).action === 'circuit') changes.push(JSON.parse(data).state);
+        text = text.slice(text.lastIndexOf('\n\n') + 2);
+      };
+      let open = false;
+      const heard = corral
+        .get('/v1/events', { signal: gone.signal, onData: (d) => ((open = true), onData(d)) })
+        .catch((e) => e.name);
+      await until('the stream of events', () => open);
+      await behave(corral, 'p', 0, { status: 500, for_requests: 6 });
+      for (let i = 0; i < 5; i++) assert.equal((await corral.chat('p')).status, 500);
+      assert.deepEqual((await circuits(corral, 'p')).told, ['open']);
+      const waiting = Array.from({ length: 6 }, (_, i) => corral.chat('p', { stream: i % 2 === 0 }));
+      const statuses = (await Promise.all(waiting)).map((a) => a.status).sort();
+      assert.deepEqual(statuses, [200, 200, 200, 200, 200, 500], 'the one on trial failed');
+      await until('the circuit to be closed', async () => (await circuits(corral, 'p')).told[0] === 'closed');
+      await until('it to be told', () => changes.length === 5);
+      assert.deepEqual(changes, ['open', 'half-open', 'open', 'half-open', 'closed']);
+      assert.deepEqual(await pids(corral, 'p'), [before], 'no engine was started for it');
+      gone.abort();
+      await heard;
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);
+
+test(
+  'the client on trial leaves before a byte: the next has the trial',
+  withCorral(
+    () => ({ pools: [fakePool('p', [], { slots: 4 })] }),
+    async (corral) => {
+      await behave(corral, 'p', 0, { status: 500, for_requests: 5 });
+      for (let i = 0; i < 5; i++) assert.equal((await corral.chat('p')).status, 500);
+      const gone = new AbortController();
+      const first = corral
+        .chat('p', { stream: true, fake: { prefill_ms: 600000 } }, { signal: gone.signal })
+        .catch((e) => e.name);
+      await until('it to wait', async () => (await corral.pool('p')).waiting === 1);
+      const rest = Array.from({ length: 3 }, () => corral.chat('p'));
+      await until('the trial', async () => (await circuits(corral, 'p')).told[0] === 'half-open');
+      const { leases, waiting } = await corral.pool('p');
+      assert.deepEqual({ leases, waiting }, { leases: 1, waiting: 3 }, 'exactly one is let through');
+      gone.abort();
+      assert.equal(await first, 'AbortError');
+      for (const { status } of await Promise.all(rest)) assert.equal(status, 200);
+      assert.deepEqual((await circuits(corral, 'p')).told, ['closed']);
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);
+
+test(
+  'a circuit that stays open: who waits is told so after max_wait',
+  withCorral(
+    () => ({ pools: [fakePool('p', [], { queue: { max_wait: '1s' } })] }),
+    async (corral) => {
+      await behave(corral, 'p', 0, { status: 500 });
+      for (let i = 0; i < 5; i++) assert.equal((await corral.chat('p')).status, 500);
+      const answer = await corral.chat('p');
+      assert.equal(answer.status, 503, answer.text);
+      assert.equal(code(answer), 'POOL_UNREADY');
+      assert.match(answer.json.error.message, /queue\.max_wait; its engine lives and fails/);
     },
     { warm: ['p'], leaks: false },
   ),

@@ -329,7 +329,7 @@ static void test_down_and_proving(void **state)
 	pool_replica_down(r);
 	assert_null(pool_any_replica(w.pool));
 	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_QUEUED);
-	pool_replica_up(r);
+	pool_replica_up(r, mono_now());
 	turn(&w);
 	assert_int_equal(w.clients[2].grants, 1);
 	pool_replica_unref(r);
@@ -654,7 +654,7 @@ static void test_live_failure(void **state)
 	assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), POOL_GRANTED);
 	assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
 	struct pool_replica *first = w.clients[0].was_on;
-	pool_replica_up(first);
+	pool_replica_up(first, mono_now());
 	turn(&w);
 	assert_string_equal(on(&w, 0), "-"); /* p-0 is free, but p-1 is there, if busy */
 	assert_int_equal(ask(&w, 2, POOL_INTERACTIVE, false), POOL_GRANTED);
@@ -666,11 +666,28 @@ static void test_live_failure(void **state)
 	int n = 1;
 	for (; w.clients[0].refusals == 0 && n < 50; n++) {
 		assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
-		pool_replica_up(w.clients[0].was_on);
+		pool_replica_up(w.clients[0].was_on, mono_now());
 		turn(&w);
 	}
+	assert_int_equal(w.clients[0].end, WAITER_FAILED);
+	assert_int_equal(n, POOL_FAILURES_MAX);
+	assert_int_equal(stats(&w).failed, 1);
+	world_end(&w);
+}
+
+static void test_budget_is_spent(void **state)
+{
+	(void)state;
+	struct world w;
+	world_make(&w, 8, POOL_REJECT);
+	put(&w, "p-0", 1, 1);
+	assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+	for (int i = 0; i < POOL_BUDGET_MIN; i++)
+		assert_true(pool_may_repeat(w.pool, mono_now()));
+	assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+	pool_replica_up(w.clients[0].was_on, mono_now());
+	turn(&w);
 	assert_int_equal(w.clients[0].end, WAITER_SPENT);
-	assert_int_equal(n, POOL_BUDGET_MIN + 1);
 	assert_int_equal(stats(&w).spent, 1);
 	world_end(&w);
 }
@@ -752,6 +769,7 @@ int main(void)
 		cmocka_unit_test(test_sent_again_is_no_victim),
 		cmocka_unit_test(test_second_crash_ends_it),
 		cmocka_unit_test(test_live_failure),
+		cmocka_unit_test(test_budget_is_spent),
 		cmocka_unit_test(test_reads_prompt),
 		cmocka_unit_test(test_budget),
 	};

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Four loops ask, get, cancel, release and cool at once, report replicas as failing and wait for the verdict,
- * while a control thread changes replicas, gives verdicts, ends what cools, and closes and opens the pool. At
- * each look: 0 <= leases + cooling <= slots for every replica, and nobody beside a suspect; at the end
- * nothing is held, nobody waits, and every grant was released once.
+ * while a control thread changes replicas, gives verdicts, ends what cools, half opens circuits, and closes
+ * and opens the pool. At each look: 0 <= leases + cooling <= slots for every replica, nobody beside a
+ * suspect, and at most one that was granted while the circuit is half open; at the end nothing is held,
+ * nobody waits, and every grant was released once.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -37,7 +38,7 @@ struct worker {
 	uint64_t grants, releases;
 };
 
-static atomic_int running, broken, crashed, alone;
+static atomic_int running, broken, crashed, alone, half_open;
 
 static void give_back(struct actor *a)
 {
@@ -66,6 +67,8 @@ static void on_refused(void *arg, const struct pool_refusal *why, enum waiter_en
 {
 	(void)why;
 	struct actor *a = arg;
+	if (end == WAITER_FAILED && a->w.failures < POOL_FAILURES_MAX)
+		atomic_fetch_add(&broken, 1);
 	if (!a->waiting || (end == WAITER_CRASHED) != (a->w.crashes >= POOL_CRASHES_MAX))
 		atomic_fetch_add(&broken, 1);
 	if (end == WAITER_CRASHED)
@@ -79,7 +82,7 @@ static void ask(struct actor *a, bool front)
 	struct worker *k = a->worker;
 	if (!front) { /* another request */
 		a->w.priority = rnd_below(&k->rnd, 3) ? POOL_INTERACTIVE : POOL_BATCH;
-		a->w.crashes = 0;
+		a->w.crashes = a->w.failures = 0;
 		a->w.doubts = a->w.avoids = a->w.sent = false;
 		a->w.was_on = NULL;
 	}
@@ -110,6 +113,8 @@ static void step(struct actor *a)
 {
 	struct worker *k = a->worker;
 	if (a->lease.replica) {
+		if (rnd_below(&k->rnd, 4) == 0)
+			lease_failed(&a->lease, mono_now());
 		switch (rnd_below(&k->rnd, 6)) {
 		case 0: fails(a); break;
 		case 1: lease_spoke(&a->lease, rnd_below(&k->rnd, 2)); break;
@@ -196,6 +201,59 @@ struct found {
 	int n;
 };
 
+/* What was granted on a replica before its circuit was half opened: none was meanwhile, while it was open. */
+struct tried {
+	const struct pool_replica *r;
+	uint64_t newest; /* lease */
+	bool half_open;
+};
+
+static void newest_lease(void *arg, const struct pool_replica *r)
+{
+	struct tried *t = arg;
+	if (r != t->r)
+		return;
+	t->newest = 0;
+	for (uint32_t i = 0; i < r->in_use; i++)
+		t->newest = MAX(t->newest, r->leases[i].id);
+}
+
+static void one_on_trial(void *arg, const struct pool_replica *r)
+{
+	struct tried *t = arg;
+	uint32_t newer = 0;
+	if (r != t->r || r->circuit != CIRCUIT_HALF_OPEN)
+		return;
+	for (uint32_t i = 0; i < r->in_use; i++)
+		newer += r->leases[i].id > t->newest;
+	if (newer > 1 || (newer == 1) != (r->trial != 0))
+		atomic_fetch_add(&broken, 1);
+	t->half_open = true;
+}
+
+static void find_open(void *arg, const struct pool_replica *r)
+{
+	struct found *f = arg;
+	if (r->circuit == CIRCUIT_OPEN && f->n < REPLICAS)
+		f->list[f->n++] = pool_replica_ref((struct pool_replica *)(uintptr_t)r);
+}
+
+/* Nobody else half opens one, so what is seen open stays so until then. */
+static void try_open_ones(struct pool *p)
+{
+	struct found f = { 0 };
+	pool_each_replica(p, find_open, &f);
+	for (int i = 0; i < f.n; i++) {
+		struct tried t = { .r = f.list[i] };
+		pool_each_replica(p, newest_lease, &t);
+		pool_circuit_due(f.list[i], mono_add_ms(mono_now(), POOL_CIRCUIT_OPEN_MS + 1));
+		for (int k = 0; k < 3; k++)
+			pool_each_replica(p, one_on_trial, &t);
+		atomic_fetch_add(&half_open, t.half_open);
+		pool_replica_unref(f.list[i]);
+	}
+}
+
 static void find_down(void *arg, const struct pool_replica *r)
 {
 	struct found *f = arg;
@@ -212,7 +270,7 @@ static void judge(struct pool *p, struct rnd *rnd)
 		switch (rnd_below(rnd, 3)) {
 		case 0: pool_replica_fate(f.list[i], POOL_FATE_CRASHED); break;
 		case 1: pool_replica_fate(f.list[i], POOL_FATE_ENDED); break;
-		default: pool_replica_up(f.list[i]);
+		default: pool_replica_up(f.list[i], mono_now());
 		}
 		pool_replica_unref(f.list[i]);
 	}
@@ -228,7 +286,7 @@ static void mend(struct pool *p, enum pool_fate fate)
 		if (!r)
 			continue;
 		pool_cooled(r, 1000);
-		pool_replica_up(r);
+		pool_replica_up(r, mono_now());
 		pool_replica_unref(r);
 	}
 }
@@ -251,6 +309,8 @@ static void *run_control(void *arg)
 			mend(p, rnd_below(&rnd, 2) ? POOL_FATE_CRASHED : POOL_FATE_UNKNOWN);
 		if (rnd_below(&rnd, 4) == 0)
 			judge(p, &rnd);
+		if (rnd_below(&rnd, 4) == 0)
+			try_open_ones(p);
 		pool_demand_seen(p);
 	}
 	return NULL;
@@ -317,7 +377,7 @@ static void test_threads(void **state)
 	assert_int_equal(s.double_releases, 0);
 	assert_int_equal(s.waiting[POOL_INTERACTIVE] + s.waiting[POOL_BATCH], 0);
 	assert_true(atomic_load(&demands) > 0);
-	assert_true(atomic_load(&crashed) > 0 && atomic_load(&alone) > 0); /* both did happen */
+	assert_true(atomic_load(&crashed) > 0 && atomic_load(&alone) > 0 && atomic_load(&half_open) > 0);
 	assert_int_equal(atomic_load(&crashed), s.crashed);
 	mend(p, POOL_FATE_ENDED);
 	pool_unref(p);

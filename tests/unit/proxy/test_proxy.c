@@ -111,7 +111,7 @@ static void frames(void **state)
 		assert_int_equal(world_stats(w).leases, 0);
 		if (world_stats(w).cooling)
 			pool_cooled(world_replica(w), 1);
-		pool_replica_up(world_replica(w));
+		pool_replica_up(world_replica(w), mono_now());
 		ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 		wait_for(w, answered(w, 0));
 		assert_int_equal(w->clients[0].status, 200);
@@ -273,7 +273,7 @@ static void spools(void **state)
 		world_script(w, (struct step[]){ { .close = true }, { .reply = OK_JSON } }, 2);
 		ask(w, 0, "POST", CHAT, NULL, buf_view(&b));
 		wait_for(w, w->requests == 1 && pool_replica_is_down(world_replica(w)));
-		pool_replica_up(world_replica(w));
+		pool_replica_up(world_replica(w), mono_now());
 		wait_for(w, answered(w, 0));
 		assert_int_equal(w->clients[0].status, 200);
 		assert_int_equal(strlen(request_body(w)), want.len);

@@ -60,7 +60,7 @@ static void dies_before_the_first_byte(void **state)
 	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1); /* down: it waits */
 	assert_true(pool_replica_is_down(world_replica(w)));
 	assert_true(counts(w, 0, 0));
-	pool_replica_up(world_replica(w));
+	pool_replica_up(world_replica(w), mono_now());
 	wait_for(w, answered(w, 0));
 	assert_int_equal(w->clients[0].status, 200);
 	assert_true(counts(w, 0, 0));
@@ -77,14 +77,14 @@ static void dies_before_the_first_event(void **state)
 		2);
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
-	pool_replica_up(world_replica(w));
+	pool_replica_up(world_replica(w), mono_now());
 	wait_for(w, answered(w, 0));
 	assert_int_equal(w->clients[0].status, 200);
 	assert_string_equal(buf_str(&w->clients[0].body), "{\"ok\":1}");
 	world_free(w);
 }
 
-/* Each time the verdict is that it lives: the budget for repeats ends it. */
+/* Each time the verdict is that it lives: it is not tried for ever, and opens no circuit for the others. */
 static void fails_every_time(void **state)
 {
 	(void)state;
@@ -93,10 +93,11 @@ static void fails_every_time(void **state)
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	while (!answered(w, 0)) {
 		world_turn(w);
-		pool_replica_up(world_replica(w));
+		pool_replica_up(world_replica(w), mono_now());
 	}
 	assert_int_equal(w->clients[0].status, 502);
-	assert_int_equal(w->requests, POOL_BUDGET_MIN + 1);
+	assert_int_equal(w->requests, POOL_FAILURES_MAX);
+	assert_int_equal(world_replica(w)->circuit, CIRCUIT_CLOSED);
 	assert_true(has_header(&w->clients[0], "x-should-retry: true"));
 	assert_non_null(strstr(buf_str(&w->clients[0].body), "ENGINE_FAILED"));
 	assert_true(counts(w, 0, 0));
@@ -124,7 +125,7 @@ static void crashes_two_engines(void **state)
 	assert_non_null(strstr(buf_str(&w->clients[0].body), "2 engines of pool p crashed"));
 	world_put(w, 3, 2, NULL);
 	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1 && w->requests == 3);
-	pool_replica_up(world_replica(w)); /* the innocent one: this engine closed and lives */
+	pool_replica_up(world_replica(w), mono_now()); /* the innocent one: this engine closed and lives */
 	wait_for(w, answered(w, 1));
 	assert_int_equal(w->clients[1].status, 200);
 	assert_true(counts(w, 0, 0));
@@ -230,7 +231,7 @@ static void is_still_loading(void **state)
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
 	assert_true(pool_replica_is_down(world_replica(w)));
-	pool_replica_up(world_replica(w));
+	pool_replica_up(world_replica(w), mono_now());
 	wait_for(w, answered(w, 0));
 	assert_int_equal(w->clients[0].status, 200);
 	assert_true(counts(w, 0, 0));
@@ -485,7 +486,7 @@ static void proves(void **state)
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
 	assert_int_equal(w->proved, 0);
-	pool_replica_up(world_replica(w));
+	pool_replica_up(world_replica(w), mono_now());
 	wait_for(w, answered(w, 0));
 	assert_int_equal(w->proved, 1);
 	world_free(w);
