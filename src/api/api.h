@@ -62,11 +62,15 @@ void api_start(struct api *a, struct http_exchange *x, const char *request_id);
 void api_start_as(
 	struct api *a, struct http_exchange *x, const char *request_id, const char *path, const char *query);
 
-/* Whether a page of another origin, or one that was rebound to us, sends this: true when it was refused and
- * answered. hosts: names that are ours besides loopback ones (the addresses listened on). */
+/* Whether a page of another origin, or one that was rebound to us, sends this: true when it was refused, or
+ * was a page's question whether it may (a preflight), and is answered. A page listed in cors.origins may use
+ * inference routes: what it may read goes with the response, whoever answers. */
 struct api_guard {
-	const struct strv *hosts;
+	struct config *config; /* hosts and cors.origins */
+	const char *hostname;  /* this machine's own, and with .local; "": unknown */
 };
-bool api_guard_refuses(const struct api_guard *g, struct http_exchange *x, const char *request_id);
+bool api_guard_answers(const struct api_guard *g, struct http_exchange *x, const char *request_id);
+/* Asks a model, or what models there are: what is not control. */
+bool api_is_inference(struct view method, struct view path);
 
 #endif

@@ -50,15 +50,41 @@ static bool port_ok(struct view v)
 	return num_u64(v, &port) == 0 && port <= 65535;
 }
 
+/* "/run/x.sock", "/run/x.sock?mode=0660" */
+static int socket_check(struct view v)
+{
+	struct view mode, path = view_split(v, '?', &mode);
+	if (mode.p) {
+		if (!view_starts(mode, VIEW("mode=")) || mode.n < 8 || mode.n > 9)
+			return -EINVAL;
+		for (size_t i = 5; i < mode.n; i++)
+			if (mode.p[i] < '0' || mode.p[i] > '7')
+				return -EINVAL;
+		if (mode.n == 9 && mode.p[5] != '0')
+			return -EINVAL;
+	}
+	return path.n > CONFIG_SOCKET_MAX ? -ENAMETOOLONG : 0;
+}
+
+/* An entry without its scheme. */
+static struct view listen_address(struct view v)
+{
+	if (view_starts(v, VIEW("https://")))
+		return view_from(v, 8);
+	return view_starts(v, VIEW("http://")) ? view_from(v, 7) : v;
+}
+
 /* 0; -EINVAL no address; -EACCES not loopback; -ENAMETOOLONG */
 static int listen_check(struct view v)
 {
+	struct view entry = v;
 	if (view_starts(v, VIEW("unix:")))
 		v = view_from(v, 5);
 	if (v.n && v.p[0] == '/')
-		return v.n > CONFIG_SOCKET_MAX ? -ENAMETOOLONG : 0;
+		return socket_check(v);
 	if (port_ok(v))
 		return 0;
+	v = listen_address(entry);
 	size_t colon = v.n;
 	while (colon && v.p[colon - 1] != ':')
 		colon--;
@@ -105,12 +131,11 @@ static void check_listen(struct loader *ld)
 				a, strlen(a), CONFIG_SOCKET_MAX);
 		else if (r)
 			load_fail(ld, o, "listen",
-				"found \"%.200s\"; accepted: HOST:PORT, PORT, /path of a unix socket, or a "
-				"list of "
-				"them",
+				"found \"%.200s\"; accepted: ADDRESS:PORT, https://ADDRESS:PORT, PORT, "
+				"/path of a unix socket (then maybe ?mode=0660), or a list of them",
 				a);
 		for (size_t j = 0; j < i; j++)
-			if (strcmp(l->items[j], a) == 0)
+			if (view_eq(listen_address(view_str(l->items[j])), listen_address(view_str(a))))
 				load_fail(ld, o, "listen", "%.200s is named twice; keep one of them", a);
 	}
 	if (!l->len)
@@ -430,6 +455,7 @@ void check_all(struct loader *ld)
 	const struct config_pool *dflt = NULL;
 	map_init(&names);
 	check_listen(ld);
+	check_door(ld);
 	check_dirs(ld);
 	for (size_t i = 0; i < ld->cfg->npools; i++) {
 		struct check c = { ld, &ld->cfg->pools[i], i };

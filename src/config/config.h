@@ -84,7 +84,9 @@ struct config_pool {
 struct config {
 	unsigned refs;
 	struct strv files;                          /* what was read, in order; empty: none was found */
-	struct strv listen;                         /* as written, checked: loopback or unix */
+	struct strv listen;                         /* as written, checked */
+	char *tls_cert, *tls_key;                   /* both or none */
+	struct strv hosts, cors_origins;            /* as written, checked */
 	char *state_dir, *runtime_dir, *models_dir; /* absolute */
 	enum config_gpu gpu;
 	uint32_t workers; /* 0 = auto */

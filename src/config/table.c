@@ -46,8 +46,25 @@ const struct field config_fields[] = {
 	TOP("listen", LIST, listen, .dflt = "127.0.0.1:8080", .flags = FIELD_RESTART,
 		.doc = "Where clients connect: an address, a unix socket's path, or a list of them. Loopback "
 		       "and unix "
-		       "sockets only. Port 0 picks a free one. `<runtime_dir>/corral.sock` is always bound "
-		       "besides."),
+		       "sockets only. `https://ADDRESS:PORT` speaks TLS with `tls.cert`. A socket is for its "
+		       "user alone unless a mode follows (`/run/corral/llm.sock?mode=0660`). Port 0 picks a "
+		       "free one. "
+		       "`<runtime_dir>/corral.sock` is always bound besides."),
+	TOP("tls.cert", PATH, tls_cert,
+		.doc = "The certificate of `https://` addresses in `listen`: a PEM file, the server's own "
+		       "first, then its chain. Read again with every reload; new connections get the new "
+		       "one."),
+	TOP("tls.key", PATH, tls_key,
+		.doc = "Its private key: a PEM file without a passphrase that others cannot read."),
+	TOP("hosts", LIST, hosts,
+		.doc = "Names that clients may call this server by (`llm.lan`), without scheme and port. "
+		       "Addresses, `localhost` and the machine's own name, also with `.local`, always work; "
+		       "any other Host is answered 421, so that no web page can have its own name point "
+		       "here."),
+	TOP("cors.origins", LIST, cors_origins,
+		.doc = "Web pages that may ask models from a browser: origins (`https://chat.example.org`), "
+		       "or "
+		       "`*` for every page there is. They never reach routes that control the server."),
 	TOP("state_dir", PATH, state_dir, .flags = FIELD_COMPUTED | FIELD_RESTART,
 		.doc = "What survives a restart: databases, `log/`, `spool/`, engine builds. For a user "
 		       "`$XDG_STATE_HOME/corral` (`~/.local/state/corral`), for root `/var/lib/corral`, for "
@@ -128,7 +145,8 @@ const struct field config_fields[] = {
 	POOL("engine.url", LIST, engine.urls, .flags = FIELD_ALIAS, .canon = "engine.urls",
 		.doc = "`external`: the server's address, without a path."),
 	POOL("engine.urls", LIST, engine.urls, .flags = FIELD_ENGINE,
-		.doc = "`external`: addresses of several servers, one replica each: `http://host:port` or "
+		.doc = "`external`: addresses of several servers, one replica each: `http://host:port`, "
+		       "`https://host:port` (its certificate is checked against the system's authorities) or "
 		       "`unix:/path`."),
 	POOL("engine.command", WORDS, engine.command, .flags = FIELD_ENGINE,
 		.doc = "`command`: the program and its arguments, a list or one line split as shell words "

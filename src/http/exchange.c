@@ -21,6 +21,8 @@ void exchange_reset(struct http_exchange *x)
 	x->body_ended = x->body_paused = x->expects_continue = x->told_end = false;
 	x->open = x->responding = x->chunked = x->no_body = x->close_after = false;
 	x->left = 0;
+	if (x->extra.len)
+		buf_reset(&x->extra);
 }
 
 enum http_method http_method(const struct http_exchange *x)
@@ -165,8 +167,15 @@ void http_start(struct http_exchange *x, int status, const struct buf *block, in
 	(void)buf_addv(head, view_str(s->server_line));
 	if (block && block->len)
 		(void)buf_addv(head, buf_view(block));
+	if (x->extra.len)
+		(void)buf_addv(head, buf_view(&x->extra));
 	framing_lines(x, status, body_len, head);
 	sock_write(&c->sock, head->data, head->len);
+}
+
+struct buf *http_extra(struct http_exchange *x)
+{
+	return &x->extra;
 }
 
 bool http_started_response(const struct http_exchange *x)

@@ -56,6 +56,7 @@ static void conn_free(void *arg)
 	struct server_conn *c = arg;
 	buf_done(&c->in);
 	gather_free(&c->x.head);
+	buf_done(&c->x.extra);
 	free(c);
 }
 
@@ -106,7 +107,7 @@ static void close_when_sent(struct server_conn *c)
 
 void conn_refuse(struct server_conn *c, int status, const char *reason)
 {
-	bool quiet = c->x.responding;
+	bool quiet = c->x.responding, began = c->x.open;
 	exchange_gone(c);
 	if (c->state == CONN_CLOSED)
 		return;
@@ -118,6 +119,8 @@ void conn_refuse(struct server_conn *c, int status, const char *reason)
 			c->server->o.on_refuse(c->server->o.arg, status, reason, &more, &body);
 		else
 			(void)buf_addf(&body, "%s\n", reason);
+		if (began)
+			(void)buf_addv(&more, buf_view(&c->x.extra));
 		(void)buf_addf(&head,
 			"HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%sConnection: "
 			"close\r\n\r\n",
@@ -358,6 +361,7 @@ static void accept_over(struct http_server *s, int fd, const struct net_peer *pe
 	c->state = CONN_FLUSH; /* so that the next line is a change */
 	buf_init(&c->in, KEEP_MAX);
 	gather_init(&c->x.head);
+	buf_init(&c->x.extra, 4 * KIB);
 	c->x.conn = c;
 	llhttp_init(&c->parser, HTTP_REQUEST, &http_server_parser_settings);
 	c->parser.data = c;

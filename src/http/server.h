@@ -93,6 +93,8 @@ void http_pause_body(struct http_exchange *x);
 void http_resume_body(struct http_exchange *x); /* on_body comes later, from the loop */
 
 /* ---- answering ------------------------------------------------------------------------------------ */
+/* Header lines that go with the response, whoever answers, refusals too: to be added to before it starts. */
+struct buf *http_extra(struct http_exchange *x);
 /* Starts the response. block: "Name: value\r\n" lines (may be NULL); Date, Server, Connection,
  * Content-Length and Transfer-Encoding are ours. body_len -1: unknown (chunked, or until close for 1.0). */
 void http_start(struct http_exchange *x, int status, const struct buf *block, int64_t body_len);

@@ -43,7 +43,8 @@ struct http_exchange {
 	/* response */
 	bool open; /* on_request was called and the handler has not ended it */
 	bool responding, chunked, no_body, close_after;
-	int64_t left; /* of a response with a length; -1 otherwise */
+	int64_t left;     /* of a response with a length; -1 otherwise */
+	struct buf extra; /* header lines of the response, whoever answers; mostly empty */
 };
 
 struct server_conn {

@@ -36,8 +36,9 @@ struct tls_server *tls_server_new(struct tls_cert *c) MUST_CHECK; /* takes c */
 void tls_server_use(struct tls_server *s, struct tls_cert *c);
 void tls_server_free(struct tls_server *s); /* connections may outlive it, their failures are not counted */
 int64_t tls_server_expires(struct tls_server *s);
-bool tls_server_has(struct tls_server *s, const struct tls_cert *c); /* the same one, read again */
-uint64_t tls_server_failures(const struct tls_server *s);            /* handshakes that failed */
+bool tls_server_warning(struct tls_server *s, int64_t now_s, struct buf *out); /* of the one that holds now */
+bool tls_server_has(struct tls_server *s, const struct tls_cert *c);           /* the same one, read again */
+uint64_t tls_server_failures(const struct tls_server *s);                      /* handshakes that failed */
 /* One accepted connection. A start that meets plain HTTP fails with -EPROTOTYPE. */
 struct sock_layer *tls_server_layer(struct tls_server *s) MUST_CHECK;
 

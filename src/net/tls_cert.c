@@ -297,6 +297,14 @@ int64_t tls_server_expires(struct tls_server *s)
 	return t;
 }
 
+bool tls_server_warning(struct tls_server *s, int64_t now_s, struct buf *out)
+{
+	pthread_mutex_lock(&s->lock);
+	bool any = tls_cert_warning(s->cert, now_s, out);
+	pthread_mutex_unlock(&s->lock);
+	return any;
+}
+
 bool tls_server_has(struct tls_server *s, const struct tls_cert *c)
 {
 	pthread_mutex_lock(&s->lock);

@@ -90,7 +90,7 @@ static void on_request(void *arg, struct http_exchange *x)
 	const char *allow = NULL;
 	char id[PROXY_REQUEST_ID_MAX + 1];
 	proxy_request_id(http_headers(x), id);
-	if (api_guard_refuses(&d->guard, x, id))
+	if (api_guard_answers(&d->guard, x, id))
 		return;
 	switch (dialect_route(http_method_name(x), http_path(x), &route, &allow)) {
 	case ROUTE_FOUND:
@@ -182,7 +182,7 @@ static bool answer_unloaded(
 
 struct told {
 	struct data_loop *d;
-	uint64_t body_max;
+	struct config *config;
 	struct models *models;
 	struct pool_replica *replica;
 	bool cut;
@@ -212,20 +212,23 @@ void data_loops_models(struct orch *o)
 	models_unref(m);
 }
 
-static void take_body_max(void *arg)
+static void take_config(void *arg)
 {
 	struct told *t = arg;
-	proxy_set_body_max(t->d->proxy, t->body_max);
+	struct data_loop *d = t->d;
+	proxy_set_body_max(d->proxy, t->config->body_max);
+	config_unref(d->guard.config);
+	d->guard.config = t->config;
 	free(t);
 }
 
-void data_loops_body_max(struct orch *o)
+void data_loops_config(struct orch *o)
 {
 	for (unsigned i = 0; i < o->nloops; i++) {
 		struct told *t = NEW(struct told);
 		t->d = &o->loops[i];
-		t->body_max = o->config->body_max;
-		loop_post_call(o->loops[i].loop, take_body_max, t);
+		t->config = config_ref(o->config);
+		loop_post_call(o->loops[i].loop, take_config, t);
 	}
 }
 
@@ -323,7 +326,7 @@ int data_loops_init(struct orch *o, struct err *reterr)
 		d->orch = o;
 		d->index = i;
 		d->loop = loop_new(name);
-		d->guard.hosts = &o->hosts;
+		d->guard = (struct api_guard){ .config = config_ref(o->config), .hostname = o->hostname };
 		struct http_server_opts so = { HTTP_SERVER_DEFAULTS, .server_name = "corral",
 			.on_request = on_request, .on_refuse = on_refuse, .arg = d };
 		d->server = http_server_new(d->loop, &so);
@@ -355,7 +358,8 @@ int data_loops_run(struct orch *o)
 	for (unsigned i = 0; i < o->nloops; i++) {
 		struct data_loop *d = &o->loops[i];
 		for (size_t k = 0; k < o->nlisten; k++) {
-			int r = http_server_listen(d->server, o->listen_fds[k]);
+			int r = http_server_listen_tls(
+				d->server, o->listen_fds[k], o->listen_tls[k] ? o->tls : NULL);
 			if (r < 0)
 				return r;
 		}
@@ -395,6 +399,7 @@ void data_loops_free(struct orch *o)
 			http_server_free(d->server);
 		proxy_free(d->proxy);
 		models_unref(d->models);
+		d->guard.config = config_unref(d->guard.config);
 		loop_free(d->loop);
 	}
 	req_records_free(o->requests);

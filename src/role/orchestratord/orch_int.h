@@ -10,6 +10,7 @@
 #include "api/api.h"
 #include "base/map.h"
 #include "control/control.h"
+#include "net/tls.h"
 #include "proxy/proxy.h"
 #include "role/orchestratord/orchestratord.h"
 
@@ -37,9 +38,9 @@ struct data_loop {
 	bool running;
 	struct http_server *server;
 	struct proxy *proxy;
-	struct models *models; /* this loop's own reference */
-	struct api_guard guard;
-	char text[768]; /* of the last error find_pool gave */
+	struct models *models;  /* this loop's own reference */
+	struct api_guard guard; /* its configuration is a reference */
+	char text[768];         /* of the last error find_pool gave */
 	char hint[512];
 };
 
@@ -60,9 +61,12 @@ struct orch {
 	unsigned nloops;
 	int listen_fds[LISTEN_MAX];
 	char *listen_urls[LISTEN_MAX];
+	bool listen_tls[LISTEN_MAX];
 	size_t nlisten;
+	struct tls_server *tls; /* NULL: no address speaks TLS */
+	struct loop_timer tls_look;
+	char hostname[256];
 	int registry_fd, lock_fd;
-	struct strv hosts; /* names in Host that are ours besides loopback */
 	struct spool_account spool;
 	struct req_records *requests; /* those that ended lately */
 	char *spool_dir, *log_dir, *engines_dir, *registry_path, *node_path;
@@ -79,6 +83,17 @@ struct orch {
 
 /* orchestratord.c */
 void orch_look_ready(struct orch *o); /* ready once a node is there and its pools are known */
+
+/* door.c */
+/* Reads the certificate where one is needed, binds every address. */
+int door_open(struct orch *o, struct err *e) MUST_CHECK;
+void door_close(struct orch *o);
+/* On any thread: c's certificate, NULL where there is none or it cannot be read. What is wrong with it
+ * becomes a warning, and that tls (NULL: no address speaks it) would serve with another one a change. */
+struct tls_cert *door_read(const struct config *c, struct tls_server *tls, struct config_errors *warnings,
+	struct config_diff *d) MUST_CHECK;
+void door_take(struct orch *o, struct tls_cert *c); /* takes c; NULL allowed */
+void door_collect(struct orch *o, struct metrics *m);
 
 /* found.c */
 /* base, and where it names no pools the ones of models that nodes found. The caller's reference. */
@@ -97,7 +112,7 @@ void data_loops_force(struct orch *o);
 void data_loops_stop(struct orch *o);
 void data_loops_free(struct orch *o);
 void data_loops_models(struct orch *o);
-void data_loops_body_max(struct orch *o); /* the configuration's, for requests from now on */
+void data_loops_config(struct orch *o); /* what holds for requests from now on */
 void data_loops_replica_gone(struct orch *o, struct pool_replica *r, bool cut);
 
 /* requests.c */

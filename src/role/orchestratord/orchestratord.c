@@ -67,41 +67,6 @@ static int take_lock(struct orch *o, struct err *e)
 	return 0;
 }
 
-static void own_host(struct orch *o, const struct net_addr *a)
-{
-	if (a->kind != NET_UNIX)
-		strv_add(&o->hosts, a->host);
-}
-
-static int listen_one(struct orch *o, const char *text, mode_t mode, struct err *e)
-{
-	struct net_addr a;
-	char url[NET_ADDR_TEXT + 16];
-	if (o->nlisten == LISTEN_MAX)
-		return err_set(e, -E2BIG, "`listen` names more than %d addresses", LISTEN_MAX - 1);
-	int r = net_addr_parse(view_str(text), &a, e);
-	r = r ? r : net_listen(&a, mode, &o->listen_fds[o->nlisten], e);
-	if (r)
-		return r;
-	if (a.kind == NET_TCP && net_addr_of_socket(o->listen_fds[o->nlisten], &a) < 0)
-		return err_set(e, -EIO, "the address listened on cannot be read");
-	net_addr_url(&a, url, sizeof url);
-	own_host(o, &a);
-	o->listen_urls[o->nlisten++] = mem_strdup(url);
-	return 0;
-}
-
-static int listen_all(struct orch *o, struct err *e)
-{
-	for (size_t i = 0; i < o->config->listen.len; i++) {
-		int r = listen_one(o, o->config->listen.items[i], 0600, e);
-		if (r)
-			return r;
-	}
-	AUTO(mem_freep) char *own = path_join(o->config->runtime_dir, "corral.sock");
-	return listen_one(o, own, 0600, e);
-}
-
 static void raise_files(void)
 {
 	struct rlimit l;
@@ -146,6 +111,7 @@ static void collect(void *arg, struct metrics *m)
 		metric_set(metrics_series(m, "corral_loop_lag_seconds", loop_name(o->loops[i].loop), NULL),
 			(double)s.max_busy_ns / 1e9);
 	}
+	door_collect(o, m);
 	struct metric_series *dropped = metrics_series(m, "corral_log_dropped_total", NULL);
 	uint64_t now = log_dropped(), told = metric_value(dropped);
 	metric_add(dropped, now > told ? now - told : 0);
@@ -220,7 +186,7 @@ static int set_up(struct orch *o, struct err *e)
 	set_paths(o);
 	int r = make_dirs(o, e);
 	r = r ? r : take_lock(o, e);
-	r = r ? r : listen_all(o, e);
+	r = r ? r : door_open(o, e);
 	if (r)
 		return r;
 	AUTO(mem_freep) char *db = path_join(o->config->state_dir, "registry.db");
@@ -338,19 +304,14 @@ static void tear_down(struct orch *o)
 	loop_signal_stop(&o->sigterm);
 	loop_signal_stop(&o->sigint);
 	loop_signal_stop(&o->sighup);
+	door_close(o);
 	loop_free(o->loop);
+	tls_server_free(o->tls); /* a reload's thread may have looked at it until here */
 	metrics_free(o->metrics);
-	for (size_t i = 0; i < o->nlisten; i++) {
-		fd_close(o->listen_fds[i]);
-		if (strncmp(o->listen_urls[i], "unix:", 5) == 0)
-			unlink(o->listen_urls[i] + 5);
-		free(o->listen_urls[i]);
-	}
 	if (o->registry_fd >= 0)
 		unlink(o->registry_path);
 	fd_close(o->registry_fd);
 	fd_close(o->lock_fd);
-	strv_done(&o->hosts);
 	free(o->spool_dir);
 	free(o->log_dir);
 	free(o->engines_dir);

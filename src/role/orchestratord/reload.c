@@ -40,6 +40,8 @@ struct job {
 	struct config *over;    /* what would hold */
 	struct config_errors errors, warnings;
 	struct config_diff diff;
+	struct tls_server *tls; /* NULL: no address speaks it */
+	struct tls_cert *cert;  /* NULL: none, or the one before stays */
 };
 
 struct reload {
@@ -100,6 +102,7 @@ static void work(void *arg)
 		return;
 	}
 	diff(j);
+	j->cert = door_read(j->over, j->tls, &j->warnings, &j->diff);
 }
 
 static void job_free(struct job *j)
@@ -113,6 +116,7 @@ static void job_free(struct job *j)
 	config_errors_done(&j->errors);
 	config_errors_done(&j->warnings);
 	config_diff_done(&j->diff);
+	tls_cert_free(j->cert);
 	free(j);
 }
 
@@ -223,7 +227,7 @@ static void use(struct orch *o, struct config *c)
 	control_set_config(o->control, pools);
 	log_set_level((enum log_level)c->log_level);
 	atomic_store_explicit(&o->spool.total_max, c->body_spool_total, memory_order_relaxed);
-	data_loops_body_max(o);
+	data_loops_config(o);
 	config_watch_follow(o);
 	config_unref(was);
 }
@@ -232,6 +236,7 @@ static void take(struct reload *r)
 {
 	struct job *j = r->job;
 	use(r->o, MEM_TAKE(j->over));
+	door_take(r->o, MEM_TAKE(j->cert));
 	struct api_reload how = { .diff = &j->diff, .warnings = &j->warnings, .applied = true };
 	finish(r, &how);
 }
@@ -348,6 +353,7 @@ static void begin(struct reload *r)
 	struct job *j = NEW(struct job);
 	j->r = r;
 	j->opts = &r->o->o;
+	j->tls = r->o->tls;
 	j->base = config_ref(r->o->config);
 	j->running = with_found(r->o);
 	r->job = j;

@@ -276,7 +276,7 @@ static void test_mistakes(void **state)
 	one_mistake("workers: 1\nworkers: 2", 2, 1, "workers", "twice|line 1");
 	one_mistake("log: {level: info}\nlog: {level: warn}", 2, 1, "log", "twice");
 	one_mistake("pool: []", 1, 1, "pool", "nearest|pools");
-	one_mistake("zzzzzz: 1", 1, 1, "zzzzzz", "listen, state_dir");
+	one_mistake("zzzzzz: 1", 1, 1, "zzzzzz", "listen, tls");
 	one_mistake("log.level: info", 1, 1, "log.level", "no such key");
 	one_mistake("- a", 1, 1, "", "found a list");
 	one_mistake("pools: {id: a}", 1, 8, "pools", "a list of pools");
@@ -327,12 +327,48 @@ static void test_pool_mistakes(void **state)
 	one_mistake("pools: [{id: a, model: \"hf:x/y\"}]", 1, 24, "pools[0].model", "not fetched");
 }
 
+static void test_door(void **state)
+{
+#define PEM "tls: {cert: a.pem, key: a.key}\n"
+	AUTO(config_unrefp)
+	struct config *c = good(PEM "listen: [127.0.0.1:80, \"https://[::1]:443\", /run/x.sock?mode=0660]\n"
+				    "hosts: [llm.lan, Box]\ncors: {origins: [\"https://a.example\", "
+				    "\"http://localhost:3000\", \"app://obsidian.md\", \"*\"]}\n");
+	assert_true(view_ends(view_str(c->tls_cert), VIEW("/a.pem")) && c->tls_cert[0] == '/');
+	assert_string_equal(c->hosts.items[1], "Box");
+	assert_int_equal(c->cors_origins.len, 4);
+	one_mistake(
+		"listen: https://127.0.0.1:443", 1, 9, "listen", "https://127.0.0.1:443|certificate|tls:");
+	one_mistake("tls: {cert: a.pem}", 1, 13, "tls.cert", "/a.pem|tls.key");
+	one_mistake("tls: {key: a.key}", 1, 12, "tls.key", "/a.key|tls.cert");
+	one_mistake(PEM "listen: [127.0.0.1:80, \"https://127.0.0.1:80\"]", 2, 9, "listen", "twice");
+	static const char *const entries[] = { "https://8443", "https://127.0.0.1", "https:///run/x.sock",
+		"ftp://127.0.0.1:1", "https://127.0.0.1:1/", "/x?mode=999", "/x?mode=6600", "/x?mode=66",
+		"/x?a" };
+	for (size_t i = 0; i < ARRAY_LEN(entries); i++) {
+		AUTO(mem_freep) char *y = mem_fmt(PEM "listen: \"%s\"", entries[i]);
+		one_mistake(y, 2, 9, "listen", entries[i]);
+	}
+	static const char *const hosts[] = { "http://a", "a:80", "a/b", ".a", "*.a", "a b" };
+	for (size_t i = 0; i < ARRAY_LEN(hosts); i++) {
+		AUTO(mem_freep) char *y = mem_fmt("hosts: [\"%s\"]", hosts[i]);
+		one_mistake(y, 1, 8, "hosts", "without scheme and port");
+	}
+	static const char *const origins[] = { "a.example", "https://a.example/", "https://", "null", "://a",
+		"https://*.a", "https://u@a" };
+	for (size_t i = 0; i < ARRAY_LEN(origins); i++) {
+		AUTO(mem_freep) char *y = mem_fmt("cors: {origins: \"%s\"}", origins[i]);
+		one_mistake(y, 1, 17, "cors.origins", "without a path");
+	}
+#undef PEM
+}
+
 static void test_listen(void **state)
 {
-	static const char *const fine[] = { "127.0.0.1:1", "127.9.9.9:1", "localhost:80", "8080", "'[::1]:1'",
-		"/a", "unix:/a" };
+	static const char *const fine[] = { "127.0.0.1:1", "127.9.9.9:1", "localhost:80",
+		"http://127.0.0.1:80", "8080", "'[::1]:1'", "/a", "unix:/a" };
 	static const char *const not [] = { "x", "127.0.0.1", "127.0.0.1:70000", "::1:80", "[::1]",
-		"http://127.0.0.1:80" };
+		"http://80" };
 	static const char *const open[] = { "0.0.0.0:1", "192.168.1.10:8080", ":80", "'[::]:80'",
 		"example.com:80" };
 	for (size_t i = 0; i < ARRAY_LEN(fine); i++) {
@@ -589,6 +625,7 @@ int main(void)
 		cmocka_unit_test(test_mistakes),
 		cmocka_unit_test(test_pool_mistakes),
 		cmocka_unit_test(test_listen),
+		cmocka_unit_test(test_door),
 		cmocka_unit_test(test_socket_length),
 		cmocka_unit_test(test_environment),
 		cmocka_unit_test(test_overrides),

@@ -59,7 +59,7 @@ static FILE *open_new(const char *path, mode_t mode)
 
 void authority_make(struct authority *a)
 {
-	strcpy(a->dir, "/tmp/corral-tls-XXXXXX");
+	snprintf(a->dir, sizeof a->dir, "/tmp/corral-tls-XXXXXX");
 	if (!mkdtemp(a->dir))
 		abort();
 	snprintf(a->ca, sizeof a->ca, "%s/ca.pem", a->dir);
