@@ -111,6 +111,13 @@ static int listen_check(struct view v)
 	return strchr(text, ':') ? -EINVAL : -EACCES;
 }
 
+/* Whether both want one socket, be it with TLS and without; port 0 is another one each time. */
+static bool same_listen(struct view a, struct view b)
+{
+	struct view at = listen_address(a);
+	return view_eq(a, b) || (view_eq(at, listen_address(b)) && !view_ends(at, VIEW(":0")));
+}
+
 static void check_listen(struct loader *ld)
 {
 	const struct strv *l = &ld->cfg->listen;
@@ -135,7 +142,7 @@ static void check_listen(struct loader *ld)
 				"/path of a unix socket (then maybe ?mode=0660), or a list of them",
 				a);
 		for (size_t j = 0; j < i; j++)
-			if (view_eq(listen_address(view_str(l->items[j])), listen_address(view_str(a))))
+			if (same_listen(view_str(l->items[j]), view_str(a)))
 				load_fail(ld, o, "listen", "%.200s is named twice; keep one of them", a);
 	}
 	if (!l->len)

@@ -332,6 +332,7 @@ export class Corral {
     const told = JSON.parse(line);
     assert.equal(told.pid, this.child.pid, 'the ready line names the pid');
     this.url = Array.isArray(told.listen) ? told.listen[0] : told.listen;
+    this.urls = told.all;
     this.pid = told.pid;
     return this;
   }

@@ -93,21 +93,16 @@ int job_fail(struct engine_job *j, int code, const char *fmt, ...)
 static int url_check(const char *url, struct err *reterr)
 {
 	struct net_addr a;
-	if (strncmp(url, "https://", 8) == 0)
-		return err_set(reterr, -EPROTONOSUPPORT,
-			"the engine address %s is https, which is not spoken to engines yet; use http:// on "
-			"a trusted "
-			"network or unix:/PATH",
-			url);
-	if (strncmp(url, "http://", 7) != 0 && strncmp(url, "unix:", 5) != 0)
-		return err_set(reterr, -EINVAL,
-			"the engine address \"%s\" is not one: http://HOST:PORT or unix:/PATH is accepted",
-			url);
 	struct view v = view_str(url);
-	if (strncmp(url, "http://", 7) == 0) { /* a path after the host is the caller's affair */
-		struct view host = view_from(v, 7);
-		v.n = 7 + view_find(host, '/');
-	}
+	size_t scheme = view_starts(v, VIEW("http://")) ? 7 : view_starts(v, VIEW("https://")) ? 8 : 0;
+	if (!scheme && !view_starts(v, VIEW("unix:")))
+		return err_set(reterr, -EINVAL,
+			"the engine address \"%s\" is not one: http://HOST:PORT, https://HOST:PORT or "
+			"unix:/PATH "
+			"is accepted",
+			url);
+	if (scheme) /* a path after the host is the caller's affair */
+		v.n = scheme + view_find(view_from(v, scheme), '/');
 	int r = net_addr_parse(v, &a, reterr);
 	return r < 0 ? err_prefix(reterr, "the engine address %s", url) : 0;
 }

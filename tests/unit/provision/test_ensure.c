@@ -383,13 +383,14 @@ static void checks_external_and_command(void **state)
 	struct engine_def d = { .kind = ENGINE_OPENAI, .mode = ENGINE_MODE_EXTERNAL };
 	ensure(w, &d);
 	expect_err(w, "no address");
-	static const char *const good[] = { "http://127.0.0.1:8000", "http://host:1/v1", "unix:/run/x.sock" };
+	static const char *const good[] = { "http://127.0.0.1:8000", "https://host:1", "http://host:1/v1",
+		"unix:/run/x.sock" };
 	for (size_t i = 0; i < ARRAY_LEN(good); i++)
 		strv_add(&d.urls, good[i]);
 	ensure(w, &d);
 	assert_int_equal(w->err.code, 0);
 	assert_true(w->build.external);
-	static const char *const bad[] = { "https://x:1", "ftp://x", "127.0.0.1:80", "http://:1",
+	static const char *const bad[] = { "https://:1", "ftp://x", "127.0.0.1:80", "http://:1",
 		"http://h:99999" };
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		strv_done(&d.urls);
