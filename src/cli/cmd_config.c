@@ -5,8 +5,10 @@
 #include <stdio.h>
 #include <yyjson.h>
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "cli/cli_int.h"
+#include "net/tls.h"
 
 enum { OPT_EFFECTIVE = 1, OPT_SET, OPT_DRY_RUN, RELOAD_MS = 90000 };
 
@@ -43,12 +45,36 @@ static void say_fine(const struct config *cfg, struct buf *out)
 	buf_addf(out, "%zu pool%s.\n", cfg->npools, cfg->npools == 1 ? "" : "s");
 }
 
+/* True: it can be served with, or there is none. warning: what is to be said of it all the same. */
+static bool certificate_fine(const struct config *cfg, struct config_errors *errs, struct buf *warning)
+{
+	AUTO(tls_cert_freep) struct tls_cert *cert = NULL;
+	struct err e = { 0 };
+	if (!cfg->tls_cert)
+		return true;
+	if (tls_cert_load(cfg->tls_cert, cfg->tls_key, &cert, &e) == 0) {
+		(void)tls_cert_warning(cert, wall_ms() / 1000, warning);
+		return true;
+	}
+	const struct config_origin *at = config_origin_of(cfg, NULL, "tls.cert");
+	errs->items[errs->len++] = (struct config_error){ .file = at->line ? mem_strdup(at->name) : NULL,
+		.line = at->line,
+		.column = at->column,
+		.key = mem_strdup("tls"),
+		.message = mem_strdup(e.msg) };
+	return false;
+}
+
 static int check(struct cli *c, const struct config_source *src)
 {
+	AUTO(buf_done) struct buf warning = BUF(4 * KIB);
 	AUTO(config_errors_done) struct config_errors errs = { 0 };
 	AUTO(config_unrefp) struct config *cfg = NULL;
 	AUTO(buf_done) struct buf b = BUF(1 * MIB);
-	bool fine = config_load(src, &cfg, &errs) == 0 && models_check(cfg, &errs) == 0;
+	bool fine = config_load(src, &cfg, &errs) == 0 && models_check(cfg, &errs) == 0 &&
+		    certificate_fine(cfg, &errs, &warning);
+	if (warning.len)
+		fprintf(stderr, "corral: tls: %s.\n", buf_str(&warning));
 	if (c->json)
 		errors_json(&errs, &b);
 	else if (fine)

@@ -23,6 +23,7 @@ struct tls {
 	struct tls_shared *shared; /* serving: where failures are counted; a reference */
 	char *why;
 	bool looked, started, ended, broken;
+	bool untold; /* the end came with the last bytes; nothing but read tells of it */
 };
 
 static struct tls *tls_of(struct sock_layer *l)
@@ -145,6 +146,7 @@ static ssize_t tls_read(struct sock_layer *l, void *p, size_t n)
 {
 	struct tls *t = tls_of(l);
 	size_t got = 0;
+	t->untold = false;
 	if (t->broken)
 		return -ECONNRESET;
 	/* A record a call; after a full one the next is likely there. */
@@ -154,6 +156,7 @@ static ssize_t tls_read(struct sock_layer *l, void *p, size_t n)
 		int r = SSL_read_ex(t->ssl, (char *)p + got, n - got, &k);
 		if (r <= 0) {
 			ssize_t e = tls_error(t, r); /* comes again with the next call */
+			t->untold = got && e != -EAGAIN && e != -EBUSY;
 			return got ? (ssize_t)got : e;
 		}
 		got += k;
@@ -187,7 +190,8 @@ static ssize_t tls_write(struct sock_layer *l, const void *p, size_t n)
 
 static bool tls_pending(const struct sock_layer *l)
 {
-	return SSL_pending(LIST_ENTRY((struct sock_layer *)(uintptr_t)l, struct tls, layer)->ssl) > 0;
+	const struct tls *t = LIST_ENTRY((struct sock_layer *)(uintptr_t)l, struct tls, layer);
+	return t->untold || SSL_pending(t->ssl) > 0;
 }
 
 static void tls_end(struct sock_layer *l)

@@ -11,11 +11,11 @@ import path from 'node:path';
 import test from 'node:test';
 import tls from 'node:tls';
 import { fileURLToPath } from 'node:url';
-import { fakePool, sse, until, withCorral, withDeadline } from './harness.mjs';
+import { Corral, fakePool, sse, until, withCorral, withDeadline } from './harness.mjs';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 
-/** An authority and what it signs: {ca, issue(name)} writes NAME.pem and NAME.key; serve(name) puts them in use. */
+/** An authority and what it signs: issue(name) writes NAME.pem and NAME.key, serve(name) puts them in use. */
 class Authority {
   constructor() {
     this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-ca-'));
@@ -244,6 +244,38 @@ test(
       assert.ok(days > 29 && days < 31, `${days} days`);
     },
     { warm: ['fake'], leaks: false },
+  ),
+);
+
+test(
+  'watch: a renewed certificate is taken by itself; check and the start say what is wrong with one',
+  withAuthority(
+    (authority) => ({ ...pools(), watch: true }),
+    async (corral, authority) => {
+      authority.issue('second').serve('second');
+      const now = async () => (await ask(corral, authority, 'GET', '/healthz')).subject;
+      await until('the new certificate', async () => (await now()) === 'second');
+
+      const fine = await corral.cli('config', 'check');
+      assert.deepEqual([fine.code, fine.stderr], [0, ''], fine.stdout);
+      authority.issue('soon', 3).serve('soon');
+      await until('the next one', async () => (await now()) === 'soon');
+      assert.match((await corral.cli('config', 'check')).stderr, /\(localhost\) expires in [23] days/);
+      assert.match(corral.log(), /expires in [23] days/);
+      fs.chmodSync(authority.key, 0o644);
+      const open = await corral.cli('config', 'check');
+      assert.equal(open.code, 2);
+      assert.match(open.stderr, /tls: tls.key .* is open to everybody .*chmod o=/);
+      const { cert, key } = authority;
+      const other = new Corral({ listen: 'https://127.0.0.1:0', tls: { cert, key } });
+      try {
+        await assert.rejects(other.start(), /ended .*"code":1.*is open to everybody/s);
+      } finally {
+        other.kill();
+        other.remove();
+      }
+    },
+    { leaks: false },
   ),
 );
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * `watch: true`: the folders of the configuration's files are watched, because editors replace a file by
- * renaming another over it. An event is only a reason to look: once nothing has happened for QUIET_MS (at the
- * latest after PATIENCE_MS) the files' stamps are compared, and if they differ and a file is there, the
- * configuration is read again. A file that is gone is waited for; what holds, holds on.
+ * `watch: true`: the folders of the configuration's files and of the certificate are watched, because editors
+ * replace a file by renaming another over it. An event is only a reason to look: once nothing has happened
+ * for QUIET_MS (at the latest after PATIENCE_MS) the files' stamps are compared, and if they differ and a
+ * file is there, the configuration is read again. A file that is gone is waited for; what holds, holds on.
  * Bounds: PLACES_MAX folders, DROP_INS_MAX files of a folder of drop-ins.
  */
 #include <dirent.h>
@@ -95,6 +95,10 @@ static char *stamps_now(const struct config_watch *w)
 		add_stamp(w->where.files.items[i], &b);
 	for (size_t i = 0; i < w->where.folders.len; i++)
 		add_folder(w->where.folders.items[i], &b);
+	if (b.len && w->o->config->tls_cert) {
+		add_stamp(w->o->config->tls_cert, &b);
+		add_stamp(w->o->config->tls_key, &b);
+	}
 	return mem_strdup(buf_str(&b));
 }
 
@@ -138,7 +142,17 @@ static void watch_path(struct config_watch *w, const char *path, bool entries)
 
 static void on_events(void *arg, int events);
 
-/* Watches anew whatever there is now; also the files that links lead to. */
+/* Also what a link leads to. */
+static void watch_file(struct config_watch *w, const char *path)
+{
+	char *real = realpath(path, NULL);
+	watch_path(w, path, false);
+	if (real)
+		watch_path(w, real, false);
+	free(real);
+}
+
+/* Watches anew whatever there is now. */
 static void arm(struct config_watch *w)
 {
 	disarm(w);
@@ -153,16 +167,14 @@ static void arm(struct config_watch *w)
 			strerror(-r));
 		return;
 	}
-	for (size_t i = 0; i < w->where.files.len; i++) {
-		const char *path = w->where.files.items[i];
-		char *real = realpath(path, NULL);
-		watch_path(w, path, false);
-		if (real)
-			watch_path(w, real, false);
-		free(real);
-	}
+	for (size_t i = 0; i < w->where.files.len; i++)
+		watch_file(w, w->where.files.items[i]);
 	for (size_t i = 0; i < w->where.folders.len; i++)
 		watch_path(w, w->where.folders.items[i], true);
+	if (w->o->config->tls_cert) {
+		watch_file(w, w->o->config->tls_cert);
+		watch_file(w, w->o->config->tls_key);
+	}
 }
 
 static void look(void *arg)
@@ -222,7 +234,11 @@ static void on_events(void *arg, int events)
 void config_watch_follow(struct orch *o)
 {
 	struct config_watch *w = o->watch;
-	if (o->config->watch == (w->fd >= 0))
+	if (o->config->watch && w->fd >= 0) {
+		arm(w); /* the certificate may be another file now */
+		return;
+	}
+	if (!o->config->watch && w->fd < 0)
 		return;
 	loop_timer_stop(&w->quiet);
 	disarm(w);

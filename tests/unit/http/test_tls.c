@@ -518,6 +518,38 @@ static void peer_that_leaves(struct world *w)
 	hang_up(s, x);
 }
 
+static void peer_that_leaves_with_a_full_record(struct world *w)
+{
+	SSL_CTX *x;
+	SSL *s = tls_dial(w, 0, &x);
+	char q[16 * KIB];
+	int n = snprintf(
+		q, sizeof q, "POST /hold HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n", sizeof q);
+	memset(q + n, 'x', sizeof q - (size_t)n);
+	/* the farewell is there when the record is read */
+	BIO *both = BIO_new(BIO_s_mem()), *wire = BIO_new_socket(SSL_get_fd(s), BIO_NOCLOSE);
+	char sent[18 * KIB];
+	SSL_set0_wbio(s, both);
+	SSL_write(s, q, sizeof q);
+	SSL_shutdown(s);
+	int len = BIO_read(both, sent, sizeof sent);
+	assert(BIO_write(wire, sent, len) == len);
+	char c;
+	w->error = SSL_read(s, &c, 1);
+	int fd = (int)BIO_get_fd(wire, NULL);
+	BIO_free(wire);
+	SSL_free(s);
+	SSL_CTX_free(x);
+	close(fd);
+}
+
+static void the_end_that_comes_with_bytes_is_seen(void **state)
+{
+	struct world *w = *state;
+	run_peer(w, peer_that_leaves_with_a_full_record);
+	assert_int_equal(w->gones, 1);
+}
+
 static void a_client_that_shuts_its_side_has_left(void **state)
 {
 	struct world *w = *state;
@@ -654,6 +686,7 @@ int main(void)
 		WORLD_TEST(does_not_wait_for_a_handshake_for_ever),
 		WORLD_TEST(says_farewell),
 		WORLD_TEST(a_client_that_shuts_its_side_has_left),
+		WORLD_TEST(the_end_that_comes_with_bytes_is_seen),
 		WORLD_TEST(a_new_certificate_harms_no_connection),
 		WORLD_TEST(what_is_kept_in_between_is_not_forgotten),
 	};
