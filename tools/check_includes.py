@@ -21,6 +21,7 @@ ALLOWED = {
     "metrics": "",
     "config": "",
     "wire": "",
+    "auth": "",
     "placement": "",
     "gguf": "",
     "net": "loop",
@@ -32,21 +33,21 @@ ALLOWED = {
     "registry": "loop log metrics wire",
     "pool": "loop metrics",
     "dialect": "http",
-    "proxy": "loop log metrics net http pool dialect",
+    "proxy": "loop log metrics net http pool dialect auth",
     "tasks": "loop log metrics registry pool proxy",
     "control": "loop log metrics config http wire registry placement pool",
-    "api": "loop log metrics http dialect wire config control pool registry tasks",
+    "api": "loop log metrics http dialect wire config control pool registry tasks auth",
     "role/orchestratord": "* -node -gpu -provision -supervise",
     "role/engine_provisioner": "* -registry -placement -control -tasks -api",
     "role/pool_managerd": "loop config log metrics net http wire registry",
-    "cli": "loop net http config wire gguf placement pool gpu",
+    "cli": "loop net http config wire gguf placement pool gpu auth",
 }
 # Outside libraries that one folder alone may know.
 ONLY_IN = {
     "uv.h": {"loop"},
     "llhttp.h": {"http"},
     "libfyaml.h": {"config"},
-    "sqlite3.h": {"registry", "provision"},
+    "sqlite3.h": {"registry", "provision", "auth"},
 }
 # The executable's main() and the shared wiring beside the roles hold all roles.
 ROLE_ROOT = "role"

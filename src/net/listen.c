@@ -186,9 +186,11 @@ static void describe_peer(int fd, const struct sockaddr_storage *ss, struct net_
 	if (ss->ss_family == AF_INET) {
 		inet_ntop(AF_INET, &in->sin_addr, ip, sizeof ip);
 		snprintf(p->text, sizeof p->text, "%s:%u", ip, ntohs(in->sin_port));
+		ip_from_v4((const unsigned char *)&in->sin_addr, p->ip);
 	} else {
 		inet_ntop(AF_INET6, &in6->sin6_addr, ip, sizeof ip);
 		snprintf(p->text, sizeof p->text, "[%s]:%u", ip, ntohs(in6->sin6_port));
+		memcpy(p->ip, &in6->sin6_addr, sizeof p->ip);
 	}
 }
 

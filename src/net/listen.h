@@ -6,6 +6,7 @@
 #ifndef NET_LISTEN_H
 #define NET_LISTEN_H
 
+#include "base/cidr.h"
 #include "loop/loop.h"
 #include "net/addr.h"
 
@@ -15,8 +16,9 @@ int net_listen(const struct net_addr *a, mode_t mode, int *ret_fd, struct err *r
 
 struct net_peer {
 	bool is_unix, is_tls;
-	uid_t uid;     /* of the peer when is_unix, by SO_PEERCRED; (uid_t)-1 unknown */
-	char text[64]; /* "127.0.0.1:4711", "unix" */
+	uid_t uid;                /* of the peer when is_unix, by SO_PEERCRED; (uid_t)-1 unknown */
+	char text[64];            /* "127.0.0.1:4711", "unix" */
+	unsigned char ip[IP_LEN]; /* as in base/cidr.h; zeros: none */
 };
 
 struct listener;
