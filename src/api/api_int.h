@@ -17,7 +17,6 @@ struct api {
 	struct list subscribers; /* of /v1/events */
 	size_t nstreams;
 	uint64_t next_event;
-	atomic_uint listening; /* subscribers, read by the log's tap on any thread */
 	struct loop_timer comment;
 	int64_t started_s; /* wall clock: `created` of models */
 	struct list logs;  /* log streams */

@@ -28,7 +28,8 @@ static void unsubscribe(struct subscriber *s)
 {
 	list_remove(&s->node);
 	s->api->nstreams--;
-	atomic_fetch_sub_explicit(&s->api->listening, 1, memory_order_relaxed);
+	if (list_empty(&s->api->subscribers))
+		log_set_tap(NULL, NULL);
 	free(s);
 }
 
@@ -58,12 +59,10 @@ static void on_event(void *arg)
 	free(e);
 }
 
-/* On the thread that logged. */
+/* On the thread that logged, or the log's. */
 static void tap(void *arg, struct view line)
 {
 	struct api *a = arg;
-	if (!atomic_load_explicit(&a->listening, memory_order_relaxed))
-		return;
 	struct event *e = NEW(struct event);
 	e->api = a;
 	e->line = mem_viewdup(line);
@@ -80,7 +79,6 @@ static void on_comment(void *arg)
 
 void events_init(struct api *a)
 {
-	log_set_tap(tap, a);
 	loop_timer_start(a->o.loop, &a->comment, COMMENT_MS, on_comment, a);
 }
 
@@ -95,7 +93,6 @@ void event_streams_done(struct api *a)
 
 void events_done(struct api *a)
 {
-	log_set_tap(NULL, NULL);
 	loop_timer_stop(&a->comment);
 	event_streams_done(a);
 }
@@ -123,9 +120,10 @@ void route_events(struct api *a, struct api_call *c, const struct route_args *ar
 	s->call = c;
 	c->on_gone = on_left;
 	c->arg = s;
+	if (list_empty(&a->subscribers))
+		log_set_tap(tap, a); /* nothing is formatted for nobody */
 	list_append(&a->subscribers, &s->node);
 	a->nstreams++;
-	atomic_fetch_add_explicit(&a->listening, 1, memory_order_relaxed);
 	api_stream(c, "text/event-stream", NULL);
 	api_send(c, VIEW(": events from here on\n\n"));
 }

@@ -19,16 +19,12 @@
 
 static const size_t QUEUE_BYTES = 4 * MIB;
 
-/* How a line looks; set with the lock held for writing. */
-struct log_style {
-	char *actor;
-	bool console, colour;
-};
-
 static struct {
 	pthread_rwlock_t lock; /* read: one event on its way; write: start, stop, set_tap */
 	struct log_writer *writer;
-	struct log_style style;
+	struct log_how style; /* of the writer; the actor is ours */
+	char *actor;
+	pthread_mutex_t tap_lock; /* taken under lock, or by the log's thread alone */
 	log_tap_fn *tap;
 	void *tap_arg;
 	pthread_mutex_t direct; /* one line at a time on stderr while no writer runs */
@@ -38,6 +34,7 @@ static struct {
 } logger = {
 	.lock = PTHREAD_RWLOCK_INITIALIZER,
 	.direct = PTHREAD_MUTEX_INITIALIZER,
+	.tap_lock = PTHREAD_MUTEX_INITIALIZER,
 	.level = LOG_INFO,
 };
 
@@ -64,24 +61,32 @@ bool log_enabled(enum log_level level)
 
 void log_set_tap(log_tap_fn *fn, void *arg)
 {
-	pthread_rwlock_wrlock(&logger.lock);
+	pthread_mutex_lock(&logger.tap_lock);
 	logger.tap = fn;
 	logger.tap_arg = arg;
 	atomic_store_explicit(&logger.tapped, fn != NULL, memory_order_relaxed);
-	pthread_rwlock_unlock(&logger.lock);
+	pthread_mutex_unlock(&logger.tap_lock);
 }
 
-static struct log_style style_for(enum log_format format, int fd)
+static void tap(struct view json)
+{
+	pthread_mutex_lock(&logger.tap_lock);
+	if (logger.tap)
+		logger.tap(logger.tap_arg, view_cut(json, json.n - 1));
+	pthread_mutex_unlock(&logger.tap_lock);
+}
+
+static struct log_how style_for(enum log_format format, int fd)
 {
 	bool tty = isatty(fd) == 1;
 	const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
-	struct log_style s = { .console =
+	struct log_how s = { .console =
 				       format == LOG_FORMAT_CONSOLE || (format == LOG_FORMAT_AUTO && tty) };
 	s.colour = s.console && tty && !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
 	return s;
 }
 
-static void format_line(struct buf *b, const struct log_style *s, const struct log_record *r)
+static void format_line(struct buf *b, const struct log_how *s, const struct log_record *r)
 {
 	if (s->console)
 		log_format_console(b, r, s->colour);
@@ -91,7 +96,7 @@ static void format_line(struct buf *b, const struct log_style *s, const struct l
 
 static void format_notice(struct buf *b, void *arg, uint64_t n)
 {
-	const struct log_style *s = arg;
+	const struct log_how *s = arg;
 	char text[96];
 	int len = snprintf(text, sizeof text,
 		"%llu line%s dropped because the log's reader was too slow or full.", (unsigned long long)n,
@@ -126,18 +131,40 @@ static void write_direct(struct view line)
 	pthread_mutex_unlock(&logger.direct);
 }
 
+/* On the log's thread: an entry that waited. */
+static void make_line(void *arg, enum log_level level, log_line_fn *fn, const void *data, struct buf *b)
+{
+	const struct log_how *how = arg;
+	bool out = (int)level >= atomic_load_explicit(&logger.level, memory_order_relaxed);
+	size_t from = b->len;
+	if (out)
+		fn(data, how, b);
+	if (level < LOG_INFO || !atomic_load_explicit(&logger.tapped, memory_order_relaxed))
+		return;
+	AUTO(buf_done) struct buf json = BUF(LOG_LINE_MAX);
+	struct log_how plain = { .actor = how->actor };
+	struct view v = view_from(buf_view(b), from);
+	if (!out || how->console) {
+		fn(data, &plain, &json);
+		v = buf_view(&json);
+	}
+	if (v.n)
+		tap(v);
+}
+
 int log_start(const struct log_opts *o, struct err *reterr)
 {
 	pthread_rwlock_wrlock(&logger.lock);
 	int r = logger.writer ? -EALREADY : 0;
 	if (!r) {
-		free(logger.style.actor);
+		mem_setstr(&logger.actor, o->actor);
 		logger.style = style_for(o->format, o->fd);
-		logger.style.actor = mem_strdup(o->actor);
+		logger.style.actor = logger.actor;
 		log_set_level(o->level);
 		struct log_writer_opts wo = { .fd = o->fd,
 			.bound = o->queue_bytes ? o->queue_bytes : QUEUE_BYTES,
 			.notice = format_notice,
+			.make = make_line,
 			.arg = &logger.style };
 		r = log_writer_new(&logger.writer, &wo);
 	}
@@ -160,24 +187,58 @@ static void deliver(enum log_level level, struct log_record *r)
 	AUTO(buf_done) struct buf line = BUF(LOG_LINE_MAX);
 	AUTO(buf_done) struct buf json = BUF(LOG_LINE_MAX);
 	pthread_rwlock_rdlock(&logger.lock);
-	r->actor = logger.style.actor ? logger.style.actor : "corral";
+	r->actor = logger.actor ? logger.actor : "corral";
 	bool out = (int)level >= atomic_load_explicit(&logger.level, memory_order_relaxed);
-	struct log_style style = logger.writer ? logger.style : style_for(LOG_FORMAT_AUTO, STDERR_FILENO);
-	bool tap = logger.tap && level >= LOG_INFO;
+	struct log_how style = logger.writer ? logger.style : style_for(LOG_FORMAT_AUTO, STDERR_FILENO);
 	if (out)
 		format_line(&line, &style, r);
-	if (tap) {
+	if (level >= LOG_INFO && atomic_load_explicit(&logger.tapped, memory_order_relaxed)) {
 		bool same = out && !style.console;
 		if (!same)
 			log_format_json(&json, r);
-		struct view v = buf_view(same ? &line : &json);
-		logger.tap(logger.tap_arg, view_cut(v, v.n - 1));
+		tap(buf_view(same ? &line : &json));
 	}
 	if (out && logger.writer)
 		log_writer_put(logger.writer, buf_view(&line));
 	else if (out)
 		write_direct(buf_view(&line));
 	pthread_rwlock_unlock(&logger.lock);
+}
+
+void log_later(enum log_level level, log_line_fn *fn, const void *data, size_t n)
+{
+	assert(n <= LOG_LATER_MAX);
+	if (!log_enabled(level))
+		return;
+	pthread_rwlock_rdlock(&logger.lock);
+	if (logger.writer) {
+		log_writer_later(logger.writer, level, fn, data, n);
+	} else {
+		AUTO(buf_done) struct buf line = BUF(LOG_LINE_MAX);
+		struct log_how how = style_for(LOG_FORMAT_AUTO, STDERR_FILENO);
+		how.actor = logger.actor ? logger.actor : "corral";
+		make_line(&how, level, fn, data, &line);
+		write_direct(buf_view(&line));
+	}
+	pthread_rwlock_unlock(&logger.lock);
+}
+
+void log_line(struct buf *line, const struct log_how *how, enum log_level level, int64_t at_wall_ms,
+	const char *const about[2], struct view human, const struct log_field *fields)
+{
+	struct log_record r = { .wall_ms = at_wall_ms,
+		.level = level,
+		.actor = how->actor,
+		.action = about[0],
+		.target = about[1],
+		.human = human,
+		.fields = fields };
+	format_line(line, how, &r);
+}
+
+int log_redact_into(struct buf *b, struct view s)
+{
+	return log_redact(b, s);
 }
 
 void log_event(enum log_level level, const char *action, const char *target, const struct log_field *fields,

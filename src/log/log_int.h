@@ -31,19 +31,27 @@ int log_redact(struct buf *out, struct view in);
 /* True for names whose values are secrets: key, api_key, X-Api-Key, hf_token, password … */
 bool log_key_is_secret(struct view key);
 
-/* The writer: a bounded queue of whole lines and the thread that empties it into a descriptor. */
+/* The writer: a bounded queue of lines, and of what becomes one on the thread that empties it into a
+ * descriptor. */
 struct log_writer;
+enum { LOG_WAKE_BYTES = 64 * 1024 }; /* so much waits no longer for more */
+/* Makes the line of an entry that waited; may leave b as it is. */
+typedef void log_make_fn(void *arg, enum log_level level, log_line_fn *fn, const void *data, struct buf *b);
 /* Appends the line that says how many were dropped. */
 typedef void log_notice_fn(struct buf *b, void *arg, uint64_t n);
 struct log_writer_opts {
 	int fd;
 	size_t bound; /* bytes that may wait, those being written included */
 	log_notice_fn *notice;
+	log_make_fn *make;
 	void *arg;
 };
 int log_writer_new(struct log_writer **ret, const struct log_writer_opts *o) MUST_CHECK;
 /* Queues a whole line or drops it with a count. Any thread; never blocks on the sink. */
 void log_writer_put(struct log_writer *w, struct view line);
+/* The same for an entry whose line is made later; the thread is not woken for it alone. */
+void log_writer_later(
+	struct log_writer *w, enum log_level level, log_line_fn *fn, const void *data, size_t n);
 /* Writes what waits (LOG_STOP_MS at most when the sink takes nothing), ends the thread, frees. */
 void log_writer_stop(struct log_writer *w);
 void log_count_dropped(uint64_t n);

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The thread that writes lines. Producers append to `pending` under the lock; the thread takes all of
- * it at once and writes whole lines, at most PIPE_BUF bytes a write where that makes them atomic, so
- * that lines of several processes on one pipe do not mix.
+ * The thread that writes lines. Producers append entries to `pending` under the lock; the thread takes all of
+ * them at once, puts their lines together and writes whole lines, at most PIPE_BUF bytes a write where that
+ * makes them atomic, so that lines of several processes on one pipe do not mix.
+ *
+ * A line wakes the thread. An entry whose line is made later wakes it only when it is idle; it then waits up to
+ * LOG_GATHER_MS for more, so that a busy data loop pays for two hundred wake-ups a second and not for one a
+ * request.
  *
  * A sink that is full is waited for with poll (the queue then drops with a count); one that fails
  * loses what was to be written. The rest of a line that a failure cut stays in `tail` and is written
@@ -13,6 +17,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdalign.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,15 +42,27 @@ struct log_writer {
 	pthread_mutex_t lock;
 	pthread_cond_t cond; /* there is work, or the thread is done */
 	/* under lock */
-	struct buf pending;
-	size_t writing; /* bytes the thread is at */
+	struct buf pending; /* entries */
+	size_t writing;     /* bytes the thread is at */
+	bool hurry;         /* do not wait for more */
 	uint64_t lost;  /* dropped and not yet told */
 	bool failed;    /* the last write failed: try again only with the next line */
 	bool stopping, done;
 	mono_t stop_by; /* once stopping */
 	/* the thread's own */
-	struct buf batch, tail;
+	struct buf batch, lines, tail;
 };
+
+struct entry { /* its data follows, up to a multiple of its alignment */
+	log_line_fn *fn; /* NULL: the data is the line */
+	uint32_t n;
+	int32_t level;
+};
+
+static size_t padded(size_t n)
+{
+	return (n + alignof(struct entry) - 1) & ~(alignof(struct entry) - 1);
+}
 
 static uint64_t count_lines(struct view v)
 {
@@ -159,6 +176,17 @@ static int write_notice(struct log_writer *w, uint64_t n, bool *ret_told)
 	return r;
 }
 
+/* Something waits: for more of it, unless it is wanted at once. */
+static void gather(struct log_writer *w)
+{
+	mono_t until = mono_add_ms(mono_now(), LOG_GATHER_MS);
+	struct timespec ts = { .tv_sec = until.ns / 1000000000, .tv_nsec = until.ns % 1000000000 };
+	int r = 0;
+	while (!w->hurry && !w->stopping && r != ETIMEDOUT)
+		r = pthread_cond_timedwait(&w->cond, &w->lock, &ts);
+	w->hurry = false;
+}
+
 /* Takes everything that waits; false when the thread's work is over. */
 static bool take_batch(struct log_writer *w, uint64_t *ret_lost)
 {
@@ -166,6 +194,8 @@ static bool take_batch(struct log_writer *w, uint64_t *ret_lost)
 	w->writing = 0;
 	while (!w->pending.len && !(w->lost && !w->failed) && !w->stopping)
 		pthread_cond_wait(&w->cond, &w->lock);
+	if (w->pending.len)
+		gather(w);
 	bool more = w->pending.len || (w->lost && !w->failed);
 	struct buf empty = w->batch;
 	w->batch = w->pending;
@@ -177,6 +207,29 @@ static bool take_batch(struct log_writer *w, uint64_t *ret_lost)
 	return more;
 }
 
+/* From entries to lines; those that find no room are lost. */
+static uint64_t make_lines(struct log_writer *w)
+{
+	uint64_t lost = 0;
+	buf_reset(&w->lines);
+	for (size_t at = 0; at < w->batch.len;) {
+		const struct entry *e = (const struct entry *)(const void *)(w->batch.data + at);
+		const char *data = (const char *)(e + 1);
+		size_t had = w->lines.len;
+		if (e->fn)
+			w->o.make(w->o.arg, (enum log_level)e->level, e->fn, data, &w->lines);
+		else
+			lost += buf_add(&w->lines, data, e->n) != 0;
+		if (w->lines.len > had && w->lines.data[w->lines.len - 1] != '\n') { /* it did not fit */
+			w->lines.len = had;
+			lost++;
+		}
+		at += sizeof *e + padded(e->n);
+	}
+	buf_reset(&w->batch);
+	return lost;
+}
+
 static void *writer_main(void *arg)
 {
 	struct log_writer *w = arg;
@@ -185,8 +238,9 @@ static void *writer_main(void *arg)
 	while (take_batch(w, &lost)) {
 		uint64_t unwritten = 0;
 		bool told = false;
-		int r = write_lines(w, buf_view(&w->batch), &unwritten);
-		buf_reset(&w->batch);
+		uint64_t unmade = make_lines(w);
+		int r = write_lines(w, buf_view(&w->lines), &unwritten);
+		unwritten += unmade;
 		if (!r && lost)
 			r = write_notice(w, lost, &told);
 		log_count_dropped(unwritten);
@@ -232,6 +286,7 @@ static void writer_free(struct log_writer *w)
 {
 	buf_done(&w->pending);
 	buf_done(&w->batch);
+	buf_done(&w->lines);
 	buf_done(&w->tail);
 	fd_close(w->own_fd);
 	fd_close(w->wake_fd);
@@ -250,6 +305,7 @@ int log_writer_new(struct log_writer **ret, const struct log_writer_opts *o)
 	w->wake_fd = wake;
 	buf_init(&w->pending, o->bound);
 	buf_init(&w->batch, o->bound);
+	buf_init(&w->lines, 2 * o->bound); /* a line may be longer than what it is made of */
 	buf_init(&w->tail, LOG_LINE_MAX);
 	choose_sink(w);
 	pthread_condattr_t ca;
@@ -271,18 +327,39 @@ int log_writer_new(struct log_writer **ret, const struct log_writer_opts *o)
 	return 0;
 }
 
-void log_writer_put(struct log_writer *w, struct view line)
+/* now: the thread is woken whatever waits. */
+static void enqueue(struct log_writer *w, const struct entry *e, const void *data, bool now)
 {
 	pthread_mutex_lock(&w->lock);
-	bool fits = w->pending.len + w->writing + line.n <= w->o.bound;
-	bool wake = fits && !w->pending.len;
-	if (!fits || buf_addv(&w->pending, line)) {
+	size_t n = sizeof *e + padded(e->n);
+	bool fits = w->pending.len + w->writing + n <= w->o.bound;
+	char *to = fits ? buf_room(&w->pending, n) : NULL;
+	bool first = !w->pending.len;
+	if (to) {
+		memcpy(to, e, sizeof *e);
+		memcpy(to + sizeof *e, data, e->n);
+		memset(to + sizeof *e + e->n, 0, n - sizeof *e - e->n);
+		buf_grew(&w->pending, n);
+	} else {
 		w->lost++;
 		log_count_dropped(1);
 	}
-	if (wake)
+	bool hurry = !w->hurry && to && (now || w->pending.len >= LOG_WAKE_BYTES);
+	w->hurry = w->hurry || hurry;
+	if (to && (first || hurry))
 		pthread_cond_signal(&w->cond);
 	pthread_mutex_unlock(&w->lock);
+}
+
+void log_writer_put(struct log_writer *w, struct view line)
+{
+	enqueue(w, &(struct entry){ .n = (uint32_t)line.n }, line.p, true);
+}
+
+void log_writer_later(
+	struct log_writer *w, enum log_level level, log_line_fn *fn, const void *data, size_t n)
+{
+	enqueue(w, &(struct entry){ .fn = fn, .n = (uint32_t)n, .level = (int32_t)level }, data, false);
 }
 
 void log_writer_stop(struct log_writer *w)
