@@ -80,8 +80,7 @@ static struct log_how style_for(enum log_format format, int fd)
 {
 	bool tty = isatty(fd) == 1;
 	const char *no_color = getenv("NO_COLOR"), *term = getenv("TERM");
-	struct log_how s = { .console =
-				       format == LOG_FORMAT_CONSOLE || (format == LOG_FORMAT_AUTO && tty) };
+	struct log_how s = { .console = format == LOG_FORMAT_CONSOLE || (format == LOG_FORMAT_AUTO && tty) };
 	s.colour = s.console && tty && !(no_color && *no_color) && term && strcmp(term, "dumb") != 0;
 	return s;
 }

@@ -5,9 +5,9 @@
  *
  * Lines are formatted where they arise, appended to a bounded queue and written by a thread of its
  * own; a slow sink drops lines with a counter and never blocks a loop. What is logged for every request is
- * not even formatted there (log_later): the thread takes such events some milliseconds together. Secrets are redacted before
- * the line exists: values of keys named like secrets, and "Bearer …", become token:<6 hex of SHA-256>.
- * Any thread. Before log_start lines go to stderr directly.
+ * not even formatted there (log_later): the thread takes such events some milliseconds together. Secrets are
+ * redacted before the line exists: values of keys named like secrets, and "Bearer …", become token:<6 hex of
+ * SHA-256>. Any thread. Before log_start lines go to stderr directly.
  */
 #ifndef LOG_LOG_H
 #define LOG_LOG_H
@@ -61,9 +61,9 @@ void log_event(enum log_level level, const char *action, const char *target, con
 #define log_warn(action, target, ...) log_event(LOG_WARN, action, target, NULL, __VA_ARGS__)
 #define log_error(action, target, ...) log_event(LOG_ERROR, action, target, NULL, __VA_ARGS__)
 
-/* For what every request logs: n bytes of data are copied (LOG_LATER_MAX at most), and the log's thread has fn
- * make the line of them, within LOG_GATHER_MS. fn appends one line with its newline: what how says of its form,
- * secrets redacted (log_redact_into). Pointers in data must be to constants. */
+/* For what every request logs: n bytes of data are copied (LOG_LATER_MAX at most), and the log's thread has
+ * fn make the line of them, within LOG_GATHER_MS. fn appends one line with its newline: what how says of its
+ * form, secrets redacted (log_redact_into). Pointers in data must be to constants. */
 enum { LOG_LATER_MAX = 2048, LOG_GATHER_MS = 5 };
 struct buf;
 struct log_how {
@@ -79,7 +79,8 @@ void log_line(struct buf *line, const struct log_how *how, enum log_level level,
 int log_redact_into(struct buf *b, struct view s);
 
 /* Called with every event at info and above, on the thread that logged it or the log's own, after it was
- * formatted as JSON (one line without the newline): /v1/events is fed by this. NULL removes it. Must not log. */
+ * formatted as JSON (one line without the newline): /v1/events is fed by this. NULL removes it. Must not log.
+ */
 typedef void log_tap_fn(void *arg, struct view json_line);
 void log_set_tap(log_tap_fn *fn, void *arg);
 

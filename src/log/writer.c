@@ -4,9 +4,9 @@
  * them at once, puts their lines together and writes whole lines, at most PIPE_BUF bytes a write where that
  * makes them atomic, so that lines of several processes on one pipe do not mix.
  *
- * A line wakes the thread. An entry whose line is made later wakes it only when it is idle; it then waits up to
- * LOG_GATHER_MS for more, so that a busy data loop pays for two hundred wake-ups a second and not for one a
- * request.
+ * A line wakes the thread. An entry whose line is made later wakes it only when it is idle; it then waits up
+ * to LOG_GATHER_MS for more, so that a busy data loop pays for two hundred wake-ups a second and not for one
+ * a request.
  *
  * A sink that is full is waited for with poll (the queue then drops with a count); one that fails
  * loses what was to be written. The rest of a line that a failure cut stays in `tail` and is written
@@ -45,15 +45,15 @@ struct log_writer {
 	struct buf pending; /* entries */
 	size_t writing;     /* bytes the thread is at */
 	bool hurry;         /* do not wait for more */
-	uint64_t lost;  /* dropped and not yet told */
-	bool failed;    /* the last write failed: try again only with the next line */
+	uint64_t lost;      /* dropped and not yet told */
+	bool failed;        /* the last write failed: try again only with the next line */
 	bool stopping, done;
 	mono_t stop_by; /* once stopping */
 	/* the thread's own */
 	struct buf batch, lines, tail;
 };
 
-struct entry { /* its data follows, up to a multiple of its alignment */
+struct entry {           /* its data follows, up to a multiple of its alignment */
 	log_line_fn *fn; /* NULL: the data is the line */
 	uint32_t n;
 	int32_t level;
@@ -356,8 +356,7 @@ void log_writer_put(struct log_writer *w, struct view line)
 	enqueue(w, &(struct entry){ .n = (uint32_t)line.n }, line.p, true);
 }
 
-void log_writer_later(
-	struct log_writer *w, enum log_level level, log_line_fn *fn, const void *data, size_t n)
+void log_writer_later(struct log_writer *w, enum log_level level, log_line_fn *fn, const void *data, size_t n)
 {
 	enqueue(w, &(struct entry){ .fn = fn, .n = (uint32_t)n, .level = (int32_t)level }, data, false);
 }

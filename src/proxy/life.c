@@ -27,8 +27,10 @@ void life_begin(struct request *q)
 	l->received_ms = wall_ms();
 	usage_init(&l->usage);
 	/* the loop's number in front: no two loops give the same id */
-	snprintf(l->id, sizeof l->id, "%02x%010llx", q->px->o.loop_index & 0xff,
-		(unsigned long long)(q->px->next_id++ & 0xffffffffffULL));
+	uint64_t id = (uint64_t)(q->px->o.loop_index & 0xff) << 40 | (q->px->next_id++ & 0xffffffffffULL);
+	for (size_t i = REQ_RECORD_ID_LEN; i-- > 0; id >>= 4)
+		l->id[i] = "0123456789abcdef"[id & 15];
+	l->id[REQ_RECORD_ID_LEN] = '\0';
 	if (peer->is_unix)
 		snprintf(l->client, sizeof l->client, "uid %d by unix socket", (int)peer->uid);
 	else
@@ -187,10 +189,9 @@ static void add_place(const struct request *q, struct req_record *r)
 		copy(r->waited_for, sizeof r->waited_for, view_str(q->replica->id));
 }
 
-void life_record(const struct request *q, struct req_record *r)
+static void fill(const struct request *q, struct req_record *r, mono_t now)
 {
 	const struct life *l = &q->life;
-	mono_t now = mono_now();
 	int64_t queue, load, engine = engine_ns(q, now);
 	*r = (struct req_record){ .route = q->route.name,
 		.state = state_of(q),
@@ -213,17 +214,37 @@ void life_record(const struct request *q, struct req_record *r)
 	add_tokens(q, r);
 }
 
-void life_over(struct request *q, int status, const char *outcome)
+void life_record(const struct request *q, struct req_record *r)
 {
-	struct req_record r;
+	fill(q, r, mono_now());
+}
+
+void life_over(struct request *q, int status, const char *outcome, mono_t now)
+{
 	if (!q->px->o.records)
 		return;
 	read_tail(&q->life);
-	life_record(q, &r);
-	r.state = REQ_RECORD_FINISHED;
-	r.status = q->code == CODE_CANCELLED ? 499 : status;
-	copy(r.outcome, sizeof r.outcome, view_str(outcome));
-	req_records_add(q->px->o.records, &r);
+	/* One that waits looks into its pool, which has a lock of its own: it is filled in before. */
+	bool waits_still = q->life.wait_began.ns != 0;
+	struct req_record own, *r = waits_still ? &own : req_records_begin(q->px->o.records);
+	fill(q, r, now);
+	r->state = REQ_RECORD_FINISHED;
+	r->status = q->code == CODE_CANCELLED ? 499 : status;
+	copy(r->outcome, sizeof r->outcome, view_str(outcome));
+	if (waits_still)
+		req_records_add(q->px->o.records, r);
+	else
+		req_records_end(q->px->o.records);
+}
+
+/* "0.4": milliseconds with one decimal. */
+static void add_ms(struct buf *b, struct view name, int64_t ns)
+{
+	uint64_t tenths = ((uint64_t)MAX(ns, (int64_t)0) + 50000) / 100000;
+	(void)buf_addv(b, name);
+	(void)buf_add_u64(b, tenths / 10);
+	(void)buf_addc(b, '.');
+	(void)buf_addc(b, (char)('0' + tenths % 10));
 }
 
 void life_headers(const struct request *q, struct buf *head)
@@ -236,8 +257,10 @@ void life_headers(const struct request *q, struct buf *head)
 	if (q->replica)
 		(void)http_header_add(head, "X-Corral-Replica", view_str(q->replica->id));
 	waits(q, now, &queue, &load);
-	(void)http_header_addf(head, "Server-Timing", "queue;dur=%.1f, load;dur=%.1f, engine;dur=%.1f",
-		ms_of(queue), ms_of(load), ms_of(MAX(engine, (int64_t)0)));
+	add_ms(head, VIEW("Server-Timing: queue;dur="), queue);
+	add_ms(head, VIEW(", load;dur="), load);
+	add_ms(head, VIEW(", engine;dur="), engine);
+	(void)buf_addv(head, VIEW("\r\n"));
 }
 
 /* ---- all of a loop ----------------------------------------------------------------------------------------

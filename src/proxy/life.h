@@ -36,7 +36,7 @@ void life_waits(struct request *q, bool unready); /* it is in the queue */
 void life_granted(struct request *q);             /* it has a lease, or needs none */
 void life_sent(struct request *q);
 void life_out(struct request *q, struct view v); /* v goes to the client */
-void life_over(struct request *q, int status, const char *outcome);
+void life_over(struct request *q, int status, const char *outcome, mono_t now);
 
 /* As it stands now. */
 void life_record(const struct request *q, struct req_record *r);

@@ -52,8 +52,8 @@ struct proxy_opts {
 struct proxy *proxy_new(const struct proxy_opts *o) MUST_CHECK;
 /* Every request must be over. */
 void proxy_free(struct proxy *px);
-/* Takes the exchange over; called inside on_request. */
-void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route);
+/* Takes the exchange over; called inside on_request. id: by proxy_request_id. */
+void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route, const char *id);
 size_t proxy_running(const struct proxy *px);
 /* The bound of bodies that begin from now on. */
 void proxy_set_body_max(struct proxy *px, uint64_t bytes);

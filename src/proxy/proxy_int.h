@@ -82,7 +82,14 @@ struct replica_end {
 struct replica_end *replica_end(struct proxy *px, struct pool_replica *r); /* NULL: there is none */
 
 struct pool_figures { /* metric series of one pool and route on this loop */
+	char pool[POOL_ID_MAX + 1];
+	const char *route; /* a constant */
 	struct metric_series *duration, *first_byte, *queue_wait;
+	struct {
+		int status;
+		struct metric_series *requests;
+	} codes[8]; /* the first that came up */
+	size_t ncodes;
 };
 
 struct proxy {
@@ -90,15 +97,20 @@ struct proxy {
 	struct list requests;
 	size_t running;
 	uint64_t next_id;   /* of records: starts anywhere, so that an old id names nothing after a restart */
-	struct map figures; /* "pool\0route" → struct pool_figures */
-	struct list spare;  /* requests that are over, to be used again; at most SPARE_MAX */
+	struct map figures; /* "pool route" → struct pool_figures */
+	struct pool_figures *recent[64];
+	struct list spare; /* requests that are over, to be used again; at most SPARE_MAX */
 	size_t nspare;
 	struct buf head; /* of a request to an engine, while it is put together */
 };
 
 /* request.c */
 void request_over(struct request *q);
-void request_record(struct request *q, int status, const char *outcome); /* one log line, and the figures */
+/* One log line, and the figures. outcome: a constant. */
+void request_record(struct request *q, int status, const char *outcome);
+
+/* note.c */
+void note_request(const struct request *q, int status, const char *outcome, mono_t now);
 /* Answers with an error of ours: a status before the answer began, an event in it after. Ends the request. */
 void request_fail(struct request *q, const struct api_error *e);
 void request_failf(struct request *q, enum corral_code code, const char *hint, const char *fmt, ...)

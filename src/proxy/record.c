@@ -49,11 +49,21 @@ void req_records_free(struct req_records *rs)
 	free(rs);
 }
 
-void req_records_add(struct req_records *rs, const struct req_record *r)
+struct req_record *req_records_begin(struct req_records *rs)
 {
 	pthread_mutex_lock(&rs->lock);
-	rs->at[rs->n++ % REQ_RECORDS_KEPT] = *r;
+	return &rs->at[rs->n++ % REQ_RECORDS_KEPT];
+}
+
+void req_records_end(struct req_records *rs)
+{
 	pthread_mutex_unlock(&rs->lock);
+}
+
+void req_records_add(struct req_records *rs, const struct req_record *r)
+{
+	*req_records_begin(rs) = *r;
+	req_records_end(rs);
 }
 
 /* A few at a time, so that no data loop waits for a thousand copies. Going back from the newest, those that

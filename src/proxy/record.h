@@ -5,8 +5,8 @@
  *
  * Those that live are read off a data loop's own list, on that loop (proxy_records). Those that ended go into
  * one struct req_records, shared by all loops: a ring of the last REQ_RECORDS_KEPT under a mutex that is held
- * for one copy. Memory: REQ_RECORDS_KEPT × sizeof(struct req_record) (1.1 MiB), taken once; in a request
- * itself about 1.3 KiB.
+ * while one is filled in, in its place. Memory: REQ_RECORDS_KEPT × sizeof(struct req_record) (1.1 MiB), taken
+ * once; in a request itself about 1.3 KiB.
  */
 #ifndef PROXY_RECORD_H
 #define PROXY_RECORD_H
@@ -56,7 +56,10 @@ struct req_record {
 struct req_records;
 struct req_records *req_records_new(void) MUST_CHECK;
 void req_records_free(struct req_records *rs);
-/* From any thread. */
+/* The place of the next record, to be filled whole; others wait until it is ended. From any thread. */
+struct req_record *req_records_begin(struct req_records *rs) MUST_CHECK;
+void req_records_end(struct req_records *rs);
+/* The same with one that is copied. */
 void req_records_add(struct req_records *rs, const struct req_record *r);
 /* Copies those that are kept, the newest first, into out[REQ_RECORDS_KEPT]; how many. From any thread. */
 size_t req_records_copy(struct req_records *rs, struct req_record *out);

@@ -72,7 +72,7 @@ void proxy_set_body_max(struct proxy *px, uint64_t bytes)
 
 /* ---- the end -------------------------------------------------------------------------------------- */
 
-static struct pool_figures *figures_of(struct proxy *px, const char *pool, const char *route)
+static struct pool_figures *figures_made(struct proxy *px, const char *pool, const char *route)
 {
 	char key[POOL_ID_MAX + 64];
 	int n = snprintf(key, sizeof key, "%s %s", pool, route);
@@ -81,24 +81,50 @@ static struct pool_figures *figures_of(struct proxy *px, const char *pool, const
 	if (f)
 		return f;
 	f = NEW(struct pool_figures);
-	f->duration = metrics_series(px->o.metrics, "corral_request_duration_seconds", pool, route, NULL);
-	f->first_byte = metrics_series(px->o.metrics, "corral_time_to_first_byte_seconds", pool, route, NULL);
-	f->queue_wait = metrics_series(px->o.metrics, "corral_queue_wait_seconds", pool, NULL);
+	snprintf(f->pool, sizeof f->pool, "%s", pool);
+	f->route = route;
+	if (*pool) {
+		struct metrics *m = px->o.metrics;
+		f->duration = metrics_series(m, "corral_request_duration_seconds", pool, route, NULL);
+		f->first_byte = metrics_series(m, "corral_time_to_first_byte_seconds", pool, route, NULL);
+		f->queue_wait = metrics_series(m, "corral_queue_wait_seconds", pool, NULL);
+	}
 	map_put(&px->figures, k, f);
 	return f;
 }
 
-static void count(struct request *q, int status)
+/* The last one of each of some places is found without putting its key together. */
+static struct pool_figures *figures_of(struct proxy *px, const char *pool, const char *route)
 {
-	char code[8];
-	const char *pool = q->pool ? pool_id(q->pool) : "";
+	size_t place = ((uintptr_t)pool / 64 ^ (uintptr_t)route / 8) % ARRAY_LEN(px->recent);
+	struct pool_figures *f = px->recent[place];
+	if (!f || f->route != route || strcmp(f->pool, pool) != 0)
+		f = px->recent[place] = figures_made(px, pool, route);
+	return f;
+}
+
+static struct metric_series *requests_series(struct proxy *px, struct pool_figures *f, int status)
+{
+	for (size_t i = 0; i < f->ncodes; i++)
+		if (f->codes[i].status == status)
+			return f->codes[i].requests;
+	char code[12];
 	snprintf(code, sizeof code, "%d", status);
-	metric_inc(
-		metrics_series(q->px->o.metrics, "corral_requests_total", pool, q->route.name, code, NULL));
+	struct metric_series *s =
+		metrics_series(px->o.metrics, "corral_requests_total", f->pool, f->route, code, NULL);
+	if (f->ncodes < ARRAY_LEN(f->codes)) {
+		f->codes[f->ncodes].status = status;
+		f->codes[f->ncodes++].requests = s;
+	}
+	return s;
+}
+
+static void count(struct request *q, int status, mono_t now)
+{
+	struct pool_figures *f = figures_of(q->px, q->pool ? pool_id(q->pool) : "", q->route.name);
+	metric_inc(requests_series(q->px, f, status));
 	if (!q->pool)
 		return;
-	struct pool_figures *f = figures_of(q->px, pool, q->route.name);
-	mono_t now = mono_now();
 	metric_observe_ns(f->duration, now.ns - q->arrived.ns);
 	if (q->first_byte.ns)
 		metric_observe_ns(f->first_byte, q->first_byte.ns - q->arrived.ns);
@@ -108,25 +134,10 @@ static void count(struct request *q, int status)
 
 void request_record(struct request *q, int status, const char *outcome)
 {
-	life_over(q, status, outcome);
-	count(q, status);
-	if (!log_enabled(LOG_INFO))
-		return;
 	mono_t now = mono_now();
-	log_event(LOG_INFO, "request", q->route.name,
-		(struct log_field[]){ LOG_STR("correlation_id", q->id),
-			LOG_STR("pool_id", q->pool ? pool_id(q->pool) : NULL),
-			LOG_STR("replica_id", q->replica ? q->replica->id : NULL), LOG_INT("status", status),
-			LOG_STR("outcome", outcome),
-			LOG_STR("error_code", q->code ? corral_code_name(q->code) : NULL),
-			LOG_INT("duration_ms", mono_ms_between(q->arrived, now)),
-			LOG_INT("queue_ms",
-				q->waited && q->granted.ns ? mono_ms_between(q->queued, q->granted) : 0),
-			LOG_INT("first_byte_ms",
-				q->first_byte.ns ? mono_ms_between(q->arrived, q->first_byte) : -1),
-			LOG_UINT("bytes_in", spool_size(&q->spool)), LOG_UINT("bytes_out", q->bytes_out),
-			LOG_INT("attempts", q->attempts), LOG_END },
-		"A request on %s ends: %s.", q->route.name, outcome);
+	life_over(q, status, outcome, now);
+	count(q, status, now);
+	note_request(q, status, outcome, now);
 }
 
 /* Kept for the next one where there is room: a request costs no allocation of its own then. */
@@ -549,7 +560,7 @@ static void set_path(struct request *q)
 	}
 }
 
-void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route)
+void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route, const char *id)
 {
 	struct request *q = request_new(px);
 	q->x = x;
@@ -562,7 +573,7 @@ void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *
 	q->head.max = HTTP_HEAD_MAX;
 	q->hold.max = EVENT_HOLD_MAX + 128 * KIB;
 	spool_init(&q->spool, px->o.spool, px->o.body_max);
-	proxy_request_id(http_headers(x), q->id);
+	memcpy(q->id, id, strlen(id) + 1);
 	q->method = http_method_name(x);
 	set_path(q);
 	list_append(&px->requests, &q->node);

@@ -95,7 +95,7 @@ static void on_request(void *arg, struct http_exchange *x)
 	switch (dialect_route(http_method_name(x), http_path(x), &route, &allow)) {
 	case ROUTE_FOUND:
 		if (!wrong_type(x, &route))
-			proxy_start(d->proxy, x, &route);
+			proxy_start(d->proxy, x, &route, id);
 		return;
 	case ROUTE_WRONG_METHOD: wrong_method(x, allow); return;
 	case ROUTE_UNKNOWN: break;

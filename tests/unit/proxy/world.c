@@ -210,7 +210,9 @@ static void on_request(void *arg, struct http_exchange *x)
 	struct route route;
 	const char *allow;
 	assert_int_equal(dialect_route(http_method_name(x), http_path(x), &route, &allow), ROUTE_FOUND);
-	proxy_start(w->proxy, x, &route);
+	char id[PROXY_REQUEST_ID_MAX + 1];
+	proxy_request_id(http_headers(x), id);
+	proxy_start(w->proxy, x, &route, id);
 }
 
 static void on_demand(void *arg, struct pool *p)
