@@ -39,12 +39,17 @@ static int listen_one(struct orch *o, const char *entry, struct err *e)
 	int r = net_addr_parse(text, &a, e);
 	r = r ? r : net_listen(&a, mode, &o->listen_fds[o->nlisten], e);
 	if (r)
-		return err_prefix(e, "listen: %s", entry);
+		return r; /* it names the address */
 	bool tls = a.tls;
 	if (a.kind == NET_TCP && net_addr_of_socket(o->listen_fds[o->nlisten], &a) < 0)
 		return err_set(e, -EIO, "the address listened on cannot be read");
 	a.tls = o->listen_tls[o->nlisten] = tls;
 	net_addr_url(&a, url, sizeof url);
+	if (!tls && !net_addr_loopback(&a))
+		log_warn("listen", "corral",
+			"%s is not encrypted: what clients send, keys too, can be read on the way; https:// "
+			"with `tls.cert` cannot.",
+			url);
 	o->listen_urls[o->nlisten++] = mem_strdup(url);
 	return 0;
 }
@@ -88,6 +93,10 @@ int door_open(struct orch *o, struct err *e)
 		warn_certificate(cert);
 		o->tls = tls_server_new(cert);
 		loop_timer_start(o->loop, &o->tls_look, LOOK_AGAIN_MS, look_again, o);
+	} else if (c->tls_cert) {
+		log_warn("tls", "corral",
+			"tls.cert is set, and no address in `listen` begins with https://: nothing is "
+			"encrypted.");
 	}
 	for (size_t i = 0; i < c->listen.len; i++) {
 		int r = listen_one(o, c->listen.items[i], e);

@@ -89,6 +89,13 @@ static void on_request(void *arg, struct http_exchange *x)
 	struct world *w = arg;
 	w->requests++;
 	assert_true(http_peer(x)->is_tls);
+	if (view_eqs(http_path(x), "/big")) {
+		char *big = mem_alloc(BIG);
+		memset(big, 'b', BIG);
+		http_reply(x, 200, "text/plain", NULL, view_of(big, BIG));
+		free(big);
+		return;
+	}
 	if (http_method(x) == HTTP_M_GET) {
 		http_reply(x, 200, "text/plain", NULL, VIEW("now"));
 		return;
@@ -543,6 +550,37 @@ static void peer_that_leaves_with_a_full_record(struct world *w)
 	close(fd);
 }
 
+/* Asks for new keys while it takes nothing, so that the server's answer to that cannot leave: OpenSSL gives
+ * up such a connection where a record of ours is half sent. Nobody else is to notice. */
+static void peer_of_many_keys(struct world *w)
+{
+	SSL_CTX *x, *y;
+	SSL *s = tls_dial(w, 0, &x);
+	static const char first[] = "GET /big HTTP/1.1\r\nHost: a\r\n\r\n";
+	SSL_write(s, first, sizeof first - 1);
+	char b[16 * KIB];
+	SSL_read(s, b, 1); /* the answer is on its way */
+	for (int i = 0; i < 40; i++) {
+		SSL_key_update(s, SSL_KEY_UPDATE_REQUESTED);
+		SSL_write(s, "G", 1);
+	}
+	SSL *t = tls_dial(w, 0, &y);
+	get(w, t, "GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+	hang_up(t, y);
+	size_t k;
+	while (SSL_read_ex(s, b, sizeof b, &k))
+		;
+	hang_up(s, x);
+}
+
+static void who_asks_for_keys_and_takes_nothing_harms_itself(void **state)
+{
+	struct world *w = *state;
+	run_peer(w, peer_of_many_keys);
+	assert_non_null(strstr(w->said, "200 OK"));
+	assert_int_equal(w->requests, 2);
+}
+
 static void the_end_that_comes_with_bytes_is_seen(void **state)
 {
 	struct world *w = *state;
@@ -687,6 +725,7 @@ int main(void)
 		WORLD_TEST(says_farewell),
 		WORLD_TEST(a_client_that_shuts_its_side_has_left),
 		WORLD_TEST(the_end_that_comes_with_bytes_is_seen),
+		WORLD_TEST(who_asks_for_keys_and_takes_nothing_harms_itself),
 		WORLD_TEST(a_new_certificate_harms_no_connection),
 		WORLD_TEST(what_is_kept_in_between_is_not_forgotten),
 	};
