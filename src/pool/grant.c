@@ -3,8 +3,6 @@
  * Who gets which slot, under the pool's lock: the queue, the verdict on a replica that failed a request, the
  * replica a suspect has for itself, and the budget for repeats.
  */
-#include <string.h>
-
 #include "base/mem.h"
 #include "pool/pool_int.h"
 
@@ -196,8 +194,8 @@ static bool takes(struct pool *p, const struct pool_replica *r, const struct wai
 	return !avoids(p, w, r);
 }
 
-/* Readiness, free slots, least loaded, then the smaller id: the same state gives the same answer. Loads
- * are compared as fractions without dividing. */
+/* Readiness, free slots, least loaded, then the smaller id, in whose order the list is: the same state gives
+ * the same answer. Loads are compared as fractions without dividing. */
 static struct pool_replica *pick(struct pool *p, const struct waiter *w, const struct pool_replica *kept)
 {
 	struct pool_replica *best = NULL;
@@ -211,7 +209,7 @@ static struct pool_replica *pick(struct pool *p, const struct waiter *w, const s
 		}
 		uint64_t mine = (uint64_t)(r->in_use + r->cooling) * best->cap;
 		uint64_t theirs = (uint64_t)(best->in_use + best->cooling) * r->cap;
-		if (mine < theirs || (mine == theirs && strcmp(r->id, best->id) < 0))
+		if (mine < theirs)
 			best = r;
 	}
 	return best;

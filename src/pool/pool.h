@@ -245,7 +245,8 @@ struct waiter {
 	bool trial;                  /* what was granted last decides about a circuit */
 	bool special, again;         /* the pool's: counted in nspecial; waits in front */
 };
-/* front: this request waited before and is sent again; it does not count against the capacity. was_on,
+/* front: this request had a lease before and is sent again; it does not count against the capacity (of such
+ * there are no more than the pool had slots). was_on,
  * sent, doubts and avoids are cleared by a grant. */
 enum pool_answer pool_acquire(struct pool *p, struct waiter *w, bool front, mono_t now,
 	struct lease *ret_lease, struct pool_refusal *ret_refusal) MUST_CHECK;

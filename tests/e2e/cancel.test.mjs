@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A client that leaves, at every point of its request's way: the engine's connection is closed, the lease cools and
-// ends, and nothing of the request is left: no lease, no place in the queue, no file, no thread.
+// A client that leaves, at every point of its request's way: the connection of the engine is closed, the lease
+// cools and ends, and nothing of it is left: no lease, no place in the queue, no file, no thread.
 import assert from 'node:assert/strict';
 import net from 'node:net';
 import test from 'node:test';
@@ -62,7 +62,11 @@ const leaves = {
 
 // where it is then: the request, and what shows that it is there
 const points = [
-  ['in prefill, before the head', chat('p', { stream: true, fake: forever }), (corral) => inside(corral, 'p')],
+  [
+    'in prefill, before the head',
+    chat('p', { stream: true, fake: forever }),
+    (corral) => inside(corral, 'p'),
+  ],
   [
     'after the head, before the first event',
     chat('p', { stream: true, fake: { ...forever, prefill_head: 1 } }),
@@ -110,7 +114,8 @@ test(
     async (corral) => {
       const before = await counted(corral, 'p');
       const half = client(corral.url, chat('p', {}), { length: 100000 });
-      const large = client(corral.url, `{"prompt":"${'x'.repeat(300000)}`, { length: 400000 }); // a part of it is in a file
+      const part = `{"prompt":"${'x'.repeat(300000)}`; // more than is kept in memory
+      const large = client(corral.url, part, { length: 400000 });
       await until('both to arrive', async () => {
         const { json } = await corral.get('/v1/requests');
         return json.requests.filter((r) => r.state === 'reading').length === 2;

@@ -48,7 +48,8 @@ async function client(corral, index, over, counts, samples) {
   for (let i = index; !over(); i++) {
     const stream = i % 2 === 0;
     const tokens = 4 + (i % 12);
-    const what = { model: 'p', messages: [{ role: 'user', content: `${index}` }], max_tokens: tokens, stream };
+    const messages = [{ role: 'user', content: `${index}` }];
+    const what = { model: 'p', messages, max_tokens: tokens, stream };
     const answer = await ask(corral.url, agent, what);
     const said = verdict(answer, stream, tokens);
     counts[said] = (counts[said] ?? 0) + 1;

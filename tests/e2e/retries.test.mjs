@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Requests that are sent again: who may be, how often, and who is to blame.
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import test from 'node:test';
-import { fakeLlamaPool, fakePool, send, sse, until, withCorral } from './harness.mjs';
+import { fakeLlamaPool, fakePath, fakePool, send, sse, until, withCorral } from './harness.mjs';
 
 const user = (content) => ({ messages: [{ role: 'user', content }] });
 const code = (answer) => answer.json?.error?.corral?.code;
@@ -278,6 +279,41 @@ test(
     },
     { warm: ['p'], leaks: false },
   ),
+);
+
+/** A fake engine that nobody of Corral's keeps; its URL and how to end it. */
+async function outside(...flags) {
+  const child = spawn(fakePath, ['--host', '127.0.0.1', '--port', '0', ...flags], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  let said = '';
+  child.stdout.on('data', (d) => (said += d));
+  const port = await until('its port', () => /:(\d+)\s/.exec(said)?.[1]);
+  return { url: `http://127.0.0.1:${port}`, end: () => child.kill('SIGKILL') };
+}
+
+test(
+  'first_token_timeout of an engine that nobody can end: its request moves to the other, as a live failure',
+  async (t) => {
+    const engines = [await outside('--fault', 'hang@request', '--no-slots'), await outside('--no-slots')];
+    const urls = engines.map((e) => e.url);
+    const one = { id: 'p', slots: 1, first_token_timeout: '1s', engine: { kind: 'openai', urls } };
+    const run = withCorral(
+      () => ({ pools: [one] }),
+      async (corral) => {
+        await allReady(corral, 'p');
+        for (const stream of [true, false]) {
+          const answer = await corral.chat('p', { stream });
+          assert.equal(answer.status, 200, answer.text);
+          assert.equal(answer.headers['x-corral-replica'], 'p-1');
+        }
+        const figure = await corral.figures();
+        assert.ok(figure('corral_request_retries_total', { pool: 'p', reason: 'closed' }) >= 1);
+      },
+      { leaks: false },
+    );
+    await run(t).finally(() => engines.forEach((e) => e.end()));
+  },
 );
 
 test(

@@ -125,7 +125,8 @@ static void help(void)
 	}
 	printf("\nRoutes of its own\n"
 	       "  POST /fake/behave        see above\n"
-	       "  GET  /fake/requests      the last 1,000 requests as a JSON array (method, path, query, head, "
+	       "  GET  /fake/requests      the last 1,000 requests as a JSON array (method, path, query, "
+	       "head, "
 	       "body up to\n"
 	       "                           64 KiB, body_length, body_sha256)\n"
 	       "  GET  /fake/state         pid and counters: accepted, open, requests, completed, cancelled, "
