@@ -40,6 +40,7 @@ struct config_watch {
 	struct loop_timer quiet;
 	mono_t since; /* of the first event that was not looked at yet */
 	char *stamps; /* of the files when they were looked at last */
+	char *cert;   /* the certificate's file that is watched; NULL: none */
 };
 
 struct config_watch *config_watch_new(struct orch *o)
@@ -171,6 +172,7 @@ static void arm(struct config_watch *w)
 		watch_file(w, w->where.files.items[i]);
 	for (size_t i = 0; i < w->where.folders.len; i++)
 		watch_path(w, w->where.folders.items[i], true);
+	mem_setstr(&w->cert, w->o->config->tls_cert);
 	if (w->o->config->tls_cert) {
 		watch_file(w, w->o->config->tls_cert);
 		watch_file(w, w->o->config->tls_key);
@@ -235,7 +237,9 @@ void config_watch_follow(struct orch *o)
 {
 	struct config_watch *w = o->watch;
 	if (o->config->watch && w->fd >= 0) {
-		arm(w); /* the certificate may be another file now */
+		/* Arming anew forgets what happened meanwhile, so it is followed by a look. */
+		if (strcmp(w->cert ? w->cert : "", o->config->tls_cert ? o->config->tls_cert : "") != 0)
+			look(w);
 		return;
 	}
 	if (!o->config->watch && w->fd < 0)
@@ -257,5 +261,6 @@ void config_watch_free(struct config_watch *w)
 	disarm(w);
 	config_places_done(&w->where);
 	free(w->stamps);
+	free(w->cert);
 	free(w);
 }
