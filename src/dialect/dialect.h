@@ -123,35 +123,49 @@ void dialect_nearest(struct view wrong, const char *const *ids, size_t n, struct
 
 /* ---- the body scanner ------------------------------------------------------------------------------ */
 
-enum { SCAN_STRING_MAX = 512, SCAN_DEPTH_MAX = 128 };
-/* Reads a JSON object's top level while it arrives, without keeping it. Reset with body_scan_init. */
+enum {
+	SCAN_STRING_MAX = 512, /* of `model`; a longer one is refused */
+	SCAN_USER_MAX = 128,   /* a longer one is left out */
+	SCAN_KEY_MAX = 24,     /* the longest key of ours has 21 */
+	SCAN_LIMITS = 4,       /* keys that bound the answer's tokens */
+	SCAN_DEPTH_MAX = 128
+};
+/* Reads a JSON object's top level while it arrives, without keeping it. Reset with body_scan_init. Of a key
+ * that stands twice parsers take the last, and so is it with `user` and the keys of max_tokens; `model` and
+ * `stream` twice are refused. About 850 bytes; nothing is allocated. */
 struct body_scan {
 	/* results, final once body_scan_end returned 0 */
 	bool has_model, has_stream, stream, has_user, has_max_tokens;
-	char model[SCAN_STRING_MAX + 1], user[SCAN_STRING_MAX + 1];
-	size_t model_len, user_len;
-	uint64_t max_tokens; /* max_tokens, max_completion_tokens, max_output_tokens or n_predict */
-	uint64_t bytes;      /* read so far */
+	uint32_t model_len, user_len;
+	/* the largest of max_tokens, max_completion_tokens, max_output_tokens and n_predict */
+	uint64_t max_tokens;
+	uint64_t bytes;                  /* read so far */
 	uint64_t model_begin, model_end; /* byte offsets of model's string, quotes included */
 	/* inside */
-	bool seen_model, seen_stream, failed;
+	const char *failed; /* what is wrong, at `bytes`; NULL: nothing is */
+	bool seen_model, seen_stream;
 	uint8_t state, number_state, field; /* field: what the value that is being read is for */
 	uint8_t literal_at;
 	const char *literal;
+	uint64_t shift; /* what makes a byte's address its offset in the body */
 	uint32_t depth;
 	uint64_t stack[SCAN_DEPTH_MAX / 64]; /* a bit a level: 1 = object */
-	bool is_key, keep, too_long;         /* of the string being read; keep: it goes to text */
+	bool is_key, too_long;               /* of the string being read */
+	uint8_t keep;                        /* where its characters go */
 	uint8_t hex_left, utf8_left, utf8_low, utf8_high;
-	uint32_t hex, high; /* high: the first half of a surrogate pair, 0 = none */
-	uint32_t text_len;
-	char text[SCAN_STRING_MAX + 1]; /* the key, string or number being read */
-	struct err err;
+	uint32_t hex, high;            /* high: the first half of a surrogate pair, 0 = none */
+	uint32_t text_len, has_limits; /* has_limits: a bit each */
+	uint64_t limits[SCAN_LIMITS];
+	char text[SCAN_KEY_MAX]; /* the key or number being read */
+	char user[SCAN_USER_MAX + 1], model[SCAN_STRING_MAX + 1];
 };
 void body_scan_init(struct body_scan *s);
-/* 0, or -EINVAL: not a JSON object, or `model`/`stream` twice or of the wrong type; s->err says what and at
- * which byte. After an error everything is ignored. */
+/* 0, or -EINVAL: not a JSON object, or `model`/`stream` twice or of the wrong type. After an error everything
+ * is ignored. */
 int body_scan_feed(struct body_scan *s, struct view bytes);
 int body_scan_end(struct body_scan *s); /* the body is complete */
+/* What is wrong and at which byte. -EINVAL; 0 and *e as it was: nothing is. */
+int body_scan_error(const struct body_scan *s, struct err *e);
 
 /* ---- events ------------------------------------------------------------------------------------------ */
 

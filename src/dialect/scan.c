@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The body scanner: JSON (RFC 8259) checked byte by byte, with nothing kept but the few values the
+ * The body scanner: JSON (RFC 8259) checked to the last byte, with nothing kept but the few values the
  * router needs. Whatever it takes is a JSON object for every strict parser behind us: strings must be
  * UTF-8, surrogates come in pairs, numbers keep the grammar.
+ *
+ * It is a machine of one byte at a time, so that a body may be cut anywhere. What bodies are made of goes
+ * past it faster: the plain characters of a string in blocks, its whole UTF-8 characters and short escapes
+ * at once. What such a shortcut does not know it leaves to the machine, mistakes above all.
  */
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "base/num.h"
 #include "base/utf8.h"
 #include "dialect/dialect.h"
+#include "dialect/string_int.h"
 
 enum scan_state {
 	S_START,     /* before the object */
@@ -20,6 +23,7 @@ enum scan_state {
 	S_FIRST_VALUE, /* after [: a value or ] */
 	S_VALUE,
 	S_AFTER, /* after a value: , or the end of what holds it */
+	S_DONE,
 	S_STRING,
 	S_ESCAPE,
 	S_HEX,
@@ -28,24 +32,31 @@ enum scan_state {
 	S_UTF8,
 	S_NUMBER,
 	S_LITERAL,
-	S_DONE,
 };
 enum number_state { N_MINUS, N_ZERO, N_INT, N_DOT, N_FRACTION, N_E, N_SIGN, N_EXPONENT };
-enum field { F_NONE, F_MODEL, F_STREAM, F_USER, F_MAX_TOKENS };
+enum field { F_NONE, F_MODEL, F_STREAM, F_USER, F_LIMIT /* and the SCAN_LIMITS - 1 after it */ };
+enum keep { KEEP_NOTHING, KEEP_TEXT, KEEP_USER, KEEP_MODEL };
 
 void body_scan_init(struct body_scan *s)
 {
-	*s = (struct body_scan){ 0 };
+	memset(s, 0, offsetof(struct body_scan, text));
+	s->user[0] = s->model[0] = '\0';
 }
 
-static int fail(struct body_scan *s, const char *what)
+/* Every step takes where it is and returns where the next one starts; NULL: refused. */
+static const char *fail(struct body_scan *s, const char *p, const char *what)
 {
-	s->failed = true;
-	return err_set(&s->err, -EINVAL, "the body is not accepted at byte %llu: %s",
-		(unsigned long long)s->bytes, what);
+	s->bytes = s->shift + (uintptr_t)p;
+	s->failed = what;
+	return NULL;
 }
 
-static bool is_space(unsigned char c)
+static uint64_t offset_of(const struct body_scan *s, const char *p)
+{
+	return s->shift + (uintptr_t)p;
+}
+
+static bool is_space(char c)
 {
 	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
@@ -56,184 +67,256 @@ static bool in_object(const struct body_scan *s)
 	return (s->stack[i / 64] >> (i % 64)) & 1;
 }
 
-static int push(struct body_scan *s, bool object)
+static const char *push(struct body_scan *s, const char *p, bool object)
 {
 	if (s->depth == SCAN_DEPTH_MAX)
-		return fail(s, "arrays and objects are nested more than 128 deep");
+		return fail(s, p, "arrays and objects are nested more than 128 deep");
 	uint64_t bit = (uint64_t)1 << (s->depth % 64);
 	uint64_t *word = &s->stack[s->depth / 64];
 	*word = object ? *word | bit : *word & ~bit;
 	s->depth++;
 	s->state = object ? S_FIRST_KEY : S_FIRST_VALUE;
-	return 0;
+	return p + 1;
 }
 
-static void pop(struct body_scan *s)
+static const char *pop(struct body_scan *s, const char *p)
 {
 	s->depth--;
 	s->state = s->depth ? S_AFTER : S_DONE;
+	return p + 1;
 }
 
-static void begin_string(struct body_scan *s, bool key)
+/* ---- what is kept -------------------------------------------------------------------------------------- */
+
+static void begin_text(struct body_scan *s, enum keep where)
 {
-	s->state = S_STRING;
-	s->is_key = key;
-	s->keep = s->depth == 1 && (key || s->field == F_MODEL || s->field == F_USER);
+	s->keep = (uint8_t)where;
 	s->too_long = false;
 	s->text_len = 0;
-	if (s->keep && !key && s->field == F_MODEL)
-		s->model_begin = s->bytes;
 }
 
-static void keep_byte(struct body_scan *s, char c)
+static void keep_bytes(struct body_scan *s, const char *p, size_t n)
 {
-	if (!s->keep)
+	size_t cap = s->keep == KEEP_MODEL  ? SCAN_STRING_MAX
+		     : s->keep == KEEP_USER ? SCAN_USER_MAX
+					    : SCAN_KEY_MAX;
+	char *to = s->keep == KEEP_MODEL ? s->model : s->keep == KEEP_USER ? s->user : s->text;
+	if (!s->keep || s->too_long || !n)
 		return;
-	if (s->text_len < SCAN_STRING_MAX)
-		s->text[s->text_len++] = c;
-	else
-		s->too_long = true;
+	s->too_long = n > cap - s->text_len;
+	if (s->too_long)
+		return;
+	memcpy(to + s->text_len, p, n);
+	s->text_len += (uint32_t)n;
 }
 
 static void keep_char(struct body_scan *s, uint32_t cp)
 {
 	char out[4];
-	size_t n = utf8_put(out, cp);
-	for (size_t i = 0; i < n; i++)
-		keep_byte(s, out[i]);
+	keep_bytes(s, out, utf8_put(out, cp));
 }
 
-static struct view text_of(const struct body_scan *s)
-{
-	return view_of(s->text, s->text_len);
-}
+/* ---- strings ------------------------------------------------------------------------------------------- */
 
-static int end_key(struct body_scan *s)
+static enum field field_of(struct view key)
 {
 	static const struct {
-		const char *name;
+		char name[SCAN_KEY_MAX];
 		enum field field;
-	} names[] = { { "model", F_MODEL }, { "stream", F_STREAM }, { "user", F_USER },
-		{ "max_tokens", F_MAX_TOKENS }, { "max_completion_tokens", F_MAX_TOKENS },
-		{ "max_output_tokens", F_MAX_TOKENS }, { "n_predict", F_MAX_TOKENS } };
-	s->state = S_COLON;
+	} by_length[SCAN_KEY_MAX] = {
+		[4] = { "user", F_USER },
+		[5] = { "model", F_MODEL },
+		[6] = { "stream", F_STREAM },
+		[9] = { "n_predict", F_LIMIT },
+		[10] = { "max_tokens", F_LIMIT + 1 },
+		[17] = { "max_output_tokens", F_LIMIT + 2 },
+		[21] = { "max_completion_tokens", F_LIMIT + 3 },
+	};
+	if (key.n >= SCAN_KEY_MAX || by_length[key.n].name[0] != key.p[0])
+		return F_NONE;
+	return memcmp(by_length[key.n].name, key.p, key.n) == 0 ? by_length[key.n].field : F_NONE;
+}
+
+static const char *string(struct body_scan *s, const char *p, const char *end);
+
+static const char *begin_string(struct body_scan *s, const char *p, const char *end, bool key)
+{
+	s->state = S_STRING;
+	s->is_key = key;
+	s->keep = KEEP_NOTHING;
+	if (s->depth == 1) {
+		if (key) {
+			begin_text(s, KEEP_TEXT);
+		} else if (s->field == F_MODEL) {
+			begin_text(s, KEEP_MODEL);
+			s->model_begin = offset_of(s, p);
+		} else if (s->field == F_USER) {
+			begin_text(s, KEEP_USER);
+		}
+	}
+	return string(s, p + 1, end);
+}
+
+/* Nearly always the colon follows at once. */
+static const char *to_colon(struct body_scan *s, const char *p, const char *end)
+{
+	bool colon = p + 1 < end && p[1] == ':';
+	s->state = colon ? S_VALUE : S_COLON;
+	return colon ? p + 2 : p + 1;
+}
+
+static const char *end_key(struct body_scan *s, struct view key, const char *p, const char *end)
+{
 	if (s->depth != 1)
-		return 0;
-	s->field = F_NONE;
-	for (size_t i = 0; !s->too_long && i < ARRAY_LEN(names); i++)
-		if (view_eqs(text_of(s), names[i].name))
-			s->field = (uint8_t)names[i].field;
+		return to_colon(s, p, end);
+	s->field = s->too_long || !key.n ? F_NONE : (uint8_t)field_of(key);
 	if (s->field == F_MODEL && s->seen_model)
-		return fail(s, "`model` stands here a second time; send it once");
+		return fail(s, p, "`model` stands here a second time; send it once");
 	if (s->field == F_STREAM && s->seen_stream)
-		return fail(s, "`stream` stands here a second time; send it once");
+		return fail(s, p, "`stream` stands here a second time; send it once");
 	s->seen_model |= s->field == F_MODEL;
 	s->seen_stream |= s->field == F_STREAM;
-	return 0;
+	return to_colon(s, p, end);
 }
 
-/* The value of a field is a string that is over. */
-static int end_string_value(struct body_scan *s)
+static const char *end_string_value(struct body_scan *s, const char *p)
 {
 	s->state = S_AFTER;
-	if (!s->keep)
-		return 0;
-	s->text[s->text_len] = '\0';
-	if (s->field == F_USER) {
+	if (s->keep == KEEP_USER) {
 		s->has_user = !s->too_long;
 		s->user_len = s->has_user ? s->text_len : 0;
-		memcpy(s->user, s->text, s->user_len);
 		s->user[s->user_len] = '\0';
-		return 0;
+	} else if (s->keep == KEEP_MODEL) {
+		if (s->too_long)
+			return fail(s, p, "`model` is longer than 512 bytes");
+		if (memchr(s->model, '\0', s->text_len))
+			return fail(s, p, "`model` has a NUL character in it");
+		s->has_model = true;
+		s->model_len = s->text_len;
+		s->model_end = offset_of(s, p) + 1;
+		s->model[s->model_len] = '\0';
 	}
-	if (s->too_long)
-		return fail(s, "`model` is longer than 512 bytes");
-	if (memchr(s->text, '\0', s->text_len))
-		return fail(s, "`model` has a NUL character in it");
-	s->has_model = true;
-	s->model_len = s->text_len;
-	s->model_end = s->bytes + 1;
-	memcpy(s->model, s->text, s->text_len + 1);
-	return 0;
+	return p + 1;
 }
 
-static int string_byte(struct body_scan *s, unsigned char c)
+static const char *begin_utf8(struct body_scan *s, const char *p)
 {
-	if (c == '"')
-		return s->is_key ? end_key(s) : end_string_value(s);
-	if (c == '\\') {
-		s->state = S_ESCAPE;
-		return 0;
-	}
-	if (c < 0x20)
-		return fail(s, "a control character inside a string must be escaped");
-	keep_byte(s, (char)c);
-	if (c < 0x80)
-		return 0;
+	unsigned char c = (unsigned char)*p;
+	if (c < 0xc2 || c > 0xf4)
+		return fail(s, p, "a string is not valid UTF-8");
+	keep_bytes(s, p, 1);
 	s->state = S_UTF8;
 	s->utf8_low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
 	s->utf8_high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
 	s->utf8_left = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
-	return c < 0xc2 || c > 0xf4 ? fail(s, "a string is not valid UTF-8") : 0;
+	return p + 1;
 }
 
-static int utf8_byte(struct body_scan *s, unsigned char c)
+static const char *utf8_byte(struct body_scan *s, const char *p)
 {
+	unsigned char c = (unsigned char)*p;
 	if (c < s->utf8_low || c > s->utf8_high)
-		return fail(s, "a string is not valid UTF-8");
-	keep_byte(s, (char)c);
+		return fail(s, p, "a string is not valid UTF-8");
+	keep_bytes(s, p, 1);
 	s->utf8_low = 0x80;
 	s->utf8_high = 0xbf;
 	if (--s->utf8_left == 0)
 		s->state = S_STRING;
-	return 0;
+	return p + 1;
 }
 
-static int escape_byte(struct body_scan *s, unsigned char c)
+/* As string_skip(), and what it passes is kept. */
+static const char *keep(struct body_scan *s, const char *p, const char *end)
 {
-	static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
-	const char *at = c ? memchr(from, c, sizeof from - 1) : NULL;
-	if (at) {
-		keep_byte(s, to[at - from]);
-		s->state = S_STRING;
-		return 0;
+	const char *from = p, *before;
+	do {
+		before = p = string_plain_end(p, end);
+		if (p < end && (unsigned char)*p >= 0x80)
+			p = string_utf8_end(p, end);
+	} while (p != before);
+	/* a key that came whole needs no place */
+	if (!(s->is_key && s->text_len == 0 && p < end && *p == '"'))
+		keep_bytes(s, from, (size_t)(p - from));
+	return p;
+}
+
+static const char *string(struct body_scan *s, const char *p, const char *end)
+{
+	const char *from = p;
+	p = s->keep ? keep(s, p, end) : string_skip(p, end);
+	if (p == end)
+		return p;
+	if (*p == '"') {
+		if (!s->is_key)
+			return end_string_value(s, p);
+		struct view kept = view_of(s->text, s->text_len);
+		return end_key(s, s->text_len ? kept : view_of(from, (size_t)(p - from)), p, end);
 	}
-	if (c != 'u')
-		return fail(s, "an unknown escape inside a string");
+	if (*p == '\\') {
+		s->state = S_ESCAPE;
+		return p + 1;
+	}
+	if ((unsigned char)*p < 0x20)
+		return fail(s, p, "a control character inside a string must be escaped");
+	return begin_utf8(s, p);
+}
+
+static const char *escape_byte(struct body_scan *s, const char *p)
+{
+	char c = string_unescaped[(unsigned char)*p];
+	if (c) {
+		keep_bytes(s, &c, 1);
+		s->state = S_STRING;
+		return p + 1;
+	}
+	if (*p != 'u')
+		return fail(s, p, "an unknown escape inside a string");
 	s->hex = 0;
 	s->hex_left = 4;
 	s->state = S_HEX;
-	return 0;
+	return p + 1;
 }
 
-static int hex_byte(struct body_scan *s, unsigned char c)
+static const char *hex_byte(struct body_scan *s, const char *p)
 {
-	unsigned lower = c | 0x20u, d = 16;
+	unsigned c = (unsigned char)*p, lower = c | 0x20u, d = 16;
 	if (c >= '0' && c <= '9')
 		d = c - (unsigned)'0';
 	else if (lower >= 'a' && lower <= 'f')
 		d = lower - 'a' + 10;
 	if (d == 16)
-		return fail(s, "\\u needs four hexadecimal digits");
+		return fail(s, p, "\\u needs four hexadecimal digits");
 	s->hex = s->hex * 16 + d;
 	if (--s->hex_left)
-		return 0;
+		return p + 1;
 	bool low = s->hex >= 0xdc00 && s->hex <= 0xdfff, high = s->hex >= 0xd800 && s->hex <= 0xdbff;
 	if (low != (s->high != 0))
-		return fail(s, "half of a surrogate pair inside a string");
+		return fail(s, p, "half of a surrogate pair inside a string");
 	if (high) {
 		s->high = s->hex;
 		s->state = S_LOW_BACKSLASH;
-		return 0;
+		return p + 1;
 	}
 	keep_char(s, low ? 0x10000 + ((s->high - 0xd800) << 10) + (s->hex - 0xdc00) : s->hex);
 	s->high = 0;
 	s->state = S_STRING;
-	return 0;
+	return p + 1;
 }
 
+static const char *low_half(struct body_scan *s, const char *p)
+{
+	bool backslash = s->state == S_LOW_BACKSLASH;
+	s->state = backslash ? S_LOW_U : S_HEX;
+	s->hex = 0;
+	s->hex_left = 4;
+	return *p == (backslash ? '\\' : 'u') ? p + 1
+					      : fail(s, p, "half of a surrogate pair inside a string");
+}
+
+/* ---- other values -------------------------------------------------------------------------------------- */
+
 /* Steps of the number grammar: the state after c, or -1 when the number does not go on with it. */
-static int number_next(enum number_state n, unsigned char c)
+static int number_next(enum number_state n, char c)
 {
 	bool digit = c >= '0' && c <= '9', exp = (c | 0x20) == 'e';
 	switch (n) {
@@ -249,204 +332,255 @@ static int number_next(enum number_state n, unsigned char c)
 	return -1;
 }
 
-static int begin_number(struct body_scan *s, unsigned char c)
+static const char *begin_number(struct body_scan *s, const char *p)
 {
 	s->state = S_NUMBER;
-	s->number_state = c == '-' ? N_MINUS : c == '0' ? N_ZERO : N_INT;
-	s->keep = s->depth == 1 && s->field == F_MAX_TOKENS;
-	s->text_len = 0;
-	s->too_long = false;
-	keep_byte(s, (char)c);
-	return 0;
+	s->number_state = *p == '-' ? N_MINUS : *p == '0' ? N_ZERO : N_INT;
+	begin_text(s, s->depth == 1 && s->field >= F_LIMIT ? KEEP_TEXT : KEEP_NOTHING);
+	keep_bytes(s, p, 1);
+	return p + 1;
 }
 
-static int after_value(struct body_scan *s, unsigned char c);
-
-static int number_byte(struct body_scan *s, unsigned char c)
+static const char *number(struct body_scan *s, const char *p, const char *end)
 {
-	int next = number_next(s->number_state, c);
-	if (next >= 0) {
+	const char *from = p;
+	int next;
+	for (; p < end && (next = number_next(s->number_state, *p)) >= 0; p++)
 		s->number_state = (uint8_t)next;
-		keep_byte(s, (char)c);
-		return 0;
-	}
+	keep_bytes(s, from, (size_t)(p - from));
+	if (p == end)
+		return p;
 	if (s->number_state != N_ZERO && s->number_state != N_INT && s->number_state != N_FRACTION &&
 		s->number_state != N_EXPONENT)
-		return fail(s, "a number breaks off");
-	uint64_t v;
-	if (s->keep && !s->too_long && num_u64(text_of(s), &v) == 0) {
-		s->max_tokens = s->has_max_tokens ? MAX(s->max_tokens, v) : v;
-		s->has_max_tokens = true;
-	}
+		return fail(s, p, "a number breaks off");
 	s->state = S_AFTER;
-	return after_value(s, c);
+	if (s->keep && !s->too_long) {
+		unsigned i = s->field - F_LIMIT;
+		if (num_u64(view_of(s->text, s->text_len), &s->limits[i]) == 0)
+			s->has_limits |= 1u << i;
+	}
+	return p;
 }
 
-static int begin_literal(struct body_scan *s, unsigned char c)
+static const char *begin_literal(struct body_scan *s, const char *p)
 {
-	s->literal = c == 't' ? "true" : c == 'f' ? "false" : "null";
+	s->literal = *p == 't' ? "true" : *p == 'f' ? "false" : "null";
 	s->literal_at = 1;
 	s->state = S_LITERAL;
-	return 0;
+	return p + 1;
 }
 
-static int literal_byte(struct body_scan *s, unsigned char c)
+static const char *literal(struct body_scan *s, const char *p, const char *end)
 {
-	if ((unsigned char)s->literal[s->literal_at] != c)
-		return fail(s, "a word that is not true, false or null");
-	if (s->literal[++s->literal_at])
-		return 0;
+	for (; p < end && s->literal[s->literal_at]; p++, s->literal_at++)
+		if (s->literal[s->literal_at] != *p)
+			return fail(s, p, "a word that is not true, false or null");
+	if (s->literal[s->literal_at])
+		return p;
 	s->state = S_AFTER;
 	if (s->depth == 1 && s->field == F_STREAM && s->literal[0] != 'n') {
 		s->has_stream = true;
 		s->stream = s->literal[0] == 't';
 	}
-	return 0;
+	return p;
 }
 
-/* null counts as left out, as OpenAI's own schema has it. */
-static int check_type(struct body_scan *s, unsigned char c)
+/* A value of a field of ours begins; what an earlier one said of it is over. null counts as left out, as
+ * OpenAI's own schema has it. */
+static const char *begin_field(struct body_scan *s, const char *p)
 {
-	if (s->depth != 1 || c == 'n')
-		return 0;
-	if (s->field == F_MODEL && c != '"')
-		return fail(s, "`model` must be a string");
-	if (s->field == F_STREAM && c != 't' && c != 'f')
-		return fail(s, "`stream` must be true or false");
-	return 0;
+	if (s->field == F_MODEL && *p != '"' && *p != 'n')
+		return fail(s, p, "`model` must be a string");
+	if (s->field == F_STREAM && *p != 't' && *p != 'f' && *p != 'n')
+		return fail(s, p, "`stream` must be true or false");
+	if (s->field == F_USER) {
+		s->has_user = false;
+		s->user_len = 0;
+	} else if (s->field >= F_LIMIT) {
+		s->has_limits &= ~(1u << (s->field - F_LIMIT));
+	}
+	return p;
 }
 
-static int begin_value(struct body_scan *s, unsigned char c)
+static const char *begin_value(struct body_scan *s, const char *p, const char *end)
 {
-	int r = check_type(s, c);
-	if (r)
-		return r;
-	switch (c) {
-	case '"': begin_string(s, false); return 0;
-	case '{': return push(s, true);
-	case '[': return push(s, false);
+	if (s->depth == 1 && s->field && !begin_field(s, p))
+		return NULL;
+	switch (*p) {
+	case '"': return begin_string(s, p, end, false);
+	case '{': return push(s, p, true);
+	case '[': return push(s, p, false);
 	case 't':
 	case 'f':
-	case 'n': return begin_literal(s, c);
+	case 'n': return begin_literal(s, p);
 	default: break;
 	}
-	if (c == '-' || (c >= '0' && c <= '9'))
-		return begin_number(s, c);
-	return fail(s, "a value is expected");
+	if (*p == '-' || (*p >= '0' && *p <= '9'))
+		return begin_number(s, p);
+	return fail(s, p, "a value is expected");
 }
 
-static int after_value(struct body_scan *s, unsigned char c)
+/* ---- structure ----------------------------------------------------------------------------------------- */
+
+static const char *begin_key(struct body_scan *s, const char *p, const char *end)
 {
-	if (is_space(c))
-		return 0;
+	if (*p == '"')
+		return begin_string(s, p, end, true);
+	if (*p != '}' || s->state == S_KEY)
+		return fail(s, p, "a key in double quotes is expected");
+	return pop(s, p);
+}
+
+static const char *after_value(struct body_scan *s, const char *p, const char *end)
+{
 	bool object = in_object(s);
-	if (c == ',') {
+	if (*p == ',') {
 		s->state = object ? S_KEY : S_VALUE;
-		return 0;
+		if (object && p + 1 < end && p[1] == '"')
+			return begin_string(s, p + 1, end, true);
+		return p + 1;
 	}
-	if (c != (object ? '}' : ']'))
-		return fail(s, object ? "a comma or } is expected" : "a comma or ] is expected");
-	pop(s);
-	return 0;
+	if (*p != (object ? '}' : ']'))
+		return fail(s, p, object ? "a comma or } is expected" : "a comma or ] is expected");
+	return pop(s, p);
 }
 
-static int structure_byte(struct body_scan *s, unsigned char c)
+static const char *structure(struct body_scan *s, const char *p, const char *end)
 {
-	if (is_space(c))
-		return 0;
+	if (is_space(*p))
+		return p + 1;
 	switch ((enum scan_state)s->state) {
-	case S_START: return c == '{' ? push(s, true) : fail(s, "a JSON object is expected, starting with {");
+	case S_START:
+		return *p == '{' ? push(s, p, true)
+				 : fail(s, p, "a JSON object is expected, starting with {");
 	case S_FIRST_KEY:
-	case S_KEY:
-		if (c == '"') {
-			begin_string(s, true);
-			return 0;
-		}
-		if (c != '}' || s->state == S_KEY)
-			return fail(s, "a key in double quotes is expected");
-		pop(s);
-		return 0;
-	case S_COLON: s->state = S_VALUE; return c == ':' ? 0 : fail(s, "a colon is expected after a key");
-	case S_FIRST_VALUE:
-		if (c != ']')
-			return begin_value(s, c);
-		pop(s);
-		return 0;
-	case S_VALUE: return begin_value(s, c);
-	case S_DONE: return fail(s, "something follows the JSON object");
-	default: return after_value(s, c);
+	case S_KEY: return begin_key(s, p, end);
+	case S_COLON:
+		s->state = S_VALUE;
+		return *p == ':' ? p + 1 : fail(s, p, "a colon is expected after a key");
+	case S_FIRST_VALUE: return *p == ']' ? pop(s, p) : begin_value(s, p, end);
+	case S_VALUE: return begin_value(s, p, end);
+	case S_DONE: return fail(s, p, "something follows the JSON object");
+	default: return after_value(s, p, end);
 	}
 }
 
-static int feed_byte(struct body_scan *s, unsigned char c)
+static const char *step(struct body_scan *s, const char *p, const char *end)
 {
 	switch ((enum scan_state)s->state) {
-	case S_STRING: return string_byte(s, c);
-	case S_UTF8: return utf8_byte(s, c);
-	case S_ESCAPE: return escape_byte(s, c);
-	case S_HEX: return hex_byte(s, c);
+	case S_STRING: return string(s, p, end);
+	case S_UTF8: return utf8_byte(s, p);
+	case S_ESCAPE: return escape_byte(s, p);
+	case S_HEX: return hex_byte(s, p);
 	case S_LOW_BACKSLASH:
-		s->state = S_LOW_U;
-		return c == '\\' ? 0 : fail(s, "half of a surrogate pair inside a string");
-	case S_LOW_U:
-		s->state = S_HEX;
-		s->hex = 0;
-		s->hex_left = 4;
-		return c == 'u' ? 0 : fail(s, "half of a surrogate pair inside a string");
-	case S_NUMBER: return number_byte(s, c);
-	case S_LITERAL: return literal_byte(s, c);
-	default: return structure_byte(s, c);
+	case S_LOW_U: return low_half(s, p);
+	case S_NUMBER: return number(s, p, end);
+	case S_LITERAL: return literal(s, p, end);
+	default: return structure(s, p, end);
 	}
 }
 
-/* How many bytes at the start of v are plain characters of a string, eight at a time. */
-static size_t plain_run(struct view v)
+/* ---- what nobody keeps --------------------------------------------------------------------------------- */
+
+static size_t literal_len(const char *p, const char *end)
 {
-	const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
-	size_t i = 0;
-	for (; i + 8 <= v.n; i += 8) {
-		uint64_t w;
-		memcpy(&w, v.p + i, 8);
-		uint64_t quote = w ^ (ones * '"'), slash = w ^ (ones * '\\');
-		/* a top bit: not ASCII, below 0x20, a quote or a backslash (carries may only give false
-		 * alarms) */
-		uint64_t stop = w | (w - ones * 0x20) | (quote - ones) | (slash - ones);
-		if (stop & tops)
+	if (end - p < 5)
+		return 0;
+	return memcmp(p, "true", 4) == 0 || memcmp(p, "null", 4) == 0 ? 4
+	       : memcmp(p, "false", 5) == 0                           ? 5
+								      : 0;
+}
+
+/* The same grammar below the top level, where nothing is kept, for what JSON without spaces is mostly made
+ * of. Stops at anything else with s where the machine goes on: it takes nothing that the machine would not,
+ * and refuses nothing. */
+static const char *below_top(struct body_scan *s, const char *p, const char *end)
+{
+	enum scan_state state = s->state;
+	bool object = in_object(s);
+	while (p < end && state <= S_AFTER) {
+		char c = *p;
+		if (state == S_AFTER && c == ',') {
+			state = object ? S_KEY : S_VALUE;
+			p++;
+		} else if (state == S_COLON && c == ':') {
+			state = S_VALUE;
+			p++;
+		} else if (c == '"' && state != S_COLON && state != S_AFTER) {
+			s->is_key = state == S_KEY || state == S_FIRST_KEY;
+			p = string_skip(p + 1, end);
+			if (p == end || *p != '"') {
+				s->keep = KEEP_NOTHING;
+				state = S_STRING;
+				break;
+			}
+			state = s->is_key ? S_COLON : S_AFTER;
+			p++;
+		} else if (c == (object ? '}' : ']') &&
+			   (state == S_AFTER || state == S_FIRST_KEY || state == S_FIRST_VALUE)) {
+			p = pop(s, p);
+			state = s->state;
+			if (s->depth == 1)
+				return p;
+			object = in_object(s);
+		} else if ((state == S_VALUE || state == S_FIRST_VALUE) && (c == '{' || c == '[')) {
+			if (s->depth == SCAN_DEPTH_MAX)
+				break;
+			object = c == '{';
+			p = push(s, p, object);
+			state = s->state;
+		} else if (state == S_VALUE && literal_len(p, end)) {
+			p += literal_len(p, end);
+			state = S_AFTER;
+		} else {
 			break;
+		}
 	}
-	while (i < v.n && (unsigned char)v.p[i] >= 0x20 && (unsigned char)v.p[i] < 0x80 && v.p[i] != '"' &&
-		v.p[i] != '\\')
-		i++;
-	return i;
+	s->state = (uint8_t)state;
+	return p;
 }
 
 int body_scan_feed(struct body_scan *s, struct view v)
 {
 	if (s->failed)
-		return s->err.code;
-	for (size_t i = 0; i < v.n;) {
-		if (s->state == S_STRING && !s->keep) {
-			size_t n = plain_run(view_from(v, i));
-			i += n;
-			s->bytes += n;
-			if (i == v.n)
-				break;
-		}
-		int r = feed_byte(s, (unsigned char)v.p[i]);
-		if (r)
-			return r;
-		i++;
-		s->bytes++;
+		return -EINVAL;
+	if (!v.n)
+		return 0;
+	const char *p = v.p, *end = v.p + v.n;
+	s->shift = s->bytes - (uintptr_t)p;
+	while (p && p < end) {
+		if (s->depth > 1 && s->state <= S_AFTER)
+			p = below_top(s, p, end);
+		if (p < end)
+			p = step(s, p, end);
 	}
+	if (!p)
+		return -EINVAL;
+	s->bytes += v.n;
 	return 0;
 }
 
 int body_scan_end(struct body_scan *s)
 {
 	if (s->failed)
-		return s->err.code;
-	if (s->state == S_DONE)
+		return -EINVAL;
+	if (s->state != S_DONE) {
+		s->failed = s->state == S_START ? "it is empty; a JSON object is expected"
+						: "it ends before the object does";
+		return -EINVAL;
+	}
+	s->has_max_tokens = s->has_limits != 0;
+	s->max_tokens = 0;
+	for (unsigned i = 0; i < SCAN_LIMITS; i++)
+		if ((s->has_limits >> i) & 1)
+			s->max_tokens = MAX(s->max_tokens, s->limits[i]);
+	return 0;
+}
+
+int body_scan_error(const struct body_scan *s, struct err *e)
+{
+	if (!s->failed)
 		return 0;
-	return fail(s, s->state == S_START ? "it is empty; a JSON object is expected"
-					   : "it ends before the object does");
+	return err_set(e, -EINVAL, "the body is not accepted at byte %llu: %s", (unsigned long long)s->bytes,
+		s->failed);
 }

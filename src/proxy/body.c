@@ -29,8 +29,12 @@ void request_scan_begin(struct request *q)
 	(void)multipart_scan_init(q->form, http_header_get(http_headers(q->x), "content-type"));
 }
 
-static void refuse(struct request *q, const struct err *e)
+static void refuse(struct request *q)
 {
+	struct err of_json;
+	const struct err *e = q->form ? &q->form->err : &of_json;
+	if (!q->form)
+		(void)body_scan_error(&q->scan, &of_json);
 	struct api_error a = { .code = CODE_INVALID_PARAMS, .retriable = -1, .message = view_str(e->msg) };
 	request_fail(q, &a);
 }
@@ -40,7 +44,7 @@ void request_scan(struct request *q, struct view v)
 	if (!q->scanning)
 		return;
 	if (q->form ? multipart_scan_feed(q->form, v) : body_scan_feed(&q->scan, v))
-		refuse(q, q->form ? &q->form->err : &q->scan.err);
+		refuse(q);
 }
 
 static void take_form(struct request *q)
@@ -53,7 +57,7 @@ static void take_form(struct request *q)
 	s->bytes = f->bytes;
 	s->model_begin = f->model_begin;
 	s->model_end = f->model_end;
-	s->model_len = f->model_len;
+	s->model_len = (uint32_t)f->model_len;
 	memcpy(s->model, f->model, f->model_len + 1);
 }
 
@@ -67,7 +71,7 @@ bool request_scan_end(struct request *q)
 		return false;
 	}
 	if (q->form ? multipart_scan_end(q->form) : body_scan_end(&q->scan)) {
-		refuse(q, q->form ? &q->form->err : &q->scan.err);
+		refuse(q);
 		return false;
 	}
 	if (q->form)

@@ -203,7 +203,7 @@ static void fill(const struct request *q, struct req_record *r, mono_t now)
 		.received_ms = l->received_ms };
 	copy(r->id, sizeof r->id, view_str(l->id));
 	copy(r->correlation_id, sizeof r->correlation_id, view_str(q->id));
-	copy(r->model, sizeof r->model, view_str(q->model));
+	copy(r->model, sizeof r->model, view_of(q->scan.model, q->scan.model_len));
 	copy(r->client, sizeof r->client, view_str(l->client));
 	if (q->pool)
 		add_place(q, r);

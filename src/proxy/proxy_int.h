@@ -25,7 +25,6 @@ struct request {
 	struct body_scan scan;
 	struct multipart_scan *form; /* of a multipart/form-data body; NULL: it is JSON, or not looked at */
 	bool scanning;
-	char model[SCAN_STRING_MAX + 1];
 	struct pool *pool; /* a reference */
 	struct waiter waiter;
 	bool waiting;  /* in the pool's queue, or its grant or refusal is on its way */

@@ -475,10 +475,11 @@ static bool find_pool(struct request *q)
 		model = q->route.pool;
 	else if (!model.n && http_query_get(http_query(q->x), "model", from_query, sizeof from_query))
 		model = view_str(from_query);
-	model = view_cut(model, sizeof q->model - 1);
-	if (model.n)
-		memcpy(q->model, model.p, model.n);
-	q->model[model.n] = '\0';
+	model = view_cut(model, SCAN_STRING_MAX);
+	if (model.n && model.p != q->scan.model) {
+		memcpy(q->scan.model, model.p, model.n); /* its one place, wherever it came from */
+		q->scan.model_len = (uint32_t)model.n;
+	}
 	q->pool = q->px->o.find_pool(q->px->o.arg, model, &e);
 	if (!q->pool)
 		request_fail(q, &e);

@@ -9,6 +9,7 @@
 
 #include <yyjson.h>
 
+#include "base/num.h"
 #include "dialect/dialect.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -29,6 +30,35 @@ static int scan(struct body_scan *s, struct view v, size_t step)
 	return r ? r : e;
 }
 
+/* Of `user` and the keys of max_tokens the last ones count. */
+static void compare_last(const struct body_scan *s, yyjson_val *root)
+{
+	static const char *const names[] = { "max_tokens", "max_completion_tokens", "max_output_tokens",
+		"n_predict" };
+	yyjson_val *k, *user = NULL;
+	uint64_t limits[4] = { 0 }, most = 0;
+	bool has[4] = { false }, any = false;
+	yyjson_obj_iter it;
+	yyjson_obj_iter_init(root, &it);
+	while ((k = yyjson_obj_iter_next(&it))) {
+		yyjson_val *v = yyjson_obj_iter_get_val(k);
+		if (yyjson_equals_str(k, "user"))
+			user = yyjson_is_str(v) && yyjson_get_len(v) <= SCAN_USER_MAX ? v : NULL;
+		for (int i = 0; i < 4; i++)
+			if (yyjson_equals_str(k, names[i]))
+				has[i] = yyjson_is_raw(v) &&
+					 num_u64(view_str(yyjson_get_raw(v)), &limits[i]) == 0;
+	}
+	for (int i = 0; i < 4; i++) {
+		any |= has[i];
+		most = has[i] ? MAX(most, limits[i]) : most;
+	}
+	must(s->has_max_tokens == any && s->max_tokens == most);
+	must(s->has_user == (user != NULL));
+	must(!user ||
+		view_eq(view_of(s->user, s->user_len), view_of(yyjson_get_str(user), yyjson_get_len(user))));
+}
+
 static void compare(const struct body_scan *s, yyjson_val *root)
 {
 	must(yyjson_is_obj(root));
@@ -38,13 +68,17 @@ static void compare(const struct body_scan *s, yyjson_val *root)
 				      view_of(yyjson_get_str(model), yyjson_get_len(model))));
 	must(s->has_stream == yyjson_is_bool(stream));
 	must(!s->has_stream || s->stream == yyjson_get_bool(stream));
+	compare_last(s, root);
 }
 
 static void fuzz_scan(struct view v, size_t step)
 {
 	struct body_scan whole, cut;
 	int a = scan(&whole, v, v.n ? v.n : 1), b = scan(&cut, v, step);
-	must(a == b && whole.bytes == cut.bytes && strcmp(whole.err.msg, cut.err.msg) == 0);
+	must(a == b && whole.bytes == cut.bytes && whole.failed == cut.failed);
+	must(whole.has_user == cut.has_user && whole.has_max_tokens == cut.has_max_tokens &&
+		whole.max_tokens == cut.max_tokens && whole.model_begin == cut.model_begin &&
+		whole.model_end == cut.model_end);
 	yyjson_doc *d = yyjson_read(v.p, v.n, YYJSON_READ_NUMBER_AS_RAW);
 	if (!a) {
 		must(d != NULL);
