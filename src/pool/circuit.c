@@ -61,5 +61,5 @@ void pool_circuit_due(struct pool_replica *r, mono_t now)
 		set_circuit(r, CIRCUIT_HALF_OPEN, MONO_ZERO);
 		pool_grant_waiting(p, now);
 	}
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 }

@@ -100,21 +100,36 @@ static void deliver(void *arg)
 		w->on_refused(w->arg, why, w->end);
 }
 
-/* Posting under the pool's mutex takes the loop's: the only place where two locks nest, always in this
- * order, and the loop never calls back under its own. */
-static void post(struct waiter *w)
+static void post(struct pool *p, struct waiter *w)
 {
 	w->state = WAITER_POSTED;
-	loop_post(w->loop, &w->work, deliver, w);
+	list_append(&p->due, &w->node);
 }
 
-void pool_refuse(struct waiter *w, const struct pool_refusal *why, enum waiter_end end)
+/* Waking a loop is a system call: never with the mutex held. A waiter may be gone as soon as it is posted. */
+void pool_unlock(struct pool *p)
+{
+	struct list due, *n;
+	if (list_empty(&p->due)) {
+		pthread_mutex_unlock(&p->lock);
+		return;
+	}
+	list_init(&due);
+	list_splice(&due, &p->due);
+	pthread_mutex_unlock(&p->lock);
+	while ((n = list_pop(&due))) {
+		struct waiter *w = LIST_ENTRY(n, struct waiter, node);
+		loop_post(w->loop, &w->work, deliver, w);
+	}
+}
+
+void pool_refuse(struct pool *p, struct waiter *w, const struct pool_refusal *why, enum waiter_end end)
 {
 	w->lease = (struct lease){ 0 };
 	w->refusal = NEW(struct pool_refusal); /* seldom, so a waiter is small */
 	*w->refusal = *why;
 	w->end = end;
-	post(w);
+	post(p, w);
 }
 
 /* ---- the verdict ------------------------------------------------------------------------------------- */
@@ -123,7 +138,7 @@ static bool give_up(struct pool *p, struct waiter *w, enum waiter_end end)
 {
 	if (w->state == WAITER_QUEUED)
 		pool_leave_queue(p, w);
-	pool_refuse(w, &(struct pool_refusal){ 0 }, end);
+	pool_refuse(p, w, &(struct pool_refusal){ 0 }, end);
 	return false;
 }
 
@@ -268,7 +283,7 @@ static bool grant_list(struct pool *p, struct list *head, struct pool_replica **
 		if (r) {
 			pool_leave_queue(p, w);
 			w->lease = grant(p, r, w, now);
-			post(w);
+			post(p, w);
 		} else if (is_suspect(w)) {
 			*kept = *kept ? *kept : emptiest(p, w);
 		} else if (!w->avoids) {

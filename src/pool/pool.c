@@ -21,6 +21,7 @@ struct pool *pool_new(const struct pool_opts *o)
 	atomic_init(&p->demanded, false);
 	pthread_mutex_init(&p->lock, NULL);
 	list_init(&p->replicas);
+	list_init(&p->due);
 	for (int i = 0; i < POOL_PRIORITY_COUNT; i++)
 		list_init(&p->waiting[i]);
 	return p;
@@ -116,7 +117,7 @@ static bool make_room(struct pool *p, enum pool_priority newcomer)
 		return false;
 	pool_leave_queue(p, victim);
 	p->stats.dropped++;
-	pool_refuse(victim, &(struct pool_refusal){ 0 }, WAITER_DROPPED);
+	pool_refuse(p, victim, &(struct pool_refusal){ 0 }, WAITER_DROPPED);
 	return true;
 }
 
@@ -166,7 +167,7 @@ enum pool_answer pool_acquire(
 		w->since = now;
 	pthread_mutex_lock(&p->lock);
 	enum pool_answer a = acquire_locked(p, w, front, now, ret, why);
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 	if (a == POOL_QUEUED ||
 		a == POOL_CLOSED) /* closed: a cause that may be gone is looked at when asked */
 		pool_demand(p);
@@ -184,7 +185,7 @@ bool pool_cancel(struct pool *p, struct waiter *w)
 		if (suspect) /* what was kept free for it is anybody's */
 			pool_grant_waiting(p, mono_now());
 	}
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 	return waited;
 }
 
@@ -210,11 +211,11 @@ void pool_close(struct pool *p, const struct pool_refusal *why, bool keep_waitin
 	struct waiter *w;
 	while (p->closed_for_waiting && (w = pool_first_waiting(p))) {
 		pool_leave_queue(p, w);
-		pool_refuse(w, why, WAITER_CLOSED);
+		pool_refuse(p, w, why, WAITER_CLOSED);
 	}
 	if (!why->code)
 		pool_grant_waiting(p, mono_now());
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 }
 
 void pool_get_stats(struct pool *p, struct pool_stats *ret)

@@ -22,6 +22,7 @@ struct pool {
 	struct list
 		waiting[POOL_PRIORITY_COUNT]; /* those who asked and were granted nothing yet, oldest first */
 	uint32_t nwaiting[POOL_PRIORITY_COUNT];
+	struct list due;   /* those whose grant or refusal is posted when the lock is let go */
 	uint32_t nspecial; /* of them: with a doubt, a suspicion or a replica to avoid */
 	struct {           /* the last POOL_BUDGET_SECONDS, by second modulo that */
 		int64_t second;
@@ -40,7 +41,7 @@ struct lease pool_grant(struct pool *p, struct waiter *w, mono_t now);
 void pool_enqueue(struct pool *p, struct waiter *w, bool front);
 void pool_leave_queue(struct pool *p, struct waiter *w);
 struct waiter *pool_first_waiting(struct pool *p);
-void pool_refuse(struct waiter *w, const struct pool_refusal *why, enum waiter_end end);
+void pool_refuse(struct pool *p, struct waiter *w, const struct pool_refusal *why, enum waiter_end end);
 /* What w waits to know of was_on, as far as it is known: false when w waits on or was refused. */
 bool pool_settle(struct pool *p, struct waiter *w, mono_t now);
 void pool_grant_waiting(struct pool *p, mono_t now);
@@ -63,6 +64,8 @@ static inline bool replica_to_try(const struct pool_replica *r)
 	return r->circuit == CIRCUIT_HALF_OPEN && !r->trial && !r->down && !r->draining;
 }
 
+/* Lets the lock go and posts what is due; after anything that may have granted or refused. */
+void pool_unlock(struct pool *p);
 void pool_demand(struct pool *p); /* without the lock */
 
 #endif

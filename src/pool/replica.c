@@ -116,7 +116,7 @@ struct pool_replica *pool_put_replica(struct pool *p, const struct pool_replica_
 	}
 	set_slots(r, f);
 	pool_grant_waiting(p, mono_now());
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 	return old;
 }
 
@@ -128,7 +128,7 @@ struct pool_replica *pool_take_replica(struct pool *p, const char *id, enum pool
 		take_out(r, fate);
 		pool_grant_waiting(p, mono_now()); /* who waited for the verdict may go elsewhere */
 	}
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 	return r; /* the list's reference */
 }
 
@@ -138,7 +138,7 @@ void pool_replica_fate(struct pool_replica *r, enum pool_fate fate)
 	pthread_mutex_lock(&p->lock);
 	set_fate(r, fate);
 	pool_grant_waiting(p, mono_now());
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 }
 
 static void down(struct pool_replica *r, bool loads)
@@ -151,7 +151,7 @@ static void down(struct pool_replica *r, bool loads)
 	r->downs += news;
 	if (news)
 		pool_grant_waiting(p, mono_now()); /* who avoided it for another's sake need not any more */
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 	if (news)
 		pool_demand(p);
 }
@@ -176,7 +176,7 @@ void pool_replica_up(struct pool_replica *r, mono_t now)
 	if (!atomic_load_explicit(&r->gone, memory_order_relaxed))
 		atomic_store_explicit(&r->fate, POOL_FATE_UNKNOWN, memory_order_release);
 	pool_grant_waiting(p, now);
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 	if (changed)
 		pool_demand(p);
 }
@@ -252,7 +252,7 @@ static int finish(struct lease *l, bool cool)
 		p->stats.double_releases++;
 	}
 	bool drained = last_lease_ended(r);
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 	*l = (struct lease){ 0 };
 	if (was && (cool || drained))
 		pool_demand(p); /* control looks after what cools, and waits for what drains */
@@ -296,7 +296,7 @@ void lease_spoke(const struct lease *l, bool token)
 	r->alone = was_alone ? 0 : r->alone;
 	if (was_alone || changed)
 		pool_grant_waiting(p, mono_now());
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 	if (changed)
 		pool_demand(p);
 }
@@ -314,7 +314,7 @@ void lease_failed(const struct lease *l, mono_t now)
 		f->failed = true;
 	if (changed)
 		pool_grant_waiting(p, now); /* who avoided another for its sake need not any more */
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 	if (changed)
 		pool_demand(p);
 }
@@ -336,7 +336,7 @@ void pool_cooled(struct pool_replica *r, uint32_t n)
 	r->cooling -= MIN(n, r->cooling);
 	bool drained = last_lease_ended(r);
 	pool_grant_waiting(p, mono_now());
-	pthread_mutex_unlock(&p->lock);
+	pool_unlock(p);
 	if (drained)
 		pool_demand(p);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A client that leaves, at every point of its request's way: the connection of the engine is closed, the lease
+// A client that leaves, at every point of its request's way: the engine's connection is closed, the lease
 // cools and ends, and nothing of it is left: no lease, no place in the queue, no file, no thread.
 import assert from 'node:assert/strict';
 import net from 'node:net';
