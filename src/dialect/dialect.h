@@ -195,5 +195,7 @@ void event_split_init(struct event_split *s, enum event_format f);
 /* Reads new bytes; returns how many of them belong to whole events (the end of the last event in them), 0:
  * none ends here. What is after it is the tail to hold back. */
 size_t event_split_feed(struct event_split *s, struct view bytes);
+/* Where the first event of whole ones ends, a comment counted as one. */
+size_t event_first(enum event_format f, struct view bytes);
 
 #endif

@@ -219,3 +219,14 @@ size_t event_split_feed(struct event_split *s, struct view v)
 		s->passing = true;
 	return s->passing ? v.n : end;
 }
+
+size_t event_first(enum event_format f, struct view v)
+{
+	bool blank = f == EVENTS_NDJSON; /* the line being read has nothing in it */
+	for (size_t i = 0; i < v.n; i++) {
+		if (v.p[i] == '\n' && blank)
+			return i + 1;
+		blank = v.p[i] == '\n' || (v.p[i] == '\r' && blank) || f == EVENTS_NDJSON;
+	}
+	return v.n;
+}

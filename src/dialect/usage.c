@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "dialect/usage.h"
 
+#include "base/block.h"
+
 enum { DIGITS_MAX = 15 }; /* more make no count of tokens, and would not fit a double */
 
 void usage_init(struct usage *u)
@@ -36,26 +38,28 @@ static bool number(struct view v, double *ret)
 }
 
 struct key {
-	struct view name; /* with the quote that ends it and the colon */
+	struct view name;
 	size_t at;
 	bool real;
 };
 #define WHOLE(name, field)                                                                                   \
 	{                                                                                                    \
-		VIEW(name "\":"), offsetof(struct usage, field), false                                       \
+		VIEW(name), offsetof(struct usage, field), false                                             \
 	}
 #define REAL(name, field)                                                                                    \
 	{                                                                                                    \
-		VIEW(name "\":"), offsetof(struct usage, field), true                                        \
+		VIEW(name), offsetof(struct usage, field), true                                              \
 	}
 
 static const struct key keys[] = {
 	WHOLE("prompt_tokens", prompt),
 	WHOLE("input_tokens", prompt),
 	WHOLE("tokens_evaluated", prompt),
+	WHOLE("prompt_eval_count", prompt), /* Ollama */
 	WHOLE("completion_tokens", output),
 	WHOLE("output_tokens", output),
 	WHOLE("tokens_predicted", output),
+	WHOLE("eval_count", output),
 	WHOLE("cached_tokens", cached),
 	WHOLE("cache_read_input_tokens", cache_read),
 	WHOLE("prompt_n", prompt_n),
@@ -65,13 +69,17 @@ static const struct key keys[] = {
 	REAL("predicted_per_second", per_second),
 };
 
-static void take(struct usage *u, struct view v)
+/* The key that ends v, with the quote before it; what follows it is after. */
+static void take(struct usage *u, struct view v, struct view after)
 {
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
 		const struct key *k = &keys[i];
 		double n;
-		if (!view_starts(v, k->name) || !number(view_from(v, k->name.n), &n))
+		if (v.n <= k->name.n || v.p[v.n - 1] != k->name.p[k->name.n - 1] ||
+			v.p[v.n - k->name.n - 1] != '"' || !view_ends(v, k->name))
 			continue;
+		if (!number(after, &n))
+			return;
 		char *at = (char *)u + k->at;
 		if (k->real)
 			*(double *)(void *)at = n;
@@ -81,17 +89,68 @@ static void take(struct usage *u, struct view v)
 	}
 }
 
+static bool number_may_begin(char c)
+{
+	return c == ' ' || (c >= '0' && c <= '9');
+}
+
+/* Where keys with a number end, among the first BLOCK_LEN bytes at p; two more are there. */
+static unsigned key_ends(const char *p)
+{
+	struct block next = block_at(p + 2);
+	struct block digit = block_but(block_more(next, '0' - 1), block_more(next, '9'));
+	struct block colon = block_and(block_is(block_at(p), '"'), block_is(block_at(p + 1), ':'));
+	return block_bits(block_and(colon, block_or(digit, block_is(next, ' '))));
+}
+
 void usage_read(struct usage *u, struct view v)
 {
-	for (;;) {
-		size_t n = view_find(v, '"');
-		if (n == v.n)
-			return;
-		v = view_from(v, n + 1);
-		char c = v.n ? v.p[0] : '\0';
-		if (c == 'p' || c == 'c' || c == 'i' || c == 'o' || c == 't')
-			take(u, v);
+	size_t i = 0;
+	for (; v.n - i >= BLOCK_LEN + 2; i += BLOCK_LEN) {
+		for (unsigned ends = key_ends(v.p + i); ends; ends &= ends - 1) {
+			size_t at = i + (size_t)__builtin_ctz(ends);
+			take(u, view_cut(v, at), view_from(v, at + 2));
+		}
 	}
+	for (; i + 2 < v.n; i++)
+		if (v.p[i] == '"' && v.p[i + 1] == ':' && number_may_begin(v.p[i + 2]))
+			take(u, view_cut(v, i), view_from(v, i + 2));
+}
+
+static void read_cut(struct usage *u, const struct usage_pieces *p, struct view v)
+{
+	char line[2 * USAGE_CARRY];
+	v = view_cut(v, USAGE_CARRY);
+	memcpy(line, p->end, p->carry);
+	memcpy(line + p->carry, v.p, v.n);
+	usage_read(u, view_of(line, p->carry + v.n));
+}
+
+/* The last bytes of all that went by. */
+static void keep_end(struct usage_pieces *p, struct view v)
+{
+	size_t n = MIN(v.n, (size_t)USAGE_CARRY), old = MIN((size_t)p->carry, USAGE_CARRY - n);
+	memmove(p->end, p->end + p->carry - old, old);
+	memcpy(p->end + old, v.p + v.n - n, n);
+	p->carry = (uint8_t)(old + n);
+}
+
+void usage_piece(struct usage *u, struct usage_pieces *p, struct view v, bool whole)
+{
+	if (!v.n)
+		return;
+	const char *last = v.p + v.n - MIN(v.n, (size_t)USAGE_SAME);
+	if (whole && !p->carry && v.n >= USAGE_SAME && memcmp(p->end, last, USAGE_SAME) == 0)
+		return;
+	if (p->carry)
+		read_cut(u, p, v);
+	usage_read(u, view_from(v, v.n - MIN(v.n, (size_t)USAGE_TAIL)));
+	if (!whole) {
+		keep_end(p, v);
+		return;
+	}
+	p->carry = 0;
+	memcpy(p->end, last, MIN(v.n, (size_t)USAGE_SAME));
 }
 
 int64_t usage_cached(const struct usage *u)

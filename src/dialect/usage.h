@@ -9,9 +9,14 @@
 
 #include "base/view.h"
 
+enum {
+	USAGE_TAIL = 1024, /* of a piece so much is read; llama-server's last event has about 700 */
+	USAGE_CARRY = 64,  /* more than the longest key and its number */
+	USAGE_SAME = 16,
+};
 struct usage {               /* -1: not seen */
-	int64_t prompt;      /* prompt_tokens, input_tokens, tokens_evaluated */
-	int64_t output;      /* completion_tokens, output_tokens, tokens_predicted */
+	int64_t prompt;      /* prompt_tokens, input_tokens, tokens_evaluated, prompt_eval_count */
+	int64_t output;      /* completion_tokens, output_tokens, tokens_predicted, eval_count */
 	int64_t cached;      /* cached_tokens: a part of prompt */
 	int64_t cache_read;  /* cache_read_input_tokens: beside prompt (Anthropic) */
 	int64_t prompt_n;    /* timings: what was prefilled, without what was cached */
@@ -23,6 +28,16 @@ void usage_init(struct usage *u);
 /* Takes every number it knows from v; a later one replaces an earlier. What a model says cannot be mistaken
  * for one: inside a JSON string its quotes are escaped. */
 void usage_read(struct usage *u, struct view v);
+
+/* An answer's pieces as they go by; all zero before the first. Nothing else is kept of them. */
+struct usage_pieces {
+	uint8_t carry;         /* so much of end belongs before the next piece */
+	char end[USAGE_CARRY]; /* what the last piece ended with */
+};
+/* Takes the numbers at the end of the next piece, in place, and those that the cut before it went through.
+ * whole: it ends where an event ends. Such a one is passed over when it ends with the USAGE_SAME bytes of the
+ * one before: that is how nearly every event looks in which no number stands, or none that is new. */
+void usage_piece(struct usage *u, struct usage_pieces *p, struct view v, bool whole);
 
 int64_t usage_prompt(const struct usage *u); /* all of the prompt, cached tokens included */
 int64_t usage_cached(const struct usage *u);

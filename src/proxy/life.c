@@ -75,28 +75,21 @@ void life_sent(struct request *q)
 /* ---- the answer -------------------------------------------------------------------------------------------
  */
 
-static void keep_tail(struct life *l, struct view v)
+/* Of a stream's first event only the prompt's numbers count, unless it is the last one as well: it has not
+ * told of all of the answer yet. Returns what comes after it. */
+static struct view first_event(struct life *l, struct view v, enum event_format f, bool only)
 {
-	v = view_from(v, v.n > LIFE_TAIL ? v.n - LIFE_TAIL : 0);
-	while (v.n) {
-		size_t at = l->tail_at % LIFE_TAIL, n = MIN(v.n, LIFE_TAIL - at);
-		memcpy(l->tail + at, v.p, n);
-		l->tail_at += n;
-		v = view_from(v, n);
-	}
-}
-
-static void read_tail(struct life *l)
-{
-	char line[LIFE_TAIL];
-	size_t at = l->tail_at % LIFE_TAIL, n = MIN(l->tail_at, (size_t)LIFE_TAIL);
-	if (n < LIFE_TAIL) {
-		usage_read(&l->usage, view_of(l->tail, n));
-		return;
-	}
-	memcpy(line, l->tail + at, LIFE_TAIL - at);
-	memcpy(line + LIFE_TAIL - at, l->tail, at);
-	usage_read(&l->usage, view_of(line, n));
+	usage_read(&l->usage, view_cut(v, LIFE_BEGINNING));
+	if (only)
+		return v;
+	l->usage.output = l->usage.predicted_n = -1;
+	l->usage.per_second = -1;
+	bool comment;
+	do {
+		comment = v.n && v.p[0] == ':';
+		v = view_from(v, event_first(f, v));
+	} while (comment);
+	return v;
 }
 
 void life_out(struct request *q, struct view v)
@@ -104,13 +97,12 @@ void life_out(struct request *q, struct view v)
 	struct life *l = &q->life;
 	if (!l->first_token.ns && (!q->events || q->split.events)) { /* comments are no token */
 		l->first_token = mono_now();
-		usage_read(&l->usage, view_cut(v, LIFE_BEGINNING));
-		if (q->events) { /* what a stream's first event counts of the answer is not all of it */
-			l->usage.output = l->usage.predicted_n = -1;
-			l->usage.per_second = -1;
-		}
+		if (q->events)
+			v = first_event(l, v, q->split.format, q->split.terminal && q->split.events == 1);
+		else
+			usage_read(&l->usage, view_cut(v, LIFE_BEGINNING));
 	}
-	keep_tail(l, v);
+	usage_piece(&l->usage, &l->pieces, v, q->events && !q->split.passing);
 }
 
 /* ---- the record -------------------------------------------------------------------------------------------
@@ -223,7 +215,6 @@ void life_over(struct request *q, int status, const char *outcome, mono_t now)
 {
 	if (!q->px->o.records)
 		return;
-	read_tail(&q->life);
 	/* One that waits looks into its pool, which has a lock of its own: it is filled in before. */
 	bool waits_still = q->life.wait_began.ns != 0;
 	struct req_record own, *r = waits_still ? &own : req_records_begin(q->px->o.records);

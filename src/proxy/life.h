@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What a request notes of itself on its way, for its record and for Server-Timing. Embedded in struct
- * request; its loop alone. Nothing is allocated, and nothing of a body is kept but the last LIFE_TAIL bytes
- * of the answer, in which engines tell how many tokens there were.
+ * request; its loop alone. Nothing is allocated, and nothing of a body is kept but the last bytes of the
+ * answer's last piece; how many tokens there were is read in place, where engines tell it.
  */
 #ifndef PROXY_LIFE_H
 #define PROXY_LIFE_H
@@ -10,10 +10,7 @@
 #include "dialect/usage.h"
 #include "proxy/record.h"
 
-enum {
-	LIFE_TAIL = 1024,      /* llama-server's last event with usage and timings has about 700 */
-	LIFE_BEGINNING = 1024, /* Anthropic's first event tells the prompt's tokens */
-};
+enum { LIFE_BEGINNING = 1024 }; /* Anthropic's first event tells the prompt's tokens */
 
 struct request;
 struct life {
@@ -26,8 +23,7 @@ struct life {
 	mono_t sent;              /* the last time it was sent; MONO_ZERO: never */
 	mono_t first_token;       /* the first piece of the answer left for the client */
 	struct usage usage;
-	size_t tail_at; /* bytes ever put into tail */
-	char tail[LIFE_TAIL];
+	struct usage_pieces pieces;
 };
 
 /* In the order of a request's way. */

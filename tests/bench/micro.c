@@ -142,6 +142,16 @@ static void usage_event(void)
 {
 	usage_read(&usage, buf_view(&event));
 }
+static struct usage_pieces pieces;
+static void usage_same(void)
+{
+	usage_piece(&usage, &pieces, buf_view(&event), true);
+}
+static void usage_differs(void)
+{
+	pieces.end[0] = '\0';
+	usage_piece(&usage, &pieces, buf_view(&event), true);
+}
 static void usage_last(void)
 {
 	usage_read(&usage, buf_view(&last));
@@ -165,6 +175,8 @@ static const struct row {
 	{ "split-16", "splitter, 16 events at once", split_many, &events },
 	{ "split-line", "splitter, one NDJSON line", split_line, &lines },
 	{ "usage-event", "usage read in an event without", usage_event, &event },
+	{ "usage-same", "an event that ends as the one before", usage_same, &event },
+	{ "usage-differs", "an event that ends otherwise", usage_differs, &event },
 	{ "usage-last", "usage read in a last event", usage_last, &last },
 };
 

@@ -43,6 +43,10 @@ static void engines_are_understood(void **state)
 		{ "\"usage\":{\"input_tokens\": 4, \"input_tokens_details\":{\"cached_tokens\":0},"
 		  "\"output_tokens\": 8 }",
 			4, 0, 8, -1, -1 },
+		/* Ollama's last line */
+		{ "\"done\":true,\"total_duration\":51,\"prompt_eval_count\":26,\"eval_count\":298,"
+		  "\"eval_duration\":9}",
+			26, -1, 298, -1, -1 },
 		/* what the model says is no usage */
 		{ "{\"content\":\"\\\"completion_tokens\\\":99,\\\"prompt_tokens\\\":98\"}", -1, -1, -1, -1,
 			-1 },
@@ -85,11 +89,110 @@ static void no_cut_makes_another_number(void **state)
 	}
 }
 
+static const char rest[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/* Pieces of any length, each in its own memory. */
+static void an_answer_in_pieces_is_read_whole(void **state)
+{
+	(void)state;
+	char text[512];
+	int n = snprintf(text, sizeof text,
+		"{\"usage\":{\"completion_tokens\":1},\"x\":\"%s%s\",\"usage\":{\"prompt_tokens\":70,"
+		"\"completion_tokens\" : 1,\"cache_read_input_tokens\":  5,\"completion_tokens\":123}}",
+		rest, rest);
+	for (size_t step = 1; step <= (size_t)n; step++) {
+		for (size_t first = 1; first <= step; first++) {
+			struct usage u;
+			struct usage_pieces p = { 0 };
+			usage_init(&u);
+			for (size_t i = 0, k = first; i < (size_t)n; i += k, k = step) {
+				struct view v = view_cut(view_from(view_of(text, (size_t)n), i), k);
+				char *copy = malloc(v.n);
+				memcpy(copy, v.p, v.n);
+				usage_piece(&u, &p, view_of(copy, v.n), false);
+				free(copy);
+			}
+			assert_int_equal(u.prompt, 70);
+			assert_int_equal(u.output, 123);
+			assert_int_equal(u.cache_read, 5);
+		}
+	}
+}
+
+/* Events as they come, each a piece; two in one piece say the same. */
+static void the_last_event_that_tells_counts(void **state)
+{
+	(void)state;
+#define CHUNK "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"object\":\"chat.completion.chunk\"}\n\n"
+#define USED(n) "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":" n "}}\n\n"
+	static const struct {
+		const char *events[6];
+		int64_t prompt, output;
+	} rows[] = {
+		{ { CHUNK, CHUNK, CHUNK }, -1, -1 },
+		{ { CHUNK, CHUNK, CHUNK, USED("3"), "data: [DONE]\n\n" }, 7, 3 },
+		/* in every event */
+		{ { USED("1"), USED("2"), USED("2"), USED("3") }, 7, 3 },
+		/* OpenAI's chunks end with characters of no meaning */
+		{ { "data: {\"choices\":[{}],\"obfuscation\":\"aXk3\"}\n\n",
+			  "data: {\"choices\":[{}],\"obfuscation\":\"b4\"}\n\n",
+			  "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2},"
+			  "\"obfuscation\":\"0Uc\"}\n\n" },
+			7, 2 },
+		{ { "event: content_block_delta\ndata: "
+		    "{\"type\":\"content_block_delta\",\"delta\":{\"text\":\"a\"}}\n\n",
+			  "event: content_block_stop\ndata: {\"type\":\"content_block_stop\"}\n\n",
+			  "event: message_delta\ndata: "
+			  "{\"type\":\"message_delta\",\"usage\":{\"output_tokens\":9}}\n\n",
+			  "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n" },
+			-1, 9 },
+		{ { "{\"message\":{\"content\":\"a\"},\"done\":false}\n",
+			  "{\"message\":{\"content\":\"b\"},\"done\":false}\n",
+			  "{\"done\":true,\"prompt_eval_count\":7,\"eval_count\":2}\n" },
+			7, 2 },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		for (size_t together = 1; together <= 3; together++) {
+			struct usage u;
+			struct usage_pieces p = { 0 };
+			usage_init(&u);
+			for (size_t e = 0; e < 6 && rows[i].events[e];) {
+				char piece[1024] = "";
+				for (size_t k = 0; k < together && e < 6 && rows[i].events[e]; k++, e++)
+					strcat(piece, rows[i].events[e]);
+				usage_piece(&u, &p, view_str(piece), true);
+			}
+			assert_int_equal(usage_prompt(&u), rows[i].prompt);
+			assert_int_equal(usage_output(&u), rows[i].output);
+		}
+	}
+}
+
+/* A long event goes by in pieces, and the next one is whole. */
+static void an_event_in_pieces_is_read(void **state)
+{
+	(void)state;
+	struct usage u;
+	struct usage_pieces p = { 0 };
+	usage_init(&u);
+	usage_piece(&u, &p, VIEW("data: {\"type\":\"response.completed\",\"usage\":{\"input_tok"), false);
+	usage_piece(&u, &p, VIEW("ens\":4,\"output_tokens\":1"), false);
+	usage_piece(&u, &p, VIEW("2}}\n\n"), true);
+	assert_int_equal(usage_prompt(&u), 4);
+	assert_int_equal(usage_output(&u), 12);
+	u.output = -1; /* what went by is not read again */
+	usage_piece(&u, &p, VIEW("data: [DONE]\n\n"), true);
+	assert_int_equal(usage_output(&u), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(engines_are_understood),
 		cmocka_unit_test(no_cut_makes_another_number),
+		cmocka_unit_test(an_answer_in_pieces_is_read_whole),
+		cmocka_unit_test(the_last_event_that_tells_counts),
+		cmocka_unit_test(an_event_in_pieces_is_read),
 	};
 	return cmocka_run_group_tests_name("usage", tests, NULL, NULL);
 }

@@ -188,6 +188,9 @@ static void a_stream_is_told(void **state)
 			7, 12, false },
 		{ "data: {\"a\":1}\n\ndata: {\"a\":2}\n\ndata: [DONE]\n\n", -1, 2, true },
 		{ "event: message_start\ndata: {\"usage\":{\"input_tokens\":9}}\n\n", 9, 1, true },
+		{ "event: message_start\ndata: {\"usage\":{\"input_tokens\":9,\"output_tokens\":1}}\n\n"
+		  "event: ping\ndata: {}\n\nevent: content_block_delta\ndata: {\"a\":1}\n\n",
+			9, 3, true },
 		/* what the first event counts of the answer is not all of it */
 		{ "data: {\"tokens_predicted\":1,\"tokens_evaluated\":9}\n\n"
 		  "data: {\"tokens_predicted\":12,\"x\":\"" X1100 "\",\"timings\":{\"predicted_n\":12}}\n\n",
@@ -280,6 +283,9 @@ static void a_wait_behind_others_is_no_loading(void **state)
 	wait_for(w, w->requests == 1);
 	ask(w, 1, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, w->demands == 1);
+	mono_t since = mono_now();
+	while (mono_now().ns - since.ns < 100000) /* so long that Server-Timing's tenth shows it */
+		;
 	leave(w, 0);
 	wait_for(w, world_stats(w).cooling == 1);
 	assert_int_equal(last(w)->status, 499);
