@@ -29,6 +29,13 @@ enum config_log_format { CONFIG_LOG_AUTO, CONFIG_LOG_JSON, CONFIG_LOG_CONSOLE };
 enum config_log_level { CONFIG_LEVEL_DEBUG, CONFIG_LEVEL_INFO, CONFIG_LEVEL_WARN, CONFIG_LEVEL_ERROR };
 enum config_canary { CONFIG_CANARY_AUTO, CONFIG_CANARY_ALWAYS, CONFIG_CANARY_NEVER };
 enum config_policy { CONFIG_POLICY_REJECT, CONFIG_POLICY_DROP_LRU };
+enum config_progress {
+	CONFIG_PROGRESS_AUTO,
+	CONFIG_PROGRESS_COMMENT,
+	CONFIG_PROGRESS_CHUNK,
+	CONFIG_PROGRESS_REASONING,
+	CONFIG_PROGRESS_OFF,
+};
 enum config_engine_kind { CONFIG_ENGINE_LLAMACPP, CONFIG_ENGINE_OPENAI, CONFIG_ENGINE_COMMAND };
 enum config_engine_mode { CONFIG_MODE_AUTO, CONFIG_MODE_EXTERNAL, CONFIG_MODE_BINARY, CONFIG_MODE_PACKAGE };
 
@@ -76,6 +83,10 @@ struct config_pool {
 	uint32_t queue_capacity;
 	enum config_policy queue_policy;
 	int64_t queue_max_wait_ms;
+	struct {
+		enum config_progress mode;
+		int64_t after_ms, every_ms;
+	} progress;
 	int64_t stall_timeout_ms, first_token_timeout_ms;
 	struct config_origin *from; /* one per field of the table */
 	struct config_origin at;    /* where the pool begins */

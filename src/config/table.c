@@ -26,6 +26,9 @@ static const struct field_word mode_words[] = { { "auto", CONFIG_MODE_AUTO },
 	{ "package", CONFIG_MODE_PACKAGE }, { NULL, 0 } };
 static const struct field_word canary_words[] = { { "auto", CONFIG_CANARY_AUTO },
 	{ "always", CONFIG_CANARY_ALWAYS }, { "never", CONFIG_CANARY_NEVER }, { NULL, 0 } };
+static const struct field_word progress_words[] = { { "auto", CONFIG_PROGRESS_AUTO },
+	{ "comment", CONFIG_PROGRESS_COMMENT }, { "chunk", CONFIG_PROGRESS_CHUNK },
+	{ "reasoning", CONFIG_PROGRESS_REASONING }, { "off", CONFIG_PROGRESS_OFF }, { NULL, 0 } };
 static const struct field_word policy_words[] = { { "reject", CONFIG_POLICY_REJECT },
 	{ "drop-lru", CONFIG_POLICY_DROP_LRU }, { NULL, 0 } };
 
@@ -214,6 +217,19 @@ const struct field config_fields[] = {
 		       "longest."),
 	POOL("queue.max_wait", DURATION, queue_max_wait_ms, .dflt = "10m", .min = 100, .max = 7 * DAY_MS,
 		.doc = "A request that waited this long for a slot is answered 503."),
+	POOL("progress.mode", ENUM, progress.mode, .dflt = "auto", .words = progress_words,
+		.doc = "What a stream is told while it waits for the first byte of its answer (a queue, a "
+		       "start, a long prompt). `auto`: what official clients take without showing it: an "
+		       "empty chunk on `/v1/chat/completions` and `/v1/completions`, a ping on "
+		       "`/v1/messages`, elsewhere nothing. `chunk`: the same. `comment`: a comment line "
+		       "(`: starting chat 41 %`), which a client gets too that asks with `X-Corral-Progress: "
+		       "comment`. `reasoning`: the same words as `reasoning_content` on "
+		       "`/v1/chat/completions`, elsewhere as `auto`. `off`: nothing."),
+	POOL("progress.after", DURATION, progress.after_ms, .dflt = "10s", .min = 10, .max = DAY_MS,
+		.doc = "Nothing is sent before this, so that an early failure is a status. From then on the "
+		       "status is 200, and a failure is an event of the stream."),
+	POOL("progress.every", DURATION, progress.every_ms, .dflt = "5s", .min = 10, .max = DAY_MS,
+		.doc = "How often it is told."),
 	POOL("stall_timeout", DURATION, stall_timeout_ms, .dflt = "20s", .min = 100, .max = 7 * DAY_MS,
 		.doc = "A stream that had a token and then none for this long (or ten times its replica's "
 		       "usual gap), while no other stream of the replica moved, has its engine looked at: "

@@ -40,6 +40,31 @@ static void describe(struct control_pool *p, const struct wire_replica *best, co
 	pool_set_status(p->pool, text);
 }
 
+/* For those who wait (proxy/progress.c): how far the start is, by what the last one took. */
+static void describe_start(struct control_pool *p, const struct wire_replica *best, mono_t now)
+{
+	struct pool_start s = { .pct = -1 };
+	enum replica_state state = best ? best->state : REPLICA_ABSENT;
+	bool starts = state == REPLICA_PROVISIONING || state == REPLICA_STARTING || state == REPLICA_PROVING;
+	if (!starts) {
+		p->start_generation = 0;
+		pool_set_start(p->pool, &s);
+		return;
+	}
+	if (p->start_generation != best->generation || p->start_state != state) {
+		if (state != REPLICA_PROVING || p->start_generation != best->generation)
+			p->start_since = now;
+		p->start_generation = best->generation;
+		p->start_state = state;
+	}
+	snprintf(s.doing, sizeof s.doing, "%s", state == REPLICA_PROVISIONING ? "preparing" : "starting");
+	s.pct = best->progress_pct;
+	s.since = p->start_since;
+	if (state != REPLICA_PROVISIONING && p->load_ms > 0)
+		s.ready_by = mono_add_ms(p->start_since, p->load_ms);
+	pool_set_start(p->pool, &s);
+}
+
 struct look { /* what the registry says of a pool's slots */
 	const struct wire_replica *best, *failed;
 };
@@ -109,6 +134,7 @@ static mono_t reconcile_pool(struct control_pool *p, const struct registry_snaps
 	slots_tidy(p, rp);
 	next = sooner(next, reload_step(p, rp, now));
 	describe(p, l.best ? l.best : l.failed, &st);
+	describe_start(p, l.best, now);
 	p->demanded = false;
 	if (p->op != OP_NONE && !p->op_unloading)
 		next = sooner(next, p->op_deadline);
@@ -253,6 +279,9 @@ struct pool_opts pool_opts_of(struct control_pool *p)
 		.cancel_grace_ms = cfg->cancel_grace_ms,
 		.stall_ms = cfg->stall_timeout_ms,
 		.first_token_ms = cfg->first_token_timeout_ms,
+		.progress = { .mode = (enum pool_progress_mode)cfg->progress.mode,
+			.after_ms = cfg->progress.after_ms,
+			.every_ms = cfg->progress.every_ms },
 		.on_demand = on_demand,
 		.on_free = demand_unref,
 		.arg = p->demand,

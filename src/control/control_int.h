@@ -79,6 +79,11 @@ struct control_pool {
 	bool external, started;         /* started: by an operator or preload, keep_alive counts from then */
 	bool demanded;
 	bool removed; /* not in the configuration any more: goes when all of it is gone */
+	/* the start that is under way, and how long the last one took (0: none was seen) */
+	uint64_t start_generation;
+	enum replica_state start_state;
+	mono_t start_since;
+	int64_t load_ms;
 	/* an operation that waits for leases to end */
 	enum op_kind op;
 	mono_t op_since, op_deadline;

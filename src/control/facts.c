@@ -120,10 +120,12 @@ static void narrate(struct control_pool *p, struct control_slot *s, const struct
 	s->told_generation = r ? r->facts.generation : 0;
 	if (first)
 		return;
-	if (now == REPLICA_READY && r->facts.load_ms > 0)
+	if (now == REPLICA_READY && r->facts.load_ms > 0) {
+		p->load_ms = r->facts.load_ms;
 		metric_observe_ns(
 			metrics_series(p->control->o.metrics, "corral_model_load_seconds", p->cfg->id, NULL),
 			r->facts.load_ms * 1000000);
+	}
 	const char *why =
 		r && (now == REPLICA_FAILED || now == REPLICA_BACKOFF) ? r->facts.last_error.message : NULL;
 	log_event(now == REPLICA_FAILED || now == REPLICA_BACKOFF ? LOG_WARN : LOG_INFO, "replica_state",

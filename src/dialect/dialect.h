@@ -103,9 +103,12 @@ struct api_error {
 	int retriable;                   /* -1 = the code's default, 0, 1 */
 	int64_t retry_after_ms;          /* 0 = none */
 	uint64_t n_prompt_tokens, n_ctx; /* CONTEXT_EXCEEDED; 0 = unknown */
-	struct view more;  /* further members of OpenAI's "error" object, as JSON: "\"errors\":[…]"; may be
-			      empty */
-	uint64_t sequence; /* the number of a response.failed event: event_split.events */
+	struct view more; /* further members of OpenAI's "error" object, as JSON: "\"errors\":[…]"; may be
+			     empty */
+	/* Of a response.failed event: its number (event_split.events), the response's model and time. */
+	uint64_t sequence;
+	struct view model;
+	int64_t created_s;
 };
 int api_error_status(enum dialect d, const struct api_error *e); /* 529 for a full queue on /v1/messages */
 /* Appends the body in the words of d. */

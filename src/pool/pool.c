@@ -11,6 +11,18 @@
 
 #include "base/mem.h"
 
+static void take_progress(struct pool *p, const struct pool_progress *g)
+{
+	p->o.progress = *g;
+	bool off = g->mode == POOL_PROGRESS_OFF || g->every_ms <= 0;
+	atomic_store_explicit(&p->progress_after_ms, off ? -1 : g->after_ms, memory_order_relaxed);
+}
+
+int64_t pool_progress_after_ms(const struct pool *p)
+{
+	return atomic_load_explicit(&p->progress_after_ms, memory_order_relaxed);
+}
+
 struct pool *pool_new(const struct pool_opts *o)
 {
 	struct pool *p = NEW(struct pool);
@@ -19,6 +31,8 @@ struct pool *pool_new(const struct pool_opts *o)
 	p->o.id = p->id;
 	atomic_init(&p->refs, 1);
 	atomic_init(&p->demanded, false);
+	take_progress(p, &o->progress);
+	p->start.pct = -1;
 	pthread_mutex_init(&p->lock, NULL);
 	list_init(&p->replicas);
 	list_init(&p->due);
@@ -72,6 +86,7 @@ void pool_set_limits(struct pool *p, const struct pool_opts *o)
 	p->o.cancel_grace_ms = o->cancel_grace_ms;
 	p->o.stall_ms = o->stall_ms;
 	p->o.first_token_ms = o->first_token_ms;
+	take_progress(p, &o->progress);
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -251,6 +266,20 @@ void pool_get_status(struct pool *p, char out[POOL_STATUS_MAX])
 {
 	pthread_mutex_lock(&p->lock);
 	memcpy(out, p->status, sizeof p->status);
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pool_set_start(struct pool *p, const struct pool_start *s)
+{
+	pthread_mutex_lock(&p->lock);
+	p->start = *s;
+	pthread_mutex_unlock(&p->lock);
+}
+
+void pool_get_start(struct pool *p, struct pool_start *ret)
+{
+	pthread_mutex_lock(&p->lock);
+	*ret = p->start;
 	pthread_mutex_unlock(&p->lock);
 }
 

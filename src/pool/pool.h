@@ -47,6 +47,18 @@ enum {
 };
 
 enum pool_priority { POOL_INTERACTIVE, POOL_BATCH, POOL_PRIORITY_COUNT };
+/* What a stream is told that waits for its answer; proxy/progress.c. */
+enum pool_progress_mode {
+	POOL_PROGRESS_AUTO,
+	POOL_PROGRESS_COMMENT,
+	POOL_PROGRESS_CHUNK,
+	POOL_PROGRESS_REASONING,
+	POOL_PROGRESS_OFF,
+};
+struct pool_progress {
+	enum pool_progress_mode mode;
+	int64_t after_ms, every_ms;
+};
 enum pool_policy { POOL_REJECT, POOL_DROP_LRU };
 
 struct pool;
@@ -60,6 +72,7 @@ struct pool_opts {
 	int64_t cancel_grace_ms; /* a cooling lease of an engine that cannot tell ends after this */
 	/* Silence of a replica: after a stream's first token, and before it. The proxy judges by them. */
 	int64_t stall_ms, first_token_ms;
+	struct pool_progress progress;
 	/* Called on any thread, without a lock: somebody waits and nothing can be granted now, somebody was
 	 * refused because the pool is closed, or a replica was reported as failing. At most one call is
 	 * outstanding until pool_demand_seen. */
@@ -72,8 +85,11 @@ struct pool *pool_new(const struct pool_opts *o) MUST_CHECK;
 struct pool *pool_ref(struct pool *p);
 void pool_unref(struct pool *p);
 const char *pool_id(const struct pool *p);
-void pool_options(struct pool *p, struct pool_opts *ret);        /* a copy; id stays valid with the pool */
-void pool_set_limits(struct pool *p, const struct pool_opts *o); /* C: capacity, policy, slots, times */
+void pool_options(struct pool *p, struct pool_opts *ret); /* a copy; id stays valid with the pool */
+/* C: capacity, policy, slots, times, progress */
+void pool_set_limits(struct pool *p, const struct pool_opts *o);
+/* progress.after_ms, -1: nothing is told. Without the lock. */
+int64_t pool_progress_after_ms(const struct pool *p);
 void pool_demand_seen(struct pool *p); /* C: the next demand calls on_demand again */
 
 /* ---- replicas ------------------------------------------------------------------------------------- */
@@ -264,6 +280,15 @@ void pool_close(struct pool *p, const struct pool_refusal *why, bool keep_waitin
 void pool_set_status(struct pool *p, const char *text);
 enum { POOL_STATUS_MAX = 256 };
 void pool_get_status(struct pool *p, char out[POOL_STATUS_MAX]);
+
+/* How far its engine's start is, for those who wait; all zero but pct (-1): nothing is known. */
+struct pool_start {
+	char doing[24];         /* "starting", "preparing"; empty: none is being started */
+	int pct;                /* 0..100 as its node tells, -1: it does not */
+	mono_t since, ready_by; /* ready_by: by what the last start took; MONO_ZERO: not known */
+};
+void pool_set_start(struct pool *p, const struct pool_start *s); /* C */
+void pool_get_start(struct pool *p, struct pool_start *ret);
 
 struct pool_stats {
 	uint32_t replicas, slots_total, slots_free, leases, cooling, waiting[POOL_PRIORITY_COUNT];

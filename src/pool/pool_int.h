@@ -15,7 +15,8 @@ struct pool {
 	struct pool_opts o;
 	char *id;
 	atomic_uint refs;
-	atomic_bool demanded; /* on_demand was called and not seen yet */
+	atomic_bool demanded;                  /* on_demand was called and not seen yet */
+	atomic_int_fast64_t progress_after_ms; /* of o.progress, to be read without the lock; -1: off */
 	pthread_mutex_t lock;
 	/* under lock */
 	struct list replicas; /* by id, ascending; a reference each */
@@ -32,6 +33,7 @@ struct pool {
 	struct pool_refusal closed; /* code 0: open */
 	bool closed_for_waiting;
 	char status[POOL_STATUS_MAX];
+	struct pool_start start;
 	struct pool_stats stats; /* the running counts of it alone */
 };
 

@@ -27,18 +27,23 @@ void headers_to_engine(const struct request *q, struct buf *b)
 	(void)http_header_add(b, "X-Request-Id", view_str(q->id));
 }
 
+void headers_own(const struct request *q, bool events, struct buf *b)
+{
+	(void)http_header_add(b, "X-Request-Id", view_str(q->id));
+	if (q->route.dialect == DIALECT_ANTHROPIC)
+		(void)http_header_add(b, "Request-Id", view_str(q->id));
+	life_headers(q, b);
+	if (events)
+		(void)http_header_add(b, "X-Accel-Buffering", VIEW("no"));
+}
+
 void headers_to_client(struct request *q, const struct http_headers *h)
 {
 	static const enum http_known drop[] = { HTTP_H_SERVER, HTTP_H_DATE, HTTP_H_X_REQUEST_ID,
 		HTTP_H_REQUEST_ID, HTTP_H_ACCESS_CONTROL, HTTP_H_CORRAL };
 	buf_reset(&q->head);
 	http_headers_copy(h, bits(drop, ARRAY_LEN(drop)), &q->head);
-	(void)http_header_add(&q->head, "X-Request-Id", view_str(q->id));
-	if (q->route.dialect == DIALECT_ANTHROPIC)
-		(void)http_header_add(&q->head, "Request-Id", view_str(q->id));
-	life_headers(q, &q->head);
-	if (q->events)
-		(void)http_header_add(&q->head, "X-Accel-Buffering", VIEW("no"));
+	headers_own(q, q->events, &q->head);
 }
 
 void proxy_request_id(const struct http_headers *h, char out[PROXY_REQUEST_ID_MAX + 1])

@@ -40,6 +40,11 @@ struct request {
 	bool stale;       /* this try began on a pooled connection that was closed */
 	int attempts;     /* tries that failed */
 	int failures;     /* of them: of replicas that live */
+	/* progress.c */
+	struct list quiet;       /* on px->quiet while it may have to be told something */
+	mono_t progress_due;     /* when */
+	uint64_t granted_before; /* leases of its pool when it began to wait */
+	bool told; /* the head of a 200 went out with progress of ours; the answer has no other */
 	/* silence.c */
 	struct loop_timer silence;
 	mono_t quiet_since; /* its last token, or when it was sent, or when its client took bytes again */
@@ -100,7 +105,9 @@ struct proxy {
 	struct pool_figures *recent[64];
 	struct list spare; /* requests that are over, to be used again; at most SPARE_MAX */
 	size_t nspare;
-	struct buf head; /* of a request to an engine, while it is put together */
+	struct buf head;            /* of a request to an engine, while it is put together */
+	struct list quiet;          /* streams of whose answer nothing was relayed, the oldest first */
+	struct loop_timer progress; /* the first of them that is to be told something, or before */
 };
 
 /* request.c */
@@ -136,6 +143,12 @@ void silence_token(struct request *q); /* a token came */
 void silence_pause(struct request *q, bool paused);
 void silence_stop(struct request *q);
 
+/* progress.c: what a stream is told that waits for its answer */
+void progress_begin(struct request *q); /* its body is complete, its pool known */
+void progress_end(struct request *q);   /* the answer begins, or it is over */
+/* Where its pool stands, "starting chat 41 %"; *ret_ms: how long it may still take, 0: not known. */
+void progress_text(struct request *q, char *out, size_t cap, int64_t *ret_ms);
+
 /* retry.c: nothing of an answer was relayed yet */
 /* The engine's connection failed: moves the request on, or ends it. */
 void retry_error(struct request *q, enum http_fail f, const struct err *e);
@@ -153,6 +166,7 @@ void relay_drained(struct request *q);
 /* headers.c */
 void headers_to_engine(const struct request *q, struct buf *b);
 void headers_to_client(struct request *q, const struct http_headers *h);
+void headers_own(const struct request *q, bool events, struct buf *b); /* what every answer says of its way */
 /* Answers q's exchange x with an error, with what is known of the request's way. The exchange is over. */
 void headers_reply_error(const struct request *q, struct http_exchange *x, const struct api_error *e);
 

@@ -15,11 +15,13 @@
 static void start_answer(struct request *q, int64_t length)
 {
 	q->state = REQ_RELAY;
+	progress_end(q);
 	loop_timer_stop(&q->patience);
 	lease_spoke(&q->lease, !q->events);
 	if (!q->events)
 		silence_stop(q);
-	http_start(q->x, q->status, &q->head, length);
+	if (!q->told)
+		http_start(q->x, q->status, &q->head, length);
 	if (q->events && q->sent == spool_size(&q->spool)) { /* never sent again, and it may go on for long */
 		spool_forget(&q->spool);
 		buf_done(&q->path);
@@ -63,6 +65,27 @@ static bool is_json(const struct http_headers *h)
 	return t.n >= 16 && view_eq_ci(view_cut(t, 16), VIEW("application/json"));
 }
 
+static void no_stream(struct request *q)
+{
+	struct api_error e = { .code = CODE_ENGINE_FAILED,
+		.retriable = 0,
+		.message =
+			VIEW("The engine answered with something else than the stream that was asked for."),
+		.hint = VIEW("Set progress.mode: off for this pool, or ask without \"stream\".") };
+	request_fail(q, &e);
+}
+
+/* Whatever the engine says can only be told in the stream that began. */
+static void head_after_progress(struct request *q, enum event_format f)
+{
+	if (q->status >= 400) {
+		q->look_into = true;
+		q->events = false;
+	} else if (f != EVENTS_SSE) {
+		no_stream(q);
+	}
+}
+
 static void on_head(void *arg, struct http_call *c, int status, const struct http_headers *h)
 {
 	struct request *q = arg;
@@ -76,6 +99,10 @@ static void on_head(void *arg, struct http_call *c, int status, const struct htt
 	q->answer_length = http_call_response_length(c);
 	q->look_into = status >= 400 && is_json(h) && q->answer_length >= 0 &&
 		       q->answer_length <= PROXY_ERROR_BODY_MAX;
+	if (q->told) {
+		head_after_progress(q, f);
+		return;
+	}
 	if (status >= 500 && !q->look_into && retry_status(q))
 		return;
 	if (!q->events && !q->look_into)
@@ -113,9 +140,24 @@ static void on_data(void *arg, struct view v)
 	if (q->events)
 		relay_events(q, v);
 	else if (q->look_into)
-		(void)buf_addv(&q->hold, v);
+		(void)buf_addv(&q->hold, view_cut(v, PROXY_ERROR_BODY_MAX - q->hold.len));
 	else
 		pass(q, v);
+}
+
+/* What an engine's error says, in any of the shapes that are about. */
+static struct view error_words(yyjson_val *root)
+{
+	static const char *const names[] = { "error", "message", "detail" };
+	yyjson_val *e = yyjson_obj_get(root, "error");
+	if (yyjson_is_obj(e))
+		root = e;
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		yyjson_val *v = yyjson_obj_get(root, names[i]);
+		if (yyjson_is_str(v) && yyjson_get_len(v))
+			return view_of(yyjson_get_str(v), yyjson_get_len(v));
+	}
+	return (struct view){ 0 };
 }
 
 /* llama-server's own words for an overflow are put into those that agents know (contract.md, 5). */
@@ -147,6 +189,22 @@ static bool context_exceeded(struct request *q)
 	return true;
 }
 
+/* The engine's failure, after progress was sent: its words, in an event of the stream. */
+static void told_failure(struct request *q)
+{
+	yyjson_doc *d = q->hold.len ? yyjson_read(q->hold.data, q->hold.len, 0) : NULL;
+	struct view words = error_words(yyjson_doc_get_root(d));
+	char status[64];
+	int n = snprintf(status, sizeof status, "The engine answered with status %d.", q->status);
+	request_drop_lease(q, false);
+	struct api_error e = { .code = q->status >= 500 ? CODE_ENGINE_FAILED : CODE_INVALID_PARAMS,
+		.status = q->status,
+		.retriable = q->status >= 500 ? -1 : 0,
+		.message = words.n ? words : view_of(status, (size_t)n) };
+	request_fail(q, &e);
+	yyjson_doc_free(d);
+}
+
 static void finish(struct request *q)
 {
 	struct http_exchange *x = q->x;
@@ -164,6 +222,10 @@ static void on_end(void *arg)
 	if (q->look_into) {
 		if (q->status >= 500 ? retry_status(q) : context_exceeded(q))
 			return;
+		if (q->told) {
+			told_failure(q);
+			return;
+		}
 		start_answer(q, q->answer_length);
 		pass(q, buf_view(&q->hold));
 	} else if (q->events) {

@@ -40,6 +40,7 @@ struct proxy *proxy_new(const struct proxy_opts *o)
 	px->next_id = rnd_os_u64();
 	list_init(&px->requests);
 	list_init(&px->spare);
+	list_init(&px->quiet);
 	buf_init(&px->head, HTTP_HEAD_MAX);
 	map_init(&px->figures);
 	return px;
@@ -50,6 +51,7 @@ void proxy_free(struct proxy *px)
 	if (!px)
 		return;
 	assert(list_empty(&px->requests));
+	loop_timer_stop(&px->progress);
 	struct map_entry *e;
 	for (size_t i = 0; (e = map_next(&px->figures, &i));)
 		free(e->value);
@@ -189,6 +191,7 @@ void request_over(struct request *q)
 	if (q->state == REQ_OVER)
 		return;
 	q->state = REQ_OVER;
+	progress_end(q);
 	loop_timer_stop(&q->patience);
 	bool working = q->call != NULL; /* given up while the engine has it, as when the client leaves */
 	if (q->call) {
@@ -217,14 +220,17 @@ void request_fail(struct request *q, const struct api_error *e)
 	int status = api_error_status(q->route.dialect, &copy);
 	struct http_exchange *x = q->x;
 	q->x = NULL;
-	if (x && q->state == REQ_RELAY) {
+	if (x && (q->told || q->state == REQ_RELAY)) {
 		AUTO(buf_done) struct buf b = BUF(64 * KIB);
-		if (q->events) {
+		if (q->told || q->events) {
+			copy.sequence = q->split.events;
+			copy.model = view_of(q->scan.model, q->scan.model_len);
+			copy.created_s = q->life.received_ms / 1000;
 			(void)api_error_event(&q->route, &copy, &b);
 			http_body(x, buf_view(&b));
 		}
 		http_abort(x);
-		status = q->status;
+		status = q->state == REQ_RELAY ? q->status : 200;
 	} else if (x) {
 		headers_reply_error(q, x, &copy);
 	}
@@ -354,12 +360,16 @@ static void queue_full(struct request *q)
 	request_fail(q, &e);
 }
 
+enum { ETA_MAX_MS = 600000 };
+
 static void impatient(void *arg)
 {
 	struct request *q = arg;
-	char status[POOL_STATUS_MAX];
+	char status[POOL_STATUS_MAX], doing[POOL_ID_MAX + 64];
+	int64_t eta_ms;
 	pool_get_status(q->pool, status);
-	char text[512];
+	progress_text(q, doing, sizeof doing, &eta_ms);
+	char text[640], eta[96] = "";
 	if (!mono_before(mono_now(), q->deadline)) {
 		int k = snprintf(text, sizeof text,
 			"Pool %s did not answer within the request's deadline; %s.", pool_id(q->pool),
@@ -372,11 +382,15 @@ static void impatient(void *arg)
 		request_fail(q, &e);
 		return;
 	}
-	int n = snprintf(text, sizeof text, "Pool %s did not get to this request within queue.max_wait; %s.",
-		pool_id(q->pool), status);
+	eta_ms = MIN(eta_ms, (int64_t)ETA_MAX_MS);
+	if (eta_ms)
+		snprintf(eta, sizeof eta, " (about %lld s to go)", (long long)(eta_ms + 999) / 1000);
+	int n = snprintf(text, sizeof text,
+		"Pool %s did not get to this request within queue.max_wait; %s: %s%s.", pool_id(q->pool),
+		status, doing, eta);
 	struct api_error e = { .code = CODE_POOL_UNREADY,
 		.retriable = 1,
-		.retry_after_ms = 5000,
+		.retry_after_ms = eta_ms ? eta_ms : 5000,
 		.message = view_of(text, MIN((size_t)n, sizeof text - 1)),
 		.hint = VIEW("Send it again later; `corral ps` shows what the pool is doing.") };
 	request_fail(q, &e);
@@ -427,6 +441,7 @@ void request_acquire(struct request *q, bool again)
 	have_patience(q, true);
 	struct pool_stats s;
 	pool_get_stats(q->pool, &s);
+	q->granted_before = s.granted;
 	q->waited = true;
 	life_waits(q, s.slots_total == 0);
 }
@@ -535,6 +550,7 @@ static void on_body_end(void *arg)
 	if (view_eq_ci(http_header_get(http_headers(q->x), "x-corral-priority"), VIEW("batch")))
 		q->waiter.priority = POOL_BATCH;
 	read_deadline(q);
+	progress_begin(q);
 	request_acquire(q, false);
 }
 
@@ -571,6 +587,7 @@ void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *
 		.loop = px->o.loop, .on_grant = on_grant, .on_refused = on_refused, .arg = q
 	};
 	list_init(&q->waiter.node);
+	list_init(&q->quiet);
 	q->head.max = HTTP_HEAD_MAX;
 	q->hold.max = EVENT_HOLD_MAX + 128 * KIB;
 	spool_init(&q->spool, px->o.spool, px->o.body_max);

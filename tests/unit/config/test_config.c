@@ -87,6 +87,8 @@ static void test_defaults(void **state)
 	assert_true(p->keep_alive_ms == 600000 && p->cancel_grace_ms == 2000 && p->start_timeout_ms == 0);
 	assert_true(p->queue_capacity == 64 && p->queue_policy == CONFIG_POLICY_REJECT &&
 		    p->queue_max_wait_ms == 600000);
+	assert_true(p->progress.mode == CONFIG_PROGRESS_AUTO && p->progress.after_ms == 10000 &&
+		    p->progress.every_ms == 5000);
 	assert_true(p->canary == CONFIG_CANARY_AUTO && !p->preload && !p->is_default);
 	assert_true(p->engine.kind == CONFIG_ENGINE_LLAMACPP && p->engine.mode == CONFIG_MODE_AUTO);
 }
@@ -130,6 +132,7 @@ static const char whole[] = "x-common: &c {slots: 4, queue: {capacity: 7}}\n"
 			    "    canary: never\n"
 			    "    start_timeout: 90s\n"
 			    "    queue: {policy: drop-lru, max_wait: 5s}\n"
+			    "    progress: {mode: reasoning, after: 50ms}\n"
 			    "  - id: ext\n"
 			    "    engine: {kind: openai, urls: [\"http://127.0.0.1:1/\", \"unix:/x.sock\"]}\n"
 			    "  - id: cmd\n"
@@ -157,6 +160,7 @@ static void check_whole(const struct config *c)
 	assert_true(p->replicas_min == 2 && p->replicas_max == 2);
 	assert_true(p->keep_alive_ms == -1 && p->start_timeout_ms == 90000);
 	assert_true(p->queue_policy == CONFIG_POLICY_DROP_LRU && p->queue_max_wait_ms == 5000);
+	assert_true(p->progress.mode == CONFIG_PROGRESS_REASONING && p->progress.after_ms == 50);
 	assert_int_equal(p->engine.args.len, 4);
 	assert_string_equal(p->engine.args.items[3], "a b");
 	assert_string_equal(p->engine.path, "llama-server");

@@ -76,8 +76,9 @@ static void test_spec_is_of_the_engine(void **state)
 		POOL(", engine: {command: [ab]}"), POOL(", engine: {command: [a, b], stop_command: c}") };
 	static const char *const same[] = { POOL(", aliases: [x, y]"), POOL(", default: true"),
 		POOL(", queue: {capacity: 3, policy: drop-lru, max_wait: 3s}"), POOL(", keep_alive: never"),
-		POOL(", replicas: 3"), POOL(", preload: true"), POOL(", start_timeout: 9s"),
-		POOL(", canary: never"), POOL(", cancel_grace: 7s"), "pools: [{id: b, model: /m/a.gguf}]" };
+		POOL(", progress: {mode: comment, after: 1s, every: 1s}"), POOL(", replicas: 3"),
+		POOL(", preload: true"), POOL(", start_timeout: 9s"), POOL(", canary: never"),
+		POOL(", cancel_grace: 7s"), "pools: [{id: b, model: /m/a.gguf}]" };
 	for (size_t i = 0; i < ARRAY_LEN(other); i++) {
 		if (same_spec(POOL(""), other[i]))
 			fail_msg("needs another engine: %s", other[i]);

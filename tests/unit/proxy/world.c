@@ -243,6 +243,7 @@ static void make_pool(struct world *w, const struct world_opts *o)
 		.cancel_grace_ms = 100,
 		.stall_ms = o->stall_ms ? o->stall_ms : 3600000,
 		.first_token_ms = o->first_token_ms ? o->first_token_ms : 3600000,
+		.progress = o->progress,
 		.on_demand = on_demand,
 		.arg = w };
 	w->pool = pool_new(&po);

@@ -76,6 +76,7 @@ struct world_opts {
 	uint64_t body_max, spool_max;
 	const char *remote_model;
 	int64_t stall_ms, first_token_ms; /* 0: an hour */
+	struct pool_progress progress;
 	bool no_replica;
 };
 struct world *world_new(const struct world_opts *o);
