@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "dialect/dialect.h"
+#include "dialect/string_int.h"
 
 enum event_format event_format_of(struct view type)
 {
@@ -53,8 +54,8 @@ static bool last_data(struct view v)
 {
 	if (view_starts(v, VIEW("[DONE]"))) /* as the official clients compare it */
 		return true;
-	if (!take(&v, VIEW("{")))
-		return false;
+	if (!take(&v, VIEW("{")) || v.n < 2 || (v.p[1] != 'e' && v.p[1] != 't'))
+		return false; /* nearly every one */
 	if (take(&v, VIEW("\"error\"")))
 		return take(&v, VIEW(":")) && (view_starts(v, VIEW("{")) || view_starts(v, VIEW("\"")));
 	if (!take(&v, VIEW("\"type\"")) || !take(&v, VIEW(":")) || !view_starts(v, VIEW("\"")))
@@ -64,11 +65,10 @@ static bool last_data(struct view v)
 	return n < v.n && last_type(view_cut(v, n));
 }
 
-/* A line of an event is over; its first bytes are in s->line. */
-static void sse_line(struct event_split *s)
+/* A line of an event is over: of len bytes, which begin with v. */
+static void sse_line(struct event_split *s, struct view v, size_t len)
 {
-	struct view v = view_of(s->line, MIN((size_t)s->line_len, sizeof s->line));
-	bool whole = s->line_len <= sizeof s->line;
+	bool whole = len <= sizeof s->line;
 	if (!s->started && view_starts(v, VIEW("\xef\xbb\xbf")))
 		v = view_from(v, 3); /* a byte order mark may open the stream */
 	struct view value, name = view_split(v, ':', &value);
@@ -125,7 +125,10 @@ static size_t feed_sse(struct event_split *s, struct view v)
 		}
 		s->after_cr = false;
 		size_t n = line_end(view_from(v, i));
-		line_add(s, view_cut(view_from(v, i), n));
+		struct view line = view_cut(view_from(v, i), n);
+		bool here = s->line_len == 0 && i + n < v.n; /* all of it: it needs no copy */
+		if (!here)
+			line_add(s, line);
 		s->event_bytes += n;
 		i += n;
 		if (i == v.n)
@@ -133,8 +136,10 @@ static size_t feed_sse(struct event_split *s, struct view v)
 		s->after_cr = v.p[i] == '\r';
 		s->event_bytes++;
 		i++;
-		if (s->line_len) {
-			sse_line(s);
+		if (here && n) {
+			sse_line(s, view_cut(line, sizeof s->line), n);
+		} else if (s->line_len) {
+			sse_line(s, view_of(s->line, MIN((size_t)s->line_len, sizeof s->line)), s->line_len);
 		} else {
 			event_over(s);
 			end = i;
@@ -196,6 +201,14 @@ static size_t feed_ndjson(struct event_split *s, struct view v)
 {
 	size_t end = 0;
 	for (size_t i = 0; i < v.n; i++) {
+		if (s->json_state == J_STRING) { /* most of it is these */
+			size_t n = (size_t)(string_plain_end(v.p + i, v.p + v.n) - (v.p + i));
+			line_add(s, view_cut(view_from(v, i), n));
+			s->event_bytes += n;
+			i += n;
+			if (i == v.n)
+				break;
+		}
 		s->event_bytes++;
 		if (v.p[i] == '\n') {
 			event_over(s);

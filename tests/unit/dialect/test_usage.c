@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/buf.h"
 #include "dialect/usage.h"
 
 static void engines_are_understood(void **state)
@@ -157,10 +158,10 @@ static void the_last_event_that_tells_counts(void **state)
 			struct usage_pieces p = { 0 };
 			usage_init(&u);
 			for (size_t e = 0; e < 6 && rows[i].events[e];) {
-				char piece[1024] = "";
+				AUTO(buf_done) struct buf piece = BUF(4 * KIB);
 				for (size_t k = 0; k < together && e < 6 && rows[i].events[e]; k++, e++)
-					strcat(piece, rows[i].events[e]);
-				usage_piece(&u, &p, view_str(piece), true);
+					(void)buf_adds(&piece, rows[i].events[e]);
+				usage_piece(&u, &p, buf_view(&piece), true);
 			}
 			assert_int_equal(usage_prompt(&u), rows[i].prompt);
 			assert_int_equal(usage_output(&u), rows[i].output);
