@@ -294,7 +294,7 @@ static void a_wait_behind_others_is_no_loading(void **state)
 	wait_for(w, answered(w, 1));
 	assert_true(last(w)->queue_ms > 0 && last(w)->load_ms == 0);
 	assert_string_equal(last(w)->waited_for, "");
-	assert_false(has_header(&w->clients[1], "server-timing: queue;dur=0.0,"));
+	assert_non_null(strstr(buf_str(&w->clients[1].head), "server-timing: queue;dur="));
 	world_free(w);
 }
 
