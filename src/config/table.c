@@ -184,7 +184,7 @@ const struct field config_fields[] = {
 		.doc = "Tokens **per request**; the engine gets ctx × slots. `auto`: what the model was "
 		       "trained for, at "
 		       "most 8192."),
-	POOL("slots", UINT, slots, .dflt = "2", .min = 1, .max = 256, .flags = FIELD_ENGINE,
+	POOL("slots", UINT, slots, .dflt = "2", .min = 1, .max = 1024, .flags = FIELD_ENGINE,
 		.doc = "Requests one replica works on at the same time."),
 	POOL("devices", STRING, devices, .dflt = "auto", .flags = FIELD_ENGINE,
 		.doc = "What its engines may use. `auto`: every GPU that answers, the CPU on a machine "

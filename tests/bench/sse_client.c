@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Opens event streams and reads them. Events of upstream.c tell when they were sent, so that the delay of each is
- * known. Prints "open N" once each stream has had an event; then, with --seconds, reads so long and prints one line
- * of JSON: events, and their delay in microseconds; without, keeps them open until its input ends.
+ * Opens event streams and reads them. Events of upstream.c tell when they were sent, so that the delay of
+ * each is known. Prints "open N" once each stream has had an event; then, with --seconds, reads so long and
+ * prints one line of JSON: events, and their delay in microseconds; without, keeps them open until its input
+ * ends.
  *
  * Usage: sse_client --streams N [--seconds S] ADDRESS   (PORT on 127.0.0.1, or the path of a unix socket)
  */
@@ -26,8 +27,10 @@ static const char request[] =
 	"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nUser-Agent: OpenAI/JS 6.0.0\r\n"
 	"Accept: text/event-stream\r\nContent-Type: application/json\r\nAuthorization: Bearer sk-none\r\n"
 	"Content-Length: 247\r\n\r\n"
-	"{\"model\":\"chat\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Tell me about the sea and the "
-	"sky and everything that lies between them, please, in one short sentence, thank you.\"}],\"temperature\":0.7,"
+	"{\"model\":\"chat\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"Tell me about "
+	"the sea and the "
+	"sky and everything that lies between them, please, in one short sentence, thank "
+	"you.\"}],\"temperature\":0.7,"
 	"\"max_tokens\":64,\"top_p\":0.9,\"seed\":1234567}";
 
 struct stream {
@@ -175,7 +178,7 @@ int main(int argc, char **argv)
 	for (int64_t until = now_ns() + (int64_t)(seconds * 1e9); now_ns() < until;)
 		poll_once(10);
 	qsort(delays, ndelays, sizeof *delays, by_size);
-	printf("{\"events\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n", (unsigned long long)events,
-		delay_us(0.5), delay_us(0.99), delay_us(1));
+	printf("{\"events\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
+		(unsigned long long)events, delay_us(0.5), delay_us(0.99), delay_us(1));
 	return 0;
 }

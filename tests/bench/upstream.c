@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The engine that the benchmarks put behind every proxy: one thread, epoll, nothing but answers. A request whose
- * body holds "stream":true gets an event stream, one event a tick of --interval-us on every stream, each with the
- * time it was sent (CLOCK_MONOTONIC, ns) as its content; with --hold one event and then silence. Every other
- * request gets one JSON answer of about 250 bytes.
+ * The engine that the benchmarks put behind every proxy: one thread, epoll, nothing but answers. A request
+ * whose body holds "stream":true gets an event stream, one event a tick of --interval-us on every stream,
+ * each with the time it was sent (CLOCK_MONOTONIC, ns) as its content; with --hold one event and then
+ * silence. Every other request gets one JSON answer of about 250 bytes.
  *
  * Usage: upstream [--interval-us N] [--hold] ADDRESS…   (PORT on 127.0.0.1, or the path of a unix socket)
  */
@@ -36,11 +36,12 @@ static struct conn *streams[CONNS_MAX];
 static int nstreams, epoll_fd;
 static bool hold;
 
-static const char unary[] =
-	"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 253\r\n\r\n"
-	"{\"id\":\"chatcmpl-x\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"chat\",\"choices\":[{\"index\":0,"
-	"\"message\":{\"role\":\"assistant\",\"content\":\"Hello there, friend.\"},\"finish_reason\":\"stop\"}],"
-	"\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":5,\"total_tokens\":17}}";
+static const char unary[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 253\r\n\r\n"
+			    "{\"id\":\"chatcmpl-x\",\"object\":\"chat.completion\",\"created\":1,\"model\":"
+			    "\"chat\",\"choices\":[{\"index\":0,"
+			    "\"message\":{\"role\":\"assistant\",\"content\":\"Hello there, "
+			    "friend.\"},\"finish_reason\":\"stop\"}],"
+			    "\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":5,\"total_tokens\":17}}";
 
 static void die(const char *what)
 {
@@ -54,7 +55,9 @@ static void send_event(struct conn *c, const char *head)
 	struct timespec now;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	int n = snprintf(event, sizeof event,
-		"data: {\"id\":\"chatcmpl-x\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"chat\","
+		"data: "
+		"{\"id\":\"chatcmpl-x\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":"
+		"\"chat\","
 		"\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%020lld\"},\"finish_reason\":null}]}\n\n",
 		(long long)now.tv_sec * 1000000000 + now.tv_nsec);
 	int k = snprintf(out, sizeof out, "%s%x\r\n%s\r\n", head, (unsigned)n, event);
@@ -63,7 +66,8 @@ static void send_event(struct conn *c, const char *head)
 
 static void stream_begin(struct conn *c)
 {
-	send_event(c, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+	send_event(c,
+		"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
 	if (hold || nstreams == CONNS_MAX)
 		return;
 	c->at = nstreams;
@@ -145,7 +149,8 @@ static void listen_on(const char *address)
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
 	in.sin_port = htons((uint16_t)strtoul(address, NULL, 10));
 	snprintf(un.sun_path, sizeof un.sun_path, "%s", address);
-	int r = path ? bind(fd, (struct sockaddr *)&un, sizeof un) : bind(fd, (struct sockaddr *)&in, sizeof in);
+	int r = path ? bind(fd, (struct sockaddr *)&un, sizeof un)
+		     : bind(fd, (struct sockaddr *)&in, sizeof in);
 	if (r < 0 || listen(fd, 4096) < 0)
 		die(address);
 	add(fd, true);
@@ -157,7 +162,8 @@ static int ticker(long interval_us)
 	struct timespec t = { .tv_sec = interval_us / 1000000, .tv_nsec = interval_us % 1000000 * 1000 };
 	struct itimerspec spec = { .it_interval = t, .it_value = t };
 	struct epoll_event e = { .events = EPOLLIN, .data.ptr = NULL };
-	if (fd < 0 || timerfd_settime(fd, 0, &spec, NULL) < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0)
+	if (fd < 0 || timerfd_settime(fd, 0, &spec, NULL) < 0 ||
+		epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0)
 		die("timer");
 	return fd;
 }

@@ -261,7 +261,7 @@ static void test_five_mistakes(void **state)
 	assert_int_equal(config_errors_print(&errs, false, &b), 0);
 	const char *text = buf_str(&b);
 	assert_non_null(strstr(text,
-		"corral.yaml:7:12: pools[0].slots: found \"many\"; accepted: a number from 1 to 256\n"
+		"corral.yaml:7:12: pools[0].slots: found \"many\"; accepted: a number from 1 to 1024\n"
 		"    7 |     slots: many\n"
 		"      |            ^~~~\n"));
 	assert_non_null(strstr(text, "the nearest one is \"ctx\""));

@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of tests/bench/run: each measures one promise about the data path and returns its figures."""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+import time
+
+import contest
+from contest import LOAD_CPU, PROXY_CPU, cpu_ns, memory_kib, tree, until
+from report import figure, median
+
+PEERS = ('corral', 'nginx', 'haproxy')
+BODY = ('{"model":"%s","messages":[{"role":"system","content":"You are a helpful assistant that answers briefly."},'
+        '{"role":"user","content":"Tell me about the sea and the sky and everything that lies between them, please, in '
+        'one short sentence, thank you."}],"temperature":0.7,"max_tokens":64,"stream":false}')
+LUA = '''wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.headers["User-Agent"] = "OpenAI/JS 6.0.0"
+wrk.headers["Accept"] = "application/json"
+wrk.headers["Authorization"] = "Bearer sk-none"
+wrk.body = [[%s]]
+'''
+
+
+def to_us(text):
+    m = re.match(r'([\d.]+)(us|ms|s)', text)
+    return float(m[1]) * {'us': 1, 'ms': 1000, 's': 1e6}[m[2]]
+
+
+def parse_wrk(text):
+    """{requests, rps, p50_us, p99_us}; an answer that is not 2xx or a broken connection is an error."""
+    if re.search(r'Non-2xx|Socket errors', text):
+        raise RuntimeError('the load generator saw errors:\n' + text)
+    return {'requests': int(re.search(r'(\d+) requests in', text)[1]),
+            'rps': float(re.search(r'Requests/sec:\s+([\d.]+)', text)[1]),
+            'p50_us': to_us(re.search(r'50%\s+(\S+)', text)[1]), 'p99_us': to_us(re.search(r'99%\s+(\S+)', text)[1])}
+
+
+def wrk(c, port, conns, seconds, cpu=LOAD_CPU, model='chat'):
+    script = f'{c.dir}/{model}.lua'
+    if not os.path.exists(script):
+        with open(script, 'w', encoding='ascii') as f:
+            f.write(LUA % (BODY % model))
+    affinity = contest.cpus(cpu)
+    out = subprocess.run([contest.program('wrk'), '-t1', f'-c{conns}', f'-d{seconds}s', '-s', script, '--latency',
+                          f'http://127.0.0.1:{port}/v1/chat/completions'], stdout=subprocess.PIPE, check=True,
+                         preexec_fn=lambda: os.sched_setaffinity(0, affinity))
+    return parse_wrk(out.stdout.decode())
+
+
+def wrk_seconds(a):
+    return max(1, round(a.seconds))
+
+
+def loaded(c, name, conns, a, **more):
+    """One round: wrk's figures and cpu_us, time on a CPU per request."""
+    pids = c.pids(name)
+    before = cpu_ns(pids)
+    got = wrk(c, c.ports[name], conns, wrk_seconds(a), **more)
+    got['cpu_us'] = (cpu_ns(pids) - before) / 1000 / got['requests']
+    return got
+
+
+def interleaved(c, a, names, conns):
+    """{name: {figure: median}} over a.rounds rounds; one short round before warms up."""
+    rounds = {n: [] for n in names}
+    for n in names:
+        wrk(c, c.ports[n], conns, 1)
+    for _ in range(a.rounds):
+        for n in names:
+            rounds[n].append(loaded(c, n, conns, a))
+    return {n: {k: median([r[k] for r in rounds[n]]) for k in rounds[n][0]} for n in names}
+
+
+def start_all(c, upstream):
+    for name in PEERS:
+        c.start(name, upstream)
+
+
+def one(got, key):
+    return {n: v[key] for n, v in got.items()}
+
+
+def row_cpu(c, a):
+    figures = []
+    for kind in ('tcp', 'unix'):
+        process, upstream = c.upstream(path=f'{c.dir}/up.sock' if kind == 'unix' else None)
+        start_all(c, upstream)
+        got = interleaved(c, a, PEERS, 64)
+        figures.append(figure(f'CPU per request, 64 connections, {kind} upstream', 'µs', one(got, 'cpu_us'), 1.1, 0.9))
+        c.stop_contestants()
+        c.processes.stop(process)
+    return figures
+
+
+def row_rps(c, a):
+    _, upstream = c.upstream()
+    start_all(c, upstream)
+    figures = []
+    for conns in (1, 32, 256):
+        got = interleaved(c, a, PEERS, conns)
+        values = one(got, 'rps')
+        if conns == 1:
+            figures.append(figure('requests a second, 1 connection', '1/s', values, higher=True, note='reported'))
+            continue
+        nginx = {n: values[n] for n in ('corral', 'nginx')}
+        r = figure(f'requests a second, {conns} connections', '1/s', nginx, 0.9, 1.0, higher=True)
+        r['values'] = values
+        figures.append(r)
+        if conns == 256:
+            p99 = one(got, 'p99_us')
+            r = figure('p99 at 256 connections', 'µs', {n: p99[n] for n in ('corral', 'nginx')}, 1.0)
+            r['values'] = p99
+            figures.append(r)
+    return figures
+
+
+def row_added(c, a):
+    """Everything on one CPU, one connection: what the proxy adds to the median."""
+    process, upstream = c.upstream()
+    os.sched_setaffinity(process.pid, contest.cpus(PROXY_CPU))
+    start_all(c, upstream)
+    c.ports['direct'] = int(upstream)
+    names = ('direct', *PEERS)
+    rounds = {n: [] for n in names}
+    for _ in range(a.rounds + 1):
+        for n in names:
+            rounds[n].append(wrk(c, c.ports[n], 1, wrk_seconds(a), cpu=PROXY_CPU)['p50_us'])
+    p50 = {n: median(v[1:]) for n, v in rounds.items()}
+    added = {n: p50[n] - p50['direct'] for n in PEERS}
+    r = figure('added p50, one connection, all on one CPU', 'µs', {n: added[n] for n in ('corral', 'haproxy')}, 1.0)
+    r['values'] = {**added, 'direct': p50['direct']}
+    return [r]
+
+
+def sse_client(c, port, streams, seconds):
+    return c.processes.start([f'{c.build}/tests/bench/bench-sse-client', '--streams', str(streams), '--seconds',
+                              str(seconds), str(port)], LOAD_CPU, stdout=subprocess.PIPE)
+
+
+def sse_round(c, name, a):
+    client = sse_client(c, c.ports[name], 64, a.seconds)
+    if not client.stdout.readline().startswith(b'open'):
+        raise RuntimeError(f'{name}: the streams did not open')
+    pids = c.pids(name) if name != 'direct' else []
+    before = cpu_ns(pids)
+    client.stdin.write(b'g')
+    client.stdin.flush()
+    got = json.loads(client.stdout.readline())
+    got['cpu_us'] = (cpu_ns(pids) - before) / 1000 / max(got['events'], 1)
+    c.processes.stop(client)
+    return got
+
+
+def row_sse(c, a):
+    """64 streams, an event a millisecond each. HAProxy with http-no-delay, nginx without buffering."""
+    figures = []
+    for kind in ('tcp', 'unix'):
+        process, upstream = c.upstream('--interval-us', '1000', path=f'{c.dir}/sse.sock' if kind == 'unix' else None)
+        names = []
+        for name in PEERS:
+            try:
+                c.start(name, upstream)
+                names.append(name)
+            except contest.Missing:
+                if not a.smoke:
+                    raise
+        rounds = {n: [] for n in names}
+        for i in range(a.rounds + (not a.smoke)):
+            for n in names:
+                rounds[n].append(sse_round(c, n, a))
+        got = {n: {k: median([r[k] for r in (v[1:] or v)]) for k in v[0]} for n, v in rounds.items()}
+        figures.append(figure(f'CPU per event, 64 streams, {kind} upstream', 'µs', one(got, 'cpu_us'), 1.0, 0.7))
+        p50, p99 = one(got, 'p50_us'), one(got, 'p99_us')
+        r = figure(f'delay per event, p50, {kind}', 'µs', p50)
+        if len(p50) > 1: # theirs + 20 µs
+            least = min(v for n, v in p50.items() if n != 'corral')
+            r.update(gate=round(1 + 20 / least, 2), gate_met=p50['corral'] <= least + 20)
+        figures += [r, figure(f'delay per event, p99, {kind}', 'µs', p99, 1.0)]
+        c.stop_contestants()
+        c.processes.stop(process)
+    return figures
+
+
+def row_idle(c, a):
+    process, upstream = c.upstream('--hold', path=f'{c.dir}/idle.sock')
+    replicas = a.streams // 1000 + 1
+    p = c.start('corral', [upstream] * replicas)
+    pids = tree(p.pid)
+    figures = []
+    socket_path = f'{c.dir}/corral-{c.ports["corral"]}/run/corral.sock'
+    for streams in (max(a.streams // 10, 10), a.streams):
+        warm = open_streams(c, socket_path, 10)
+        before = memory_kib(pids)
+        client = open_streams(c, socket_path, streams)
+        kib = (memory_kib(pids) - before) / streams
+        figures.append(figure(f'memory of an idle stream, {streams} open', 'KiB', {'corral': kib},
+                              8 if streams >= 1000 else None, against='value'))
+        for one_client in (client, warm):
+            c.processes.stop(one_client)
+    c.processes.stop(process)
+    return figures
+
+
+def open_streams(c, address, n):
+    client = c.processes.start([f'{c.build}/tests/bench/bench-sse-client', '--streams', str(n), address], LOAD_CPU,
+                               stdout=subprocess.PIPE)
+    if not client.stdout.readline().startswith(b'open'):
+        raise RuntimeError('the idle streams did not open')
+    return client
+
+
+def row_pss(c, a):
+    """An idle home profile: every process of the instance, no engine, key or certificate in use."""
+    _, upstream = c.upstream()
+    p = c.start('corral', upstream)
+    return [figure('memory of an idle instance (PSS)', 'MiB', {'corral': memory_kib(tree(p.pid)) / 1024}, 12,
+                   against='value')]
+
+
+class BodyServer(threading.Thread):
+    """Takes one large body a connection and answers with its digest, or with a large body."""
+
+    SIZE = 64 * 1000 * 1000
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.socket = socket.create_server(('127.0.0.1', 0))
+        self.port = self.socket.getsockname()[1]
+        self.closed = []  # when the peer closed a connection that was held
+        self.held = threading.Event()
+
+    def run(self):
+        while True:
+            try:
+                conn, _ = self.socket.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(conn,), daemon=True).start()
+
+    def serve(self, conn):
+        f = conn.makefile('rb')
+        while True:
+            head = f.readline()
+            if not head:
+                return
+            length, line = 0, head
+            while line not in (b'\r\n', b''):
+                if line.lower().startswith(b'content-length:'):
+                    length = int(line.split(b':')[1])
+                line = f.readline()
+            digest = hashlib.sha256()
+            first = b''
+            while length:
+                piece = f.read(min(length, 65536))
+                first = first or piece[:4096]
+                digest.update(piece)
+                length -= len(piece)
+            self.answer(conn, head, first, digest.hexdigest())
+
+    def answer(self, conn, head, first, digest):
+        if b'"hold":true' in first:
+            conn.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 1000000\r\n\r\n'
+                         b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n')
+            self.held.set()
+            conn.recv(1)
+            self.closed.append(time.monotonic())
+        elif b'"large":true' in first:
+            conn.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n'
+                         % self.SIZE)
+            for _ in range(self.SIZE // 100000):
+                conn.sendall(self.block())
+        else:
+            body = json.dumps({'digest': digest}).encode()
+            conn.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s'
+                         % (len(body), body))
+
+    @staticmethod
+    def block():
+        return bytes(range(250)) * 400
+
+
+def post(port, pieces, length):
+    s = socket.create_connection(('127.0.0.1', port))
+    s.sendall(b'POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n'
+              b'Connection: close\r\nContent-Length: %d\r\n\r\n' % length)
+    for piece in pieces:
+        s.sendall(piece)
+    f = s.makefile('rb')
+    status = int(f.readline().split()[1])
+    while f.readline() not in (b'\r\n', b''):
+        pass
+    if status != 200:
+        raise RuntimeError(f'a large body: status {status}: {f.read(500)}')
+    return s, f
+
+
+def send_large(port):
+    """A body whose model is the last key; the digest the upstream saw must be ours."""
+    filler = b'{"input":"' + b'x' * (BodyServer.SIZE - 40) + b'","model":"chat"}'
+    _, f = post(port, [filler], len(filler))
+    if json.loads(f.read())['digest'] != hashlib.sha256(filler).hexdigest():
+        raise RuntimeError('a 64 MB request reached the upstream changed')
+
+
+def receive_large(port):
+    body = b'{"model":"chat","large":true}'
+    _, f = post(port, [body], len(body))
+    got = hashlib.sha256(f.read()).hexdigest()
+    want = hashlib.sha256()
+    for _ in range(BodyServer.SIZE // 100000):
+        want.update(BodyServer.block())
+    if got != want.hexdigest():
+        raise RuntimeError('a 64 MB answer reached the client changed')
+
+
+def row_body(c, a):
+    server = BodyServer()
+    server.start()
+    p = c.start('corral', str(server.port))
+    small = b'{"model":"chat"}'
+    for _ in range(20):
+        post(c.ports['corral'], [small], len(small))[1].read()
+    pids = tree(p.pid)
+    figures = []
+    for what, transfer in (('request', send_large), ('response', receive_large)):
+        before = memory_kib(pids)
+        transfer(c.ports['corral'])
+        figures.append(figure(f'memory after a 64 MB {what}, digest equal', 'MiB',
+                              {'corral': (memory_kib(pids) - before) / 1024}, 1, against='value'))
+    server.socket.close()
+    return figures
+
+
+def row_gone(c, a):
+    """From the client's close to the end of the engine's connection."""
+    server = BodyServer()
+    server.start()
+    c.start('corral', str(server.port))
+    body = b'{"model":"chat","stream":true,"hold":true}'
+    times = []
+    for i in range(20):
+        server.held.clear()
+        s, f = post(c.ports['corral'], [body], len(body))
+        f.readline()
+        server.held.wait(10)
+        f.close()
+        at = time.monotonic()
+        s.close()
+        until(lambda n=i: len(server.closed) > n, "the engine's connection is closed")
+        times.append((server.closed[i] - at) * 1000)
+    server.socket.close()
+    return [figure('client gone, engine connection closed (median)', 'ms', {'corral': median(times)}, 5,
+                   against='value')]
+
+
+def row_growth(c, a):
+    """The cost of a request at ten times the pools, replicas and connections; the factor is per request."""
+    _, ports = c.upstream(ports=10)
+    figures = []
+    base = {'pools': 10, 'replicas': 1, 'conns': 64}
+    for what in ('pools', 'replicas', 'conns'):
+        costs = {}
+        for factor in (1, 10):
+            n = {**base, what: base[what] * factor}
+            c.start('corral', ports[:n['replicas']], pools=n['pools'])
+            wrk(c, c.ports['corral'], n['conns'], 1)
+            costs[factor] = median([loaded(c, 'corral', n['conns'], a)['cpu_us'] for _ in range(a.rounds)])
+            c.stop('corral')
+        r = figure(f'CPU per request at 10 × the {what if what != "conns" else "connections"}', '× of 1 ×',
+                   {'corral': costs[10] / costs[1]}, 1.3, against='value')
+        r['note'] = f'{costs[1]:.1f} → {costs[10]:.1f} µs'
+        figures.append(r)
+    return figures
+
+
+ALL = {'cpu': row_cpu, 'rps': row_rps, 'added': row_added, 'sse': row_sse, 'idle': row_idle, 'pss': row_pss,
+       'body': row_body, 'gone': row_gone, 'growth': row_growth}
