@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contestants of tests/bench/run: Corral, nginx and HAProxy as proxies before the same upstream, each with one
-worker on CPU 0, its request log going to a file; load and upstream on CPU 1. Everything lives in one temporary
-folder, and everything that was started is ended."""
+"""The contestants of tests/bench/run: Corral, nginx and HAProxy as proxies before the same upstream, each
+with one worker on CPU 0, its request log going to a file; load and upstream on CPU 1. Everything lives in one
+temporary folder, and everything that was started is ended."""
 
 import os
 import re
@@ -158,8 +158,9 @@ runtime_dir: {dir}/run
 log: {{format: json}}
 pools:
 '''
-POOL = '  - {{id: {id}, slots: {slots}, queue: {{capacity: 100000}}, engine: {{kind: openai, mode: external, ' \
-       'urls: [{urls}]}}}}\n'
+POOL = '''  - {{id: {id}, slots: {slots}, queue: {{capacity: 100000}},
+     engine: {{kind: openai, mode: external, urls: [{urls}]}}}}
+'''
 
 
 class Contest:

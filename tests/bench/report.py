@@ -15,8 +15,8 @@ def median(values):
 
 
 def figure(row, unit, values, limit=None, goal=None, against='least', higher=False, note=''):
-    """values: {contestant: figure}. limit and goal are factors of the better peer ('least', 'most' of the others), or
-    absolute ('value'). higher: more is better."""
+    """values: {contestant: figure}. limit and goal are factors of the better peer, or absolute (against
+    'value'). higher: more is better."""
     own = values['corral']
     peers = [v for name, v in values.items() if name not in ('corral', 'direct') and v is not None]
     base = 1 if against == 'value' else (max(peers) if higher else min(peers)) if peers else None
@@ -27,9 +27,9 @@ def figure(row, unit, values, limit=None, goal=None, against='least', higher=Fal
         return own >= factor * base if higher else own <= factor * base
 
     ratio = own / base if base and against != 'value' else None
-    return {'row': row, 'unit': unit, 'values': values, 'ratio': ratio, 'gate': None if base is None else limit,
-            'goal': None if base is None else goal, 'against': against, 'higher': higher, 'gate_met': met(limit),
-            'goal_met': met(goal), 'note': note}
+    return {'row': row, 'unit': unit, 'values': values, 'ratio': ratio,
+            'gate': None if base is None else limit, 'goal': None if base is None else goal,
+            'against': against, 'higher': higher, 'gate_met': met(limit), 'goal_met': met(goal), 'note': note}
 
 
 def number(v):
@@ -79,8 +79,8 @@ def machine():
 
 
 def document(results, a, left_out):
-    return {'date': datetime.date.today().isoformat(), 'machine': machine(), 'rounds': a.rounds, 'seconds': a.seconds,
-            'rows': results, 'left_out': left_out}
+    return {'date': datetime.date.today().isoformat(), 'machine': machine(), 'rounds': a.rounds,
+            'seconds': a.seconds, 'rows': results, 'left_out': left_out}
 
 
 def write_docs(doc, path):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
 import threading
@@ -15,9 +16,10 @@ from contest import LOAD_CPU, PROXY_CPU, cpu_ns, memory_kib, tree, until
 from report import figure, median
 
 PEERS = ('corral', 'nginx', 'haproxy')
-BODY = ('{"model":"%s","messages":[{"role":"system","content":"You are a helpful assistant that answers briefly."},'
-        '{"role":"user","content":"Tell me about the sea and the sky and everything that lies between them, please, in '
-        'one short sentence, thank you."}],"temperature":0.7,"max_tokens":64,"stream":false}')
+BODY = ('{"model":"%s","messages":[{"role":"system","content":"You are a helpful assistant that answers '
+        'briefly."},{"role":"user","content":"Tell me about the sea and the sky and everything that lies '
+        'between them, please, in one short sentence, thank you."}],"temperature":0.7,"max_tokens":64,'
+        '"stream":false}')
 LUA = '''wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["User-Agent"] = "OpenAI/JS 6.0.0"
@@ -38,7 +40,8 @@ def parse_wrk(text):
         raise RuntimeError('the load generator saw errors:\n' + text)
     return {'requests': int(re.search(r'(\d+) requests in', text)[1]),
             'rps': float(re.search(r'Requests/sec:\s+([\d.]+)', text)[1]),
-            'p50_us': to_us(re.search(r'50%\s+(\S+)', text)[1]), 'p99_us': to_us(re.search(r'99%\s+(\S+)', text)[1])}
+            'p50_us': to_us(re.search(r'50%\s+(\S+)', text)[1]),
+            'p99_us': to_us(re.search(r'99%\s+(\S+)', text)[1])}
 
 
 def wrk(c, port, conns, seconds, cpu=LOAD_CPU, model='chat'):
@@ -47,9 +50,9 @@ def wrk(c, port, conns, seconds, cpu=LOAD_CPU, model='chat'):
         with open(script, 'w', encoding='ascii') as f:
             f.write(LUA % (BODY % model))
     affinity = contest.cpus(cpu)
-    out = subprocess.run([contest.program('wrk'), '-t1', f'-c{conns}', f'-d{seconds}s', '-s', script, '--latency',
-                          f'http://127.0.0.1:{port}/v1/chat/completions'], stdout=subprocess.PIPE, check=True,
-                         preexec_fn=lambda: os.sched_setaffinity(0, affinity))
+    out = subprocess.run([contest.program('wrk'), '-t1', f'-c{conns}', f'-d{seconds}s', '-s', script,
+                          '--latency', f'http://127.0.0.1:{port}/v1/chat/completions'],
+                         stdout=subprocess.PIPE, check=True, preexec_fn=lambda: os.sched_setaffinity(0, affinity))
     return parse_wrk(out.stdout.decode())
 
 
@@ -92,7 +95,8 @@ def row_cpu(c, a):
         process, upstream = c.upstream(path=f'{c.dir}/up.sock' if kind == 'unix' else None)
         start_all(c, upstream)
         got = interleaved(c, a, PEERS, 64)
-        figures.append(figure(f'CPU per request, 64 connections, {kind} upstream', 'µs', one(got, 'cpu_us'), 1.1, 0.9))
+        figures.append(figure(f'CPU per request, 64 connections, {kind} upstream', 'µs', one(got, 'cpu_us'),
+                              1.1, 0.9))
         c.stop_contestants()
         c.processes.stop(process)
     return figures
@@ -106,7 +110,7 @@ def row_rps(c, a):
         got = interleaved(c, a, PEERS, conns)
         values = one(got, 'rps')
         if conns == 1:
-            figures.append(figure('requests a second, 1 connection', '1/s', values, higher=True, note='reported'))
+            figures.append(figure('requests a second, 1 connection', '1/s', values, higher=True))
             continue
         nginx = {n: values[n] for n in ('corral', 'nginx')}
         r = figure(f'requests a second, {conns} connections', '1/s', nginx, 0.9, 1.0, higher=True)
@@ -133,14 +137,15 @@ def row_added(c, a):
             rounds[n].append(wrk(c, c.ports[n], 1, wrk_seconds(a), cpu=PROXY_CPU)['p50_us'])
     p50 = {n: median(v[1:]) for n, v in rounds.items()}
     added = {n: p50[n] - p50['direct'] for n in PEERS}
-    r = figure('added p50, one connection, all on one CPU', 'µs', {n: added[n] for n in ('corral', 'haproxy')}, 1.0)
+    judged = {n: added[n] for n in ('corral', 'haproxy')}
+    r = figure('added p50, one connection, all on one CPU', 'µs', judged, 1.0)
     r['values'] = {**added, 'direct': p50['direct']}
     return [r]
 
 
 def sse_client(c, port, streams, seconds):
-    return c.processes.start([f'{c.build}/tests/bench/bench-sse-client', '--streams', str(streams), '--seconds',
-                              str(seconds), str(port)], LOAD_CPU, stdout=subprocess.PIPE)
+    return c.processes.start([f'{c.build}/tests/bench/bench-sse-client', '--streams', str(streams),
+                              '--ms', str(int(seconds * 1000)), str(port)], LOAD_CPU, stdout=subprocess.PIPE)
 
 
 def sse_round(c, name, a):
@@ -161,7 +166,8 @@ def row_sse(c, a):
     """64 streams, an event a millisecond each. HAProxy with http-no-delay, nginx without buffering."""
     figures = []
     for kind in ('tcp', 'unix'):
-        process, upstream = c.upstream('--interval-us', '1000', path=f'{c.dir}/sse.sock' if kind == 'unix' else None)
+        path = f'{c.dir}/sse.sock' if kind == 'unix' else None
+        process, upstream = c.upstream('--interval-us', '1000', path=path)
         names = []
         for name in PEERS:
             try:
@@ -175,7 +181,8 @@ def row_sse(c, a):
             for n in names:
                 rounds[n].append(sse_round(c, n, a))
         got = {n: {k: median([r[k] for r in (v[1:] or v)]) for k in v[0]} for n, v in rounds.items()}
-        figures.append(figure(f'CPU per event, 64 streams, {kind} upstream', 'µs', one(got, 'cpu_us'), 1.0, 0.7))
+        figures.append(figure(f'CPU per event, 64 streams, {kind} upstream', 'µs', one(got, 'cpu_us'), 1.0,
+                              0.7))
         p50, p99 = one(got, 'p50_us'), one(got, 'p99_us')
         r = figure(f'delay per event, p50, {kind}', 'µs', p50)
         if len(p50) > 1: # theirs + 20 µs
@@ -189,12 +196,15 @@ def row_sse(c, a):
 
 def row_idle(c, a):
     process, upstream = c.upstream('--hold', path=f'{c.dir}/idle.sock')
-    replicas = a.streams // 1000 + 1
+    # A stream is two descriptors of the proxy.
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    most = min(a.streams, (limit - 200) // 2)
+    replicas = most // 1000 + 1
     p = c.start('corral', [upstream] * replicas)
     pids = tree(p.pid)
     figures = []
     socket_path = f'{c.dir}/corral-{c.ports["corral"]}/run/corral.sock'
-    for streams in (max(a.streams // 10, 10), a.streams):
+    for streams in (max(most // 10, 10), most):
         warm = open_streams(c, socket_path, 10)
         before = memory_kib(pids)
         client = open_streams(c, socket_path, streams)
@@ -208,8 +218,8 @@ def row_idle(c, a):
 
 
 def open_streams(c, address, n):
-    client = c.processes.start([f'{c.build}/tests/bench/bench-sse-client', '--streams', str(n), address], LOAD_CPU,
-                               stdout=subprocess.PIPE)
+    client = c.processes.start([f'{c.build}/tests/bench/bench-sse-client', '--streams', str(n), address],
+                               LOAD_CPU, stdout=subprocess.PIPE)
     if not client.stdout.readline().startswith(b'open'):
         raise RuntimeError('the idle streams did not open')
     return client
@@ -265,14 +275,14 @@ class BodyServer(threading.Thread):
 
     def answer(self, conn, head, first, digest):
         if b'"hold":true' in first:
-            conn.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 1000000\r\n\r\n'
-                         b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n')
+            conn.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n'
+                         b'Content-Length: 1000000\r\n\r\ndata: {"choices":[{"delta":{"content":"x"}}]}\n\n')
             self.held.set()
             conn.recv(1)
             self.closed.append(time.monotonic())
         elif b'"large":true' in first:
-            conn.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nContent-Length: %d\r\n\r\n'
-                         % self.SIZE)
+            conn.sendall(b'HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n'
+                         b'Content-Length: %d\r\n\r\n' % self.SIZE)
             for _ in range(self.SIZE // 100000):
                 conn.sendall(self.block())
         else:

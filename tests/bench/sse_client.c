@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Opens event streams and reads them. Events of upstream.c tell when they were sent, so that the delay of
- * each is known. Prints "open N" once each stream has had an event; then, with --seconds, reads so long and
+ * each is known. Prints "open N" once each stream has had an event; then, with --ms, reads so long and
  * prints one line of JSON: events, and their delay in microseconds; without, keeps them open until its input
  * ends.
  *
- * Usage: sse_client --streams N [--seconds S] ADDRESS   (PORT on 127.0.0.1, or the path of a unix socket)
+ * Usage: sse_client --streams N [--ms N] ADDRESS   (PORT on 127.0.0.1, or the path of a unix socket)
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -46,6 +46,17 @@ static uint64_t events;
 static int epoll_fd, nopen;
 static bool counting;
 
+/* The number s begins with, blanks before it allowed. */
+static int64_t number(const char *s)
+{
+	int64_t n = 0;
+	while (*s == ' ')
+		s++;
+	while (*s >= '0' && *s <= '9')
+		n = n * 10 + (*s++ - '0');
+	return n;
+}
+
 static void die(const char *what)
 {
 	perror(what);
@@ -64,7 +75,7 @@ static void open_stream(struct stream *s, const char *address)
 	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	bool path = address[0] == '/';
-	in.sin_port = htons((uint16_t)strtoul(address, NULL, 10));
+	in.sin_port = htons((uint16_t)number(address));
 	snprintf(un.sun_path, sizeof un.sun_path, "%s", address);
 	s->fd = socket(path ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (s->fd < 0 || (path ? connect(s->fd, (struct sockaddr *)&un, sizeof un)
@@ -77,7 +88,7 @@ static void open_stream(struct stream *s, const char *address)
 		die("epoll");
 }
 
-static void take_event(struct stream *s, const char *number, int64_t now)
+static void take_event(struct stream *s, const char *at_ns, int64_t now)
 {
 	if (!s->open) {
 		s->open = true;
@@ -86,7 +97,7 @@ static void take_event(struct stream *s, const char *number, int64_t now)
 	if (!counting)
 		return;
 	events++;
-	int64_t late = (now - strtoll(number, NULL, 10)) / 100;
+	int64_t late = (now - number(at_ns)) / 100;
 	if (ndelays < DELAYS_MAX)
 		delays[ndelays++] = (uint32_t)(late < 0 ? 0 : late);
 }
@@ -141,13 +152,13 @@ static double delay_us(double part)
 int main(int argc, char **argv)
 {
 	int streams = 64;
-	double seconds = 0;
+	int64_t milliseconds = 0;
 	const char *address = NULL;
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--streams") == 0 && i + 1 < argc)
-			streams = (int)strtol(argv[++i], NULL, 10);
-		else if (strcmp(argv[i], "--seconds") == 0 && i + 1 < argc)
-			seconds = strtod(argv[++i], NULL);
+			streams = (int)number(argv[++i]);
+		else if (strcmp(argv[i], "--ms") == 0 && i + 1 < argc)
+			milliseconds = number(argv[++i]);
 		else
 			address = argv[i];
 	}
@@ -159,7 +170,7 @@ int main(int argc, char **argv)
 	struct stream *all = calloc((size_t)streams, sizeof *all);
 	delays = malloc(DELAYS_MAX * sizeof *delays);
 	if (!address || !all || !delays)
-		die("usage: sse_client --streams N [--seconds S] ADDRESS");
+		die("usage: sse_client --streams N [--ms N] ADDRESS");
 	for (int i = 0; i < streams; i++) {
 		open_stream(&all[i], address);
 		while (i - nopen >= BATCH)
@@ -169,13 +180,13 @@ int main(int argc, char **argv)
 		poll_once(-1);
 	printf("open %d\n", nopen);
 	fflush(stdout);
-	if (!seconds)
+	if (!milliseconds)
 		return read(0, &streams, 1) < 0;
 	char go;
 	if (read(0, &go, 1) != 1) /* the measuring begins when we are told */
 		return 1;
 	counting = true;
-	for (int64_t until = now_ns() + (int64_t)(seconds * 1e9); now_ns() < until;)
+	for (int64_t until = now_ns() + milliseconds * 1000000; now_ns() < until;)
 		poll_once(10);
 	qsort(delays, ndelays, sizeof *delays, by_size);
 	printf("{\"events\": %llu, \"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",

@@ -43,6 +43,17 @@ static const char unary[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r
 			    "friend.\"},\"finish_reason\":\"stop\"}],"
 			    "\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":5,\"total_tokens\":17}}";
 
+/* The number s begins with, blanks before it allowed. */
+static int64_t number(const char *s)
+{
+	int64_t n = 0;
+	while (*s == ' ')
+		s++;
+	while (*s >= '0' && *s <= '9')
+		n = n * 10 + (*s++ - '0');
+	return n;
+}
+
 static void die(const char *what)
 {
 	perror(what);
@@ -94,7 +105,7 @@ static size_t whole_request(const struct conn *c)
 	size_t n = (size_t)(end - c->in) + 4;
 	for (const char *p = c->in; p < end; p++)
 		if (*p == '\n' && strncasecmp(p + 1, "content-length:", 15) == 0)
-			n += strtoul(p + 16, NULL, 10);
+			n += (size_t)number(p + 16);
 	return n <= c->have ? n : 0;
 }
 
@@ -147,7 +158,7 @@ static void listen_on(const char *address)
 	bool path = address[0] == '/';
 	int one = 1, fd = socket(path ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	in.sin_port = htons((uint16_t)strtoul(address, NULL, 10));
+	in.sin_port = htons((uint16_t)number(address));
 	snprintf(un.sun_path, sizeof un.sun_path, "%s", address);
 	int r = path ? bind(fd, (struct sockaddr *)&un, sizeof un)
 		     : bind(fd, (struct sockaddr *)&in, sizeof in);
@@ -180,7 +191,7 @@ int main(int argc, char **argv)
 		if (strcmp(argv[i], "--hold") == 0)
 			hold = true;
 		else if (strcmp(argv[i], "--interval-us") == 0 && i + 1 < argc)
-			interval_us = strtol(argv[++i], NULL, 10);
+			interval_us = (long)number(argv[++i]);
 		else
 			listen_on(argv[i]);
 	}
