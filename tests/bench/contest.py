@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -170,11 +171,12 @@ class Contest:
         self.processes, self.dir, self.build = processes, folder, build
         self.running = {}
         self.ports = {}
-        self.next_port = 21000 + os.getpid() % 20000
 
-    def port(self):
-        self.next_port += 1
-        return self.next_port
+    @staticmethod
+    def port():
+        """One that was free just now."""
+        with socket.create_server(('127.0.0.1', 0)) as s:
+            return s.getsockname()[1]
 
     def upstream(self, *flags, path=None, ports=1):
         """(process, address or list of addresses)"""
