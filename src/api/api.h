@@ -7,6 +7,7 @@
 #ifndef API_API_H
 #define API_API_H
 
+#include "auth/auth.h"
 #include "config/config.h"
 #include "control/control.h"
 #include "dialect/dialect.h"
@@ -42,6 +43,8 @@ struct api_opts {
 	/* Answers a GET or DELETE under /v1/requests (api/call.h): who has the data loops knows. id empty:
 	 * the list. */
 	void (*requests)(void *arg, struct api_call *c, struct view id);
+	/* Answers a call under /v1/keys; id empty: the list, or a new one. */
+	void (*keys)(void *arg, struct api_call *c, struct view id);
 	const char *(*spool_problem)(void *arg); /* why large bodies are refused, or NULL */
 	/* Reads the configuration again (dry_run: only says what would be done); fn is called once, on the
 	 * control loop, also from within. */
@@ -56,11 +59,25 @@ void api_free(struct api *a);
 
 /* ---- on a data loop ------------------------------------------------------------------------------------ */
 
-/* Takes the exchange over, inside on_request: reads its body and passes it to the control loop. */
-void api_start(struct api *a, struct http_exchange *x, const char *request_id);
+/* Takes the exchange over, inside on_request: reads its body and passes it to the control loop. key: who
+ * asks, or NULL. */
+void api_start(struct api *a, struct http_exchange *x, const char *request_id, struct auth_key *key);
 /* The same for a request whose body is not needed, as another path and query. */
 void api_start_as(
 	struct api *a, struct http_exchange *x, const char *request_id, const char *path, const char *query);
+
+/* What a request has to be allowed. UNSET: there is no such route. */
+enum auth_scope api_scope(struct view method, struct view path);
+/* The same for a route of an engine that was found already. */
+enum auth_scope api_engine_scope(const struct route *r);
+/* The routes of the control plane, for tests: false beyond the last. */
+struct api_route_info {
+	const char *method, *path;
+	enum auth_scope scope;
+};
+bool api_route_at(size_t i, struct api_route_info *ret);
+/* A new key from the body of POST /v1/keys, without its secret. -EINVAL with a sentence. */
+int api_key_parse(struct view body, int64_t wall, struct auth_key **ret, struct err *reterr) MUST_CHECK;
 
 /* Whether a page of another origin, or one that was rebound to us, sends this: true when it was refused, or
  * was a page's question whether it may (a preflight), and is answered. A page listed in cors.origins may use
@@ -70,7 +87,5 @@ struct api_guard {
 	const char *hostname;  /* this machine's own, and with .local; "": unknown */
 };
 bool api_guard_answers(const struct api_guard *g, struct http_exchange *x, const char *request_id);
-/* Asks a model, or what models there are: what is not control. */
-bool api_is_inference(struct view method, struct view path);
 
 #endif

@@ -19,6 +19,7 @@ static void call_unref(struct api_call *c)
 	free(c->path);
 	free(c->query);
 	buf_done(&c->body);
+	auth_key_unref(c->key);
 	free(c);
 }
 
@@ -284,7 +285,8 @@ static bool says_json(const struct http_headers *h)
 	return view_eq_ci(t, VIEW("application/json"));
 }
 
-static struct api_call *call_new(struct api *a, struct http_exchange *x, const char *request_id)
+static struct api_call *call_new(
+	struct api *a, struct http_exchange *x, const char *request_id, struct auth_key *key)
 {
 	struct api_call *c = NEW(struct api_call);
 	c->api = a;
@@ -298,16 +300,20 @@ static struct api_call *call_new(struct api *a, struct http_exchange *x, const c
 	atomic_init(&c->unsent, 0);
 	snprintf(c->request_id, sizeof c->request_id, "%s", request_id);
 	const struct net_peer *peer = http_peer(x);
+	size_t n = 0;
+	if (key)
+		n = (size_t)snprintf(c->by, sizeof c->by, "key %s from ", key->name);
 	if (peer->is_unix)
-		snprintf(c->by, sizeof c->by, "uid %d by unix socket", (int)peer->uid);
+		snprintf(c->by + n, sizeof c->by - n, "uid %d by unix socket", (int)peer->uid);
 	else
-		snprintf(c->by, sizeof c->by, "%s", peer->text);
+		snprintf(c->by + n, sizeof c->by - n, "%s", peer->text);
+	c->key = auth_key_ref(key);
 	return c;
 }
 
-void api_start(struct api *a, struct http_exchange *x, const char *request_id)
+void api_start(struct api *a, struct http_exchange *x, const char *request_id, struct auth_key *key)
 {
-	struct api_call *c = call_new(a, x, request_id);
+	struct api_call *c = call_new(a, x, request_id, key);
 	c->path = mem_viewdup(http_path(x));
 	c->query = http_query(x).p ? mem_viewdup(http_query(x)) : NULL;
 	http_handle(x, &call_handler, c);
@@ -316,7 +322,7 @@ void api_start(struct api *a, struct http_exchange *x, const char *request_id)
 void api_start_as(
 	struct api *a, struct http_exchange *x, const char *request_id, const char *path, const char *query)
 {
-	struct api_call *c = call_new(a, x, request_id);
+	struct api_call *c = call_new(a, x, request_id, NULL); /* whoever passes it on has asked */
 	c->path = mem_strdup(path);
 	c->query = mem_strdup(query);
 	http_handle(x, &call_handler, c);

@@ -19,8 +19,9 @@ struct api_call {
 	char *path, *query; /* query NULL: none */
 	struct buf body;
 	char request_id[132];
-	char by[80];  /* who asks: "127.0.0.1:4711", "uid 1000 by unix socket" */
-	bool is_json; /* content-type: application/json */
+	struct auth_key *key; /* a reference; NULL: none was needed */
+	char by[160];         /* who asks: "127.0.0.1:4711", "uid 1000 by unix socket", "key ci from …" */
+	bool is_json;         /* content-type: application/json */
 	/* both sides */
 	atomic_uint refs;
 	atomic_size_t unsent; /* bytes of a stream on their way to the client */

@@ -74,18 +74,6 @@ static bool is_ours(const struct api_guard *g, struct view host)
 
 /* ---- Origin -------------------------------------------------------------------------------------------- */
 
-bool api_is_inference(struct view method, struct view path)
-{
-	struct route r;
-	const char *allow;
-	if (dialect_route(method, path, &r, &allow) == ROUTE_FOUND)
-		return r.kind != ROUTE_UPSTREAM && r.kind != ROUTE_SLOTS && r.kind != ROUTE_SLOT &&
-		       (r.kind != ROUTE_PROPS || r.get);
-	return (view_eqs(method, "GET") || view_eqs(method, "HEAD")) &&
-	       (view_eqs(path, "/v1/models") || view_eqs(path, "/models") ||
-		       view_starts(path, VIEW("/v1/models/")));
-}
-
 /* Whoever ends TLS before us makes the page's scheme another one than ours. */
 static bool is_same(struct view origin, struct view host)
 {
@@ -138,7 +126,7 @@ static bool answers_page(
 				    ? http_header_get(http_headers(x), "access-control-request-method")
 				    : (struct view){ 0 };
 	struct view as = listed(g, origin);
-	if (as.n && api_is_inference(asked.n ? asked : http_method_name(x), http_path(x))) {
+	if (as.n && api_scope(asked.n ? asked : http_method_name(x), http_path(x)) == AUTH_INFERENCE) {
 		allow(x, as);
 		if (asked.n)
 			answer_preflight(x, request_id);

@@ -377,6 +377,8 @@ void route_models(struct api *a, struct api_call *c, const struct route_args *ar
 	yyjson_mut_obj_add_str(d, root, "object", "list");
 	struct control_pool *p;
 	for (size_t i = 0; (p = control_pool_at(a->o.control, i)); i++) {
+		if (!api_may_use(a, c, p))
+			continue;
 		struct pool_view v = view_pool(a, p, s);
 		yyjson_mut_arr_append(list, model_json(d, a, &v));
 	}

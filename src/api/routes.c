@@ -14,38 +14,42 @@
 struct api_route {
 	enum http_method method;
 	const char *path; /* one "*" stands for one segment without a slash, or the rest at the end */
+	enum auth_scope scope;
 	route_fn *fn;
 };
 
 static const struct api_route routes[] = {
-	{ HTTP_M_GET, "/", route_root },
-	{ HTTP_M_GET, "/v1/models", route_models },
-	{ HTTP_M_GET, "/models", route_models },
-	{ HTTP_M_GET, "/v1/models/*", route_model },
-	{ HTTP_M_GET, "/v1/pools", route_pools },
-	{ HTTP_M_GET, "/v1/pools/*", route_pool },
-	{ HTTP_M_GET, "/v1/pools/*/health", route_pool_health },
-	{ HTTP_M_GET, "/v1/pools/*/logs", route_pool_logs },
-	{ HTTP_M_POST, "/v1/pools/*/start", route_pool_start },
-	{ HTTP_M_POST, "/v1/pools/*/stop", route_pool_stop },
-	{ HTTP_M_POST, "/v1/pools/*/restart", route_pool_restart },
-	{ HTTP_M_POST, "/v1/pools/*/drain", route_pool_drain },
-	{ HTTP_M_POST, "/v1/pools/*/undrain", route_pool_undrain },
-	{ HTTP_M_POST, "/v1/pools/*/disable", route_pool_disable },
-	{ HTTP_M_POST, "/v1/pools/*/enable", route_pool_enable },
-	{ HTTP_M_POST, "/v1/pools/*/reload", route_pool_reload },
-	{ HTTP_M_GET, "/v1/nodes", route_nodes },
-	{ HTTP_M_GET, "/v1/requests", route_requests },
-	{ HTTP_M_GET, "/v1/requests/*", route_requests },
-	{ HTTP_M_DELETE, "/v1/requests/*", route_requests },
-	{ HTTP_M_GET, "/v1/devices", route_devices },
-	{ HTTP_M_POST, "/v1/config/reload", route_config_reload },
-	{ HTTP_M_GET, "/v1/events", route_events },
-	{ HTTP_M_GET, "/v1/version", route_version },
-	{ HTTP_M_GET, "/props", route_props },
-	{ HTTP_M_GET, "/metrics", route_metrics },
-	{ HTTP_M_GET, "/healthz", route_healthz },
-	{ HTTP_M_GET, "/readyz", route_readyz },
+	{ HTTP_M_GET, "/", AUTH_INFERENCE, route_root },
+	{ HTTP_M_GET, "/v1/models", AUTH_INFERENCE, route_models },
+	{ HTTP_M_GET, "/models", AUTH_INFERENCE, route_models },
+	{ HTTP_M_GET, "/v1/models/*", AUTH_INFERENCE, route_model },
+	{ HTTP_M_GET, "/v1/pools", AUTH_CONTROL, route_pools },
+	{ HTTP_M_GET, "/v1/pools/*", AUTH_CONTROL, route_pool },
+	{ HTTP_M_GET, "/v1/pools/*/health", AUTH_CONTROL, route_pool_health },
+	{ HTTP_M_GET, "/v1/pools/*/logs", AUTH_CONTROL, route_pool_logs },
+	{ HTTP_M_POST, "/v1/pools/*/start", AUTH_CONTROL, route_pool_start },
+	{ HTTP_M_POST, "/v1/pools/*/stop", AUTH_CONTROL, route_pool_stop },
+	{ HTTP_M_POST, "/v1/pools/*/restart", AUTH_CONTROL, route_pool_restart },
+	{ HTTP_M_POST, "/v1/pools/*/drain", AUTH_CONTROL, route_pool_drain },
+	{ HTTP_M_POST, "/v1/pools/*/undrain", AUTH_CONTROL, route_pool_undrain },
+	{ HTTP_M_POST, "/v1/pools/*/disable", AUTH_CONTROL, route_pool_disable },
+	{ HTTP_M_POST, "/v1/pools/*/enable", AUTH_CONTROL, route_pool_enable },
+	{ HTTP_M_POST, "/v1/pools/*/reload", AUTH_CONTROL, route_pool_reload },
+	{ HTTP_M_GET, "/v1/nodes", AUTH_CONTROL, route_nodes },
+	{ HTTP_M_GET, "/v1/requests", AUTH_CONTROL, route_requests },
+	{ HTTP_M_GET, "/v1/requests/*", AUTH_CONTROL, route_requests },
+	{ HTTP_M_DELETE, "/v1/requests/*", AUTH_CONTROL, route_requests },
+	{ HTTP_M_GET, "/v1/devices", AUTH_CONTROL, route_devices },
+	{ HTTP_M_POST, "/v1/config/reload", AUTH_CONTROL, route_config_reload },
+	{ HTTP_M_GET, "/v1/keys", AUTH_ADMIN, route_keys },
+	{ HTTP_M_POST, "/v1/keys", AUTH_ADMIN, route_keys },
+	{ HTTP_M_DELETE, "/v1/keys/*", AUTH_ADMIN, route_keys },
+	{ HTTP_M_GET, "/v1/events", AUTH_CONTROL, route_events },
+	{ HTTP_M_GET, "/v1/version", AUTH_INFERENCE, route_version },
+	{ HTTP_M_GET, "/props", AUTH_INFERENCE, route_props },
+	{ HTTP_M_GET, "/metrics", AUTH_OPEN, route_metrics },
+	{ HTTP_M_GET, "/healthz", AUTH_OPEN, route_healthz },
+	{ HTTP_M_GET, "/readyz", AUTH_OPEN, route_readyz },
 };
 
 /* Matches path against a pattern; *ret_id gets the segment that * stands for. A model's id may hold slashes
@@ -87,6 +91,16 @@ static void wrong_method(struct api_call *c, const char *allow)
 	api_reply(c, 405, "application/json", &head, buf_view(&body));
 }
 
+static const char *method_name(enum http_method m)
+{
+	switch (m) {
+	case HTTP_M_GET: return "GET";
+	case HTTP_M_PUT: return "PUT";
+	case HTTP_M_DELETE: return "DELETE";
+	default: return "POST";
+	}
+}
+
 static const char *allowed_name(enum http_method m)
 {
 	switch (m) {
@@ -95,6 +109,54 @@ static const char *allowed_name(enum http_method m)
 	case HTTP_M_DELETE: return "DELETE";
 	default: return "POST";
 	}
+}
+
+/* A route that forgot to say is the administrator's. */
+static enum auth_scope declared(const struct api_route *r)
+{
+	return r->scope == AUTH_UNSET ? AUTH_ADMIN : r->scope;
+}
+
+enum auth_scope api_engine_scope(const struct route *r)
+{
+	bool control = r->kind == ROUTE_UPSTREAM || r->kind == ROUTE_SLOTS || r->kind == ROUTE_SLOT ||
+		       (r->kind == ROUTE_PROPS && !r->get);
+	return control ? AUTH_CONTROL : AUTH_INFERENCE;
+}
+
+enum auth_scope api_scope(struct view method, struct view path)
+{
+	struct route engine;
+	const char *allow;
+	if (dialect_route(method, path, &engine, &allow) == ROUTE_FOUND)
+		return api_engine_scope(&engine);
+	for (size_t i = 0; i < ARRAY_LEN(routes); i++) {
+		struct view id;
+		bool get = routes[i].method == HTTP_M_GET && view_eqs(method, "HEAD");
+		if ((get || view_eqs(method, method_name(routes[i].method))) &&
+			matches(routes[i].path, path, &id))
+			return declared(&routes[i]);
+	}
+	return AUTH_UNSET;
+}
+
+bool api_route_at(size_t i, struct api_route_info *ret)
+{
+	if (i >= ARRAY_LEN(routes))
+		return false;
+	*ret = (struct api_route_info){ method_name(routes[i].method), routes[i].path, routes[i].scope };
+	return true;
+}
+
+/* Who had what done: every request that is no mere question. */
+static void audit(const struct api_call *c, const struct api_route *r)
+{
+	if (r->method != HTTP_M_GET)
+		log_event(LOG_INFO, "audit", c->path,
+			(struct log_field[]){ LOG_STR("correlation_id", c->request_id), LOG_STR("by", c->by),
+				LOG_STR("key_name", c->key ? c->key->name : NULL),
+				LOG_STR("method", method_name(r->method)), LOG_END },
+			"%s asks for %s %s.", c->by, method_name(r->method), c->path);
 }
 
 void api_dispatch(struct api_call *c)
@@ -121,6 +183,7 @@ void api_dispatch(struct api_call *c)
 			return;
 		}
 		struct route_args args = { .id = buf_view(&id) };
+		audit(c, &routes[i]);
 		routes[i].fn(c->api, c, &args);
 		return;
 	}
@@ -132,16 +195,31 @@ void api_dispatch(struct api_call *c)
 			"There is no route %s.", c->path);
 }
 
+bool api_may_use(struct api *a, const struct api_call *c, const struct control_pool *p)
+{
+	const struct strv *l = c->key ? &c->key->models : NULL;
+	for (size_t i = 0; l && i < l->len; i++)
+		if (control_pool_find(a->o.control, view_str(l->items[i])) == p)
+			return true;
+	return !l || !l->len;
+}
+
 struct control_pool *find_pool_or_fail(struct api *a, struct api_call *c, struct view id)
 {
 	struct control_pool *p = control_pool_find(a->o.control, id);
-	if (p)
+	if (p && api_may_use(a, c, p))
 		return p;
+	if (p) {
+		api_failf(c, CODE_FORBIDDEN, 0, "GET /v1/models lists what it may use.",
+			"The key %s may not use \"%.*s\".", c->key->name, VIEW_ARG(view_cut(id, 100)));
+		return NULL;
+	}
 	const char *ids[256];
 	size_t n = 0;
 	struct control_pool *each;
 	for (size_t i = 0; n < ARRAY_LEN(ids) && (each = control_pool_at(a->o.control, i)); i++)
-		ids[n++] = control_pool_config(each)->id;
+		if (api_may_use(a, c, each))
+			ids[n++] = control_pool_config(each)->id;
 	AUTO(buf_done) struct buf near = BUF(1 * KIB);
 	dialect_nearest(id, ids, n, &near);
 	char hint[512];
@@ -287,4 +365,9 @@ void route_metrics(struct api *a, struct api_call *c, const struct route_args *a
 void route_requests(struct api *a, struct api_call *c, const struct route_args *args)
 {
 	a->o.requests(a->o.arg, c, args->id);
+}
+
+void route_keys(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	a->o.keys(a->o.arg, c, args->id);
 }

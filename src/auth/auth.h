@@ -76,7 +76,8 @@ void auth_digest(struct view secret, unsigned char out[AUTH_DIGEST_LEN]);
 /* Sets digest and id. */
 void auth_key_set_secret(struct auth_key *k, struct view secret);
 void auth_key_set_digest(struct auth_key *k, const unsigned char digest[AUTH_DIGEST_LEN]);
-bool auth_name_ok(struct view name);  /* 1 to AUTH_NAME_MAX of letters, digits, '.', '_', '-' and '@' */
+bool auth_name_ok(
+	struct view name); /* 1 to AUTH_NAME_MAX of letters, digits, '.', '_', '-' and '@'; not sk-… */
 bool auth_model_ok(struct view name); /* what an alias may be */
 static inline bool auth_key_expired(const struct auth_key *k, int64_t wall)
 {
@@ -155,6 +156,10 @@ static inline bool auth_rules_open(const struct auth_rules *r)
 }
 /* The first of the addresses that is neither loopback nor a unix socket, or NULL. */
 const char *auth_exposed(const struct strv *listen);
+/* An address that others reach, where nobody could be let in, is a mistake: -EACCES, with the two ways to
+ * mend it. config_file: the one that was named with --config, or NULL. */
+int auth_exposed_check(const struct strv *listen, const struct strv *trusted, size_t nkeys,
+	const char *config_file, struct err *reterr) MUST_CHECK;
 
 /* ---- limits (limits.c) ----------------------------------------------------------------------------- */
 

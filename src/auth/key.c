@@ -114,7 +114,8 @@ bool auth_name_ok(struct view name)
 		if (!alnum && c != '.' && c != '_' && c != '-' && c != '@')
 			return false;
 	}
-	return name.n >= 1 && name.n <= AUTH_NAME_MAX;
+	/* Who puts a key where its name belongs is told: names are shown and logged. */
+	return name.n >= 1 && name.n <= AUTH_NAME_MAX && !view_starts(name, VIEW("sk-"));
 }
 
 bool auth_model_ok(struct view name)

@@ -178,6 +178,7 @@ static bool is_number(struct view v)
 /* A name other than localhost may be anything. */
 static bool is_local_address(struct view v)
 {
+	v = view_from(v, view_starts(v, VIEW("https://")) ? 8 : view_starts(v, VIEW("http://")) ? 7 : 0);
 	if (view_starts(v, VIEW("unix:")) || view_starts(v, VIEW("/")) || is_number(v))
 		return true;
 	size_t colon = v.n;
@@ -198,4 +199,19 @@ const char *auth_exposed(const struct strv *listen)
 		if (!is_local_address(view_str(listen->items[i])))
 			return listen->items[i];
 	return NULL;
+}
+
+int auth_exposed_check(const struct strv *listen, const struct strv *trusted, size_t nkeys,
+	const char *config_file, struct err *reterr)
+{
+	const char *address = nkeys || trusted->len ? NULL : auth_exposed(listen);
+	if (!address)
+		return 0;
+	return err_set(reterr, -EACCES,
+		"listen: others reach %.100s, and nobody would be let in: there is no key and no trusted "
+		"network. Either make a key:\n"
+		"  corral key create%s%.200s laptop\n"
+		"or let a network in without one, by this line in the configuration:\n"
+		"  auth: {trusted: [192.168.1.0/24]}",
+		address, config_file ? " --config " : "", config_file ? config_file : "");
 }

@@ -231,3 +231,33 @@ int auth_store_revoke(const char *path, struct view id_or_name, struct auth_key 
 		*ret = auth_key_ref((struct auth_key *)k);
 	return r;
 }
+
+/* ---- all sources --------------------------------------------------------------------------------------- */
+
+int auth_sources_load(const char *state_dir, const char *keys_file, const char *env, struct auth_sources *ret,
+	struct err *reterr)
+{
+	AUTO(mem_freep) char *path = path_join(state_dir, AUTH_STORE_NAME);
+	struct err e = { 0 };
+	*ret = (struct auth_sources){ 0 };
+	if (auth_store_load(path, &ret->store, &e)) {
+		auth_list_done(&ret->store);
+		ret->problem = mem_strdup(e.msg);
+	}
+	int r = auth_env_parse(env, &ret->env, reterr);
+	if (!r && keys_file)
+		r = auth_file_read(keys_file, &ret->file, &ret->warning, reterr);
+	if (r)
+		auth_sources_done(ret);
+	return r;
+}
+
+void auth_sources_done(struct auth_sources *s)
+{
+	auth_list_done(&s->store);
+	auth_list_done(&s->file);
+	auth_list_done(&s->env);
+	free(s->warning);
+	free(s->problem);
+	*s = (struct auth_sources){ 0 };
+}

@@ -20,4 +20,19 @@ int auth_store_add(const char *path, const struct auth_key *k, struct err *reter
 int auth_store_revoke(
 	const char *path, struct view id_or_name, struct auth_key **ret, struct err *reterr) MUST_CHECK;
 
+/* All keys there are, by where they come from. */
+struct auth_sources {
+	struct auth_list store, file, env;
+	char *warning; /* of the keys_file; or NULL */
+	char *problem; /* the store cannot be read: its keys hold not; or NULL */
+};
+/* keys_file may be NULL; env: CORRAL_API_KEYS, may be NULL. Only what is written wrongly fails. */
+int auth_sources_load(const char *state_dir, const char *keys_file, const char *env, struct auth_sources *ret,
+	struct err *reterr) MUST_CHECK;
+void auth_sources_done(struct auth_sources *s);
+static inline size_t auth_sources_count(const struct auth_sources *s)
+{
+	return s->store.n + s->file.n + s->env.n;
+}
+
 #endif

@@ -86,6 +86,23 @@ const struct command cli_commands[] = {
 		"                   configuration names another\n" COMMON
 		"\nExamples:\n  corral reload chat\n  corral reload chat --model qwen3-8b-q4_k_m.gguf\n",
 		cmd_reload, false },
+	{ "key", "create NAME | ls | revoke NAME", "Keys: who may use this server, and how much",
+		"  create NAME      a new key, which is shown once\n"
+		"  ls               all keys, without their secrets\n"
+		"  revoke NAME      by name or id; it is refused from then on\n\n"
+		"  --scope S        inference (ask models), control (pools and logs too) or admin (keys "
+		"too)\n"
+		"  --models A,B     only these models (ids or aliases)\n"
+		"  --limit L        requests=60/min, tokens=100000/min or concurrent=4; may be given several "
+		"times\n"
+		"  --expires T      after 30d, or at 2027-01-31\n" COMMON
+		"\nWithout a daemon they are written for its next start.\n"
+		"\nExamples:\n"
+		"  corral key create laptop\n"
+		"  corral key create ci --scope control --expires 30d\n"
+		"  corral key create kids --models chat --limit requests=20/min --limit tokens=20000/min\n"
+		"  corral key revoke laptop\n",
+		cmd_key, false },
 	{ "config", "check [FILE] | show [--effective] | reload [--dry-run] | reference | schema",
 		"Check, show and reload the configuration",
 		"  check            everything that is wrong with it; exit 2 when something is\n"

@@ -36,6 +36,7 @@ int cmd_logs(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_control(struct cli *c, const struct command *cmd, int argc, char **argv); /* start … enable */
 int cmd_reload(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_config(struct cli *c, const struct command *cmd, int argc, char **argv);
+int cmd_key(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_devices(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_gpu_probe(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_version(struct cli *c, const struct command *cmd, int argc, char **argv);
@@ -158,6 +159,10 @@ int requests_table(struct view body, bool color, struct buf *out) MUST_CHECK;
 /* A row (json: a line) for each that is new or in another state than in the answer before, which *seen holds;
  * it then holds this one. */
 int requests_changes(struct view body, struct map *seen, bool json, struct buf *out) MUST_CHECK;
+
+/* ---- the keys' answer (cmd_key.c) ------------------------------------------------------------------ */
+
+int keys_table(struct view body, bool color, struct buf *out) MUST_CHECK; /* -EINVAL when it is none */
 
 /* ---- the devices' answer (cmd_devices.c) --------------------------------------------------------- */
 

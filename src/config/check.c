@@ -74,7 +74,8 @@ static struct view listen_address(struct view v)
 	return view_starts(v, VIEW("http://")) ? view_from(v, 7) : v;
 }
 
-/* 0; -EINVAL no address; -EACCES not loopback; -ENAMETOOLONG */
+/* 0; -EINVAL no address; -EADDRNOTAVAIL a name or nothing; -ENAMETOOLONG. Whether others reach it, and may,
+ * is for the process that knows the keys to say. */
 static int listen_check(struct view v)
 {
 	struct view entry = v;
@@ -96,19 +97,15 @@ static int listen_check(struct view v)
 	if (bracket)
 		host = (struct view){ host.p + 1, host.n - 2 };
 	if (host.n == 0 || host.n >= sizeof text)
-		return host.n ? -EINVAL : -EACCES;
+		return host.n ? -EINVAL : -EADDRNOTAVAIL;
 	snprintf(text, sizeof text, "%.*s", VIEW_ARG(host));
 	struct in_addr a4;
 	struct in6_addr a6;
 	if (bracket)
-		return inet_pton(AF_INET6, text, &a6) != 1 ? -EINVAL
-		       : IN6_IS_ADDR_LOOPBACK(&a6)         ? 0
-							   : -EACCES;
-	if (inet_pton(AF_INET, text, &a4) == 1)
-		return ntohl(a4.s_addr) >> 24 == 127 ? 0 : -EACCES;
-	if (strcmp(text, "localhost") == 0)
+		return inet_pton(AF_INET6, text, &a6) == 1 ? 0 : -EINVAL;
+	if (inet_pton(AF_INET, text, &a4) == 1 || strcmp(text, "localhost") == 0)
 		return 0;
-	return strchr(text, ':') ? -EINVAL : -EACCES;
+	return strchr(text, ':') ? -EINVAL : -EADDRNOTAVAIL;
 }
 
 /* Whether both want one socket, be it with TLS and without; port 0 is another one each time. */
@@ -125,11 +122,11 @@ static void check_listen(struct loader *ld)
 	for (size_t i = 0; i < l->len; i++) {
 		const char *a = l->items[i];
 		int r = listen_check(view_str(a));
-		if (r == -EACCES)
+		if (r == -EADDRNOTAVAIL)
 			load_fail(ld, o, "listen",
-				"%.200s is not a loopback address: anybody who reaches it could use it, and "
-				"keys do "
-				"not exist yet; accepted: 127.0.0.1:PORT, [::1]:PORT or a unix socket's path",
+				"found \"%.200s\"; accepted: an address of this machine and a port, as in "
+				"192.168.1.5:8080, or 0.0.0.0:8080 for all of them ([::]:8080 with those of "
+				"IPv6); names are not looked up",
 				a);
 		else if (r == -ENAMETOOLONG)
 			load_fail(ld, o, "listen",

@@ -5,6 +5,7 @@
  */
 #include <ctype.h>
 
+#include "base/cidr.h"
 #include "config/config_int.h"
 
 static const struct config_origin *at(const struct loader *ld, const char *key)
@@ -57,10 +58,25 @@ static bool origin_ok(struct view v)
 	return rest.n > 0;
 }
 
+static void check_trusted(struct loader *ld)
+{
+	const struct strv *l = &ld->cfg->auth_trusted;
+	for (size_t i = 0; i < l->len; i++) {
+		struct cidr c;
+		struct err e;
+		if (cidr_parse(view_str(l->items[i]), &c, &e))
+			load_fail(ld, at(ld, "auth.trusted"), "auth.trusted", "%s", e.msg);
+	}
+	if (l->len > CONFIG_TRUSTED_MAX)
+		load_fail(ld, at(ld, "auth.trusted"), "auth.trusted",
+			"found %zu networks; accepted: at most %d", l->len, CONFIG_TRUSTED_MAX);
+}
+
 void check_door(struct loader *ld)
 {
 	const struct config *c = ld->cfg;
 	check_tls(ld);
+	check_trusted(ld);
 	for (size_t i = 0; i < c->hosts.len; i++)
 		if (!host_ok(view_str(c->hosts.items[i])))
 			load_fail(ld, at(ld, "hosts"), "hosts",

@@ -19,6 +19,7 @@ enum {
 	CONFIG_NODES_MAX = 200000, /* keys, values and lists of one file */
 	CONFIG_POOLS_MAX = 1024,
 	CONFIG_LIST_MAX = 1024,
+	CONFIG_TRUSTED_MAX = 256,
 	CONFIG_STRING_MAX = 16 * 1024,
 	CONFIG_ERRORS_MAX = 64,  /* further mistakes are counted, not kept */
 	CONFIG_SOCKET_MAX = 107, /* bytes of a unix socket's path */
@@ -98,6 +99,8 @@ struct config {
 	struct strv listen;                         /* as written, checked */
 	char *tls_cert, *tls_key;                   /* both or none */
 	struct strv hosts, cors_origins;            /* as written, checked */
+	struct strv auth_trusted;                   /* networks, checked (base/cidr.h) */
+	char *keys_file;                            /* NULL: none */
 	char *state_dir, *runtime_dir, *models_dir; /* absolute */
 	enum config_gpu gpu;
 	uint32_t workers; /* 0 = auto */

@@ -47,9 +47,10 @@ enum { DAY_MS = 24 * 3600 * 1000 };
 
 const struct field config_fields[] = {
 	TOP("listen", LIST, listen, .dflt = "127.0.0.1:8080", .flags = FIELD_RESTART,
-		.doc = "Where clients connect: an address, a unix socket's path, or a list of them. Loopback "
-		       "and unix "
-		       "sockets only. `https://ADDRESS:PORT` speaks TLS with `tls.cert`. A socket is for its "
+		.doc = "Where clients connect: an address, a unix socket's path, or a list of them. "
+		       "Loopback and unix sockets are open; any other address (`0.0.0.0:8080`) needs a key "
+		       "(`corral key create`) or `auth.trusted`. `https://ADDRESS:PORT` speaks TLS with "
+		       "`tls.cert`. A socket is for its "
 		       "user alone unless a mode follows (`/run/corral/llm.sock?mode=0660`). Port 0 picks a "
 		       "free one. "
 		       "`<runtime_dir>/corral.sock` is always bound besides."),
@@ -68,6 +69,14 @@ const struct field config_fields[] = {
 		.doc = "Web pages that may ask models from a browser: origins (`https://chat.example.org`), "
 		       "or "
 		       "`*` for every page there is. They never reach routes that control the server."),
+	TOP("auth.trusted", LIST, auth_trusted,
+		.doc = "Networks whose clients may ask models without a key, and nothing else "
+		       "(`192.168.1.0/24`). What counts is the address a connection comes from, never a "
+		       "header."),
+	TOP("keys_file", PATH, keys_file,
+		.doc = "Keys in a file, one a line: `NAME: KEY`, the key in plain or as `sha256:HEX`, then "
+		       "maybe `scope=`, `models=`, `requests=`, `tokens=`, `concurrent=`, `expires=`. Nobody "
+		       "else may write it (`chmod 600`). Read again with every reload."),
 	TOP("state_dir", PATH, state_dir, .flags = FIELD_COMPUTED | FIELD_RESTART,
 		.doc = "What survives a restart: databases, `log/`, `spool/`, engine builds. For a user "
 		       "`$XDG_STATE_HOME/corral` (`~/.local/state/corral`), for root `/var/lib/corral`, for "

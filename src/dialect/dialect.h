@@ -113,8 +113,8 @@ struct api_error {
 int api_error_status(enum dialect d, const struct api_error *e); /* 529 for a full queue on /v1/messages */
 /* Appends the body in the words of d. */
 int api_error_body(enum dialect d, const struct api_error *e, struct buf *b);
-/* Appends header lines ("Name: value\r\n") that go with it: x-should-retry on 409, 429 and 5xx, Retry-After
- * (whole seconds, rounded up) and retry-after-ms where retry_after_ms is set. */
+/* Appends header lines ("Name: value\r\n") that go with it: x-should-retry on 401, 403, 409, 429 and 5xx,
+ * Retry-After (whole seconds, rounded up) and retry-after-ms where retry_after_ms is set. */
 int api_error_headers(enum dialect d, const struct api_error *e, struct buf *b);
 /* Appends the error as the last event of a stream of this kind: "data: {…}\n\n", "event: error\ndata: …\n\n",
  * "event: response.failed\n…", or one NDJSON line. Never [DONE]. */

@@ -29,7 +29,7 @@ static const struct code_row {
 		"overloaded_error" },
 	[CODE_QUEUE_FULL_DROP_LRU] = { "QUEUE_FULL_DROP_LRU", 429, true, "rate_limit_error",
 		"rate_limit_exceeded", "overloaded_error" },
-	[CODE_QUOTA_EXCEEDED] = { "QUOTA_EXCEEDED", 429, true, "insufficient_quota", "insufficient_quota",
+	[CODE_QUOTA_EXCEEDED] = { "QUOTA_EXCEEDED", 429, true, "rate_limit_error", "rate_limit_exceeded",
 		"rate_limit_error" },
 	[CODE_PAYLOAD_TOO_LARGE] = { "PAYLOAD_TOO_LARGE", 413, false, "invalid_request_error", NULL,
 		"request_too_large" },
@@ -229,7 +229,7 @@ int api_error_body(enum dialect d, const struct api_error *e, struct buf *b)
 int api_error_headers(enum dialect d, const struct api_error *e, struct buf *b)
 {
 	int status = api_error_status(d, e);
-	if (status != 409 && status != 429 && status < 500)
+	if (status != 401 && status != 403 && status != 409 && status != 429 && status < 500)
 		return 0;
 	size_t from = b->len;
 	int r = buf_addf(b, "x-should-retry: %s\r\n", retriable(e) ? "true" : "false");

@@ -42,6 +42,8 @@ const struct metric_family metric_families[] = {
 	{ "corral_queue_wait_seconds", "How long a request waited for a slot.", H, { "pool" } },
 	{ "corral_admission_rejected_total", "Requests refused before an engine saw them.", C,
 		{ "pool", "reason" } },
+	{ "corral_auth_failures_total",
+		"Requests refused for their key: no_key, bad_key, expired, scope, model.", C, { "reason" } },
 	{ "corral_request_retries_total", "Requests sent a second time, by the reason.", C,
 		{ "pool", "reason" } },
 	{ "corral_placement_decisions_total", "Decisions of the planner, by their outcome.", C,

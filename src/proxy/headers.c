@@ -27,12 +27,19 @@ void headers_to_engine(const struct request *q, struct buf *b)
 	(void)http_header_add(b, "X-Request-Id", view_str(q->id));
 }
 
+static void limit_headers(const struct request *q, struct buf *head)
+{
+	if (q->key && auth_limited(&q->key->limits))
+		auth_limit_headers(q->key, mono_now(), head);
+}
+
 void headers_own(const struct request *q, bool events, struct buf *b)
 {
 	(void)http_header_add(b, "X-Request-Id", view_str(q->id));
 	if (q->route.dialect == DIALECT_ANTHROPIC)
 		(void)http_header_add(b, "Request-Id", view_str(q->id));
 	life_headers(q, b);
+	limit_headers(q, b);
 	if (events)
 		(void)http_header_add(b, "X-Accel-Buffering", VIEW("no"));
 }
@@ -79,8 +86,10 @@ static void reply_error(
 	(void)http_header_add(&head, "X-Request-Id", copy.request_id);
 	if (d == DIALECT_ANTHROPIC)
 		(void)http_header_add(&head, "Request-Id", copy.request_id);
-	if (q)
+	if (q) {
 		life_headers(q, &head);
+		limit_headers(q, &head);
+	}
 	http_reply(x, api_error_status(d, &copy), "application/json", &head, buf_view(&body));
 }
 

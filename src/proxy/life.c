@@ -164,6 +164,13 @@ static void add_tokens(const struct request *q, struct req_record *r)
 		r->tokens_per_s = (double)tokens * 1e9 / (double)(r->ended.ns - since);
 }
 
+uint64_t life_tokens(const struct request *q)
+{
+	struct req_record r = { 0 };
+	add_tokens(q, &r);
+	return (uint64_t)(MAX(r.prompt_tokens, (int64_t)0) + MAX(r.output_tokens, (int64_t)0));
+}
+
 static void add_place(const struct request *q, struct req_record *r)
 {
 	const struct life *l = &q->life;
@@ -197,6 +204,8 @@ static void fill(const struct request *q, struct req_record *r, mono_t now)
 	copy(r->correlation_id, sizeof r->correlation_id, view_str(q->id));
 	copy(r->model, sizeof r->model, view_of(q->scan.model, q->scan.model_len));
 	copy(r->client, sizeof r->client, view_str(l->client));
+	if (q->key)
+		copy(r->key, sizeof r->key, view_str(q->key->name));
 	if (q->pool)
 		add_place(q, r);
 	waits(q, now, &queue, &load);

@@ -36,6 +36,8 @@ void life_over(struct request *q, int status, const char *outcome, mono_t now);
 
 /* As it stands now. */
 void life_record(const struct request *q, struct req_record *r);
+/* Of the prompt and the answer, once it is over: what a key is charged. */
+uint64_t life_tokens(const struct request *q);
 /* Server-Timing, X-Corral-Pool and, once there is one, X-Corral-Replica. */
 void life_headers(const struct request *q, struct buf *head);
 

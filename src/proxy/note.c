@@ -9,14 +9,15 @@
 #include "log/log.h"
 #include "proxy/proxy_int.h"
 
-enum { TEXT_MAX = PROXY_REQUEST_ID_MAX + 2 * POOL_ID_MAX + 3 };
+enum { TEXT_MAX = PROXY_REQUEST_ID_MAX + 2 * POOL_ID_MAX + AUTH_NAME_MAX + 4 };
 
 struct note {
 	const char *route, *outcome, *code; /* constants; code may be NULL */
 	int64_t wall_ms, duration_ms, queue_ms, first_byte_ms;
 	uint64_t bytes_in, bytes_out;
 	int status, attempts;
-	uint8_t id, pool, replica; /* lengths with the NUL, one after the other in text; 0: there is none */
+	uint8_t id, pool, replica,
+		key; /* lengths with the NUL, one after the other in text; 0: there is none */
 	char text[TEXT_MAX];
 };
 static_assert(sizeof(struct note) <= LOG_LATER_MAX, "a note fits into the log's queue");
@@ -41,17 +42,29 @@ static struct view replica_of(const struct note *n)
 	return text_of(n, (size_t)n->id + n->pool, n->replica);
 }
 
+static struct view key_of(const struct note *n)
+{
+	return text_of(n, (size_t)n->id + n->pool + n->replica, n->key);
+}
+
+/* Bytes of text that are used. */
+static size_t text_len(const struct note *n)
+{
+	return (size_t)n->id + n->pool + n->replica + n->key;
+}
+
 static void general_line(const struct note *n, const struct log_how *how, struct buf *line)
 {
 	AUTO(mem_freep) char *human = mem_fmt("A request on %s ends: %s.", n->route, n->outcome);
 	const char *const about[2] = { "request", n->route };
 	log_line(line, how, LOG_INFO, n->wall_ms, about, view_str(human),
 		(struct log_field[]){ LOG_VIEW("correlation_id", id_of(n)), LOG_VIEW("pool_id", pool_of(n)),
-			LOG_VIEW("replica_id", replica_of(n)), LOG_INT("status", n->status),
-			LOG_STR("outcome", n->outcome), LOG_STR("error_code", n->code),
-			LOG_INT("duration_ms", n->duration_ms), LOG_INT("queue_ms", n->queue_ms),
-			LOG_INT("first_byte_ms", n->first_byte_ms), LOG_UINT("bytes_in", n->bytes_in),
-			LOG_UINT("bytes_out", n->bytes_out), LOG_INT("attempts", n->attempts), LOG_END });
+			LOG_VIEW("replica_id", replica_of(n)), LOG_VIEW("key_name", key_of(n)),
+			LOG_INT("status", n->status), LOG_STR("outcome", n->outcome),
+			LOG_STR("error_code", n->code), LOG_INT("duration_ms", n->duration_ms),
+			LOG_INT("queue_ms", n->queue_ms), LOG_INT("first_byte_ms", n->first_byte_ms),
+			LOG_UINT("bytes_in", n->bytes_in), LOG_UINT("bytes_out", n->bytes_out),
+			LOG_INT("attempts", n->attempts), LOG_END });
 }
 
 static void add_number(struct buf *b, struct view key, int64_t v)
@@ -62,7 +75,7 @@ static void add_number(struct buf *b, struct view key, int64_t v)
 	(void)buf_add_u64(b, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
 }
 
-/* Ids of ours and constants have nothing to escape. */
+/* Ids of ours, names of keys and constants have nothing to escape. */
 static void add_plain(struct buf *b, struct view key, struct view v)
 {
 	if (!v.p)
@@ -119,6 +132,7 @@ static void json_line(const struct note *n, const struct log_how *how, struct bu
 	add_id(b, id_of(n));
 	add_plain(b, VIEW(",\"pool_id\":\""), pool_of(n));
 	add_plain(b, VIEW(",\"replica_id\":\""), replica_of(n));
+	add_plain(b, VIEW(",\"key_name\":\""), key_of(n));
 	add_number(b, VIEW(",\"status\":"), n->status);
 	add_plain(b, VIEW(",\"outcome\":\""), outcome);
 	add_plain(b, VIEW(",\"error_code\":\""), n->code ? view_str(n->code) : (struct view){ NULL, 0 });
@@ -135,7 +149,7 @@ static void make_line(const void *data, const struct log_how *how, struct buf *l
 {
 	struct note n; /* data may be shorter than one: its text is cut off behind what is used */
 	memcpy(&n, data, offsetof(struct note, text));
-	memcpy(n.text, (const char *)data + offsetof(struct note, text), (size_t)n.id + n.pool + n.replica);
+	memcpy(n.text, (const char *)data + offsetof(struct note, text), text_len(&n));
 	if (how->console)
 		general_line(&n, how, line);
 	else
@@ -171,5 +185,6 @@ void note_request(const struct request *q, int status, const char *outcome, mono
 	n.id = add_text(&n, 0, q->id);
 	n.pool = add_text(&n, n.id, q->pool ? pool_id(q->pool) : NULL);
 	n.replica = add_text(&n, (size_t)n.id + n.pool, q->replica ? q->replica->id : NULL);
-	log_later(LOG_INFO, make_line, &n, offsetof(struct note, text) + n.id + n.pool + n.replica);
+	n.key = add_text(&n, text_len(&n), q->key ? q->key->name : NULL);
+	log_later(LOG_INFO, make_line, &n, offsetof(struct note, text) + text_len(&n));
 }

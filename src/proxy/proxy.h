@@ -10,6 +10,7 @@
 #ifndef PROXY_PROXY_H
 #define PROXY_PROXY_H
 
+#include "auth/auth.h"
 #include "dialect/dialect.h"
 #include "http/server.h"
 #include "metrics/metrics.h"
@@ -33,9 +34,11 @@ struct proxy_opts {
 	uint64_t body_max;
 	struct metrics *metrics;
 	struct req_records *records; /* where those that ended are noted; NULL: nowhere */
-	/* The pool that serves `model` (empty: none was named), a reference. NULL: *e says why (code,
-	 * message, hint point to memory valid until the next call). On this loop. */
-	struct pool *(*find_pool)(void *arg, struct view model, struct api_error *e);
+	/* The pool that serves `model` (empty: none was named) to who has `key` (NULL: needed none), a
+	 * reference. NULL: *e says why (code, message, hint point to memory valid until the next call). On
+	 * this loop. */
+	struct pool *(*find_pool)(
+		void *arg, struct view model, const struct auth_key *key, struct api_error *e);
 	/* The first byte of a response came from a replica that was proving. On this loop; r is valid during
 	 * the call. */
 	void (*on_proved)(void *arg, struct pool_replica *r);
@@ -52,8 +55,10 @@ struct proxy_opts {
 struct proxy *proxy_new(const struct proxy_opts *o) MUST_CHECK;
 /* Every request must be over. */
 void proxy_free(struct proxy *px);
-/* Takes the exchange over; called inside on_request. id: by proxy_request_id. */
-void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route, const char *id);
+/* Takes the exchange over; called inside on_request. id: by proxy_request_id. key: who asks, or NULL; where
+ * it has limits auth_key_begin let this request in, and what it used is charged at its end. */
+void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route, const char *id,
+	struct auth_key *key);
 size_t proxy_running(const struct proxy *px);
 /* The bound of bodies that begin from now on. */
 void proxy_set_body_max(struct proxy *px, uint64_t bytes);

@@ -17,6 +17,7 @@ struct request {
 	struct list node;        /* on px->requests until it is over */
 	struct http_exchange *x; /* NULL once answered or the client left */
 	struct route route;
+	struct auth_key *key; /* a reference; NULL: none was needed */
 	enum request_state state;
 	char id[PROXY_REQUEST_ID_MAX + 1];
 	struct view method; /* a constant */

@@ -160,6 +160,7 @@ void req_record_json(const struct req_record *r, const struct req_record_usual *
 	add_text(b, "device", r->device);
 	add_text(b, "state", req_record_state_name(r->state));
 	add_text(b, "client", r->client);
+	add_text(b, "key", r->key);
 	add_text(b, "received_at", at);
 	add_count(b, "age_ms", MAX(mono_ms_between(r->arrived, now), (int64_t)0));
 	add_real(b, "duration_ms", req_record_duration_ms(r));

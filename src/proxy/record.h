@@ -37,6 +37,7 @@ struct req_record {
 	char model[128];   /* asked for; cut */
 	char pool[97], replica[97], device[65];
 	char client[65];     /* address */
+	char key[65];        /* the name of its key; empty: it needed none */
 	char waited_for[97]; /* the replica, or while it waits what the pool is doing */
 	char outcome[48];    /* empty while it lives */
 	enum req_record_state state;

@@ -201,6 +201,12 @@ void request_over(struct request *q)
 	request_drop_lease(q, working);
 	list_remove(&q->node);
 	q->px->running--;
+	if (q->key) {
+		if (auth_limited(&q->key->limits))
+			auth_key_done(q->key, life_tokens(q), mono_now());
+		auth_key_unref(q->key);
+		q->key = NULL;
+	}
 	if (q->waiting && !pool_cancel(q->pool, &q->waiter)) {
 		q->orphaned = true; /* freed when the grant arrives */
 		return;
@@ -495,7 +501,7 @@ static bool find_pool(struct request *q)
 		memcpy(q->scan.model, model.p, model.n); /* its one place, wherever it came from */
 		q->scan.model_len = (uint32_t)model.n;
 	}
-	q->pool = q->px->o.find_pool(q->px->o.arg, model, &e);
+	q->pool = q->px->o.find_pool(q->px->o.arg, model, q->key, &e);
 	if (!q->pool)
 		request_fail(q, &e);
 	return q->pool != NULL;
@@ -577,11 +583,13 @@ static void set_path(struct request *q)
 	}
 }
 
-void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route, const char *id)
+void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *route, const char *id,
+	struct auth_key *key)
 {
 	struct request *q = request_new(px);
 	q->x = x;
 	q->route = *route;
+	q->key = auth_key_ref(key);
 	q->arrived = mono_now();
 	q->waiter = (struct waiter){
 		.loop = px->o.loop, .on_grant = on_grant, .on_refused = on_refused, .arg = q

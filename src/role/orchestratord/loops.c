@@ -87,26 +87,48 @@ static void on_request(void *arg, struct http_exchange *x)
 {
 	struct data_loop *d = arg;
 	struct route route;
+	struct auth_who who;
 	const char *allow = NULL;
 	char id[PROXY_REQUEST_ID_MAX + 1];
 	proxy_request_id(http_headers(x), id);
 	if (api_guard_answers(&d->guard, x, id))
 		return;
-	switch (dialect_route(http_method_name(x), http_path(x), &route, &allow)) {
+	enum route_answer found = dialect_route(http_method_name(x), http_path(x), &route, &allow);
+	if (gate_refuses(d, x, id,
+		    found == ROUTE_FOUND ? api_engine_scope(&route)
+					 : api_scope(http_method_name(x), http_path(x)),
+		    &who))
+		return;
+	switch (found) {
 	case ROUTE_FOUND:
-		if (!wrong_type(x, &route))
-			proxy_start(d->proxy, x, &route, id);
+		if (!wrong_type(x, &route) && !gate_limits(d, x, id, who.key))
+			proxy_start(d->proxy, x, &route, id, who.key);
 		return;
 	case ROUTE_WRONG_METHOD: wrong_method(x, allow); return;
 	case ROUTE_UNKNOWN: break;
 	}
-	api_start(d->orch->api, x, id);
+	api_start(d->orch->api, x, id, who.key);
 }
 
-static void no_such_model(struct data_loop *d, struct view model, struct api_error *e)
+/* Ids of models that the key may use, into out[max]; how many. */
+static size_t usable(const struct data_loop *d, const struct auth_key *key, const char **out, size_t max)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < d->models->n && n < max; i++)
+		if (gate_may_use(d->models, key, d->models->pools[i]))
+			out[n++] = d->models->ids[i];
+	return n;
+}
+
+enum { IDS_TOLD = 256 };
+
+static void no_such_model(
+	struct data_loop *d, struct view model, const struct auth_key *key, struct api_error *e)
 {
 	AUTO(buf_done) struct buf near = BUF(400);
-	dialect_nearest(model, d->models->ids, d->models->n, &near);
+	const char *ids[IDS_TOLD];
+	size_t n = usable(d, key, ids, IDS_TOLD);
+	dialect_nearest(model, ids, n, &near);
 	snprintf(d->text, sizeof d->text, "The model \"%.*s\" is not served here%s%s%s",
 		VIEW_ARG(view_cut(model, 200)), near.len ? "; did you mean " : ".", buf_str(&near),
 		near.len ? "?" : "");
@@ -115,30 +137,45 @@ static void no_such_model(struct data_loop *d, struct view model, struct api_err
 	e->param = VIEW("model");
 }
 
-static void no_model_named(struct data_loop *d, struct api_error *e)
+static void no_model_named(struct data_loop *d, const struct auth_key *key, struct api_error *e)
 {
 	AUTO(buf_done) struct buf list = BUF(500);
-	for (size_t i = 0; i < d->models->n; i++)
-		if (buf_addf(&list, "%s%s", i ? ", " : "", d->models->ids[i]) < 0)
+	const char *ids[IDS_TOLD];
+	size_t n = usable(d, key, ids, IDS_TOLD);
+	for (size_t i = 0; i < n; i++)
+		if (buf_addf(&list, "%s%s", i ? ", " : "", ids[i]) < 0)
 			break;
 	snprintf(d->text, sizeof d->text,
 		"The request names no model and no pool is the default; the models are: %s.",
-		d->models->n ? buf_str(&list) : "none");
+		n ? buf_str(&list) : "none");
 	snprintf(d->hint, sizeof d->hint, "Name one as \"model\", or set default: true on a pool.");
 	e->code = CODE_INVALID_PARAMS;
 	e->param = VIEW("model");
 }
 
-static struct pool *find_pool(void *arg, struct view model, struct api_error *e)
+static void not_for_key(
+	struct data_loop *d, struct view model, const struct auth_key *key, struct api_error *e)
+{
+	gate_note_model(d);
+	snprintf(d->text, sizeof d->text, "The key %s may not use the model \"%.*s\".", key->name,
+		VIEW_ARG(view_cut(model, 200)));
+	snprintf(d->hint, sizeof d->hint, "GET /v1/models lists what it may use.");
+	e->code = CODE_FORBIDDEN;
+	e->param = VIEW("model");
+}
+
+static struct pool *find_pool(void *arg, struct view model, const struct auth_key *key, struct api_error *e)
 {
 	struct data_loop *d = arg;
 	struct pool *p = model.n ? map_get(&d->models->by_name, model) : d->models->fallback;
-	if (p)
+	if (p && gate_may_use(d->models, key, p))
 		return pool_ref(p);
-	if (model.n)
-		no_such_model(d, model, e);
+	if (p && model.n)
+		not_for_key(d, model, key, e);
+	else if (model.n)
+		no_such_model(d, model, key, e);
 	else
-		no_model_named(d, e);
+		no_model_named(d, key, e);
 	e->message = view_str(d->text);
 	e->hint = view_str(d->hint);
 	return NULL;
@@ -184,6 +221,8 @@ struct told {
 	struct data_loop *d;
 	struct config *config;
 	struct models *models;
+	struct auth_rules *rules;
+	struct spread *spread;
 	struct pool_replica *replica;
 	bool cut;
 	loop_fn *on_idle;
@@ -229,6 +268,46 @@ void data_loops_config(struct orch *o)
 		t->d = &o->loops[i];
 		t->config = config_ref(o->config);
 		loop_post_call(o->loops[i].loop, take_config, t);
+	}
+}
+
+struct spread {
+	struct orch *o;
+	unsigned left;
+	loop_fn *fn;
+	void *arg;
+};
+
+static void one_has_rules(void *arg)
+{
+	struct spread *s = arg;
+	if (--s->left)
+		return;
+	if (s->fn)
+		s->fn(s->arg);
+	free(s);
+}
+
+static void take_rules(void *arg)
+{
+	struct told *t = arg;
+	struct data_loop *d = t->d;
+	auth_rules_unref(d->rules);
+	d->rules = t->rules;
+	loop_post_call(d->orch->loop, one_has_rules, t->spread);
+	free(t);
+}
+
+void data_loops_rules(struct orch *o, loop_fn *fn, void *arg)
+{
+	struct spread *s = NEW(struct spread);
+	*s = (struct spread){ .o = o, .left = o->nloops, .fn = fn, .arg = arg };
+	for (unsigned i = 0; i < o->nloops; i++) {
+		struct told *t = NEW(struct told);
+		t->d = &o->loops[i];
+		t->rules = auth_rules_ref(keys_rules(o->keys));
+		t->spread = s;
+		loop_post_call(o->loops[i].loop, take_rules, t);
 	}
 }
 
@@ -326,6 +405,7 @@ int data_loops_init(struct orch *o, struct err *reterr)
 		d->orch = o;
 		d->index = i;
 		d->loop = loop_new(name);
+		d->rules = auth_rules_ref(keys_rules(o->keys));
 		d->guard = (struct api_guard){ .config = config_ref(o->config), .hostname = o->hostname };
 		struct http_server_opts so = { HTTP_SERVER_DEFAULTS, .server_name = "corral",
 			.on_request = on_request, .on_refuse = on_refuse, .arg = d };
@@ -399,6 +479,7 @@ void data_loops_free(struct orch *o)
 			http_server_free(d->server);
 		proxy_free(d->proxy);
 		models_unref(d->models);
+		auth_rules_unref(d->rules);
 		d->guard.config = config_unref(d->guard.config);
 		loop_free(d->loop);
 	}

@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "api/api.h"
+#include "auth/store.h"
 #include "base/map.h"
 #include "control/control.h"
 #include "net/tls.h"
@@ -38,12 +39,20 @@ struct data_loop {
 	bool running;
 	struct http_server *server;
 	struct proxy *proxy;
-	struct models *models;  /* this loop's own reference */
-	struct api_guard guard; /* its configuration is a reference */
-	char text[768];         /* of the last error find_pool gave */
+	struct models *models;    /* this loop's own reference */
+	struct auth_rules *rules; /* this loop's own reference */
+	struct api_guard guard;   /* its configuration is a reference */
+	char text[768];           /* of the last error find_pool gave */
 	char hint[512];
 };
 
+/* Requests that were refused for their key, of all loops. */
+struct gate_failures {
+	_Atomic int64_t told_ns; /* when the last line was written */
+	atomic_uint untold;
+};
+
+struct keys;
 struct provisioner;
 struct reload;
 struct config_watch;
@@ -63,6 +72,8 @@ struct orch {
 	char *listen_urls[LISTEN_MAX];
 	bool listen_tls[LISTEN_MAX];
 	size_t nlisten;
+	struct keys *keys;
+	struct gate_failures failures;
 	struct tls_server *tls; /* NULL: no address speaks TLS */
 	struct loop_timer tls_look;
 	char hostname[256];
@@ -95,6 +106,27 @@ struct tls_cert *door_read(const struct config *c, struct tls_server *tls, struc
 void door_take(struct orch *o, struct tls_cert *c); /* takes c; NULL allowed */
 void door_collect(struct orch *o, struct metrics *m);
 
+/* gate.c, on a data loop */
+/* True: it was refused and answered. *ret: who asks; its key is valid while d->rules are the same. */
+bool gate_refuses(struct data_loop *d, struct http_exchange *x, const char *id, enum auth_scope needed,
+	struct auth_who *ret);
+/* True: the key's limits let no further request in now, and this one was answered. False: where k has limits,
+ * auth_key_done is owed. k NULL: no limits. */
+bool gate_limits(struct data_loop *d, struct http_exchange *x, const char *id, struct auth_key *k);
+bool gate_may_use(const struct models *m, const struct auth_key *k, const struct pool *p);
+void gate_note_model(struct data_loop *d); /* a key asked for a model that it may not use */
+
+/* keys.c */
+/* Reads them; NULL with a sentence: what is written is wrong, or an address that others reach has no lock. */
+struct keys *keys_new(const struct config *c, const char *config_file, struct err *e) MUST_CHECK;
+void keys_start(struct keys *k, struct orch *o);     /* before any request */
+struct auth_rules *keys_rules(const struct keys *k); /* borrowed */
+size_t keys_besides_file(const struct keys *k);      /* how many come from elsewhere */
+/* A reload: file's keys (taken) in place of those before, and o->config's networks. */
+void keys_take(struct keys *k, struct auth_list *file);
+void keys_call(void *orch, struct api_call *c, struct view id);
+void keys_free(struct keys *k);
+
 /* found.c */
 /* base, and where it names no pools the ones of models that nodes found. The caller's reference. */
 struct config *found_over(struct orch *o, struct config *base) MUST_CHECK;
@@ -113,6 +145,8 @@ void data_loops_stop(struct orch *o);
 void data_loops_free(struct orch *o);
 void data_loops_models(struct orch *o);
 void data_loops_config(struct orch *o); /* what holds for requests from now on */
+/* Gives every loop keys_rules; fn(arg) on the control loop once the last has them; fn may be NULL. */
+void data_loops_rules(struct orch *o, loop_fn *fn, void *arg);
 void data_loops_replica_gone(struct orch *o, struct pool_replica *r, bool cut);
 
 /* requests.c */

@@ -18,6 +18,7 @@
 #include "log/log.h"
 #include "role/orchestratord/orch_int.h"
 
+enum { STATUS_MISTAKE = 2, /* as of a configuration with mistakes */ };
 enum { READY_MS = 10000, READY_FOUND_MS = 45000, DRAIN_MS = 30000, NODE_STOP_MS = 15000 };
 
 /* ---- start
@@ -193,6 +194,7 @@ static int set_up(struct orch *o, struct err *e)
 	o->metrics = metrics_new();
 	metrics_on_collect(o->metrics, collect, o);
 	o->registry = registry_new(&(struct registry_opts){ .db_path = db });
+	keys_start(o->keys, o);
 	r = data_loops_init(o, e);
 	if (r)
 		return r;
@@ -213,6 +215,7 @@ static int set_up(struct orch *o, struct err *e)
 		.metrics = o->metrics,
 		.is_draining = is_draining,
 		.requests = requests_call,
+		.keys = keys_call,
 		.spool_problem = large_bodies,
 		.reload = on_reload_asked,
 		.arg = o });
@@ -305,6 +308,7 @@ static void tear_down(struct orch *o)
 	loop_signal_stop(&o->sigint);
 	loop_signal_stop(&o->sighup);
 	door_close(o);
+	keys_free(o->keys);
 	loop_free(o->loop);
 	tls_server_free(o->tls); /* a reload's thread may have looked at it until here */
 	metrics_free(o->metrics);
@@ -352,17 +356,24 @@ static int run(struct orch *o, struct err *e)
 int orchestratord_run(const struct orchestratord_opts *opts)
 {
 	struct err e = { 0 };
+	struct keys *keys = keys_new(opts->config, opts->source ? opts->source->path : NULL, &e);
+	if (!keys) {
+		fprintf(stderr, "corral: %s\n", e.msg);
+		return STATUS_MISTAKE;
+	}
 	struct log_opts lo = { .level = (enum log_level)opts->config->log_level,
 		.format = (enum log_format)opts->config->log_format,
 		.actor = "orchestratord",
 		.fd = 2 };
 	if (log_start(&lo, &e) < 0) {
 		fprintf(stderr, "corral: %s\n", e.msg);
+		keys_free(keys);
 		return 1;
 	}
 	raise_files();
 	struct orch *o = NEW(struct orch);
 	o->o = *opts;
+	o->keys = keys;
 	o->config = config_ref(opts->config);
 	o->registry_fd = o->lock_fd = -1;
 	o->loop = loop_new("control");

@@ -40,6 +40,8 @@ struct job {
 	struct config *over;    /* what would hold */
 	struct config_errors errors, warnings;
 	struct config_diff diff;
+	struct auth_list keys;  /* of keys_file */
+	size_t other_keys;      /* how many come from elsewhere */
 	struct tls_server *tls; /* NULL: no address speaks it */
 	struct tls_cert *cert;  /* NULL: none, or the one before stays */
 };
@@ -87,6 +89,39 @@ static void diff(struct job *j)
 	config_diff(j->base, j->next, &j->diff);
 }
 
+static void mistake(const struct config *c, const char *key, const char *message, struct config_errors *to)
+{
+	const struct config_origin *at = config_origin_of(c, NULL, key);
+	if (to->len == CONFIG_ERRORS_MAX)
+		to->dropped++;
+	else
+		to->items[to->len++] = (struct config_error){ .file = at->line ? mem_strdup(at->name) : NULL,
+			.line = at->line,
+			.column = at->column,
+			.key = mem_strdup(key),
+			.message = mem_strdup(message) };
+}
+
+/* The keys_file, and whether anybody would be let in. */
+static int read_keys(struct job *j)
+{
+	const struct config *c = j->over;
+	AUTO(mem_freep) char *warning = NULL;
+	struct err e = { 0 };
+	if (c->keys_file && auth_file_read(c->keys_file, &j->keys, &warning, &e)) {
+		mistake(c, "keys_file", e.msg, &j->errors);
+		return -EINVAL;
+	}
+	if (warning)
+		mistake(c, "keys_file", warning, &j->warnings);
+	if (auth_exposed_check(
+		    &c->listen, &c->auth_trusted, j->keys.n + j->other_keys, j->opts->source->path, &e)) {
+		mistake(c, "auth.trusted", e.msg, &j->errors);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 static void work(void *arg)
 {
 	struct job *j = arg;
@@ -98,6 +133,10 @@ static void work(void *arg)
 	if (j->opts->check_models && j->opts->check_models(j->over, &j->warnings)) {
 		j->errors = j->warnings;
 		j->warnings = (struct config_errors){ 0 };
+		j->next = config_unref(j->next);
+		return;
+	}
+	if (read_keys(j)) {
 		j->next = config_unref(j->next);
 		return;
 	}
@@ -117,6 +156,7 @@ static void job_free(struct job *j)
 	config_errors_done(&j->warnings);
 	config_diff_done(&j->diff);
 	tls_cert_free(j->cert);
+	auth_list_done(&j->keys);
 	free(j);
 }
 
@@ -237,6 +277,7 @@ static void take(struct reload *r)
 	struct job *j = r->job;
 	use(r->o, MEM_TAKE(j->over));
 	door_take(r->o, MEM_TAKE(j->cert));
+	keys_take(r->o->keys, &j->keys);
 	struct api_reload how = { .diff = &j->diff, .warnings = &j->warnings, .applied = true };
 	finish(r, &how);
 }
@@ -354,6 +395,7 @@ static void begin(struct reload *r)
 	j->r = r;
 	j->opts = &r->o->o;
 	j->tls = r->o->tls;
+	j->other_keys = keys_besides_file(r->o->keys);
 	j->base = config_ref(r->o->config);
 	j->running = with_found(r->o);
 	r->job = j;

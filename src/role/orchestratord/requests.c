@@ -32,7 +32,7 @@ struct gather {
 	struct orch *o;
 	struct api_call *c; /* NULL: the client left */
 	bool cancel;
-	char id[132], by[80]; /* id empty: the list */
+	char id[132], by[160]; /* id empty: the list */
 	char pool[POOL_ID_MAX + 1];
 	bool by_state;
 	enum req_record_state state;

@@ -238,7 +238,9 @@ static void addresses_that_others_reach(void **state)
 		{ "localhost:1", false }, { "/run/x.sock", false }, { "unix:/run/x.sock", false },
 		{ "127.8.9.1:1", false }, { "0.0.0.0:8080", true }, { "[::]:8080", true }, { ":8080", true },
 		{ "192.168.1.4:80", true }, { "box.lan:80", true }, { "[fd00::1]:80", true },
-		{ "[::ffff:127.0.0.1]:80", false } };
+		{ "[::ffff:127.0.0.1]:80", false }, { "https://127.0.0.1:1", false },
+		{ "http://[::1]:1", false }, { "https://10.0.0.1:1", true },
+		{ "unix:/run/x.sock?mode=0660", false } };
 	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
 		AUTO(strv_done) struct strv v = { 0 };
 		strv_add(&v, "127.0.0.1:1");
@@ -402,6 +404,7 @@ static void mistakes_in_a_keys_file_name_the_line_and_no_secret(void **state)
 		const char *line, *says;
 	} rows[] = {
 		{ "sk-corral-Secret00000000000000000000", "NAME: KEY" },
+		{ "sk-corral-Secret0000: sk-corral-00000000000000000000", "NAME: KEY" },
 		{ "a b: sk-corral-Secret00000000000000000000", "NAME: KEY" },
 		{ "a:", "0 characters" },
 		{ "a: Secret", "can be guessed" },
@@ -500,8 +503,7 @@ static void the_store_keeps_no_secret_and_gives_back_what_it_got(void **state)
 	AUTO(auth_key_unrefp) struct auth_key *gone = NULL;
 	assert_int_equal(auth_store_revoke(path, VIEW("a"), &gone, &e), -ENOENT);
 	AUTO(auth_key_unrefp)
-	struct auth_key *a = key_of("a", "sk-corral-SecretSecretSecret"),
-			*b = key_of("b", OURS);
+	struct auth_key *a = key_of("a", "sk-corral-SecretSecretSecret"), *b = key_of("b", OURS);
 	a->scope = AUTH_ADMIN;
 	a->created_ms = 2000;
 	a->expires_ms = 3000;

@@ -311,7 +311,7 @@ static void test_arguments(void **state)
 	assert_true(seen.keep);
 	static const char *const wrong[] = { "corral serve --ready-fd 999", "corral serve --ready-fd x",
 		"corral serve --listen", "corral serve --bogus", "corral serve x",
-		"corral serve --listen 0.0.0.0:1", "corral serve --set nope=1",
+		"corral serve --listen llm.lan:1", "corral serve --set nope=1",
 		"corral serve --config /nonexistent.yaml", "corral bogus", "corral logs",
 		"corral logs a -n -1", "corral ps x", "corral drain a --deadline soon", "corral start",
 		"corral start a --deadline 5s", "corral config", "corral config bogus", "corral run",

@@ -239,7 +239,7 @@ static void test_five_mistakes(void **state)
 {
 	AUTO(config_errors_done) struct config_errors errs = { 0 };
 	AUTO(buf_done) struct buf b = BUF(1 * MIB);
-	bad("listen: 0.0.0.0:8080\n"
+	bad("listen: llm.lan:8080\n"
 	    "log: {level: loud}\n"
 	    "pools:\n"
 	    "  - id: Chat\n"
@@ -367,14 +367,30 @@ static void test_door(void **state)
 #undef PEM
 }
 
+static void test_trusted(void **state)
+{
+	AUTO(config_unrefp)
+	struct config *c =
+		good("auth: {trusted: [192.168.1.0/24, 10.0.0.7, \"fd00::/8\"]}\nkeys_file: keys\n");
+	assert_int_equal(c->auth_trusted.len, 3);
+	assert_non_null(c->keys_file);
+	assert_int_equal(c->keys_file[0], '/');
+	static const char *const bad[] = { "all", "10.0.0.0/33", "10.0.0/8", "fd00::/129", "10.0.0.0/",
+		"a.lan" };
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+		AUTO(mem_freep) char *y = mem_fmt("auth: {trusted: \"%s\"}", bad[i]);
+		one_mistake(y, 1, 17, "auth.trusted", "192.168.1.0/24");
+	}
+}
+
 static void test_listen(void **state)
 {
 	static const char *const fine[] = { "127.0.0.1:1", "127.9.9.9:1", "localhost:80",
-		"http://127.0.0.1:80", "8080", "'[::1]:1'", "/a", "unix:/a" };
+		"http://127.0.0.1:80", "8080", "'[::1]:1'", "/a", "unix:/a", "0.0.0.0:1", "192.168.1.10:8080",
+		"'[::]:80'", "'[fd00::1]:1'" };
 	static const char *const not [] = { "x", "127.0.0.1", "127.0.0.1:70000", "::1:80", "[::1]",
 		"http://80" };
-	static const char *const open[] = { "0.0.0.0:1", "192.168.1.10:8080", ":80", "'[::]:80'",
-		"example.com:80" };
+	static const char *const names[] = { ":80", "example.com:80" };
 	for (size_t i = 0; i < ARRAY_LEN(fine); i++) {
 		AUTO(mem_freep) char *y = mem_fmt("listen: %s", fine[i]);
 		AUTO(config_unrefp) struct config *c = good(y);
@@ -385,9 +401,9 @@ static void test_listen(void **state)
 		AUTO(mem_freep) char *y = mem_fmt("listen: %s", not [i]);
 		bad(y, &errs);
 	}
-	for (size_t i = 0; i < ARRAY_LEN(open); i++) {
-		AUTO(mem_freep) char *y = mem_fmt("listen: %s", open[i]);
-		one_mistake(y, 1, 9, "listen", "loopback|keys");
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		AUTO(mem_freep) char *y = mem_fmt("listen: %s", names[i]);
+		one_mistake(y, 1, 9, "listen", "0.0.0.0:8080|not looked up");
 	}
 	one_mistake("listen: []", 1, 9, "listen", "empty");
 	one_mistake("listen: [8080, 8080]", 1, 9, "listen", "twice");
@@ -628,6 +644,7 @@ int main(void)
 		cmocka_unit_test(test_five_mistakes),
 		cmocka_unit_test(test_mistakes),
 		cmocka_unit_test(test_pool_mistakes),
+		cmocka_unit_test(test_trusted),
 		cmocka_unit_test(test_listen),
 		cmocka_unit_test(test_door),
 		cmocka_unit_test(test_socket_length),

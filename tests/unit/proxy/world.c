@@ -166,7 +166,7 @@ void world_script(struct world *w, const struct step *steps, int n)
 
 /* ---- the front ------------------------------------------------------------------------------------- */
 
-static struct pool *find_pool(void *arg, struct view model, struct api_error *e)
+static struct pool *find_pool(void *arg, struct view model, const struct auth_key *key, struct api_error *e)
 {
 	struct world *w = arg;
 	if (!model.n || view_eqs(model, "p"))
@@ -212,7 +212,7 @@ static void on_request(void *arg, struct http_exchange *x)
 	assert_int_equal(dialect_route(http_method_name(x), http_path(x), &route, &allow), ROUTE_FOUND);
 	char id[PROXY_REQUEST_ID_MAX + 1];
 	proxy_request_id(http_headers(x), id);
-	proxy_start(w->proxy, x, &route, id);
+	proxy_start(w->proxy, x, &route, id, w->key);
 }
 
 static void on_demand(void *arg, struct pool *p)

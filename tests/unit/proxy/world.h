@@ -44,6 +44,7 @@ struct client {
 struct world {
 	struct loop *loop;
 	struct loop_timer deadline;
+	struct auth_key *key; /* of the requests that come; NULL: they need none */
 	/* front */
 	struct http_server *server;
 	struct proxy *proxy;
