@@ -95,7 +95,7 @@ struct counts {
 	uint32_t in_use, cooling, downs;
 	bool down, there;
 	enum pool_circuit circuit;
-	mono_t open_until;
+	mono_t circuit_until;
 };
 
 static void read_counts(void *arg, const struct pool_replica *r)
@@ -109,7 +109,7 @@ static void read_counts(void *arg, const struct pool_replica *r)
 	c->down = r->down;
 	c->downs = r->downs;
 	c->circuit = r->circuit;
-	c->open_until = r->open_until;
+	c->circuit_until = r->circuit_until;
 	c->there = true;
 }
 
@@ -378,16 +378,22 @@ static void follow_circuit(struct cooler *k)
 	if (!c.there)
 		return;
 	tell_circuit(k, c.circuit);
-	if (c.circuit == CIRCUIT_OPEN && !loop_timer_active(&k->circuit_timer))
-		loop_timer_start(k->p->control->o.loop, &k->circuit_timer,
-			MAX(mono_ms_between(mono_now(), c.open_until) + 1, (int64_t)1), circuit_due, k);
+	loop_timer_stop(&k->circuit_timer);
+	if (c.circuit == CIRCUIT_CLOSED)
+		return;
+	int64_t ms = POOL_CIRCUIT_OPEN_MS; /* half open, and nobody asks: looked at again */
+	if (c.circuit_until.ns)
+		ms = MAX(mono_ms_between(mono_now(), c.circuit_until) + 1, (int64_t)1);
+	loop_timer_start(k->p->control->o.loop, &k->circuit_timer, ms, circuit_due, k);
 }
 
 static void circuit_due(void *arg)
 {
 	struct cooler *k = arg;
+	bool opens = counts_of(k).circuit == CIRCUIT_OPEN;
 	pool_circuit_due(k->r, mono_now());
-	tell_circuit(k, CIRCUIT_HALF_OPEN); /* the trial may have begun, and even ended */
+	if (opens)
+		tell_circuit(k, CIRCUIT_HALF_OPEN); /* the trial may have begun, and even ended */
 	follow_circuit(k);
 	settle(k);
 }

@@ -239,7 +239,7 @@ static struct lease grant(struct pool *p, struct pool_replica *r, struct waiter 
 		r->alone = id;
 	w->trial = r->circuit != CIRCUIT_CLOSED;
 	if (w->trial)
-		r->trial = id;
+		circuit_try(r, id, now);
 	w->was_on = NULL;
 	w->avoids = w->doubts = w->sent = false;
 	p->stats.granted++;

@@ -133,11 +133,11 @@ struct pool_replica {
 	bool loads;          /* it is down because its model is still being loaded: no failure */
 	uint32_t downs;      /* so often since a request was last answered */
 	enum pool_circuit circuit;
-	uint32_t failures;          /* live ones in a row, while the circuit is closed */
-	mono_t open_until;          /* while it is open: then one request may try */
-	uint64_t trial;             /* while it is half open: the lease of that one; 0: the next has it */
-	uint64_t alone;             /* the lease of a suspect that nobody joins; 0 = none */
-	struct lease_facts *leases; /* those that are held: in_use of them, of slots_total places */
+	uint32_t failures;           /* live ones in a row, while the circuit is closed */
+	mono_t circuit_until;        /* open: then one may try; half open: then another one may, too */
+	uint64_t trial, first_trial; /* half open: leases; trial 0: the next has one */
+	uint64_t alone;              /* the lease of a suspect that nobody joins; 0 = none */
+	struct lease_facts *leases;  /* those that are held: in_use of them, of slots_total places */
 };
 struct lease_facts {
 	uint64_t id;
@@ -172,7 +172,8 @@ void pool_replica_down(struct pool_replica *r);
 void pool_replica_loading(struct pool_replica *r);
 /* C: it answered again: who waits for the verdict has it, and it counts as a live failure. */
 void pool_replica_up(struct pool_replica *r, mono_t now);
-/* C: half opens a circuit whose time is over. on_demand is called for each other change of a circuit. */
+/* C: half opens a circuit whose time is over; gives another the trial where one lasts too long. on_demand is
+ * called for each other change of a circuit. */
 void pool_circuit_due(struct pool_replica *r, mono_t now);
 /* A replica beside r that requests can be sent to, busy or not. */
 bool pool_has_other(struct pool_replica *r);

@@ -53,6 +53,7 @@ bool pool_take_repeat(struct pool *p, mono_t now);
 /* circuit.c, under the lock. True: it changed, which on_demand is to tell. */
 bool circuit_failed(struct pool_replica *r, uint64_t lease, mono_t now); /* lease 0: of whichever */
 bool circuit_spoke(struct pool_replica *r, uint64_t lease);
+void circuit_try(struct pool_replica *r, uint64_t lease, mono_t now); /* granted, while it is half open */
 
 /* It takes requests, busy or not. */
 static inline bool replica_serves(const struct pool_replica *r)

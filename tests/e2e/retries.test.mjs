@@ -195,6 +195,27 @@ test(
 );
 
 test(
+  'a trial that lasts: another one is let through, and its answer closes the circuit',
+  withCorral(
+    () => ({ pools: [fakePool('p', [], { slots: 4 })] }),
+    async (corral) => {
+      await behave(corral, 'p', 0, { status: 500, for_requests: 5 });
+      for (let i = 0; i < 5; i++) assert.equal((await corral.chat('p')).status, 500);
+      const gone = new AbortController();
+      const long = corral
+        .chat('p', { fake: { prefill_ms: 600000 } }, { signal: gone.signal })
+        .catch((e) => e.name);
+      await until('the trial', async () => (await corral.pool('p')).leases === 1);
+      assert.equal((await corral.chat('p')).status, 200);
+      assert.deepEqual((await circuits(corral, 'p')).told, ['closed']);
+      gone.abort();
+      assert.equal(await long, 'AbortError');
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);
+
+test(
   'a circuit that stays open: who waits is told so after max_wait',
   withCorral(
     () => ({ pools: [fakePool('p', [], { queue: { max_wait: '1s' } })] }),

@@ -32,8 +32,8 @@ struct model {
 	char id[8];
 	uint32_t slots, used, failures;
 	enum pool_circuit circuit;
-	mono_t open_until;
-	uint64_t trial;
+	mono_t until;
+	uint64_t trial, first;
 	bool down, loads;
 };
 
@@ -45,7 +45,7 @@ struct world {
 	struct client clients[CLIENTS];
 	struct model models[REPLICAS];
 	uint64_t replicas;
-	int demands, opens, closes, trials, passed_on, again; /* passed_on: a trial ended undecided */
+	int more, demands, opens, closes, trials, passed_on, again; /* passed_on: a trial ended undecided */
 };
 
 /* ---- the model -------------------------------------------------------------------------------------------
@@ -65,27 +65,27 @@ static void model_opens(struct world *w, struct model *m)
 	w->opens++;
 	w->again += m->circuit == CIRCUIT_HALF_OPEN;
 	m->circuit = CIRCUIT_OPEN;
-	m->open_until = mono_add_ms(w->now, 5000);
+	m->until = mono_add_ms(w->now, 5000);
 	m->failures = 0;
-	m->trial = 0;
+	m->trial = m->first = 0;
 }
 
 static void model_fails(struct world *w, struct model *m, uint64_t lease)
 {
 	if (m->circuit == CIRCUIT_CLOSED && ++m->failures == 5)
 		model_opens(w, m);
-	else if (m->circuit == CIRCUIT_HALF_OPEN && (!lease || lease == m->trial))
+	else if (m->circuit == CIRCUIT_HALF_OPEN && (!lease || (m->first && lease >= m->first)))
 		model_opens(w, m);
 }
 
 static void model_answered(struct world *w, struct model *m, uint64_t lease)
 {
 	m->failures = 0;
-	if (m->circuit != CIRCUIT_HALF_OPEN || m->trial != lease)
+	if (m->circuit != CIRCUIT_HALF_OPEN || !m->first || lease < m->first)
 		return;
 	w->closes++;
 	m->circuit = CIRCUIT_CLOSED;
-	m->trial = 0;
+	m->trial = m->first = 0;
 }
 
 static void model_ends(struct world *w, struct model *m, uint64_t lease)
@@ -107,6 +107,8 @@ static void model_grants(struct world *w, struct model *m, uint64_t lease)
 		return;
 	assert_int_equal(m->trial, 0);
 	m->trial = lease;
+	m->first = m->first ? m->first : lease;
+	m->until = m->r->circuit_until; /* five seconds after a time that only the pool knows */
 	w->trials++;
 }
 
@@ -128,7 +130,7 @@ static void compare(void *arg, const struct pool_replica *r)
 	assert_int_equal(r->in_use + r->cooling, m->used);
 	assert_int_equal(r->down, m->down);
 	if (m->circuit == CIRCUIT_OPEN)
-		assert_int_equal(r->open_until.ns, m->open_until.ns);
+		assert_int_equal(r->circuit_until.ns, m->until.ns);
 }
 
 /* Leases that this step gave, also those that are on their way. */
@@ -254,8 +256,12 @@ static void replica_step(struct world *w, struct model *m)
 		m->used = held;
 		pool_cooled(m->r, 1000);
 	} else {
-		if (m->circuit == CIRCUIT_OPEN && !mono_before(w->now, m->open_until))
+		if (m->circuit == CIRCUIT_OPEN && !mono_before(w->now, m->until))
 			m->circuit = CIRCUIT_HALF_OPEN;
+		else if (m->trial && !mono_before(w->now, m->until)) {
+			m->trial = 0; /* it lasts: another one, too */
+			w->more++;
+		}
 		pool_circuit_due(m->r, w->now);
 	}
 }
@@ -355,7 +361,7 @@ static void test_model(void **state)
 		world_make(&w, seed, replicas);
 		for (int i = 0; i < STEPS; i++)
 			step(&w);
-		assert_true(w.opens > 50 && w.closes > 50 && w.passed_on > 50 && w.again > 50);
+		assert_true(w.opens > 50 && w.closes > 50 && w.passed_on > 50 && w.again > 50 && w.more > 50);
 		assert_true(w.trials >= w.closes + w.passed_on);
 		assert_true(w.demands >= w.opens + w.closes); /* each was told: nobody demands less */
 		world_end(&w);
@@ -389,6 +395,16 @@ static void open_it(struct world *w)
 	assert_int_equal(w->models[0].r->circuit, CIRCUIT_OPEN);
 }
 
+/* Refused, and it answers the health check. */
+static void open_on(struct world *w, struct pool_replica *r)
+{
+	for (int i = 0; i < POOL_CIRCUIT_FAILURES; i++) {
+		pool_replica_down(r);
+		pool_replica_up(r, w->now);
+	}
+	assert_int_equal(r->circuit, CIRCUIT_OPEN);
+}
+
 static void arrive(struct world *w)
 {
 	loop_post_call(w->loop, stop, w->loop);
@@ -413,6 +429,8 @@ static void test_open_waits(void **state)
 	assert_non_null(w.clients[1].lease.replica);
 	assert_true(w.clients[1].w.trial);
 	assert_null(w.clients[2].lease.replica);
+	pool_circuit_due(r, mono_add_ms(w.now, POOL_CIRCUIT_OPEN_MS - 1));
+	assert_int_equal(r->trial, w.clients[1].lease.id);
 	assert_int_equal(lease_release(&w.clients[1].lease), 0); /* its client left */
 	arrive(&w);
 	assert_non_null(w.clients[2].lease.replica);
@@ -420,6 +438,35 @@ static void test_open_waits(void **state)
 	assert_int_equal(r->circuit, CIRCUIT_CLOSED);
 	assert_int_equal(lease_release(&w.clients[2].lease), 0);
 	world_end(&w);
+}
+
+/* A trial that lasts holds nobody up for long, and decides all the same. */
+static void test_trial_lasts(void **state)
+{
+	(void)state;
+	for (int fails = 0; fails < 2; fails++) {
+		struct world w;
+		world_make(&w, 1, 2);
+		struct pool_replica *r = w.models[1].r;
+		pool_replica_unref(pool_take_replica(w.pool, "p-0", POOL_FATE_ENDED));
+		open_on(&w, r);
+		w.now = mono_add_ms(w.now, POOL_CIRCUIT_OPEN_MS);
+		pool_circuit_due(r, w.now);
+		for (int i = 1; i < 4; i++)
+			ask(&w, i);
+		assert_non_null(w.clients[1].lease.replica);
+		pool_circuit_due(r, mono_add_ms(w.now, POOL_CIRCUIT_OPEN_MS));
+		arrive(&w);
+		assert_non_null(w.clients[2].lease.replica);
+		assert_null(w.clients[3].lease.replica);
+		assert_int_equal(r->circuit, CIRCUIT_HALF_OPEN);
+		if (fails)
+			lease_failed(&w.clients[1].lease, w.now);
+		else
+			lease_spoke(&w.clients[1].lease, true);
+		assert_int_equal(r->circuit, fails ? CIRCUIT_OPEN : CIRCUIT_CLOSED);
+		world_end(&w);
+	}
 }
 
 /* While one is open the other has all of it, and a request that avoids the other waits for neither. */
@@ -430,11 +477,7 @@ static void test_open_goes_elsewhere(void **state)
 	world_make(&w, 1, 2);
 	ask(&w, 5); /* p-0 is the first in order: it is taken while p-1 is idle too */
 	assert_ptr_equal(w.clients[5].lease.replica, w.models[0].r);
-	for (int i = 0; i < POOL_CIRCUIT_FAILURES; i++) {
-		pool_replica_down(w.models[1].r); /* refused, and answers the health check */
-		pool_replica_up(w.models[1].r, w.now);
-	}
-	assert_int_equal(w.models[1].r->circuit, CIRCUIT_OPEN);
+	open_on(&w, w.models[1].r);
 	assert_false(pool_has_other(w.models[0].r));
 	ask(&w, 1);
 	assert_null(w.clients[1].lease.replica);
@@ -477,6 +520,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_open_waits),
+		cmocka_unit_test(test_trial_lasts),
 		cmocka_unit_test(test_open_goes_elsewhere),
 		cmocka_unit_test(test_no_failures),
 		cmocka_unit_test(test_model),
