@@ -131,6 +131,9 @@ struct auth_rules *auth_rules_new(const struct auth_list *const *lists, size_t n
 struct auth_rules *auth_rules_ref(struct auth_rules *r);
 void auth_rules_unref(struct auth_rules *r); /* NULL allowed */
 
+/* Whether what the file says now is other than what holds of it. */
+bool auth_file_changed(const struct auth_rules *r, const struct auth_list *file);
+
 enum auth_verdict { AUTH_GRANTED, AUTH_NO_KEY, AUTH_BAD_KEY, AUTH_EXPIRED_KEY };
 struct auth_asks {
 	bool local;              /* a unix socket */

@@ -113,6 +113,19 @@ void auth_rules_unref(struct auth_rules *r)
 	free(r);
 }
 
+bool auth_file_changed(const struct auth_rules *r, const struct auth_list *file)
+{
+	size_t before = 0;
+	for (size_t i = 0; i < r->by_order.n; i++)
+		before += r->by_order.items[i]->source == AUTH_FROM_FILE;
+	bool same = before == file->n;
+	for (size_t i = 0; same && i < file->n; i++) {
+		const struct auth_key *was = find_digest(&r->keys, file->items[i]->digest);
+		same = was && same_definition(was, file->items[i]);
+	}
+	return !same;
+}
+
 /* ---- asked for each request ------------------------------------------------------------------------ */
 
 struct view auth_bearer(struct view authorization)

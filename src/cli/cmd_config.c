@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <yyjson.h>
 
+#include "auth/store.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "cli/cli_int.h"
@@ -65,6 +66,21 @@ static bool certificate_fine(const struct config *cfg, struct config_errors *err
 	return false;
 }
 
+/* Keys are the machine's: a file that is checked elsewhere is not wrong for having none. */
+static void keys_fine(const struct config *cfg, const struct config_source *src)
+{
+	AUTO(auth_sources_done) struct auth_sources s = { 0 };
+	struct err e = { 0 };
+	int r = auth_sources_load(cfg->state_dir, cfg->keys_file, getenv("CORRAL_API_KEYS"), &s, &e);
+	if (!r)
+		r = auth_exposed_check(
+			&cfg->listen, &cfg->auth_trusted, auth_sources_count(&s), src->path, &e);
+	if (r || s.warning)
+		complain("%s", r ? e.msg : s.warning);
+	if (s.problem)
+		complain("%s", s.problem);
+}
+
 static int check(struct cli *c, const struct config_source *src)
 {
 	AUTO(buf_done) struct buf warning = BUF(4 * KIB);
@@ -73,6 +89,8 @@ static int check(struct cli *c, const struct config_source *src)
 	AUTO(buf_done) struct buf b = BUF(1 * MIB);
 	bool fine = config_load(src, &cfg, &errs) == 0 && models_check(cfg, &errs) == 0 &&
 		    certificate_fine(cfg, &errs, &warning);
+	if (fine)
+		keys_fine(cfg, src);
 	if (warning.len)
 		fprintf(stderr, "corral: tls: %s.\n", buf_str(&warning));
 	if (c->json)

@@ -40,10 +40,11 @@ struct job {
 	struct config *over;    /* what would hold */
 	struct config_errors errors, warnings;
 	struct config_diff diff;
-	struct auth_list keys;  /* of keys_file */
-	size_t other_keys;      /* how many come from elsewhere */
-	struct tls_server *tls; /* NULL: no address speaks it */
-	struct tls_cert *cert;  /* NULL: none, or the one before stays */
+	struct auth_list keys;    /* of keys_file */
+	size_t other_keys;        /* how many come from elsewhere */
+	struct auth_rules *rules; /* what holds; a reference */
+	struct tls_server *tls;   /* NULL: no address speaks it */
+	struct tls_cert *cert;    /* NULL: none, or the one before stays */
 };
 
 struct reload {
@@ -122,6 +123,16 @@ static int read_keys(struct job *j)
 	return 0;
 }
 
+static void keys_change(struct job *j)
+{
+	struct config_diff *d = &j->diff;
+	d->items = mem_realloc(d->items, (d->len + 1) * sizeof *d->items);
+	d->items[d->len++] = (struct config_change){ .kind = CONFIG_TOP_LIVE,
+		.keys = mem_strdup("keys_file"),
+		.human = mem_fmt("The keys of keys_file (%zu now) hold at once; requests that run go on.",
+			j->keys.n) };
+}
+
 static void work(void *arg)
 {
 	struct job *j = arg;
@@ -141,6 +152,8 @@ static void work(void *arg)
 		return;
 	}
 	diff(j);
+	if (auth_file_changed(j->rules, &j->keys))
+		keys_change(j);
 	j->cert = door_read(j->over, j->tls, &j->warnings, &j->diff);
 }
 
@@ -157,6 +170,7 @@ static void job_free(struct job *j)
 	config_diff_done(&j->diff);
 	tls_cert_free(j->cert);
 	auth_list_done(&j->keys);
+	auth_rules_unref(j->rules);
 	free(j);
 }
 
@@ -396,6 +410,7 @@ static void begin(struct reload *r)
 	j->opts = &r->o->o;
 	j->tls = r->o->tls;
 	j->other_keys = keys_besides_file(r->o->keys);
+	j->rules = auth_rules_ref(keys_rules(r->o->keys));
 	j->base = config_ref(r->o->config);
 	j->running = with_found(r->o);
 	r->job = j;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * `watch: true`: the folders of the configuration's files and of the certificate are watched, because editors
- * replace a file by renaming another over it. An event is only a reason to look: once nothing has happened
- * for QUIET_MS (at the latest after PATIENCE_MS) the files' stamps are compared, and if they differ and a
- * file is there, the configuration is read again. A file that is gone is waited for; what holds, holds on.
- * Bounds: PLACES_MAX folders, DROP_INS_MAX files of a folder of drop-ins.
+ * `watch: true`: the folders of the configuration's files, the certificate and the keys are watched, because
+ * editors replace a file by renaming another over it. An event is only a reason to look: once nothing has
+ * happened for QUIET_MS (at the latest after PATIENCE_MS) the files' stamps are compared, and if they differ
+ * and a file is there, the configuration is read again. A file that is gone is waited for; what holds, holds
+ * on. Bounds: PLACES_MAX folders, DROP_INS_MAX files of a folder of drop-ins.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -100,6 +100,8 @@ static char *stamps_now(const struct config_watch *w)
 		add_stamp(w->o->config->tls_cert, &b);
 		add_stamp(w->o->config->tls_key, &b);
 	}
+	if (b.len && w->o->config->keys_file)
+		add_stamp(w->o->config->keys_file, &b);
 	return mem_strdup(buf_str(&b));
 }
 
@@ -177,6 +179,8 @@ static void arm(struct config_watch *w)
 		watch_file(w, w->o->config->tls_cert);
 		watch_file(w, w->o->config->tls_key);
 	}
+	if (w->o->config->keys_file)
+		watch_file(w, w->o->config->keys_file);
 }
 
 static void look(void *arg)

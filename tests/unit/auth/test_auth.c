@@ -223,6 +223,18 @@ static void what_was_used_outlives_a_change_elsewhere(void **state)
 	struct auth_rules *r3 = auth_rules_new(lists + 2, 1, NULL, r2);
 	assert_ptr_equal(r2->by_order.items[0], r1->by_order.items[0]);
 	assert_ptr_not_equal(r3->by_order.items[0], r2->by_order.items[0]);
+	struct auth_list file = { 0 };
+	assert_false(auth_file_changed(r1, &file)); /* none of these come from a file */
+	auth_list_add(&file, key_of("f", OURS "f"));
+	file.items[0]->source = AUTH_FROM_FILE;
+	assert_true(auth_file_changed(r1, &file));
+	const struct auth_list *with_file[] = { &a, &file };
+	struct auth_rules *r4 = auth_rules_new(with_file, 2, NULL, r1);
+	assert_false(auth_file_changed(r4, &file));
+	AUTO(auth_list_done) struct auth_list empty = { 0 };
+	assert_true(auth_file_changed(r4, &empty));
+	auth_rules_unref(r4);
+	auth_list_done(&file);
 	auth_rules_unref(r1);
 	auth_rules_unref(r2);
 	auth_rules_unref(r3);
