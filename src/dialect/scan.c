@@ -157,18 +157,11 @@ static const char *begin_string(struct body_scan *s, const char *p, const char *
 	return string(s, p + 1, end);
 }
 
-/* Nearly always the colon follows at once. */
-static const char *to_colon(struct body_scan *s, const char *p, const char *end)
+static const char *end_key(struct body_scan *s, struct view key, const char *p)
 {
-	bool colon = p + 1 < end && p[1] == ':';
-	s->state = colon ? S_VALUE : S_COLON;
-	return colon ? p + 2 : p + 1;
-}
-
-static const char *end_key(struct body_scan *s, struct view key, const char *p, const char *end)
-{
+	s->state = S_COLON;
 	if (s->depth != 1)
-		return to_colon(s, p, end);
+		return p + 1;
 	s->field = s->too_long || !key.n ? F_NONE : (uint8_t)field_of(key);
 	if (s->field == F_MODEL && s->seen_model)
 		return fail(s, p, "`model` stands here a second time; send it once");
@@ -176,7 +169,7 @@ static const char *end_key(struct body_scan *s, struct view key, const char *p, 
 		return fail(s, p, "`stream` stands here a second time; send it once");
 	s->seen_model |= s->field == F_MODEL;
 	s->seen_stream |= s->field == F_STREAM;
-	return to_colon(s, p, end);
+	return p + 1;
 }
 
 static const char *end_string_value(struct body_scan *s, const char *p)
@@ -250,7 +243,7 @@ static const char *string(struct body_scan *s, const char *p, const char *end)
 		if (!s->is_key)
 			return end_string_value(s, p);
 		struct view kept = view_of(s->text, s->text_len);
-		return end_key(s, s->text_len ? kept : view_of(from, (size_t)(p - from)), p, end);
+		return end_key(s, s->text_len ? kept : view_of(from, (size_t)(p - from)), p);
 	}
 	if (*p == '\\') {
 		s->state = S_ESCAPE;
@@ -431,13 +424,11 @@ static const char *begin_key(struct body_scan *s, const char *p, const char *end
 	return pop(s, p);
 }
 
-static const char *after_value(struct body_scan *s, const char *p, const char *end)
+static const char *after_value(struct body_scan *s, const char *p)
 {
 	bool object = in_object(s);
 	if (*p == ',') {
 		s->state = object ? S_KEY : S_VALUE;
-		if (object && p + 1 < end && p[1] == '"')
-			return begin_string(s, p + 1, end, true);
 		return p + 1;
 	}
 	if (*p != (object ? '}' : ']'))
@@ -461,7 +452,7 @@ static const char *structure(struct body_scan *s, const char *p, const char *end
 	case S_FIRST_VALUE: return *p == ']' ? pop(s, p) : begin_value(s, p, end);
 	case S_VALUE: return begin_value(s, p, end);
 	case S_DONE: return fail(s, p, "something follows the JSON object");
-	default: return after_value(s, p, end);
+	default: return after_value(s, p);
 	}
 }
 
@@ -480,63 +471,107 @@ static const char *step(struct body_scan *s, const char *p, const char *end)
 	}
 }
 
-/* ---- what nobody keeps --------------------------------------------------------------------------------- */
+/* ---- what bodies are mostly made of -------------------------------------------------------------------- */
 
 static size_t literal_len(const char *p, const char *end)
 {
 	if (end - p < 5)
 		return 0;
-	return memcmp(p, "true", 4) == 0 || memcmp(p, "null", 4) == 0 ? 4
-	       : memcmp(p, "false", 5) == 0                           ? 5
-								      : 0;
+	if (memcmp(p, "true", 4) == 0 || memcmp(p, "null", 4) == 0)
+		return 4;
+	return memcmp(p, "false", 5) == 0 ? 5 : 0;
 }
 
-/* The same grammar below the top level, where nothing is kept, for what JSON without spaces is mostly made
- * of. Stops at anything else with s where the machine goes on: it takes nothing that the machine would not,
- * and refuses nothing. */
-static const char *below_top(struct body_scan *s, const char *p, const char *end)
+/* After a comma or colon many writers put one space. */
+static inline const char *next_token(const char *p, const char *end)
 {
-	enum scan_state state = s->state;
-	bool object = in_object(s);
-	while (p < end && state <= S_AFTER) {
-		char c = *p;
-		if (state == S_AFTER && c == ',') {
-			state = object ? S_KEY : S_VALUE;
-			p++;
-		} else if (state == S_COLON && c == ':') {
-			state = S_VALUE;
-			p++;
-		} else if (c == '"' && state != S_COLON && state != S_AFTER) {
-			s->is_key = state == S_KEY || state == S_FIRST_KEY;
-			p = string_skip(p + 1, end);
-			if (p == end || *p != '"') {
-				s->keep = KEEP_NOTHING;
-				state = S_STRING;
-				break;
-			}
-			state = s->is_key ? S_COLON : S_AFTER;
-			p++;
-		} else if (c == (object ? '}' : ']') &&
-			   (state == S_AFTER || state == S_FIRST_KEY || state == S_FIRST_VALUE)) {
-			p = pop(s, p);
-			state = s->state;
-			if (s->depth == 1)
-				return p;
-			object = in_object(s);
-		} else if ((state == S_VALUE || state == S_FIRST_VALUE) && (c == '{' || c == '[')) {
-			if (s->depth == SCAN_DEPTH_MAX)
-				break;
-			object = c == '{';
-			p = push(s, p, object);
-			state = s->state;
-		} else if (state == S_VALUE && literal_len(p, end)) {
-			p += literal_len(p, end);
-			state = S_AFTER;
-		} else {
-			break;
-		}
+	return p + 1 < end && p[1] == ' ' ? p + 2 : p + 1;
+}
+
+/* A key of the top level. One that is cut or has an escape is left to the machine: p as it was. */
+static const char *top_key(struct body_scan *s, const char *p, const char *end)
+{
+	const char *to = string_plain_end(p + 1, end);
+	if (to == end || *to != '"')
+		return p;
+	s->too_long = false;
+	return end_key(s, view_of(p + 1, (size_t)(to - p - 1)), to);
+}
+
+/* Where a string that nobody keeps ends: at its quote, or where string_skip() stops. Most are short. */
+static inline const char *pass_string(const char *p, const char *end)
+{
+	if (end - p >= BLOCK_LEN) {
+		unsigned stop = string_stops(p);
+		if (stop && p[__builtin_ctz(stop)] == '"')
+			return p + __builtin_ctz(stop);
 	}
-	s->state = (uint8_t)state;
+	return string_skip(p, end);
+}
+
+/* A string, of which p is the quote that opens it; in s what follows it, or that it is not over. */
+static inline const char *any_string(struct body_scan *s, const char *p, const char *end, bool key)
+{
+	p = pass_string(p + 1, end);
+	if (LIKELY(p < end && *p == '"')) {
+		s->state = key ? S_COLON : S_AFTER;
+		return p + 1;
+	}
+	s->is_key = key;
+	s->keep = KEEP_NOTHING;
+	s->state = S_STRING;
+	return p;
+}
+
+static inline const char *any_key(struct body_scan *s, const char *p, const char *end)
+{
+	if (*p != '"')
+		return p;
+	p = s->depth == 1 ? top_key(s, p, end) : any_string(s, p, end, true);
+	if (p && p < end && *p == ':' && s->state == S_COLON) {
+		s->state = S_VALUE;
+		return next_token(p, end);
+	}
+	return p;
+}
+
+static inline const char *any_value(struct body_scan *s, const char *p, const char *end)
+{
+	if (s->depth == 1 && s->field)
+		return p;
+	if (*p == '"')
+		return any_string(s, p, end, false);
+	if (*p == '{' || *p == '[')
+		return push(s, p, *p == '{');
+	size_t n = literal_len(p, end);
+	s->state = n ? S_AFTER : s->state;
+	return p + n;
+}
+
+static inline const char *any_after(struct body_scan *s, const char *p, const char *end)
+{
+	bool object = in_object(s);
+	if (*p == ',') {
+		s->state = object ? S_KEY : S_VALUE;
+		return next_token(p, end);
+	}
+	return *p == (object ? '}' : ']') ? pop(s, p) : p;
+}
+
+/* The same grammar a token at a time, for JSON with hardly a space and values nobody keeps. What it does not
+ * know it leaves to the machine, where it stands. NULL: refused. */
+static const char *tokens(struct body_scan *s, const char *p, const char *end)
+{
+	const char *from;
+	do {
+		from = p;
+		if (s->state == S_AFTER)
+			p = any_after(s, p, end);
+		else if (s->state == S_KEY || s->state == S_FIRST_KEY)
+			p = any_key(s, p, end);
+		else if (s->state == S_VALUE || s->state == S_FIRST_VALUE)
+			p = any_value(s, p, end);
+	} while (p && p != from && p < end && s->state <= S_AFTER);
 	return p;
 }
 
@@ -549,9 +584,9 @@ int body_scan_feed(struct body_scan *s, struct view v)
 	const char *p = v.p, *end = v.p + v.n;
 	s->shift = s->bytes - (uintptr_t)p;
 	while (p && p < end) {
-		if (s->depth > 1 && s->state <= S_AFTER)
-			p = below_top(s, p, end);
-		if (p < end)
+		if (s->depth && s->state <= S_AFTER)
+			p = tokens(s, p, end);
+		if (p && p < end)
 			p = step(s, p, end);
 	}
 	if (!p)

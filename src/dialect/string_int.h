@@ -21,7 +21,7 @@ static const char string_unescaped[256] = {
 
 /* Of a block: a bit for each byte that is no plain character of a string, which is ASCII, no quote, no
  * backslash, and nothing below 0x20. */
-static inline unsigned not_plain(const char *p)
+static inline unsigned string_stops(const char *p)
 {
 	struct block b = block_at(p);
 	/* a quote with its second bit turned over is 0x20, and no plain character comes that low */
@@ -31,7 +31,7 @@ static inline unsigned not_plain(const char *p)
 static inline const char *string_plain_end(const char *p, const char *end)
 {
 	for (; end - p >= BLOCK_LEN; p += BLOCK_LEN) {
-		unsigned stop = not_plain(p);
+		unsigned stop = string_stops(p);
 		if (stop)
 			return p + __builtin_ctz(stop);
 	}
@@ -43,11 +43,12 @@ static inline const char *string_plain_end(const char *p, const char *end)
 /* Where plain characters and short escapes end; a last byte that may be half an escape is left. */
 static inline const char *string_easy_end(const char *p, const char *end)
 {
-	for (; end - p >= BLOCK_LEN; p += BLOCK_LEN) {
-		unsigned stop = not_plain(p);
-		while (stop) {
-			int i = __builtin_ctz(stop);
-			if (p[i] != '\\' || i == BLOCK_LEN - 1 || !string_unescaped[(unsigned char)p[i + 1]])
+	for (; end - p >= 2 * BLOCK_LEN; p += 2 * BLOCK_LEN) {
+		unsigned stop = string_stops(p) | string_stops(p + BLOCK_LEN) << BLOCK_LEN;
+		while (UNLIKELY(stop)) {
+			unsigned i = (unsigned)__builtin_ctz(stop);
+			if (p[i] != '\\' || i == 2 * BLOCK_LEN - 1 ||
+				!string_unescaped[(unsigned char)p[i + 1]])
 				return p + i;
 			stop &= ~(3u << i);
 		}
@@ -75,7 +76,8 @@ static inline const char *string_utf8_end(const char *p, const char *end)
 }
 
 /* Passes over what nobody keeps: to the string's end, or to what only the machine knows. */
-static inline const char *string_skip(const char *p, const char *end)
+/* not inlined: it is large, and most strings end in their first block */
+static __attribute__((noinline, unused)) const char *string_skip(const char *p, const char *end)
 {
 	for (;;) {
 		p = string_easy_end(p, end);

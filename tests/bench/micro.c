@@ -16,6 +16,7 @@
 
 enum { ROUNDS = 200, BATCH = 1000, EVENTS = 16 };
 
+static struct buf prose = BUF(64 * KIB);
 static struct buf chat = BUF(64 * KIB), chinese = BUF(64 * KIB), agent = BUF(64 * KIB);
 static struct buf event = BUF(4 * KIB), events = BUF(64 * KIB), lines = BUF(4 * KIB), last = BUF(4 * KIB);
 static volatile uint64_t sink;
@@ -38,6 +39,13 @@ static void fill(struct buf *b, const char *text, size_t until, const char *end)
 
 static void make_inputs(void)
 {
+	(void)buf_adds(&prose, "{\"model\": \"chat\", \"messages\": [{\"role\": \"user\", \"content\": \"");
+	fill(&prose,
+		"The second paragraph says little and then goes on about the weather of the coast, the "
+		"ships, "
+		"and the long evenings of those who wait for them, until nobody listens. It ends as it "
+		"began, with a question that was not asked, and an answer to another one.\\n\\n",
+		1900, "\"}], \"stream\": true, \"max_tokens\": 256}");
 	(void)buf_adds(&chat,
 		"{\"model\":\"chat\",\"messages\":[{\"role\":\"system\",\"content\":\"You are a "
 		"helpful assistant. Answer briefly.\"},{\"role\":\"user\",\"content\":\"");
@@ -92,6 +100,10 @@ static void scan_chat(void)
 {
 	scan(buf_view(&chat), SIZE_MAX / 2);
 }
+static void scan_prose(void)
+{
+	scan(buf_view(&prose), SIZE_MAX / 2);
+}
 static void scan_chat_cut(void)
 {
 	scan(buf_view(&chat), 700);
@@ -109,6 +121,10 @@ static void parse(struct view v)
 	yyjson_doc *d = yyjson_read(v.p, v.n, 0);
 	sink += yyjson_get_len(yyjson_obj_get(yyjson_doc_get_root(d), "model"));
 	yyjson_doc_free(d);
+}
+static void parse_prose(void)
+{
+	parse(buf_view(&prose));
 }
 static void parse_chat(void)
 {
@@ -164,10 +180,12 @@ static const struct row {
 	void (*run)(void);
 	struct buf *of;
 } rows[] = {
-	{ "scan-chat", "body scanner, chat", scan_chat, &chat },
+	{ "scan-prose", "body scanner, a long question", scan_prose, &prose },
+	{ "scan-chat", "body scanner, chat, many escapes", scan_chat, &chat },
 	{ "scan-chat-cut", "body scanner, chat, in pieces of 700", scan_chat_cut, &chat },
 	{ "scan-chinese", "body scanner, not ASCII", scan_chinese, &chinese },
 	{ "scan-agent", "body scanner, tools", scan_agent, &agent },
+	{ "yyjson-prose", "yyjson, a long question", parse_prose, &prose },
 	{ "yyjson-chat", "yyjson, chat", parse_chat, &chat },
 	{ "yyjson-chinese", "yyjson, not ASCII", parse_chinese, &chinese },
 	{ "yyjson-agent", "yyjson, tools", parse_agent, &agent },
