@@ -35,13 +35,6 @@ static bool is_trial(const struct pool_replica *r, uint64_t lease)
 	return r->first_trial && lease >= r->first_trial;
 }
 
-void circuit_try(struct pool_replica *r, uint64_t lease, mono_t now)
-{
-	r->trial = lease;
-	r->first_trial = r->first_trial ? r->first_trial : lease;
-	r->circuit_until = mono_add_ms(now, POOL_CIRCUIT_OPEN_MS);
-}
-
 bool circuit_failed(struct pool_replica *r, uint64_t lease, mono_t now)
 {
 	switch (r->circuit) {

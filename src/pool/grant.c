@@ -107,13 +107,9 @@ static void post(struct pool *p, struct waiter *w)
 }
 
 /* Waking a loop is a system call: never with the mutex held. A waiter may be gone as soon as it is posted. */
-void pool_unlock(struct pool *p)
+void pool_unlock_and_post(struct pool *p)
 {
 	struct list due, *n;
-	if (list_empty(&p->due)) {
-		pthread_mutex_unlock(&p->lock);
-		return;
-	}
 	list_init(&due);
 	list_splice(&due, &p->due);
 	pthread_mutex_unlock(&p->lock);
@@ -296,6 +292,8 @@ static bool grant_list(struct pool *p, struct list *head, struct pool_replica **
 void pool_grant_waiting(struct pool *p, mono_t now)
 {
 	struct pool_replica *kept = NULL;
+	if (!(p->nwaiting[POOL_INTERACTIVE] + p->nwaiting[POOL_BATCH]))
+		return;
 	settle_all(p, now);
 	for (int i = 0; !p->closed_for_waiting && i < POOL_PRIORITY_COUNT; i++)
 		if (!grant_list(p, &p->waiting[i], &kept, now))

@@ -53,7 +53,14 @@ bool pool_take_repeat(struct pool *p, mono_t now);
 /* circuit.c, under the lock. True: it changed, which on_demand is to tell. */
 bool circuit_failed(struct pool_replica *r, uint64_t lease, mono_t now); /* lease 0: of whichever */
 bool circuit_spoke(struct pool_replica *r, uint64_t lease);
-void circuit_try(struct pool_replica *r, uint64_t lease, mono_t now); /* granted, while it is half open */
+
+/* Granted while it is half open: the trial. Here and not in circuit.c: the way of every request passes it. */
+static inline void circuit_try(struct pool_replica *r, uint64_t lease, mono_t now)
+{
+	r->trial = lease;
+	r->first_trial = r->first_trial ? r->first_trial : lease;
+	r->circuit_until = mono_add_ms(now, POOL_CIRCUIT_OPEN_MS);
+}
 
 /* It takes requests, busy or not. */
 static inline bool replica_serves(const struct pool_replica *r)
@@ -67,8 +74,15 @@ static inline bool replica_to_try(const struct pool_replica *r)
 	return r->circuit == CIRCUIT_HALF_OPEN && !r->trial && !r->down && !r->draining;
 }
 
+void pool_unlock_and_post(struct pool *p);
 /* Lets the lock go and posts what is due; after anything that may have granted or refused. */
-void pool_unlock(struct pool *p);
+static inline void pool_unlock(struct pool *p)
+{
+	if (list_empty(&p->due))
+		pthread_mutex_unlock(&p->lock);
+	else
+		pool_unlock_and_post(p);
+}
 void pool_demand(struct pool *p); /* without the lock */
 
 #endif
