@@ -289,7 +289,10 @@ static int find_model(struct run *r, const char *model)
 {
 	AUTO(mem_freep) char *file = names_file(model) ? realpath(model, NULL) : NULL;
 	AUTO(buf_done) struct buf body = BUF(API_BODY_MAX);
-	struct api_req req = { .method = "GET", .path = "/v1/pools", .quiet_unreachable = !r->api.from_url };
+	/* A key that may ask models alone may not see pools, whose files a file is looked for in. */
+	struct api_req req = { .method = "GET",
+		.path = file ? "/v1/pools" : "/v1/models",
+		.quiet_unreachable = !r->api.from_url };
 	int http;
 	if (names_file(model) && !file) {
 		complain("%s cannot be read: %s", model, strerror(errno));

@@ -171,6 +171,24 @@ test(
 );
 
 test(
+  'the command line uses CORRAL_URL with CORRAL_API_KEY',
+  reached(async (corral, key) => {
+    const with_ = (secret) => (corral.env = { CORRAL_URL: corral.far, CORRAL_API_KEY: secret });
+    with_(key);
+    const said = await corral.cli('run', 'chat', 'Hello', '--max-tokens', '3');
+    assert.deepEqual([said.code, said.stderr], [0, '']);
+    assert.match(said.stdout, /tok0/);
+    const ps = await corral.cli('ps');
+    assert.equal(ps.code, 1);
+    assert.match(ps.stderr, /needs control/);
+    with_('');
+    const none = await corral.cli('models');
+    assert.equal(none.code, 1);
+    assert.match(none.stderr, /needs an API key/);
+  }),
+);
+
+test(
   'a trusted network asks models and does nothing else; what a header says of the peer counts nothing',
   reached(
     async (corral) => {
