@@ -85,8 +85,8 @@ static int open_db(const char *path, bool writes, sqlite3 **ret, struct err *ret
 	int r = writes ? create(path, reterr) : 0;
 	if (r)
 		return r;
-	int rc = sqlite3_open_v2(path, ret,
-		(writes ? SQLITE_OPEN_READWRITE : SQLITE_OPEN_READONLY) | SQLITE_OPEN_NOMUTEX, NULL);
+	/* Also to read: what a writer that died left half done is taken back then. */
+	int rc = sqlite3_open_v2(path, ret, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	if (!rc)
 		rc = sqlite3_busy_timeout(*ret, BUSY_MS);
 	if (!rc && writes)

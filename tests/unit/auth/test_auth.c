@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sqlite3.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -553,6 +555,41 @@ static void the_store_keeps_no_secret_and_gives_back_what_it_got(void **state)
 	unlink(path);
 }
 
+/* Leaves a journal behind: what it wrote of the file has to be taken back by whoever opens it next. */
+static void die_while_writing(const char *path)
+{
+	pid_t pid = fork();
+	if (pid == 0) {
+		sqlite3 *db = NULL;
+		if (sqlite3_open(path, &db) ||
+			sqlite3_exec(
+				db, "BEGIN IMMEDIATE; UPDATE keys SET name = 'torn'", NULL, NULL, NULL) ||
+			sqlite3_db_cacheflush(db))
+			_exit(1);
+		_exit(0);
+	}
+	int status = -1;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
+static void a_writer_that_died_takes_no_key_along(void **state)
+{
+	(void)state;
+	AUTO(mem_freep) char *path = mem_fmt("%s/%s", folder, AUTH_STORE_NAME);
+	AUTO(mem_freep) char *journal = mem_fmt("%s-journal", path);
+	AUTO(auth_list_done) struct auth_list l = { 0 };
+	AUTO(auth_key_unrefp) struct auth_key *a = key_of("a", OURS);
+	struct err e = { 0 };
+	assert_int_equal(auth_store_add(path, a, &e), 0);
+	die_while_writing(path);
+	assert_int_equal(access(journal, F_OK), 0);
+	assert_int_equal(auth_store_load(path, &l, &e), 0);
+	assert_int_equal(l.n, 1);
+	assert_string_equal(l.items[0]->name, "a");
+	unlink(path);
+}
+
 static void a_store_that_is_none_is_told(void **state)
 {
 	(void)state;
@@ -595,6 +632,7 @@ int main(void)
 		cmocka_unit_test(who_may_touch_a_keys_file),
 		cmocka_unit_test(keys_of_the_environment),
 		cmocka_unit_test(the_store_keeps_no_secret_and_gives_back_what_it_got),
+		cmocka_unit_test(a_writer_that_died_takes_no_key_along),
 		cmocka_unit_test(a_store_that_is_none_is_told),
 	};
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);
