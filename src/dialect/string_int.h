@@ -19,13 +19,19 @@ static const char string_unescaped[256] = {
 	['t'] = '\t',
 };
 
-/* Of a block: a bit for each byte that is no plain character of a string, which is ASCII, no quote, no
+/* Of a block: a bit for each byte that is a plain character of a string, which is ASCII, no quote, no
  * backslash, and nothing below 0x20. */
-static inline unsigned string_stops(const char *p)
+static inline unsigned string_plain(const char *p)
 {
 	struct block b = block_at(p);
 	/* a quote with its second bit turned over is 0x20, and no plain character comes that low */
-	return block_bits(block_but(block_more(block_xor(b, 0x02), 0x20), block_is(b, '\\'))) ^ 0xffff;
+	return block_bits(block_but(block_more(block_xor(b, 0x02), 0x20), block_is(b, '\\')));
+}
+
+/* A bit for each that is none. */
+static inline unsigned string_stops(const char *p)
+{
+	return string_plain(p) ^ 0xffff;
 }
 
 static inline const char *string_plain_end(const char *p, const char *end)
@@ -43,8 +49,9 @@ static inline const char *string_plain_end(const char *p, const char *end)
 /* Where plain characters and short escapes end; a last byte that may be half an escape is left. */
 static inline const char *string_easy_end(const char *p, const char *end)
 {
-	for (; end - p >= 2 * BLOCK_LEN; p += 2 * BLOCK_LEN) {
-		unsigned stop = string_stops(p) | string_stops(p + BLOCK_LEN) << BLOCK_LEN;
+	const char *last = p + (size_t)(end - p) / (2 * BLOCK_LEN) * (2 * BLOCK_LEN);
+	for (; p < last; p += 2 * BLOCK_LEN) {
+		unsigned stop = ~(string_plain(p) | string_plain(p + BLOCK_LEN) << BLOCK_LEN);
 		while (UNLIKELY(stop)) {
 			unsigned i = (unsigned)__builtin_ctz(stop);
 			if (p[i] != '\\' || i == 2 * BLOCK_LEN - 1 ||
