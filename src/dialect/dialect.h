@@ -101,7 +101,7 @@ struct api_error {
 	struct view pool_id;
 	struct view request_id;
 	int retriable;                   /* -1 = the code's default, 0, 1 */
-	int64_t retry_after_ms;          /* 0 = none */
+	int64_t retry_after_ms;          /* 0: a second where it is retriable, else none */
 	uint64_t n_prompt_tokens, n_ctx; /* CONTEXT_EXCEEDED; 0 = unknown */
 	struct view more; /* further members of OpenAI's "error" object, as JSON: "\"errors\":[…]"; may be
 			     empty */

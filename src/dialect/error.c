@@ -71,6 +71,20 @@ static bool retriable(const struct api_error *e)
 	return e->retriable < 0 ? codes[e->code].retriable : e->retriable != 0;
 }
 
+static bool is_told_to_retry(int status)
+{
+	return status == 401 || status == 403 || status == 409 || status == 429 || status >= 500;
+}
+
+enum { RETRY_AFTER_MS = 1000 }; /* where nobody knows better */
+
+static int64_t retry_after_ms(const struct api_error *e)
+{
+	if (e->retry_after_ms > 0 || !retriable(e))
+		return e->retry_after_ms;
+	return is_told_to_retry(e->status ? e->status : codes[e->code].status) ? RETRY_AFTER_MS : 0;
+}
+
 int api_error_status(enum dialect d, const struct api_error *e)
 {
 	if (e->status)
@@ -134,12 +148,12 @@ static int add_text(struct buf *b, const char *lead, struct view v)
 
 static int add_corral(const struct api_error *e, struct buf *b)
 {
+	int64_t after = retry_after_ms(e);
 	int r = buf_addf(b,
 		"\"corral\":{\"code\":\"%s\",\"retriable\":%s,\"retry_after_ms\":", codes[e->code].name,
 		retriable(e) ? "true" : "false");
 	if (!r)
-		r = e->retry_after_ms > 0 ? buf_addf(b, "%lld", (long long)e->retry_after_ms)
-					  : buf_adds(b, "null");
+		r = after > 0 ? buf_addf(b, "%lld", (long long)after) : buf_adds(b, "null");
 	if (!r)
 		r = add_text(b, ",\"pool_id\":", e->pool_id);
 	if (!r)
@@ -229,26 +243,67 @@ int api_error_body(enum dialect d, const struct api_error *e, struct buf *b)
 int api_error_headers(enum dialect d, const struct api_error *e, struct buf *b)
 {
 	int status = api_error_status(d, e);
-	if (status != 401 && status != 403 && status != 409 && status != 429 && status < 500)
+	if (!is_told_to_retry(status))
 		return 0;
 	size_t from = b->len;
+	int64_t after = retry_after_ms(e);
 	int r = buf_addf(b, "x-should-retry: %s\r\n", retriable(e) ? "true" : "false");
-	if (!r && e->retry_after_ms > 0)
+	if (!r && after > 0)
 		r = buf_addf(b, "Retry-After: %lld\r\nretry-after-ms: %lld\r\n",
-			(long long)(e->retry_after_ms / 1000 + (e->retry_after_ms % 1000 != 0)),
-			(long long)e->retry_after_ms);
+			(long long)(after / 1000 + (after % 1000 != 0)), (long long)after);
 	return whole_or_nothing(b, from, r);
 }
 
-/* The Responses API ends a failed stream with the response itself, failed. */
+/* A response as the Responses API has it, with all the members its official client's type names. */
+static int add_response(const struct api_error *e, const char *status, struct buf *b)
+{
+	int r = buf_adds(b, "\"response\":{\"id\":\"resp_");
+	for (size_t i = 0; !r && i < e->request_id.n; i++)
+		if (e->request_id.p[i] > ' ' && e->request_id.p[i] != '"' && e->request_id.p[i] != '\\')
+			r = buf_addc(b, e->request_id.p[i]);
+	if (!r)
+		r = buf_addf(b, "\",\"object\":\"response\",\"created_at\":%lld,\"status\":\"%s\",\"model\":",
+			(long long)e->created_s, status);
+	if (!r)
+		r = buf_add_json(b, e->model);
+	return r ? r
+		 : buf_adds(b, ",\"output\":[],\"instructions\":null,\"metadata\":{},"
+			       "\"incomplete_details\":null,\"parallel_tool_calls\":true,"
+			       "\"temperature\":null,\"tool_choice\":\"auto\",\"tools\":[],\"top_p\":null,"
+			       "\"usage\":null,\"error\":");
+}
+
+/* One of the words of the Responses API where it has one; and context_length_exceeded, by which agents know
+ * that they must compact. */
+static const char *response_code(const struct api_error *e)
+{
+	if (codes[e->code].openai_code)
+		return codes[e->code].openai_code;
+	return api_error_status(DIALECT_OPENAI, e) < 500 ? "invalid_prompt" : "server_error";
+}
+
+/* The Responses API ends a failed stream with the response itself, failed. A client that was told of none
+ * before takes no other event first. */
 static int add_response_failed(const struct api_error *e, struct buf *b)
 {
-	int r = buf_addf(b,
-		"event: response.failed\ndata: {\"type\":\"response.failed\",\"sequence_number\":%llu,"
-		"\"response\":{\"object\":\"response\",\"status\":\"failed\",\"output\":[],"
-		"\"incomplete_details\":null,\"error\":{\"code\":\"%s\",\"message\":",
-		(unsigned long long)e->sequence,
-		codes[e->code].openai_code ? codes[e->code].openai_code : "server_error");
+	int r = 0;
+	if (!e->sequence) {
+		r = buf_adds(b, "event: response.created\ndata: {\"type\":\"response.created\","
+				"\"sequence_number\":0,");
+		if (!r)
+			r = add_response(e, "in_progress", b);
+		if (!r)
+			r = buf_adds(b, "null}}\n\n");
+	}
+	if (!r)
+		r = buf_addf(b,
+			"event: response.failed\ndata: "
+			"{\"type\":\"response.failed\",\"sequence_number\":%llu,",
+			(unsigned long long)(e->sequence ? e->sequence : 1));
+	if (!r)
+		r = add_response(e, "failed", b);
+	if (!r)
+		r = buf_addf(b, "{\"code\":\"%s\",\"message\":", response_code(e));
 	if (!r)
 		r = add_message(DIALECT_OPENAI, e, false, b);
 	if (!r)

@@ -105,9 +105,27 @@ static void close_when_sent(struct server_conn *c)
 	sock_want(&c->sock, true, false);
 }
 
+/* The path in what came of a head, where it lies in one piece. */
+static struct view path_so_far(const struct server_conn *c)
+{
+	const struct http_exchange *x = &c->x;
+	struct view query;
+	if (c->state != CONN_HEAD && c->state != CONN_EXCHANGE)
+		return (struct view){ 0 };
+	if (x->head.done)
+		return x->path;
+	const char *at = x->head.bytes.len >= x->target_len ? x->head.bytes.data : NULL;
+	if (!x->head.bytes.len)
+		at = x->head.from;
+	return at ? view_split(view_of(at, x->target_len), '?', &query) : (struct view){ 0 };
+}
+
 void conn_refuse(struct server_conn *c, int status, const char *reason)
 {
 	bool quiet = c->x.responding, began = c->x.open;
+	struct http_refusal r = { .status = status, .reason = reason, .path = path_so_far(c) };
+	if (r.path.p && c->x.head.done)
+		r.headers = &c->x.headers;
 	exchange_gone(c);
 	if (c->state == CONN_CLOSED)
 		return;
@@ -116,7 +134,7 @@ void conn_refuse(struct server_conn *c, int status, const char *reason)
 		AUTO(buf_done) struct buf head = BUF(8 * KIB);
 		AUTO(buf_done) struct buf more = BUF(4 * KIB);
 		if (c->server->o.on_refuse)
-			c->server->o.on_refuse(c->server->o.arg, status, reason, &more, &body);
+			c->server->o.on_refuse(c->server->o.arg, &r, &more, &body);
 		else
 			(void)buf_addf(&body, "%s\n", reason);
 		if (began)

@@ -38,6 +38,14 @@ struct http_handler {
 	void (*on_gone)(void *arg);    /* the client left or broke the protocol; the exchange is over */
 };
 
+/* A request that is refused before it became one, with what its head said as far as it came. */
+struct http_refusal {
+	int status;
+	const char *reason;
+	struct view path;                   /* without the query; empty: it did not come so far */
+	const struct http_headers *headers; /* NULL: not all of them came */
+};
+
 struct http_server_opts {
 	int64_t head_timeout_ms; /* a whole head, from its first byte: 30 s */
 	int64_t idle_timeout_ms; /* between requests: 75 s */
@@ -46,9 +54,8 @@ struct http_server_opts {
 	size_t max_connections;  /* above it new ones are closed: 20000 */
 	const char *server_name; /* Server header; NULL = none */
 	void (*on_request)(void *arg, struct http_exchange *x);
-	/* A request that is refused before it became one: appends the body (JSON) for status to `body` and
-	 * header lines to `head`. NULL: plain text. */
-	void (*on_refuse)(void *arg, int status, const char *reason, struct buf *head, struct buf *body);
+	/* Appends the body (JSON) of a refusal to `body` and header lines to `head`. NULL: plain text. */
+	void (*on_refuse)(void *arg, const struct http_refusal *r, struct buf *head, struct buf *body);
 	void *arg;
 };
 #define HTTP_SERVER_DEFAULTS                                                                                 \

@@ -11,27 +11,30 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
-#include "base/rnd.h"
 #include "log/log.h"
 #include "role/orchestratord/orch_int.h"
 
 /* ---- one request
  * -------------------------------------------------------------------------------------------- */
 
-static void on_refuse(void *arg, int status, const char *reason, struct buf *head, struct buf *body)
+static void on_refuse(void *arg, const struct http_refusal *r, struct buf *head, struct buf *body)
 {
 	(void)arg;
-	char id[UUID_LEN + 1];
-	rnd_uuid(id);
-	(void)http_header_add(head, "X-Request-Id", view_str(id));
-	char text[256];
-	int n = snprintf(text, sizeof text, "This request is refused: %s.", reason);
+	static const struct http_headers none;
+	char id[PROXY_REQUEST_ID_MAX + 1], text[256];
+	enum dialect d = dialect_of_path(r->path);
+	proxy_request_id(r->headers ? r->headers : &none, id);
+	int n = snprintf(text, sizeof text, "This request is refused: %s.", r->reason);
 	struct api_error e = { .code = CODE_INVALID_PARAMS,
-		.status = status,
+		.status = r->status,
 		.retriable = 0,
 		.request_id = view_str(id),
 		.message = view_of(text, MIN((size_t)n, sizeof text - 1)) };
-	(void)api_error_body(DIALECT_OPENAI, &e, body);
+	(void)api_error_body(d, &e, body);
+	(void)api_error_headers(d, &e, head);
+	(void)http_header_add(head, "X-Request-Id", e.request_id);
+	if (d == DIALECT_ANTHROPIC)
+		(void)http_header_add(head, "Request-Id", e.request_id);
 }
 
 static void wrong_method(struct http_exchange *x, const char *allow)
