@@ -9,6 +9,11 @@
 #include "log/log.h"
 #include "proxy/proxy_int.h"
 
+enum {                   /* of the connections that a loop keeps to a replica: one a slot, and … */
+	IDLE_MARGIN = 8, /* for requests that take no slot */
+	IDLE_MS = 4000,  /* an engine that does not say when it closes them: llama-server does after 5 s */
+};
+
 struct replica_end *replica_end(struct proxy *px, struct pool_replica *r)
 {
 	return r->per_loop[px->o.loop_index];
@@ -23,8 +28,8 @@ struct http_target *replica_target(struct proxy *px, struct pool_replica *r)
 		return end->target;
 	struct err e = { 0 };
 	struct http_target_opts o = {
-		.idle_max = pool_replica_slots(r) + 8,
-		.idle_ms = r->conn_idle_ms ? r->conn_idle_ms : 4000,
+		.idle_max = pool_replica_slots(r) + IDLE_MARGIN,
+		.idle_ms = r->conn_idle_ms ? r->conn_idle_ms : IDLE_MS,
 		.max_requests = r->conn_requests,
 	};
 	end->target = http_target_new(px->o.loop, r->address, &o, &e);
