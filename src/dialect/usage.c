@@ -70,7 +70,7 @@ static const struct key keys[] = {
 };
 
 /* The key that ends v, with the quote before it; what follows it is after. */
-static void take(struct usage *u, struct view v, struct view after)
+static bool take(struct usage *u, struct view v, struct view after)
 {
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
 		const struct key *k = &keys[i];
@@ -79,14 +79,15 @@ static void take(struct usage *u, struct view v, struct view after)
 			v.p[v.n - k->name.n - 1] != '"' || !view_ends(v, k->name))
 			continue;
 		if (!number(after, &n))
-			return;
+			return false;
 		char *at = (char *)u + k->at;
 		if (k->real)
 			*(double *)(void *)at = n;
 		else
 			*(int64_t *)(void *)at = (int64_t)n;
-		return;
+		return true;
 	}
+	return false;
 }
 
 static bool number_may_begin(char c)
@@ -103,18 +104,20 @@ static unsigned key_ends(const char *p)
 	return block_bits(block_and(colon, block_or(digit, block_is(next, ' '))));
 }
 
-void usage_read(struct usage *u, struct view v)
+bool usage_read(struct usage *u, struct view v)
 {
+	bool any = false;
 	size_t i = 0;
 	for (; v.n - i >= BLOCK_LEN + 2; i += BLOCK_LEN) {
 		for (unsigned ends = key_ends(v.p + i); ends; ends &= ends - 1) {
 			size_t at = i + (size_t)__builtin_ctz(ends);
-			take(u, view_cut(v, at), view_from(v, at + 2));
+			any |= take(u, view_cut(v, at), view_from(v, at + 2));
 		}
 	}
 	for (; i + 2 < v.n; i++)
 		if (v.p[i] == '"' && v.p[i + 1] == ':' && number_may_begin(v.p[i + 2]))
-			take(u, view_cut(v, i), view_from(v, i + 2));
+			any |= take(u, view_cut(v, i), view_from(v, i + 2));
+	return any;
 }
 
 static void read_cut(struct usage *u, const struct usage_pieces *p, struct view v)
@@ -144,13 +147,15 @@ void usage_piece(struct usage *u, struct usage_pieces *p, struct view v, bool wh
 		return;
 	if (p->carry)
 		read_cut(u, p, v);
-	usage_read(u, view_from(v, v.n - MIN(v.n, (size_t)USAGE_TAIL)));
+	bool any = usage_read(u, view_from(v, v.n - MIN(v.n, (size_t)USAGE_TAIL)));
 	if (!whole) {
 		keep_end(p, v);
 		return;
 	}
 	p->carry = 0;
-	memcpy(p->end, last, MIN(v.n, (size_t)USAGE_SAME));
+	memset(p->end, 0, USAGE_SAME);
+	if (!any) /* the next one may tell more in the same place */
+		memcpy(p->end, last, MIN(v.n, (size_t)USAGE_SAME));
 }
 
 int64_t usage_cached(const struct usage *u)
@@ -169,5 +174,5 @@ int64_t usage_prompt(const struct usage *u)
 
 int64_t usage_output(const struct usage *u)
 {
-	return u->output >= 0 ? u->output : u->predicted_n;
+	return MAX(u->output, u->predicted_n); /* the later one has counted more */
 }

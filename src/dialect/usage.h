@@ -27,7 +27,7 @@ struct usage {               /* -1: not seen */
 void usage_init(struct usage *u);
 /* Takes every number it knows from v; a later one replaces an earlier. What a model says cannot be mistaken
  * for one: inside a JSON string its quotes are escaped. */
-void usage_read(struct usage *u, struct view v);
+bool usage_read(struct usage *u, struct view v); /* one was there */
 
 /* An answer's pieces as they go by; all zero before the first. Nothing else is kept of them. */
 struct usage_pieces {
@@ -36,7 +36,7 @@ struct usage_pieces {
 };
 /* Takes the numbers at the end of the next piece, in place, and those that the cut before it went through.
  * whole: it ends where an event ends. Such a one is passed over when it ends with the USAGE_SAME bytes of the
- * one before: that is how nearly every event looks in which no number stands, or none that is new. */
+ * one before and no number stood in that: so it is with nearly every event. */
 void usage_piece(struct usage *u, struct usage_pieces *p, struct view v, bool whole);
 
 int64_t usage_prompt(const struct usage *u); /* all of the prompt, cached tokens included */

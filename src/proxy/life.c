@@ -79,7 +79,7 @@ void life_sent(struct request *q)
  * told of all of the answer yet. Returns what comes after it. */
 static struct view first_event(struct life *l, struct view v, enum event_format f, bool only)
 {
-	usage_read(&l->usage, view_cut(v, LIFE_BEGINNING));
+	(void)usage_read(&l->usage, view_cut(v, LIFE_BEGINNING));
 	if (only)
 		return v;
 	l->usage.output = l->usage.predicted_n = -1;
@@ -100,7 +100,7 @@ void life_out(struct request *q, struct view v)
 		if (q->events)
 			v = first_event(l, v, q->split.format, q->split.terminal && q->split.events == 1);
 		else
-			usage_read(&l->usage, view_cut(v, LIFE_BEGINNING));
+			(void)usage_read(&l->usage, view_cut(v, LIFE_BEGINNING));
 	}
 	usage_piece(&l->usage, &l->pieces, v, q->events && !q->split.passing);
 }

@@ -156,7 +156,7 @@ static void split_line(void)
 static struct usage usage;
 static void usage_event(void)
 {
-	usage_read(&usage, buf_view(&event));
+	(void)usage_read(&usage, buf_view(&event));
 }
 static struct usage_pieces pieces;
 static void usage_same(void)
@@ -170,7 +170,7 @@ static void usage_differs(void)
 }
 static void usage_last(void)
 {
-	usage_read(&usage, buf_view(&last));
+	(void)usage_read(&usage, buf_view(&last));
 	if (usage_output(&usage) != 12)
 		abort();
 }

@@ -134,6 +134,14 @@ static void the_last_event_that_tells_counts(void **state)
 		{ { CHUNK, CHUNK, CHUNK, USED("3"), "data: [DONE]\n\n" }, 7, 3 },
 		/* in every event */
 		{ { USED("1"), USED("2"), USED("2"), USED("3") }, 7, 3 },
+		/* llama-server's /completion: all end alike, and the last one begins with its count */
+		{ { "data: {\"tokens_predicted\":1,\"tokens_evaluated\":6,\"slot\":0}\n\n",
+			  "data: {\"tokens_predicted\":2,\"tokens_evaluated\":6,\"slot\":0}\n\n",
+			  "data: {\"tokens_predicted\":3,\"tokens_evaluated\":6,\"slot\":0}\n\n" },
+			6, 3 },
+		{ { "data: {\"tokens_predicted\":1,\"tokens_evaluated\":6}\n\n",
+			  "data: {\"timings\":{\"predicted_n\":4}}\n\n" },
+			6, 4 },
 		/* OpenAI's chunks end with characters of no meaning */
 		{ { "data: {\"choices\":[{}],\"obfuscation\":\"aXk3\"}\n\n",
 			  "data: {\"choices\":[{}],\"obfuscation\":\"b4\"}\n\n",
