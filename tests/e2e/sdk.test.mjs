@@ -352,3 +352,44 @@ test(
     { leaks: false },
   ),
 );
+
+test(
+  'progress: a second start tells how far it is, and who waited in vain when to ask again',
+  withCorral(
+    () => ({
+      pools: [
+        fakePool('slow', ['--ready-after-ms', 3000], {
+          queue: { max_wait: '20s' },
+          progress: { mode: 'comment', ...soon },
+        }),
+        fakePool('short', ['--ready-after-ms', 2000], { queue: { max_wait: '1s' } }),
+      ],
+    }),
+    async (corral) => {
+      const stream = { stream: true };
+      const first = await corral.chat('slow', stream);
+      assert.match(first.text, /^: starting slow$/m);
+      assert.doesNotMatch(first.text, /^: starting slow \d+ %$/m);
+      await corral.ready('slow');
+      assert.equal((await corral.cli('stop', 'slow')).code, 0);
+      await until('the engine to be gone', () => !corral.engineOf('slow'));
+      const second = await corral.chat('slow', stream);
+      const told = [...second.text.matchAll(/^: starting slow (\d+) %$/gm)].map((m) => Number(m[1]));
+      assert.ok(told.length > 1, second.text.slice(0, 2000));
+      assert.deepEqual(told, told.toSorted((a, b) => a - b));
+
+      await corral.post('/v1/pools/short/start', {});
+      await corral.ready('short');
+      assert.equal((await corral.cli('stop', 'short')).code, 0);
+      await until('the engine to be gone', () => !corral.engineOf('short'));
+      const late = await corral.chat('short');
+      assert.equal(late.status, 503, late.text);
+      assert.match(late.json.error.message, /starting short \d+ % \(about \d+ s to go\)/);
+      const ms = Number(late.headers['retry-after-ms']);
+      assert.ok(ms >= 1000 && ms <= 60000, `${ms}`);
+      assert.equal(late.headers['retry-after'], String(Math.ceil(ms / 1000)));
+      assert.equal(late.headers['x-should-retry'], 'true');
+    },
+    { leaks: false },
+  ),
+);
