@@ -17,11 +17,12 @@
 
 enum { KEY_ASKS_MAX = 32, ANSWER_MAX = 32 * 1024 * 1024 };
 
+enum key_change { KEY_CREATE, KEY_REVOKE, KEY_REREAD };
 struct key_ask {
 	struct list node;
 	struct keys *keys;  /* NULL: the daemon ends; only freed any more */
 	struct api_call *c; /* NULL: the client left, or nobody asked */
-	enum { KEY_CREATE, KEY_REVOKE, KEY_REREAD } what;
+	enum key_change what;
 	struct auth_key *key; /* the new one, or the one that was revoked */
 	char secret[AUTH_SECRET_LEN + 1];
 	char *path, *id, *by;
@@ -211,7 +212,7 @@ static void on_gone(void *arg)
 	((struct key_ask *)arg)->c = NULL;
 }
 
-static struct key_ask *ask_new(struct keys *k, struct api_call *c, int what)
+static struct key_ask *ask_new(struct keys *k, struct api_call *c, enum key_change what)
 {
 	struct key_ask *a = NEW(struct key_ask);
 	a->keys = k;
