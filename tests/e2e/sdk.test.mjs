@@ -9,7 +9,7 @@ import { fakeLlamaPool, fakePool, send, until, withCorral } from './harness.mjs'
 
 const hello = [{ role: 'user', content: 'Hello' }];
 
-/** A fetch that keeps what was answered: {status, headers, text} of each request; seen() may hold one back. */
+/** A fetch that keeps what was answered: {status, headers, text} of each; seen() may hold one back. */
 function recorder(seen = () => {}) {
   const answers = [];
   const through = async (url, init) => {
