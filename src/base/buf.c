@@ -38,6 +38,7 @@ char *buf_room(struct buf *b, size_t n)
 		cap = MAX(MIN(cap, b->max + 1), want);
 		b->data = mem_realloc(b->data, cap);
 		b->cap = cap;
+		b->data[b->len] = '\0'; /* nothing may come: it is a string all the same */
 	}
 	return b->data + b->len;
 }

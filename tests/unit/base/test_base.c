@@ -3,12 +3,14 @@
  * Containers, files, clocks and errors.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -342,6 +344,92 @@ static void random_numbers(void **state)
 	assert_true(one[8] == '-' && one[13] == '-' && one[18] == '-' && one[23] == '-');
 }
 
+/* More than one buffer of them for each thread. */
+enum { UUID_THREADS = 4, UUIDS = 1000 };
+typedef char uuid[UUID_LEN + 1];
+
+static void *make_uuids(void *arg)
+{
+	uuid *ids = arg;
+	for (int i = 0; i < UUIDS; i++)
+		rnd_uuid(ids[i]);
+	return NULL;
+}
+
+static int compare_uuids(const void *a, const void *b)
+{
+	return strcmp(a, b);
+}
+
+static void assert_all_differ(uuid *ids, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		assert_int_equal(strlen(ids[i]), UUID_LEN);
+		assert_int_equal(ids[i][14], '4');
+		assert_non_null(strchr("89ab", ids[i][19]));
+	}
+	qsort(ids, n, sizeof *ids, compare_uuids);
+	for (size_t i = 1; i < n; i++)
+		assert_string_not_equal(ids[i - 1], ids[i]);
+}
+
+static void uuids_of_threads_differ(void **state)
+{
+	static uuid ids[UUID_THREADS * UUIDS];
+	pthread_t t[UUID_THREADS];
+	for (size_t i = 0; i < UUID_THREADS; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, make_uuids, ids + i * UUIDS), 0);
+	for (size_t i = 0; i < UUID_THREADS; i++)
+		pthread_join(t[i], NULL);
+	assert_all_differ(ids, UUID_THREADS * UUIDS);
+}
+
+/* A child, its child, and their parent, with some left in the buffer: each goes its own way. */
+static void uuids_of_a_fork_differ(void **state)
+{
+	static uuid ids[3 * UUIDS];
+	int p[2];
+	rnd_uuid(ids[0]);
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	pid_t child = fork();
+	if (!child) {
+		pid_t grandchild = fork();
+		make_uuids(ids);
+		if (grandchild > 0)
+			waitpid(grandchild, NULL, 0);
+		_exit(write(p[1], ids, sizeof ids[0] * 20) == sizeof ids[0] * 20 ? 0 : 1);
+	}
+	assert_true(child > 0);
+	fd_close(p[1]);
+	make_uuids(ids);
+	size_t want = sizeof ids[0] * 40, got = 0; /* both write at once what a pipe takes whole */
+	for (ssize_t k = 1; k > 0 && got < want; got += (size_t)k)
+		k = read(p[0], (char *)(ids + UUIDS) + got, want - got);
+	int status = -1;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_int_equal(got, want);
+	fd_close(p[0]);
+	assert_all_differ(ids, UUIDS + 40);
+}
+
+/* What was made room for and never came. */
+static void buf_is_always_a_string(void **state)
+{
+	for (int i = 0; i < 8; i++) { /* memory that was used before */
+		struct buf dirt = BUF(1000);
+		for (int k = 0; k < 63; k++)
+			assert_int_equal(buf_addc(&dirt, 'x'), 0);
+		buf_done(&dirt);
+		AUTO(buf_done) struct buf b = BUF(1000);
+		assert_non_null(buf_room(&b, 63));
+		assert_string_equal(buf_str(&b), "");
+		assert_int_equal(buf_adds(&b, "ab"), 0);
+		assert_non_null(buf_room(&b, 500));
+		assert_string_equal(buf_str(&b), "ab");
+	}
+}
+
 static void memory(void **state)
 {
 	AUTO(mem_freep) char *s = mem_strdup("x");
@@ -364,6 +452,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(buf_keeps_its_bound),
 		cmocka_unit_test(buf_formats_and_moves),
+		cmocka_unit_test(buf_is_always_a_string),
 		cmocka_unit_test(list_moves_and_survives_removal),
 		cmocka_unit_test(map_against_a_model),
 		cmocka_unit_test(map_keys_may_hold_anything),
@@ -373,6 +462,8 @@ int main(void)
 		cmocka_unit_test(descriptors),
 		cmocka_unit_test(clocks),
 		cmocka_unit_test(random_numbers),
+		cmocka_unit_test(uuids_of_threads_differ),
+		cmocka_unit_test(uuids_of_a_fork_differ),
 		cmocka_unit_test(memory),
 	};
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);
