@@ -130,25 +130,37 @@ static void write_direct(struct view line)
 	pthread_mutex_unlock(&logger.direct);
 }
 
+/* Appends fn's line. One that is too long, of which pieces may be missing, is taken away again: false. */
+static bool make_one(log_line_fn *fn, const void *data, const struct log_how *how, struct buf *b)
+{
+	size_t had = b->len;
+	fn(data, how, b);
+	if (b->len == had || (b->len - had <= LOG_LINE_MAX && b->data[b->len - 1] == '\n'))
+		return true;
+	b->len = had;
+	b->data[had] = '\0';
+	return false;
+}
+
 /* On the log's thread: an entry that waited. */
-static void make_line(void *arg, enum log_level level, log_line_fn *fn, const void *data, struct buf *b)
+static bool make_line(void *arg, enum log_level level, log_line_fn *fn, const void *data, struct buf *b)
 {
 	const struct log_how *how = arg;
 	bool out = (int)level >= atomic_load_explicit(&logger.level, memory_order_relaxed);
 	size_t from = b->len;
-	if (out)
-		fn(data, how, b);
+	bool whole = !out || make_one(fn, data, how, b);
 	if (level < LOG_INFO || !atomic_load_explicit(&logger.tapped, memory_order_relaxed))
-		return;
-	AUTO(buf_done) struct buf json = BUF(LOG_LINE_MAX);
+		return whole;
+	AUTO(buf_done) struct buf json = BUF(LOG_MADE_MAX);
 	struct log_how plain = { .actor = how->actor };
 	struct view v = view_from(buf_view(b), from);
 	if (!out || how->console) {
-		fn(data, &plain, &json);
+		(void)make_one(fn, data, &plain, &json);
 		v = buf_view(&json);
 	}
 	if (v.n)
 		tap(v);
+	return whole;
 }
 
 int log_start(const struct log_opts *o, struct err *reterr)
@@ -158,7 +170,7 @@ int log_start(const struct log_opts *o, struct err *reterr)
 	if (!r) {
 		mem_setstr(&logger.actor, o->actor);
 		logger.style = style_for(o->format, o->fd);
-		logger.style.actor = logger.actor;
+		logger.style.actor = logger.actor ? logger.actor : "corral";
 		log_set_level(o->level);
 		struct log_writer_opts wo = { .fd = o->fd,
 			.bound = o->queue_bytes ? o->queue_bytes : QUEUE_BYTES,
@@ -213,11 +225,14 @@ void log_later(enum log_level level, log_line_fn *fn, const void *data, size_t n
 	if (logger.writer) {
 		log_writer_later(logger.writer, level, fn, data, n);
 	} else {
-		AUTO(buf_done) struct buf line = BUF(LOG_LINE_MAX);
+		int saved = errno;
+		AUTO(buf_done) struct buf line = BUF(LOG_MADE_MAX);
 		struct log_how how = style_for(LOG_FORMAT_AUTO, STDERR_FILENO);
 		how.actor = logger.actor ? logger.actor : "corral";
-		make_line(&how, level, fn, data, &line);
+		if (!make_line(&how, level, fn, data, &line))
+			log_count_dropped(1);
 		write_direct(buf_view(&line));
+		errno = saved;
 	}
 	pthread_rwlock_unlock(&logger.lock);
 }

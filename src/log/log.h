@@ -62,8 +62,9 @@ void log_event(enum log_level level, const char *action, const char *target, con
 #define log_error(action, target, ...) log_event(LOG_ERROR, action, target, NULL, __VA_ARGS__)
 
 /* For what every request logs: n bytes of data are copied (LOG_LATER_MAX at most), and the log's thread has
- * fn make the line of them, within LOG_GATHER_MS. fn appends one line with its newline: what how says of its
- * form, secrets redacted (log_redact_into). Pointers in data must be to constants. */
+ * fn make the line of them, within LOG_GATHER_MS. fn appends one line with its newline, or nothing: what how
+ * says of its form, secrets redacted (log_redact_into). A line longer than 64 KiB is dropped; no piece of it
+ * may be longer than that. Pointers in data must be to constants. */
 enum { LOG_LATER_MAX = 2048, LOG_GATHER_MS = 5 };
 struct buf;
 struct log_how {

@@ -35,8 +35,10 @@ bool log_key_is_secret(struct view key);
  * descriptor. */
 struct log_writer;
 enum { LOG_WAKE_BYTES = 64 * 1024 }; /* so much waits no longer for more */
-/* Makes the line of an entry that waited; may leave b as it is. */
-typedef void log_make_fn(void *arg, enum log_level level, log_line_fn *fn, const void *data, struct buf *b);
+/* Makes the line of an entry that waited; may leave b, which has room for LOG_MADE_MAX, as it is. False, with
+ * b as it was: the line is lost, it is longer than LOG_LINE_MAX. */
+enum { LOG_MADE_MAX = 2 * LOG_LINE_MAX };
+typedef bool log_make_fn(void *arg, enum log_level level, log_line_fn *fn, const void *data, struct buf *b);
 /* Appends the line that says how many were dropped. */
 typedef void log_notice_fn(struct buf *b, void *arg, uint64_t n);
 struct log_writer_opts {

@@ -31,6 +31,8 @@
 #include "base/mem.h"
 #include "log/log_int.h"
 
+enum { WRITE_BYTES = 256 * 1024 }; /* so many bytes of lines are made before they are written */
+
 struct log_writer {
 	struct log_writer_opts o;
 	int fd;      /* what is written to: o.fd, or a non-blocking description of our own */
@@ -207,27 +209,36 @@ static bool take_batch(struct log_writer *w, uint64_t *ret_lost)
 	return more;
 }
 
-/* From entries to lines; those that find no room are lost. */
-static uint64_t make_lines(struct log_writer *w)
+/* The next entries of the batch, from *at on, become lines: WRITE_BYTES of them or a little more, since a
+ * line may be much longer than what it is made of. Those that are too long are lost: how many. */
+static uint64_t make_lines(struct log_writer *w, size_t *at)
 {
 	uint64_t lost = 0;
 	buf_reset(&w->lines);
-	for (size_t at = 0; at < w->batch.len;) {
-		const struct entry *e = (const struct entry *)(const void *)(w->batch.data + at);
+	while (*at < w->batch.len && w->lines.len < WRITE_BYTES) {
+		const struct entry *e = (const struct entry *)(const void *)(w->batch.data + *at);
 		const char *data = (const char *)(e + 1);
-		size_t had = w->lines.len;
-		if (e->fn)
-			w->o.make(w->o.arg, (enum log_level)e->level, e->fn, data, &w->lines);
-		else
-			lost += buf_add(&w->lines, data, e->n) != 0;
-		if (w->lines.len > had && w->lines.data[w->lines.len - 1] != '\n') { /* it did not fit */
-			w->lines.len = had;
-			lost++;
-		}
-		at += sizeof *e + padded(e->n);
+		bool made = e->fn ? w->o.make(w->o.arg, (enum log_level)e->level, e->fn, data, &w->lines)
+				  : buf_add(&w->lines, data, e->n) == 0;
+		lost += !made;
+		*at += sizeof *e + padded(e->n);
+	}
+	return lost;
+}
+
+/* Writes the lines of the batch; *ret_lost: those that are not. */
+static int write_batch(struct log_writer *w, uint64_t *ret_lost)
+{
+	int r = 0;
+	*ret_lost = 0;
+	for (size_t at = 0; at < w->batch.len;) {
+		uint64_t unwritten = 0;
+		*ret_lost += make_lines(w, &at);
+		r = write_lines(w, buf_view(&w->lines), &unwritten);
+		*ret_lost += unwritten;
 	}
 	buf_reset(&w->batch);
-	return lost;
+	return r;
 }
 
 static void *writer_main(void *arg)
@@ -238,9 +249,7 @@ static void *writer_main(void *arg)
 	while (take_batch(w, &lost)) {
 		uint64_t unwritten = 0;
 		bool told = false;
-		uint64_t unmade = make_lines(w);
-		int r = write_lines(w, buf_view(&w->lines), &unwritten);
-		unwritten += unmade;
+		int r = write_batch(w, &unwritten);
 		if (!r && lost)
 			r = write_notice(w, lost, &told);
 		log_count_dropped(unwritten);
@@ -305,7 +314,7 @@ int log_writer_new(struct log_writer **ret, const struct log_writer_opts *o)
 	w->wake_fd = wake;
 	buf_init(&w->pending, o->bound);
 	buf_init(&w->batch, o->bound);
-	buf_init(&w->lines, 2 * o->bound); /* a line may be longer than what it is made of */
+	buf_init(&w->lines, WRITE_BYTES + LOG_MADE_MAX);
 	buf_init(&w->tail, LOG_LINE_MAX);
 	choose_sink(w);
 	pthread_condattr_t ca;

@@ -26,42 +26,7 @@
 #include "base/num.h"
 #include "log/log.h"
 #include "log/log_int.h"
-
-static void start(int fd, enum log_format format, size_t queue)
-{
-	struct err e = { 0 };
-	struct log_opts o = {
-		.level = LOG_INFO, .format = format, .actor = "tester", .fd = fd, .queue_bytes = queue
-	};
-	assert_int_equal(log_start(&o, &e), 0);
-}
-
-/* Reads until the other end is closed. */
-static void read_all(int fd, struct buf *b)
-{
-	for (;;) {
-		char *to = buf_room(b, 4096);
-		assert_non_null(to);
-		ssize_t k = read(fd, to, 4096);
-		if (k < 0 && errno == EINTR)
-			continue;
-		if (k <= 0)
-			return;
-		buf_grew(b, (size_t)k);
-	}
-}
-
-static size_t count(const struct buf *b, const char *what)
-{
-	size_t n = 0;
-	for (struct view v = buf_view(b);;) {
-		ptrdiff_t at = view_search(v, view_str(what));
-		if (at < 0)
-			return n;
-		n++;
-		v = view_from(v, (size_t)at + 1);
-	}
-}
+#include "sink.h"
 
 /* Logs one event to a pipe and gives its line. */
 static void one_line(struct buf *out, enum log_format format, const struct log_field *f, const char *human)
@@ -213,22 +178,6 @@ static void levels_are_kept_to(void **state)
 	assert_non_null(strstr(buf_str(&b), "\"error\""));
 }
 
-/* The sum of all "N lines were dropped": the writer may tell in two parts. */
-static uint64_t told_dropped(const struct buf *b)
-{
-	uint64_t sum = 0, n;
-	struct view v = buf_view(b);
-	for (ptrdiff_t at; (at = view_search(v, VIEW(" lines were dropped"))) >= 0;) {
-		size_t from = (size_t)at;
-		while (from > 0 && v.p[from - 1] >= '0' && v.p[from - 1] <= '9')
-			from--;
-		if (num_u64(view_of(v.p + from, (size_t)at - from), &n) == 0)
-			sum += n;
-		v = view_from(v, (size_t)at + 1);
-	}
-	return sum;
-}
-
 static void slow_sink_drops_and_tells(void **state)
 {
 	int p[2];
@@ -369,17 +318,6 @@ static void on_tap(void *arg, struct view line)
 	assert_ptr_equal(arg, &tapped);
 	if (line.p[0] == '{' && line.p[line.n - 1] == '}' && !memchr(line.p, '\n', line.n))
 		atomic_fetch_add(&tapped, 1);
-}
-
-struct reader {
-	int fd;
-	struct buf b;
-};
-static void *reader_main(void *arg)
-{
-	struct reader *r = arg;
-	read_all(r->fd, &r->b);
-	return NULL;
 }
 
 static void four_threads_keep_lines_whole(void **state)
