@@ -101,14 +101,35 @@ static void fail_later(struct http_call *call, enum http_fail f, int error, cons
 	loop_defer(call->loop, &call->later, fail_later_run, call);
 }
 
+static void parser_ready(struct client_conn *c)
+{
+	llhttp_init(&c->parser, HTTP_RESPONSE, &client_parser_settings);
+	c->parser.data = c;
+	c->complete = false;
+	c->interim = 0;
+	gather_reset(&c->head);
+}
+
+struct http_call *client_call_new(
+	struct http_target *t, struct client_conn *c, const struct http_call_ops *ops, void *arg)
+{
+	struct http_call *call = call_new(t);
+	call->loop = t->loop;
+	call->ops = ops;
+	call->arg = arg;
+	call->response_length = -1;
+	call->body_finished = true;
+	call->conn = c;
+	c->call = call;
+	parser_ready(c);
+	return call;
+}
+
 static void conn_ready(struct http_call *call, const struct buf *head)
 {
 	struct client_conn *c = call->conn;
-	llhttp_init(&c->parser, HTTP_RESPONSE, &client_parser_settings);
-	c->parser.data = c;
+	parser_ready(c);
 	c->requests++;
-	c->complete = false;
-	gather_reset(&c->head);
 	sock_want(&c->sock, !call->paused, false);
 	if (head->len)
 		sock_write(&c->sock, head->data, head->len);
@@ -377,7 +398,7 @@ static void call_done(struct http_call *call, bool reusable)
 		call->ops->on_end(call->arg);
 }
 
-static void conn_eof(struct client_conn *c)
+void client_conn_eof(struct client_conn *c)
 {
 	struct http_call *call = c->call;
 	llhttp_finish(&c->parser);
@@ -400,13 +421,18 @@ void client_conn_readable(struct client_conn *c)
 		client_call_broken(call, (int)n);
 		return;
 	}
-	if (n == 0) {
-		conn_eof(c);
-		return;
-	}
+	if (n == 0)
+		client_conn_eof(c);
+	else
+		client_conn_feed(c, data, (size_t)n);
+}
+
+void client_conn_feed(struct client_conn *c, const char *data, size_t n)
+{
+	struct http_call *call = c->call;
 	call->got_byte = true;
 	gather_chunk(&c->head, data);
-	llhttp_errno_t e = llhttp_execute(&c->parser, data, (size_t)n);
+	llhttp_errno_t e = llhttp_execute(&c->parser, data, n);
 	if (c->call != call || c->closed) /* cancelled by a callback */
 		return;
 	if (e == HPE_OK && gather_chunk_end(&c->head, data + n) < 0)

@@ -119,13 +119,20 @@ struct client_conn *client_conn_take_idle(struct http_target *t)
 	return c;
 }
 
-int client_conn_open(struct http_target *t, const struct net_addr *a, struct client_conn **ret)
+struct client_conn *client_conn_new(struct http_target *t)
 {
 	struct client_conn *c = NEW(struct client_conn);
 	c->target = t;
 	c->loop = t->loop;
+	c->sock.fd = -1;
 	list_init(&c->node);
 	gather_init(&c->head);
+	return c;
+}
+
+int client_conn_open(struct http_target *t, const struct net_addr *a, struct client_conn **ret)
+{
+	struct client_conn *c = client_conn_new(t);
 	int r = sock_connect(&c->sock, t->loop, a, &client_sock_ops, c);
 	if (r < 0) {
 		client_conn_free(c);

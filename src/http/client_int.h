@@ -40,6 +40,7 @@ struct client_conn {
 	bool idle, closed;
 	struct head_gather head; /* of the response */
 	bool complete;
+	uint8_t interim; /* 1xx so far */
 };
 
 struct lookup;
@@ -69,12 +70,20 @@ void client_conn_free(void *conn);
 void client_conn_close(struct client_conn *c);
 void client_conn_park(struct client_conn *c);
 struct client_conn *client_conn_take_idle(struct http_target *t);
+/* A connection without a socket, on no list. */
+struct client_conn *client_conn_new(struct http_target *t) MUST_CHECK;
 int client_conn_open(struct http_target *t, const struct net_addr *a, struct client_conn **ret);
 void client_conn_readable(struct client_conn *c);
+/* Bytes that were read for c's call, and the end of them. */
+void client_conn_feed(struct client_conn *c, const char *data, size_t n);
+void client_conn_eof(struct client_conn *c);
 void client_call_connected(struct http_call *call, int error);
 void client_call_broken(struct http_call *call, int error);
 void client_target_unref(struct http_target *t);
 void client_call_free(void *call);
+/* A call whose request was sent on c: what comes next is its answer. */
+struct http_call *client_call_new(
+	struct http_target *t, struct client_conn *c, const struct http_call_ops *ops, void *arg) MUST_CHECK;
 
 /* From llhttp's callbacks. */
 void client_call_head(struct http_call *call, int status, const struct http_headers *h, int64_t length);

@@ -4,6 +4,8 @@
  */
 #include "http/client_int.h"
 
+enum { INTERIM_MAX = 16 }; /* interim answers before the answer */
+
 static int on_message_begin(llhttp_t *p)
 {
 	struct client_conn *c = p->data;
@@ -35,6 +37,8 @@ static int on_headers_complete(llhttp_t *p)
 {
 	struct client_conn *c = p->data;
 	if (p->status_code < 200) {
+		if (++c->interim > INTERIM_MAX)
+			return HPE_USER;
 		c->head.done = true;
 		if (p->status_code == 101)
 			return HPE_USER; /* nothing here asks for another protocol */

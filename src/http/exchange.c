@@ -92,7 +92,8 @@ void http_resume_body(struct http_exchange *x)
 	if (!x->body_paused)
 		return;
 	x->body_paused = false;
-	x->conn->read_at = loop_now(x->conn->server->loop);
+	x->conn->read_at = x->conn->body_since = loop_now(x->conn->server->loop);
+	x->conn->body_then = x->conn->body_bytes;
 	conn_update_reading(x->conn);
 }
 

@@ -10,10 +10,15 @@
 #include "base/mem.h"
 #include "net/tls.h"
 
-enum { READ_CHUNK = 64 * 1024, KEEP_MAX = 256 * 1024, LINGER_MS = 2000, TICK_MAX_MS = 15000 };
+enum {
+	READ_CHUNK = 64 * 1024,
+	KEEP_MAX = 256 * 1024,
+	LINGER_MS = 2000,
+	TICK_MAX_MS = 15000,
+	FRAMING_MAX = 128 * 1024
+};
 
 static void on_timer(void *arg);
-static void conn_feed(struct server_conn *c, const char *data, size_t n);
 
 static int64_t tick_ms(const struct server_conn *c)
 {
@@ -46,6 +51,11 @@ void conn_set_state(struct server_conn *c, enum conn_state to)
 		return;
 	}
 	struct loop *l = c->server->loop;
+	bool waits = to == CONN_IDLE || to == CONN_START;
+	if (waits || to == CONN_EXCHANGE) {
+		list_remove(&c->node);
+		list_append(waits ? &c->server->waiting : &c->server->conns, &c->node);
+	}
 	c->limit = mono_add_ms(loop_now(l), limit_ms(c));
 	if (!loop_timer_active(&c->timer) || mono_before(c->limit, c->timer.due))
 		loop_timer_start(l, &c->timer, limit_ms(c), on_timer, c);
@@ -185,17 +195,30 @@ static void tell_body_end(struct server_conn *c)
 		conn_exchange_done(c);
 }
 
+/* A body in chunks of one byte is five sixths framing, and is let through; extensions and trailers without an
+ * end, of which nothing is kept, are not. */
+static bool mostly_framing(const struct server_conn *c)
+{
+	return c->fed_bytes > FRAMING_MAX + 16 * c->body_bytes;
+}
+
 /* Parses data; what may not be parsed yet is kept. */
-static void conn_feed(struct server_conn *c, const char *data, size_t n)
+void conn_feed(struct server_conn *c, const char *data, size_t n)
 {
 	while (n && may_parse(c)) {
 		gather_chunk(&c->x.head, data);
+		c->fed_bytes += n;
 		llhttp_errno_t e = llhttp_execute(&c->parser, data, n);
 		if (c->state == CONN_CLOSED)
 			return;
 		if (e == HPE_OK) {
 			if (gather_chunk_end(&c->x.head, data + n) < 0) {
 				conn_refuse(c, 431, "the request's headers are larger than 64 KiB");
+				return;
+			}
+			if (c->state == CONN_EXCHANGE && !c->x.body_ended && mostly_framing(c)) {
+				conn_refuse(
+					c, 400, "the request's body is mostly chunk extensions or trailers");
 				return;
 			}
 			n = 0;
@@ -285,10 +308,26 @@ static void on_broken(void *arg, int error)
 	conn_close(arg);
 }
 
+/* Nothing for the time-out, or for longer than that less than HTTP_RATE_MIN of what waits. */
+static bool too_slow(mono_t since, mono_t last, uint64_t bytes, int64_t timeout_ms, mono_t now)
+{
+	int64_t ms = mono_ms_between(since, now);
+	return mono_ms_between(last, now) >= timeout_ms ||
+	       (ms >= timeout_ms && bytes < (uint64_t)ms * HTTP_RATE_MIN / 1000);
+}
+
 static bool send_stalled(const struct server_conn *c)
 {
-	return sock_unsent(&c->sock) &&
-	       mono_ms_between(c->sock.sent_at, loop_now(c->server->loop)) >= c->server->o.send_timeout_ms;
+	const struct sock *s = &c->sock;
+	return sock_unsent(s) && too_slow(s->queued_at, s->sent_at, s->sent_since,
+					 c->server->o.send_timeout_ms, loop_now(c->server->loop));
+}
+
+static bool body_stalled(const struct server_conn *c)
+{
+	return !c->x.body_ended && !c->x.body_paused &&
+	       too_slow(c->body_since, c->read_at, c->body_bytes - c->body_then, c->server->o.body_timeout_ms,
+		       loop_now(c->server->loop));
 }
 
 static void on_timer(void *arg)
@@ -302,10 +341,8 @@ static void on_timer(void *arg)
 	switch (c->state) {
 	case CONN_HEAD: conn_refuse(c, 408, "the request's head did not arrive in time"); return;
 	case CONN_EXCHANGE:
-		if (!c->x.body_ended && !c->x.body_paused &&
-			mono_ms_between(c->read_at, loop_now(c->server->loop)) >=
-				c->server->o.body_timeout_ms) {
-			conn_refuse(c, 408, "the request's body stopped arriving");
+		if (body_stalled(c)) {
+			conn_refuse(c, 408, "the request's body stopped arriving, or comes too slowly");
 			return;
 		}
 		break;
@@ -367,28 +404,38 @@ void conn_exchange_done(struct server_conn *c)
 	conn_update_reading(c);
 }
 
-static void accept_over(struct http_server *s, int fd, const struct net_peer *peer, struct tls_server *tls)
+struct server_conn *conn_new(struct http_server *s)
 {
-	if (s->draining || s->nconns >= s->o.max_connections) {
-		fd_close(fd);
-		return;
-	}
 	struct server_conn *c = NEW(struct server_conn);
 	c->server = s;
-	c->peer = *peer;
-	c->state = CONN_FLUSH; /* so that the next line is a change */
+	c->state = CONN_FLUSH; /* so that the first state that is set is a change */
+	c->sock.fd = -1;
 	buf_init(&c->in, KEEP_MAX);
 	gather_init(&c->x.head);
 	buf_init(&c->x.extra, 4 * KIB);
 	c->x.conn = c;
 	llhttp_init(&c->parser, HTTP_REQUEST, &http_server_parser_settings);
 	c->parser.data = c;
-	if (sock_init(&c->sock, s->loop, fd, &conn_sock_ops, c) < 0) {
-		conn_free(c);
+	list_append(&s->waiting, &c->node);
+	s->nconns++;
+	return c;
+}
+
+static void accept_over(struct http_server *s, int fd, const struct net_peer *peer, struct tls_server *tls)
+{
+	if (!s->draining && s->nconns >= s->o.max_connections &&
+		!list_empty(&s->waiting)) /* an old idle one */
+		conn_close(LIST_ENTRY(s->waiting.next, struct server_conn, node));
+	if (s->draining || s->nconns >= s->o.max_connections) {
+		fd_close(fd);
 		return;
 	}
-	list_append(&s->conns, &c->node);
-	s->nconns++;
+	struct server_conn *c = conn_new(s);
+	c->peer = *peer;
+	if (sock_init(&c->sock, s->loop, fd, &conn_sock_ops, c) < 0) {
+		conn_close(c);
+		return;
+	}
 	if (tls) {
 		c->peer.is_tls = true;
 		conn_set_state(c, CONN_START);
@@ -418,6 +465,7 @@ struct http_server *http_server_new(struct loop *l, const struct http_server_opt
 	s->server_line = o->server_name ? mem_fmt("Server: %s\r\n", o->server_name) : mem_strdup("");
 	buf_init(&s->head, 2 * HTTP_HEAD_MAX);
 	list_init(&s->conns);
+	list_init(&s->waiting);
 	return s;
 }
 
@@ -450,11 +498,13 @@ void http_server_drain(struct http_server *s, loop_fn *on_idle, void *arg)
 	s->draining = true;
 	stop_listening(s);
 	LIST_FOREACH(c, &s->conns, struct server_conn, node)
+	c->x.close_after = true;
+	LIST_FOREACH(w, &s->waiting, struct server_conn, node)
 	{
-		if (c->state == CONN_IDLE || c->state == CONN_HEAD || c->state == CONN_START)
-			conn_close(c);
+		if (w->state == CONN_IDLE || w->state == CONN_HEAD || w->state == CONN_START)
+			conn_close(w);
 		else
-			c->x.close_after = true;
+			w->x.close_after = true;
 	}
 	s->on_idle = on_idle; /* from here on the last connection to close tells */
 	s->on_idle_arg = arg;
@@ -464,6 +514,8 @@ void http_server_drain(struct http_server *s, loop_fn *on_idle, void *arg)
 
 void http_server_close_all(struct http_server *s)
 {
+	while (!list_empty(&s->waiting))
+		conn_close(LIST_ENTRY(s->waiting.next, struct server_conn, node));
 	while (!list_empty(&s->conns))
 		conn_close(LIST_ENTRY(s->conns.next, struct server_conn, node));
 }

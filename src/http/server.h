@@ -46,12 +46,14 @@ struct http_refusal {
 	const struct http_headers *headers; /* NULL: not all of them came */
 };
 
+enum { HTTP_RATE_MIN = 64 }; /* bytes a second, on average: slower bodies and readers count as stopped */
+
 struct http_server_opts {
 	int64_t head_timeout_ms; /* a whole head, from its first byte: 30 s */
 	int64_t idle_timeout_ms; /* between requests: 75 s */
 	int64_t body_timeout_ms; /* without one byte of the body: 60 s → 408 */
 	int64_t send_timeout_ms; /* the client takes no byte of what waits: 120 s → closed */
-	size_t max_connections;  /* above it new ones are closed: 20000 */
+	size_t max_connections;  /* above it new ones are closed, where none waits for a request: 20000 */
 	const char *server_name; /* Server header; NULL = none */
 	void (*on_request)(void *arg, struct http_exchange *x);
 	/* Appends the body (JSON) of a refusal to `body` and header lines to `head`. NULL: plain text. */

@@ -58,7 +58,11 @@ struct server_conn {
 	struct loop_work again;  /* parse what is kept in `in` */
 	struct buf in;           /* read but not parsed yet */
 	struct net_peer peer;
-	mono_t read_at; /* when a byte of the body last came, or reading went on */
+	mono_t read_at;     /* when a byte of the body last came, or reading went on */
+	mono_t body_since;  /* the head was whole, or reading went on … */
+	uint64_t body_then; /* … with so many bytes of the body there */
+	uint64_t body_bytes,
+		fed_bytes; /* of the body, and what they came in: chunk heads, extensions, trailers */
 	struct http_exchange x;
 	int refuse_status; /* set by a parser callback that refuses */
 	const char *refuse_reason;
@@ -75,7 +79,7 @@ struct http_server {
 	struct http_server_opts o;
 	struct http_listener listeners[HTTP_LISTENERS_MAX];
 	size_t nlisteners, nconns, nexchanges;
-	struct list conns;
+	struct list conns, waiting; /* with a request, and without one: those longest so first */
 	bool draining, freeing;
 	loop_fn *on_idle;
 	void *on_idle_arg;
@@ -90,6 +94,10 @@ extern const llhttp_settings_t http_server_parser_settings;
 
 void conn_set_state(struct server_conn *c, enum conn_state to);
 void conn_close(struct server_conn *c);
+/* A connection without a socket, on s's list. */
+struct server_conn *conn_new(struct http_server *s) MUST_CHECK;
+/* Takes bytes that were read from it. */
+void conn_feed(struct server_conn *c, const char *data, size_t n);
 /* Answers a request that never became an exchange, then closes. */
 void conn_refuse(struct server_conn *c, int status, const char *reason);
 /* The exchange is over and complete: next request, or close. */

@@ -3,6 +3,8 @@
  * From llhttp's callbacks to an exchange: the head is gathered in one buffer, checked as a whole, and
  * only then shown to a handler.
  */
+#include <string.h>
+
 #include "base/mem.h"
 #include "http/server_int.h"
 
@@ -77,6 +79,7 @@ static int on_body(llhttp_t *p, const char *at, size_t n)
 {
 	struct server_conn *c = conn_of(p);
 	struct http_exchange *x = &c->x;
+	c->body_bytes += n;
 	if (x->open && x->handler && x->handler->on_body)
 		x->handler->on_body(x->arg, view_of(at, n));
 	return c->state == CONN_CLOSED ? HPE_USER : 0;
@@ -110,6 +113,18 @@ static int refused(struct server_conn *c, int status, const char *reason)
 	return status;
 }
 
+/* uri-host [":" port] (RFC 9110, 7.2), by its characters alone; empty where there is no authority. */
+static bool is_host(struct view v)
+{
+	for (size_t i = 0; i < v.n; i++) {
+		char ch = v.p[i], low = (char)(ch | 0x20);
+		if (!(low >= 'a' && low <= 'z') && !(ch >= '0' && ch <= '9') &&
+			!strchr("-._:[]~%!$&'()*+,;=", ch))
+			return false;
+	}
+	return true;
+}
+
 /* What llhttp lets through and we do not. */
 static int check_head(struct server_conn *c)
 {
@@ -125,12 +140,30 @@ static int check_head(struct server_conn *c)
 			return refused(c, 417, "the only expectation that is met here is 100-continue");
 		x->expects_continue = p->http_minor == 1;
 	}
-	if (x->target.n == 0 || (x->target.p[0] != '/' && !view_eqs(x->target, "*")))
+	if (!is_host(http_header_known(&x->headers, HTTP_H_HOST)))
+		return refused(c, 400, "the Host header is not a name or an address with a port");
+	if (x->target.p[0] != '/' && !(view_eqs(x->target, "*") && x->method == HTTP_M_OPTIONS))
 		return refused(c, 400, "the request's address must begin with /");
 	struct view te = http_header_known(&x->headers, HTTP_H_TRANSFER_ENCODING);
-	if (te.p && (p->http_minor == 0 || !view_eq_ci(te, VIEW("chunked"))))
-		return refused(c, 400, "the only transfer encoding taken here is chunked, in HTTP/1.1");
+	if (te.p && (p->http_minor == 0 || !view_eq_ci(te, VIEW("chunked")) ||
+			    http_header_count_known(&x->headers, HTTP_H_TRANSFER_ENCODING) != 1))
+		return refused(c, 400, "the only transfer encoding taken here is chunked, once, in HTTP/1.1");
 	return 0;
+}
+
+/* "http://host/path" (RFC 9112, 3.2.2): taken where it names the host that the Host header names too, so that
+ * nothing behind us can see another one. What follows the host is the target then. */
+static void origin_form(struct http_exchange *x)
+{
+	struct view rest = view_from(x->target, 7);
+	if (!view_eq_ci(view_cut(x->target, 7), VIEW("http://")))
+		return;
+	size_t n = 0;
+	while (n < rest.n && rest.p[n] != '/' && rest.p[n] != '?')
+		n++;
+	if (n && n < rest.n && rest.p[n] == '/' &&
+		view_eq_ci(view_cut(rest, n), http_header_known(&x->headers, HTTP_H_HOST)))
+		x->target = view_from(rest, n);
 }
 
 int exchange_finish_head(struct server_conn *c)
@@ -139,6 +172,7 @@ int exchange_finish_head(struct server_conn *c)
 	if (gather_headers(&x->head, &x->headers))
 		return refused(c, 431, "the request's headers are larger than 64 KiB");
 	x->target = view_of(buf_str(&x->head.bytes), x->target_len);
+	origin_form(x);
 	x->path = view_split(x->target, '?', &x->query);
 	x->minor = c->parser.http_minor;
 	x->method = method_of(c->parser.method);
@@ -151,7 +185,8 @@ int exchange_finish_head(struct server_conn *c)
 	if (status)
 		return status;
 	conn_set_state(c, CONN_EXCHANGE);
-	c->read_at = loop_now(c->server->loop); /* a pipelined head may have come long ago */
+	c->read_at = c->body_since = loop_now(c->server->loop); /* a pipelined head may have come long ago */
+	c->body_bytes = c->fed_bytes = c->body_then = 0;
 	x->open = true;
 	c->server->nexchanges++;
 	c->server->o.on_request(c->server->o.arg, x);

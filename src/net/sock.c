@@ -125,7 +125,7 @@ static void on_event(void *arg, int events)
 static void sock_zero(struct sock *s, struct loop *l, int fd, const struct sock_ops *ops, void *arg)
 {
 	*s = (struct sock){ .loop = l, .ops = ops, .arg = arg, .fd = fd, .out = BUF(SOCK_OUT_MAX) };
-	s->sent_at = loop_now(l);
+	s->sent_at = s->queued_at = loop_now(l);
 }
 
 int sock_init(struct sock *s, struct loop *l, int fd, const struct sock_ops *ops, void *arg)
@@ -241,6 +241,7 @@ static ssize_t send_some(struct sock *s, const char *p, size_t n)
 	}
 	if (sent)
 		s->sent_at = loop_now(s->loop);
+	s->sent_since += sent;
 	return (ssize_t)sent;
 }
 
@@ -290,8 +291,10 @@ static void queued(struct sock *s)
 {
 	if (s->blocked)
 		update(s);
-	else if (sock_unsent(s) == 0)
-		s->sent_at = loop_now(s->loop); /* the peer is not late with what was not there yet */
+	else if (sock_unsent(s) == 0) { /* the peer is not late with what was not there yet */
+		s->sent_at = s->queued_at = loop_now(s->loop);
+		s->sent_since = 0;
+	}
 }
 
 bool sock_write(struct sock *s, const void *p, size_t n)

@@ -60,6 +60,8 @@ struct sock {
 	size_t out_off;
 	struct loop_work flush, report; /* report: connected at once, to be told at the end of the round */
 	mono_t sent_at;                 /* the last time the peer took bytes, or the queue was empty */
+	mono_t queued_at;               /* since when something waits … */
+	uint64_t sent_since;            /* … and how much the peer took since */
 };
 
 /* Takes over fd. reading starts off. 0 or a negative errno (fd is then closed). */
