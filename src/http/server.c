@@ -82,6 +82,12 @@ static void exchange_gone(struct server_conn *c)
 		x->handler->on_gone(x->arg);
 }
 
+static void tell_closed(struct http_server *s)
+{
+	if (s->o.on_closed)
+		s->o.on_closed(s->o.arg);
+}
+
 void conn_close(struct server_conn *c)
 {
 	if (c->state == CONN_CLOSED)
@@ -93,6 +99,7 @@ void conn_close(struct server_conn *c)
 	sock_close(&c->sock);
 	list_remove(&c->node);
 	s->nconns--;
+	tell_closed(s);
 	loop_defer_call(s->loop, conn_free, c);
 	if (s->draining && s->nconns == 0 && s->on_idle && !s->freeing)
 		loop_defer_call(s->loop, s->on_idle, s->on_idle_arg);
@@ -421,13 +428,15 @@ struct server_conn *conn_new(struct http_server *s)
 	return c;
 }
 
-static void accept_over(struct http_server *s, int fd, const struct net_peer *peer, struct tls_server *tls)
+void http_server_accept_tls(
+	struct http_server *s, int fd, const struct net_peer *peer, struct tls_server *tls)
 {
 	if (!s->draining && s->nconns >= s->o.max_connections &&
 		!list_empty(&s->waiting)) /* an old idle one */
 		conn_close(LIST_ENTRY(s->waiting.next, struct server_conn, node));
 	if (s->draining || s->nconns >= s->o.max_connections) {
 		fd_close(fd);
+		tell_closed(s);
 		return;
 	}
 	struct server_conn *c = conn_new(s);
@@ -448,13 +457,13 @@ static void accept_over(struct http_server *s, int fd, const struct net_peer *pe
 
 void http_server_accept(struct http_server *s, int fd, const struct net_peer *peer)
 {
-	accept_over(s, fd, peer, NULL);
+	http_server_accept_tls(s, fd, peer, NULL);
 }
 
 static void on_accept(void *arg, int fd, const struct net_peer *peer)
 {
 	struct http_listener *l = arg;
-	accept_over(l->server, fd, peer, l->tls);
+	http_server_accept_tls(l->server, fd, peer, l->tls);
 }
 
 struct http_server *http_server_new(struct loop *l, const struct http_server_opts *o)

@@ -58,6 +58,8 @@ struct http_server_opts {
 	void (*on_request)(void *arg, struct http_exchange *x);
 	/* Appends the body (JSON) of a refusal to `body` and header lines to `head`. NULL: plain text. */
 	void (*on_refuse)(void *arg, const struct http_refusal *r, struct buf *head, struct buf *body);
+	void (*on_closed)(
+		void *arg); /* once for each connection that was taken or accepted; NULL: not told */
 	void *arg;
 };
 #define HTTP_SERVER_DEFAULTS                                                                                 \
@@ -72,6 +74,9 @@ int http_server_listen(struct http_server *s, int fd) MUST_CHECK;
 int http_server_listen_tls(struct http_server *s, int fd, struct tls_server *tls) MUST_CHECK;
 /* Takes over one connected socket. */
 void http_server_accept(struct http_server *s, int fd, const struct net_peer *peer);
+/* The same over TLS; tls must stay as long as the server. NULL: plain. */
+void http_server_accept_tls(
+	struct http_server *s, int fd, const struct net_peer *peer, struct tls_server *tls);
 /* Accepts nothing new and closes idle connections; those with a request finish it and close. on_idle is
  * called (from the loop) when none is left. */
 void http_server_drain(struct http_server *s, loop_fn *on_idle, void *arg);

@@ -76,6 +76,7 @@ const struct metric_family metric_families[] = {
 	{ "corral_registry_revision", "Revision of the registry's snapshot; it only grows.", G, { NULL } },
 	{ "corral_loop_lag_seconds", "The longest round of an event loop since the last reading.", G,
 		{ "loop" } },
+	{ "corral_connections", "Open connections of clients, by the loop that serves them.", G, { "loop" } },
 	{ "corral_log_dropped_total", "Log lines dropped because their reader was too slow.", C, { NULL } },
 	{ "process_cpu_seconds_total", "Processor time used by this process.", C, { NULL },
 		.fractional = true },

@@ -198,7 +198,7 @@ static void on_listen(void *arg, int events)
 {
 	(void)events;
 	struct listener *l = arg;
-	/* Few at a time, so that loops sharing the socket share the connections. */
+	/* Few at a time, so that what is connected already is served in between. */
 	for (int i = 0; i < ACCEPTS_A_ROUND && l->fn; i++) {
 		struct sockaddr_storage ss = { 0 };
 		socklen_t n = sizeof ss;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Data loops: each accepts from every listening socket, guards, routes, and hands a request to its proxy
- * or to the API. What the control loop tells them comes as posted work.
+ * Data loops: each guards and routes what its connections ask, and hands a request to its proxy or to the
+ * API. What the control loop tells them comes as posted work.
  */
 #include <sched.h>
 #include <stdio.h>
@@ -353,6 +353,8 @@ static void server_idle(void *arg)
 static void drain_on_loop(void *arg)
 {
 	struct told *t = arg;
+	if (t->d->index == 0)
+		arrivals_stop(t->d->orch);
 	http_server_drain(t->d->server, server_idle, t);
 }
 
@@ -364,6 +366,11 @@ void data_loops_drain(struct orch *o, loop_fn *on_idle)
 		t->on_idle = on_idle;
 		loop_post_call(o->loops[i].loop, drain_on_loop, t);
 	}
+}
+
+static void on_closed(void *arg)
+{
+	arrivals_closed(arg);
 }
 
 static void force_on_loop(void *arg)
@@ -411,7 +418,7 @@ int data_loops_init(struct orch *o, struct err *reterr)
 		d->rules = auth_rules_ref(keys_rules(o->keys));
 		d->guard = (struct api_guard){ .config = config_ref(o->config), .hostname = o->hostname };
 		struct http_server_opts so = { HTTP_SERVER_DEFAULTS, .server_name = "corral",
-			.on_request = on_request, .on_refuse = on_refuse, .arg = d };
+			.on_request = on_request, .on_refuse = on_refuse, .on_closed = on_closed, .arg = d };
 		d->server = http_server_new(d->loop, &so);
 		struct proxy_opts po = { .loop = d->loop,
 			.loop_index = i,
@@ -436,19 +443,15 @@ static void *run_loop(void *arg)
 	return NULL;
 }
 
+/* The first loop last: it gives connections to all. */
 int data_loops_run(struct orch *o)
 {
-	for (unsigned i = 0; i < o->nloops; i++) {
+	for (unsigned i = o->nloops; i-- > 0;) {
 		struct data_loop *d = &o->loops[i];
-		for (size_t k = 0; k < o->nlisten; k++) {
-			int r = http_server_listen_tls(
-				d->server, o->listen_fds[k], o->listen_tls[k] ? o->tls : NULL);
-			if (r < 0)
-				return r;
-		}
-		int r = pthread_create(&d->thread, NULL, run_loop, d);
+		int r = i ? 0 : arrivals_start(o);
+		r = r ? r : -pthread_create(&d->thread, NULL, run_loop, d);
 		if (r)
-			return -r;
+			return r;
 		d->running = true;
 	}
 	return 0;
@@ -457,11 +460,14 @@ int data_loops_run(struct orch *o)
 static void free_server(void *arg)
 {
 	struct data_loop *d = arg;
+	if (d->index == 0)
+		arrivals_stop(d->orch);
 	http_server_free(d->server);
 	d->server = NULL;
 	loop_stop(d->loop);
 }
 
+/* The first loop first: what it gave to the others arrives before they end. */
 void data_loops_stop(struct orch *o)
 {
 	for (unsigned i = 0; i < o->nloops; i++) {
@@ -476,6 +482,7 @@ void data_loops_stop(struct orch *o)
 
 void data_loops_free(struct orch *o)
 {
+	arrivals_stop(o);
 	for (unsigned i = 0; i < o->nloops; i++) {
 		struct data_loop *d = &o->loops[i];
 		if (d->server)
@@ -486,5 +493,6 @@ void data_loops_free(struct orch *o)
 		d->guard.config = config_unref(d->guard.config);
 		loop_free(d->loop);
 	}
+	arrivals_free(o);
 	req_records_free(o->requests);
 }

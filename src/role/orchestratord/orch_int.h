@@ -38,6 +38,7 @@ struct data_loop {
 	pthread_t thread;
 	bool running;
 	struct http_server *server;
+	atomic_size_t connections; /* given to it and not closed yet */
 	struct proxy *proxy;
 	struct models *models;    /* this loop's own reference */
 	struct auth_rules *rules; /* this loop's own reference */
@@ -52,6 +53,7 @@ struct gate_failures {
 	atomic_uint untold;
 };
 
+struct arrivals;
 struct keys;
 struct provisioner;
 struct reload;
@@ -72,6 +74,7 @@ struct orch {
 	char *listen_urls[LISTEN_MAX];
 	bool listen_tls[LISTEN_MAX];
 	size_t nlisten;
+	struct arrivals *arrivals;
 	struct keys *keys;
 	struct gate_failures failures;
 	struct tls_server *tls; /* NULL: no address speaks TLS */
@@ -135,6 +138,15 @@ bool found_pending(const struct orch *o, const struct registry_snapshot *s);
 /* After a node has spoken, before anybody acts on it: a node is told what is wanted at the end of the round,
  * and without the pools of what it found its engines would be unwanted. */
 void found_update(struct orch *o);
+
+/* arrivals.c */
+/* The first loop accepts from every listening socket; it must not run yet, and the others must. */
+int arrivals_start(struct orch *o) MUST_CHECK;
+void arrivals_stop(struct orch *o); /* on the first loop: none is accepted any more */
+void arrivals_free(struct orch *o); /* stopped, and no loop runs */
+/* On d's own thread: one of its connections has closed. */
+void arrivals_closed(struct data_loop *d);
+size_t arrivals_connections(struct data_loop *d); /* from any thread: how many it has */
 
 /* loops.c */
 int data_loops_init(struct orch *o, struct err *reterr) MUST_CHECK;

@@ -111,6 +111,8 @@ static void collect(void *arg, struct metrics *m)
 		s = loop_stats_take(o->loops[i].loop);
 		metric_set(metrics_series(m, "corral_loop_lag_seconds", loop_name(o->loops[i].loop), NULL),
 			(double)s.max_busy_ns / 1e9);
+		metric_set(metrics_series(m, "corral_connections", loop_name(o->loops[i].loop), NULL),
+			(double)arrivals_connections(&o->loops[i]));
 	}
 	door_collect(o, m);
 	struct metric_series *dropped = metrics_series(m, "corral_log_dropped_total", NULL);

@@ -24,7 +24,7 @@ struct world {
 	struct loop_timer deadline;
 	int listen_fd;
 	char address[64];
-	int requests, gones;
+	int requests, gones, closed;
 	struct http_exchange *held;
 };
 
@@ -92,6 +92,11 @@ static void on_request(void *arg, struct http_exchange *x)
 	http_handle(x, &echo_handler, e);
 }
 
+static void on_closed(void *arg)
+{
+	((struct world *)arg)->closed++;
+}
+
 static void timed_out(void *arg)
 {
 	(void)arg;
@@ -103,7 +108,8 @@ static int set_up(void **state)
 	struct world *w = NEW(struct world);
 	struct net_addr a;
 	w->loop = loop_new("test");
-	struct http_server_opts o = { HTTP_SERVER_DEFAULTS, .on_request = on_request, .arg = w };
+	struct http_server_opts o = { HTTP_SERVER_DEFAULTS, .on_request = on_request, .on_closed = on_closed,
+		.arg = w };
 	w->server = http_server_new(w->loop, &o);
 	assert_int_equal(net_addr_parse(VIEW("127.0.0.1:0"), &a, NULL), 0);
 	assert_int_equal(net_listen(&a, 0600, &w->listen_fd, NULL), 0);
@@ -407,10 +413,40 @@ static void finds_headers_and_lists(void **state)
 	assert_false(http_query_get(VIEW("model=%zz"), "model", v, sizeof v));
 }
 
+/* Takes over one end of a new pair. */
+static void take_over(struct world *w, int *ret_other)
+{
+	int fds[2];
+	struct net_peer peer = { .is_unix = true, .text = "unix" };
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+	http_server_accept(w->server, fds[0], &peer);
+	*ret_other = fds[1];
+}
+
+static void each_connection_that_was_taken_is_told_closed_once(void **state)
+{
+	struct world *w = *state;
+	int other[3];
+	take_over(w, &other[0]);
+	take_over(w, &other[1]);
+	assert_int_equal(w->closed, 0);
+	http_server_close_all(w->server);
+	assert_int_equal(w->closed, 2);
+	http_server_drain(w->server, NULL, NULL);
+	take_over(w, &other[2]); /* refused at once */
+	assert_int_equal(w->closed, 3);
+	for (size_t i = 0; i < ARRAY_LEN(other); i++) {
+		char byte;
+		assert_int_equal(recv(other[i], &byte, 1, 0), 0);
+		close(other[i]);
+	}
+}
+
 int main(void)
 {
 #define WORLD_TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
+		WORLD_TEST(each_connection_that_was_taken_is_told_closed_once),
 		WORLD_TEST(fetches_and_reuses_the_connection),
 		WORLD_TEST(carries_large_bodies_both_ways),
 		WORLD_TEST(an_answer_cut_short_is_an_error),
