@@ -40,8 +40,8 @@ def parse_wrk(text):
         raise RuntimeError('the load generator saw errors:\n' + text)
     return {'requests': int(re.search(r'(\d+) requests in', text)[1]),
             'rps': float(re.search(r'Requests/sec:\s+([\d.]+)', text)[1]),
-            'p50_us': to_us(re.search(r'50%\s+(\S+)', text)[1]),
-            'p99_us': to_us(re.search(r'99%\s+(\S+)', text)[1])}
+            'p50_us': to_us(re.search(r'^\s+50%\s+(\S+)', text, re.M)[1]),
+            'p99_us': to_us(re.search(r'^\s+99%\s+(\S+)', text, re.M)[1])}
 
 
 def wrk(c, port, conns, seconds, cpu=LOAD_CPU, model='chat'):
