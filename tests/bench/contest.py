@@ -97,6 +97,19 @@ def tree(pid):
     return pids
 
 
+def instance(pid, folder):
+    """pid, its descendants, and every other process that was told a file of the instance's folder."""
+    pids = tree(pid)
+    for other in map(int, filter(str.isdigit, os.listdir('/proc'))):
+        try:
+            with open(f'/proc/{other}/cmdline', 'rb') as f:
+                if other not in pids and other != os.getpid() and f'{folder}/'.encode() in f.read():
+                    pids.append(other)
+        except OSError:
+            pass
+    return pids
+
+
 def cpu_ns(pids):
     """Time on a CPU of all their threads. (A thread that ended takes its time with it: none does here.)"""
     total = 0
@@ -187,7 +200,8 @@ class Contest:
             raise RuntimeError('the upstream did not start')
         return p, where[0] if ports == 1 else where
 
-    def start(self, name, upstream, **options):
+    def start(self, name, upstream, label=None, **options):
+        """label: what it is called from here on, where one contestant runs more than once."""
         port = self.port()
         folder = f'{self.dir}/{name}-{port}'
         os.makedirs(folder)
@@ -196,7 +210,8 @@ class Contest:
             until(lambda: answers(port, '/readyz' if name == 'corral' else '/'), f'{name} answers')
         except RuntimeError as e:
             raise RuntimeError(f'{e}; its log ends: {log_end(folder)}') from None
-        self.running[name], self.ports[name] = process, port
+        label = label or name
+        self.running[label], self.ports[label] = process, port
         return process
 
     def stop(self, name):

@@ -57,7 +57,8 @@ COLUMNS = ('corral', 'nginx', 'haproxy', 'direct')
 def cells(r):
     values = [number(r['values'].get(c)) if c in r['values'] else '' for c in COLUMNS]
     ratio = f'{r["ratio"]:.2f}' if r['ratio'] is not None else ''
-    return [f'{r["row"]} ({r["unit"]})', *values, ratio, judged(r)]
+    text = '; '.join(filter(None, (judged(r), r['note'])))
+    return [f'{r["row"]} ({r["unit"]})', *values, ratio, text]
 
 
 HEAD = ['figure', 'Corral', 'nginx', 'HAProxy', 'direct', 'ratio', 'gate and goal']

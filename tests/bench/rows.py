@@ -12,11 +12,11 @@ import threading
 import time
 
 import contest
-from contest import LOAD_CPU, PROXY_CPU, cpu_ns, memory_kib, tree, until
+from contest import LOAD_CPU, PROXY_CPU, cpu_ns, instance, memory_kib, tree, until
 from report import figure, median
 
 PEERS = ('corral', 'nginx', 'haproxy')
-BODY = ('{"model":"%s","messages":[{"role":"system","content":"You are a helpful assistant that answers '
+BODY = ('{"model":"chat","messages":[{"role":"system","content":"You are a helpful assistant that answers '
         'briefly."},{"role":"user","content":"Tell me about the sea and the sky and everything that lies '
         'between them, please, in one short sentence, thank you."}],"temperature":0.7,"max_tokens":64,'
         '"stream":false}')
@@ -27,6 +27,7 @@ wrk.headers["Accept"] = "application/json"
 wrk.headers["Authorization"] = "Bearer sk-none"
 wrk.body = [[%s]]
 '''
+LUA_CLOSE = LUA + 'wrk.headers["Connection"] = "close"\n'
 
 
 def to_us(text):
@@ -44,11 +45,11 @@ def parse_wrk(text):
             'p99_us': to_us(re.search(r'^\s+99%\s+(\S+)', text, re.M)[1])}
 
 
-def wrk(c, port, conns, seconds, cpu=LOAD_CPU, model='chat'):
-    script = f'{c.dir}/{model}.lua'
+def wrk(c, port, conns, seconds, cpu=LOAD_CPU, close=False):
+    script = f'{c.dir}/{"close" if close else "keep"}.lua'
     if not os.path.exists(script):
         with open(script, 'w', encoding='ascii') as f:
-            f.write(LUA % (BODY % model))
+            f.write((LUA_CLOSE if close else LUA) % BODY)
     affinity = contest.cpus(cpu)
     out = subprocess.run([contest.program('wrk'), '-t1', f'-c{conns}', f'-d{seconds}s', '-s', script,
                           '--latency', f'http://127.0.0.1:{port}/v1/chat/completions'],
@@ -70,14 +71,14 @@ def loaded(c, name, conns, a, **more):
     return got
 
 
-def interleaved(c, a, names, conns):
+def interleaved(c, a, names, conns, **more):
     """{name: {figure: median}} over a.rounds rounds; one short round before warms up."""
     rounds = {n: [] for n in names}
     for n in names:
-        wrk(c, c.ports[n], conns, 1)
+        wrk(c, c.ports[n], conns, 1, **more)
     for _ in range(a.rounds):
         for n in names:
-            rounds[n].append(loaded(c, n, conns, a))
+            rounds[n].append(loaded(c, n, conns, a, **more))
     return {n: {k: median([r[k] for r in rounds[n]]) for k in rounds[n][0]} for n in names}
 
 
@@ -123,6 +124,15 @@ def row_rps(c, a):
             r['values'] = p99
             figures.append(r)
     return figures
+
+
+def row_connect(c, a):
+    """A connection for every request."""
+    _, upstream = c.upstream()
+    start_all(c, upstream)
+    got = interleaved(c, a, PEERS, 64, close=True)
+    return [figure('CPU per request, a connection each, 64 at a time', 'µs', one(got, 'cpu_us')),
+            figure('requests a second, a connection each', '1/s', one(got, 'rps'), higher=True)]
 
 
 def row_added(c, a):
@@ -222,11 +232,23 @@ def open_streams(c, address, n):
 
 
 def row_pss(c, a):
-    """An idle home profile: every process of the instance, no engine, key or certificate in use."""
+    """An idle home profile: every process of the instance, no engine, key or certificate in use. After load:
+    what stays when 256 connections have come and gone."""
     _, upstream = c.upstream()
     p = c.start('corral', upstream)
-    return [figure('memory of an idle instance (PSS)', 'MiB', {'corral': memory_kib(tree(p.pid)) / 1024}, 12,
-                   against='value')]
+    pids = instance(p.pid, f'{c.dir}/corral-{c.ports["corral"]}')
+    figures = [figure('memory of an idle instance (PSS)', 'MiB', {'corral': memory_kib(pids) / 1024}, 12,
+                      against='value')]
+    if a.smoke:
+        return figures
+    for name in PEERS[1:]:
+        c.start(name, upstream)
+    for name in PEERS:
+        wrk(c, c.ports[name], 256, wrk_seconds(a))
+    for what in ('Pss', 'Rss'):
+        figures.append(figure(f'memory after load from 256 connections ({what.upper()})', 'MiB',
+                              {n: memory_kib(c.pids(n), what) / 1024 for n in PEERS}))
+    return figures
 
 
 class BodyServer(threading.Thread):
@@ -365,25 +387,41 @@ def row_gone(c, a):
                    against='value')]
 
 
+def grown(c, a, what, sizes):
+    """sizes: [(label, connections)], the second ten times the first; the factor is per request."""
+    rounds = {label: [] for label, _ in sizes}
+    for i in range(a.rounds + 1):
+        for label, conns in sizes:
+            cost = loaded(c, label.split(' ')[0], conns, a)['cpu_us']
+            if i:
+                rounds[label].append(cost)
+    small, large = (median(rounds[label]) for label, _ in sizes)
+    return large / small, f'{small:.1f} → {large:.1f} µs'
+
+
 def row_growth(c, a):
-    """The cost of a request at ten times the pools, replicas and connections; the factor is per request."""
+    """The cost of a request at ten times the pools, replicas and connections, rounds of both interleaved."""
     _, ports = c.upstream(ports=10)
+    c.start('corral', ports[:1])
+    c.start('corral', ports[:1], label='pools1', pools=10)
+    c.start('corral', ports[:1], label='pools10', pools=100)
+    c.start('corral', ports, label='replicas10')
     figures = []
-    base = {'pools': 10, 'replicas': 1, 'conns': 64}
-    for what in ('pools', 'replicas', 'conns'):
-        costs = {}
-        for factor in (1, 10):
-            n = {**base, what: base[what] * factor}
-            c.start('corral', ports[:n['replicas']], pools=n['pools'])
-            wrk(c, c.ports['corral'], n['conns'], 1)
-            costs[factor] = median([loaded(c, 'corral', n['conns'], a)['cpu_us'] for _ in range(a.rounds)])
-            c.stop('corral')
-        r = figure(f'CPU per request at 10 × the {what if what != "conns" else "connections"}', '× of 1 ×',
-                   {'corral': costs[10] / costs[1]}, 1.3, against='value')
-        r['note'] = f'{costs[1]:.1f} → {costs[10]:.1f} µs'
-        figures.append(r)
-    return figures
+    for what, sizes in (('pools', (('pools1', 64), ('pools10', 64))),
+                        ('replicas', (('corral', 64), ('replicas10', 64)))):
+        factor, note = grown(c, a, what, sizes)
+        figures.append(figure(f'CPU per request at 10 × the {what}', '× of 1 ×', {'corral': factor}, 1.3,
+                              against='value', note=note))
+    for label in ('pools1', 'pools10', 'replicas10'):
+        c.stop(label)
+    for name in PEERS[1:]:
+        c.start(name, ports[0])
+    got = {n: grown(c, a, 'connections', ((f'{n} 1', 64), (f'{n} 10', 640))) for n in PEERS}
+    r = figure('CPU per request at 10 × the connections', '× of 1 ×', {'corral': got['corral'][0]}, 1.3,
+               against='value', note=got['corral'][1])
+    r['values'] = {n: factor for n, (factor, _) in got.items()}
+    return [*figures, r]
 
 
-ALL = {'cpu': row_cpu, 'rps': row_rps, 'added': row_added, 'sse': row_sse, 'idle': row_idle, 'pss': row_pss,
-       'body': row_body, 'gone': row_gone, 'growth': row_growth}
+ALL = {'cpu': row_cpu, 'rps': row_rps, 'connect': row_connect, 'added': row_added, 'sse': row_sse,
+       'idle': row_idle, 'pss': row_pss, 'body': row_body, 'gone': row_gone, 'growth': row_growth}
