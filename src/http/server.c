@@ -337,6 +337,20 @@ static bool body_stalled(const struct server_conn *c)
 		       loop_now(c->server->loop));
 }
 
+/* The pace is that of the last time-out's length, so that nobody lives on a quick beginning. */
+static void measure_anew(struct server_conn *c)
+{
+	mono_t now = loop_now(c->server->loop);
+	if (mono_ms_between(c->sock.queued_at, now) >= c->server->o.send_timeout_ms) {
+		c->sock.queued_at = now;
+		c->sock.sent_since = 0;
+	}
+	if (mono_ms_between(c->body_since, now) >= c->server->o.body_timeout_ms) {
+		c->body_since = now;
+		c->body_then = c->body_bytes;
+	}
+}
+
 static void on_timer(void *arg)
 {
 	struct server_conn *c = arg;
@@ -360,6 +374,7 @@ static void on_timer(void *arg)
 		conn_close(c);
 		return;
 	}
+	measure_anew(c);
 	c->limit = mono_add_ms(now, tick_ms(c));
 	loop_timer_start(c->server->loop, &c->timer, tick_ms(c), on_timer, c);
 }
