@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Requests that two servers could read in two ways, byte by byte. Each row has its exact answer; what is refused
-// closes the connection, and nothing that was hidden in it is ever seen as a request. docs/reference/http.md has
-// the same rows.
+// Requests that two servers could read in two ways, byte by byte. Each row has its exact answer; what is
+// refused closes the connection, and nothing that was hidden in it is ever seen as a request.
+// docs/reference/http.md has the same rows.
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import net from 'node:net';
@@ -23,8 +23,16 @@ const inChunks = (extension = '', trailers = '') =>
 // [what, bytes, status]; status 0: the connection is closed without an answer.
 const rows = [
   ['a plain request', post(length), 200],
-  ['Content-Length and Transfer-Encoding', post(`Content-Length: 5\r\n${chunked}`, `0\r\n\r\n${hidden}`), 400],
-  ['Transfer-Encoding and Content-Length', post(`${chunked}Content-Length: 5\r\n`, `0\r\n\r\n${hidden}`), 400],
+  [
+    'Content-Length and Transfer-Encoding',
+    post(`Content-Length: 5\r\n${chunked}`, `0\r\n\r\n${hidden}`),
+    400,
+  ],
+  [
+    'Transfer-Encoding and Content-Length',
+    post(`${chunked}Content-Length: 5\r\n`, `0\r\n\r\n${hidden}`),
+    400,
+  ],
   ['two Content-Lengths that differ', post(`Content-Length: 0\r\n${length}`, body), 400],
   ['two Content-Lengths that are equal', post(length + length), 400],
   ['Content-Length: +30', post(`Content-Length: +${body.length}\r\n`), 400],
@@ -41,7 +49,11 @@ const rows = [
   ['Transfer-Encoding : chunked', post('Transfer-Encoding : chunked\r\n', inChunks()), 400],
   ['Transfer-Encoding in HTTP/1.0', post(chunked, inChunks(), 'POST /v1/chat/completions HTTP/1.0'), 400],
   ['a header folded over two lines', post(`X-A: b\r\n c\r\n${length}`), 400],
-  ['line ends of LF alone', get('Host: localhost\n', 'GET /v1/models HTTP/1.1').replaceAll('\r\n', '\n'), 400],
+  [
+    'line ends of LF alone',
+    get('Host: localhost\n', 'GET /v1/models HTTP/1.1').replaceAll('\r\n', '\n'),
+    400,
+  ],
   ['a CR within a header', get(`${host}X-A: b\rc\r\n`), 400],
   ['a NUL in a header', get(`${host}X-A: b\0c\r\n`), 400],
   ['a blank before the colon', get('Host : localhost\r\n'), 400],
