@@ -3,6 +3,7 @@
 with one worker on CPU 0, its request log going to a file; load and upstream on CPU 1. Everything lives in one
 temporary folder, and everything that was started is ended."""
 
+import ctypes
 import os
 import re
 import shutil
@@ -13,6 +14,8 @@ import time
 import urllib.request
 
 PROXY_CPU, LOAD_CPU = 0, 1
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None)
 
 
 class Missing(Exception):
@@ -32,16 +35,25 @@ def cpus(given):
     return {have[min(given, len(have) - 1)]}
 
 
+def on_cpu(cpu):
+    """What a child does before it becomes its program: it keeps to that CPU, and ends when we end."""
+    affinity = cpus(cpu)
+
+    def prepare():
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        os.sched_setaffinity(0, affinity)
+    return prepare
+
+
 class Processes:
     def __init__(self):
         self.all = []
 
     def start(self, argv, cpu, out=None, **more):
         log = open(out, 'wb') if out else subprocess.DEVNULL
-        affinity = cpus(cpu)
         p = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=more.pop('stdout', log),
                              stderr=more.pop('stderr', subprocess.STDOUT if out else subprocess.DEVNULL),
-                             preexec_fn=lambda: os.sched_setaffinity(0, affinity), **more)
+                             preexec_fn=on_cpu(cpu), **more)
         self.all.append(p)
         return p
 

@@ -50,11 +50,9 @@ def wrk(c, port, conns, seconds, cpu=LOAD_CPU, close=False):
     if not os.path.exists(script):
         with open(script, 'w', encoding='ascii') as f:
             f.write((LUA_CLOSE if close else LUA) % BODY)
-    affinity = contest.cpus(cpu)
     out = subprocess.run([contest.program('wrk'), '-t1', f'-c{conns}', f'-d{seconds}s', '-s', script,
                           '--latency', f'http://127.0.0.1:{port}/v1/chat/completions'],
-                         stdout=subprocess.PIPE, check=True,
-                         preexec_fn=lambda: os.sched_setaffinity(0, affinity))
+                         stdout=subprocess.PIPE, check=True, preexec_fn=contest.on_cpu(cpu))
     return parse_wrk(out.stdout.decode())
 
 

@@ -4,9 +4,11 @@
 generator, and that one short round runs, prints its table and leaves no process."""
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -76,24 +78,53 @@ class Reading(unittest.TestCase):
             rows.parse_wrk(WRK + '  Non-2xx or 3xx responses: 5\n')
 
 
+def of_folder(folder):
+    """The command lines of processes that name something in it."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{pid}/cmdline', 'rb') as f:
+                line = f.read()
+            if folder.encode() in line and pid != str(os.getpid()):
+                found.append(line)
+        except OSError:
+            pass
+    return found
+
+
+def until(what, seconds=60):
+    end = time.monotonic() + seconds
+    while not (got := what()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return got
+
+
 class Smoke(unittest.TestCase):
     def test_a_short_round_runs_and_leaves_nothing(self):
         with tempfile.TemporaryDirectory() as folder:
             out = f'{folder}/out.json'
             p = subprocess.run([f'{HERE}/run', '--build', BUILD, '--smoke', '--json', out], text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100, check=False)
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100, check=False,
+                               env={**os.environ, 'TMPDIR': folder})
             self.assertEqual(p.returncode, 0, p.stdout)
+            self.assertEqual(of_folder(folder), [])
             with open(out, encoding='utf-8') as f:
                 figures = {r['row']: r['values']['corral'] for r in json.load(f)['rows']}
         self.assertGreaterEqual(len(figures), 10, p.stdout)
         for row, value in figures.items():
             self.assertIsNotNone(value, row)
-        for pid in filter(str.isdigit, os.listdir('/proc')):
-            try:
-                with open(f'/proc/{pid}/cmdline', 'rb') as f:
-                    self.assertNotIn(f'{BUILD}/tests/bench/bench-upstream'.encode(), f.read())
-            except OSError:
-                pass
+
+    def test_a_run_that_is_ended_leaves_nothing(self):
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with tempfile.TemporaryDirectory() as folder:
+                p = subprocess.Popen([f'{HERE}/run', '--build', BUILD, '--rows', 'idle', '--streams', '100'],
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                     env={**os.environ, 'TMPDIR': folder})
+                started = until(lambda: [c for c in of_folder(folder) if b'engine-provisioner' in c])
+                p.send_signal(how)
+                p.wait(60)
+                self.assertTrue(started)
+                self.assertTrue(until(lambda: not of_folder(folder)), of_folder(folder))
 
 
 if __name__ == '__main__':
