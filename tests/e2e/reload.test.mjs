@@ -121,7 +121,10 @@ test(
     await stop();
     assert.match(await servedModel(corral), /two\.gguf$/);
     assert.equal(enginePids(corral).length, 1);
-    assert.ok(corral.engines()[0].argv.some((w) => w.endsWith('two.gguf')));
+    await until('the new engine alone, with its model', () => {
+      const [one, more] = corral.engines(); // a process that is just being started has no words yet
+      return !more && one?.argv.some((w) => w.endsWith('two.gguf'));
+    });
     const figure = await corral.figures();
     assert.equal(figure('corral_reloads_total', { pool: 'chat', outcome: 'ok' }), 1);
   }),
