@@ -104,7 +104,7 @@ test(
   'vices of one request, streamed or not: the stated outcome, the engine lives, another pool is unharmed',
   withCorral(
     () => ({
-      // statuses are looked at: no stream is told that it waits for the circuit, however long that takes
+      // statuses are looked at: no stream is told that it waits, however long that takes
       pools: [fakeLlamaPool('bad', [], { slots: 4, progress: { mode: 'off' } }), fakePool('fine')],
     }),
     async (corral) => {
@@ -116,6 +116,8 @@ test(
           const got = outcome(answer, stream);
           const want = stated[stream ? 0 : 1];
           if (!agrees(got, want)) wrong.push(`${JSON.stringify(fake)} ${stream}: ${got}, not ${want}`);
+          // An answer in between: the circuit counts failures in a row, and would have the next one wait.
+          assert.equal((await corral.chat('bad', { max_tokens: 1 })).status, 200);
         }
         assert.equal((await corral.chat('fine')).status, 200, `the other pool after ${JSON.stringify(fake)}`);
       }
