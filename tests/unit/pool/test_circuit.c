@@ -29,7 +29,7 @@ struct client {
 
 struct model {
 	struct pool_replica *r; /* a reference */
-	char id[8];
+	char id[16];
 	uint32_t slots, used, failures;
 	enum pool_circuit circuit;
 	mono_t until;

@@ -61,7 +61,7 @@ static void note(const struct actor *a)
 static void look_back(const struct actor *a)
 {
 	uint32_t id = (uint32_t)a->lease.id;
-	for (int p = a->w.priority; p < POOL_PRIORITY_COUNT; p++) {
+	for (int p = (int)a->w.priority; p < (int)POOL_PRIORITY_COUNT; p++) {
 		for (uint32_t k = 1; k <= 2 * THREADS * ACTORS && k < id; k++) {
 			uint64_t g = atomic_load(&given[p][(id - k) % RING]);
 			if ((uint32_t)(g >> 32) == id - k && (int32_t)((uint32_t)g - a->queued) > 0)
@@ -206,9 +206,9 @@ static void free_pool(struct pool *p)
 static void make_worker(struct worker *k, struct pool *p, uint64_t seed)
 {
 	const char *slow = getenv("CORRAL_TEST_SLOW");
-	*k = (struct worker){
-		.pool = p, .loop = loop_new("load"), .todo = (slow && *slow ? LONG : SHORT) / THREADS
-	};
+	*k = (struct worker){ .pool = p,
+		.loop = loop_new("load"),
+		.todo = (unsigned)(slow && *slow ? LONG : SHORT) / THREADS };
 	rnd_seed(&k->rnd, seed);
 	for (int i = 0; i < ACTORS; i++) {
 		struct actor *a = &k->actors[i];
