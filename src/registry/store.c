@@ -231,6 +231,7 @@ static int db_load(struct store *s)
 			s->rows = mem_realloc(s->rows, cap * sizeof *s->rows);
 		}
 		struct row *row = &s->rows[s->nrows++];
+		row->promised = true; /* nobody knows any more: if it has to be written again, then safely */
 		char **out[] = { &row->kind, &row->key, &row->value };
 		for (int i = 0; i < 3; i++) {
 			const void *text = sqlite3_column_text(st, i);
