@@ -57,12 +57,7 @@ static bool certificate_fine(const struct config *cfg, struct config_errors *err
 		(void)tls_cert_warning(cert, wall_ms() / 1000, warning);
 		return true;
 	}
-	const struct config_origin *at = config_origin_of(cfg, NULL, "tls.cert");
-	errs->items[errs->len++] = (struct config_error){ .file = at->line ? mem_strdup(at->name) : NULL,
-		.line = at->line,
-		.column = at->column,
-		.key = mem_strdup("tls"),
-		.message = mem_strdup(e.msg) };
+	config_errors_add(errs, config_origin_of(cfg, NULL, "tls.cert"), "tls", e.msg);
 	return false;
 }
 

@@ -32,19 +32,11 @@ static void pool_fail(const struct config *cfg, const struct config_pool *p, con
 {
 	const struct config_origin *o = config_origin_of(cfg, p, key);
 	va_list ap;
-	if (errs->len == CONFIG_ERRORS_MAX) {
-		errs->dropped++;
-		return;
-	}
-	if (!o || !o->line)
-		o = &p->at;
 	va_start(ap, fmt);
-	errs->items[errs->len++] = (struct config_error){ .file = o->line ? mem_strdup(o->name) : NULL,
-		.line = o->line,
-		.column = o->column,
-		.key = mem_fmt("pools.%s.%s", p->id, key),
-		.message = mem_vfmt(fmt, ap) };
+	AUTO(mem_freep) char *message = mem_vfmt(fmt, ap);
 	va_end(ap);
+	AUTO(mem_freep) char *where = mem_fmt("pools.%s.%s", p->id, key);
+	config_errors_add(errs, o && o->line ? o : &p->at, where, message);
 }
 
 /* Whether the pool's arguments stretch the context beyond what the model was trained for. */

@@ -140,6 +140,10 @@ struct config_errors {
 	size_t len;
 	size_t dropped; /* more than fitted */
 };
+/* One that was found after loading. at: where its key was written (line 0: nowhere). key and message are
+ * copied; above CONFIG_ERRORS_MAX it is only counted. */
+void config_errors_add(
+	struct config_errors *errs, const struct config_origin *at, const char *key, const char *message);
 void config_errors_done(
 	struct config_errors *e); /* for AUTO(config_errors_done) struct config_errors e = { 0 }; */
 /* file:line:column: key: message, the line and a caret under it. */
@@ -199,6 +203,9 @@ struct config_diff {
 	size_t len;
 };
 void config_diff_done(struct config_diff *d);
+/* Appends a change; takes keys and human. pool NULL: a top-level key. */
+void config_diff_add(
+	struct config_diff *d, enum config_change_kind kind, const char *pool, char *keys, char *human);
 /* What applying `to` over `from` would do: top-level keys that change at once, pools in the order of `to`
  * (one entry for its live keys, one for its engine's), removed ones, keys that wait for the next start.
  * Values of lists that may hold secrets (args, env, commands) are not named. Pure. */

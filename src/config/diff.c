@@ -105,8 +105,7 @@ void config_diff_done(struct config_diff *d)
 	*d = (struct config_diff){ 0 };
 }
 
-/* Takes keys and human. */
-static void add(
+void config_diff_add(
 	struct config_diff *d, enum config_change_kind kind, const char *pool, char *keys, char *human)
 {
 	d->items = mem_realloc(d->items, (d->len + 1) * sizeof *d->items);
@@ -159,7 +158,8 @@ static void diff_top(
 			continue;
 		AUTO(buf_done) struct buf what = BUF(HUMAN_MAX);
 		add_change(f, from, to, &what);
-		add(d, next_start ? CONFIG_TOP_NEXT_START : CONFIG_TOP_LIVE, NULL, mem_strdup(f->path),
+		config_diff_add(d, next_start ? CONFIG_TOP_NEXT_START : CONFIG_TOP_LIVE, NULL,
+			mem_strdup(f->path),
 			mem_fmt(next_start ? "%s, when Corral starts again; until then it stays as it is."
 					   : "%s, at once.",
 				buf_str(&what)));
@@ -181,7 +181,7 @@ static void diff_pool(
 	}
 	if (!keys.len)
 		return;
-	add(d, engine ? CONFIG_POOL_ENGINE : CONFIG_POOL_LIVE, to->id, buf_take(&keys),
+	config_diff_add(d, engine ? CONFIG_POOL_ENGINE : CONFIG_POOL_LIVE, to->id, buf_take(&keys),
 		mem_fmt(engine ? "Pool %s: %s; its engines are replaced one after the other."
 			       : "Pool %s: %s, at once; its engines go on.",
 			to->id, buf_str(&what)));
@@ -213,7 +213,7 @@ void config_diff(const struct config *from, const struct config *to, struct conf
 	for (size_t i = 0; i < to->npools; i++) {
 		const struct config_pool *p = &to->pools[i], *was = map_gets(&old, p->id);
 		if (!was) {
-			add(ret, CONFIG_POOL_ADDED, p->id, NULL, say_added(p));
+			config_diff_add(ret, CONFIG_POOL_ADDED, p->id, NULL, say_added(p));
 			continue;
 		}
 		diff_pool(was, p, true, ret);
@@ -221,7 +221,7 @@ void config_diff(const struct config *from, const struct config *to, struct conf
 	}
 	for (size_t i = 0; i < from->npools; i++)
 		if (!map_gets(&new, from->pools[i].id))
-			add(ret, CONFIG_POOL_REMOVED, from->pools[i].id, NULL,
+			config_diff_add(ret, CONFIG_POOL_REMOVED, from->pools[i].id, NULL,
 				mem_fmt("Pool %s is removed: its requests may end, then its engines stop.",
 					from->pools[i].id));
 	diff_top(from, to, true, ret);

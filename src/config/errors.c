@@ -3,6 +3,7 @@
  * Mistakes: collected while loading, printed with the line and a caret.
  */
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/mem.h"
 #include "base/utf8.h"
@@ -44,19 +45,37 @@ static char *excerpt(struct loader *ld, const struct config_origin *at)
 	return NULL;
 }
 
-void load_fail(struct loader *ld, const struct config_origin *at, const char *key, const char *fmt, ...)
+/* Takes message. NULL: there are CONFIG_ERRORS_MAX already. */
+static struct config_error *add(struct config_errors *errs, const char *key, char *message)
 {
-	struct config_errors *errs = ld->errs;
 	if (errs->len == CONFIG_ERRORS_MAX) {
 		errs->dropped++;
-		return;
+		free(message);
+		return NULL;
 	}
 	struct config_error *e = &errs->items[errs->len++];
+	*e = (struct config_error){ .key = mem_strdup(key), .message = message };
+	return e;
+}
+
+void config_errors_add(
+	struct config_errors *errs, const struct config_origin *at, const char *key, const char *message)
+{
+	struct config_error *e = add(errs, key, mem_strdup(message));
+	if (!e)
+		return;
+	e->file = at->line ? mem_strdup(at->name) : NULL;
+	e->line = at->line;
+	e->column = at->column;
+}
+
+void load_fail(struct loader *ld, const struct config_origin *at, const char *key, const char *fmt, ...)
+{
 	va_list ap;
 	va_start(ap, fmt);
-	*e = (struct config_error){ .key = mem_strdup(key), .message = mem_vfmt(fmt, ap) };
+	struct config_error *e = add(ld->errs, key, mem_vfmt(fmt, ap));
 	va_end(ap);
-	if (!at || at->kind != CONFIG_FROM_FILE)
+	if (!e || !at || at->kind != CONFIG_FROM_FILE)
 		return;
 	e->file = mem_strdup(at->name);
 	e->line = at->line;

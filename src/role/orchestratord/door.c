@@ -120,30 +120,14 @@ void door_close(struct orch *o)
 
 /* ---- a reload ------------------------------------------------------------------------------------------ */
 
-static void add_warning(const struct config *c, const char *text, struct config_errors *w)
-{
-	const struct config_origin *at = config_origin_of(c, NULL, "tls.cert");
-	if (w->len == CONFIG_ERRORS_MAX) {
-		w->dropped++;
-		return;
-	}
-	w->items[w->len++] = (struct config_error){ .file = at->line ? mem_strdup(at->name) : NULL,
-		.line = at->line,
-		.column = at->column,
-		.key = mem_strdup("tls"),
-		.message = mem_strdup(text) };
-}
-
 /* As a change of the configuration, which it is to whoever asks for a reload. */
 static void add_change(const struct tls_cert *c, struct config_diff *d)
 {
-	d->items = mem_realloc(d->items, (d->len + 1) * sizeof *d->items);
-	d->items[d->len++] = (struct config_change){ .kind = CONFIG_TOP_LIVE,
-		.keys = mem_strdup("tls.cert"),
-		.human = mem_fmt(
-			"New connections get the new certificate (%s), which holds for %lld days; those "
-			"that are there go on.",
-			tls_cert_name(c), (long long)((tls_cert_expires(c) - wall_ms() / 1000) / 86400)) };
+	long long days = (tls_cert_expires(c) - wall_ms() / 1000) / 86400;
+	config_diff_add(d, CONFIG_TOP_LIVE, NULL, mem_strdup("tls.cert"),
+		mem_fmt("New connections get the new certificate (%s), which holds for %lld days; those that "
+			"are there go on.",
+			tls_cert_name(c), days));
 }
 
 struct tls_cert *door_read(
@@ -160,7 +144,7 @@ struct tls_cert *door_read(
 	else
 		(void)tls_cert_warning(cert, wall_ms() / 1000, &b);
 	if (b.len)
-		add_warning(c, buf_str(&b), warnings);
+		config_errors_add(warnings, config_origin_of(c, NULL, "tls.cert"), "tls", buf_str(&b));
 	if (cert && tls && !tls_server_has(tls, cert))
 		add_change(cert, d);
 	return cert;

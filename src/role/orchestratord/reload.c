@@ -92,15 +92,7 @@ static void diff(struct job *j)
 
 static void mistake(const struct config *c, const char *key, const char *message, struct config_errors *to)
 {
-	const struct config_origin *at = config_origin_of(c, NULL, key);
-	if (to->len == CONFIG_ERRORS_MAX)
-		to->dropped++;
-	else
-		to->items[to->len++] = (struct config_error){ .file = at->line ? mem_strdup(at->name) : NULL,
-			.line = at->line,
-			.column = at->column,
-			.key = mem_strdup(key),
-			.message = mem_strdup(message) };
+	config_errors_add(to, config_origin_of(c, NULL, key), key, message);
 }
 
 /* The keys_file, and whether anybody would be let in. */
@@ -125,12 +117,8 @@ static int read_keys(struct job *j)
 
 static void keys_change(struct job *j)
 {
-	struct config_diff *d = &j->diff;
-	d->items = mem_realloc(d->items, (d->len + 1) * sizeof *d->items);
-	d->items[d->len++] = (struct config_change){ .kind = CONFIG_TOP_LIVE,
-		.keys = mem_strdup("keys_file"),
-		.human = mem_fmt("The keys of keys_file (%zu now) hold at once; requests that run go on.",
-			j->keys.n) };
+	config_diff_add(&j->diff, CONFIG_TOP_LIVE, NULL, mem_strdup("keys_file"),
+		mem_fmt("The keys of keys_file (%zu now) hold at once; requests that run go on.", j->keys.n));
 }
 
 static void work(void *arg)
