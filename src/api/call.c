@@ -125,9 +125,7 @@ static void common_head(struct api_call *c, const char *type, const struct buf *
 {
 	if (type)
 		(void)http_header_add(head, "Content-Type", view_str(type));
-	(void)http_header_add(head, "X-Request-Id", view_str(c->request_id));
-	if (dialect_of_path(view_str(c->path)) == DIALECT_ANTHROPIC)
-		(void)http_header_add(head, "Request-Id", view_str(c->request_id));
+	api_request_id_headers(dialect_of_path(view_str(c->path)), view_str(c->request_id), head);
 	(void)http_header_add(head, "Cache-Control", VIEW("no-store"));
 	if (block)
 		(void)buf_addv(head, buf_view(block));
@@ -227,9 +225,7 @@ static void refuse(struct api_call *c, enum corral_code code, const char *messag
 		.request_id = view_str(c->request_id) };
 	enum dialect d = dialect_of_path(view_str(c->path));
 	(void)api_error_body(d, &e, &body);
-	(void)http_header_add(&head, "X-Request-Id", e.request_id);
-	if (d == DIALECT_ANTHROPIC)
-		(void)http_header_add(&head, "Request-Id", e.request_id);
+	api_request_id_headers(d, e.request_id, &head);
 	c->x = NULL;
 	http_reply(x, api_error_status(d, &e), "application/json", &head, buf_view(&body));
 	call_unref(c);

@@ -20,10 +20,9 @@ static void refuse(
 		.message = view_str(message),
 		.hint = view_str(hint),
 		.request_id = view_str(request_id) };
-	(void)api_error_body(dialect_of_path(http_path(x)), &e, &body);
-	(void)http_header_add(&head, "X-Request-Id", e.request_id);
-	if (dialect_of_path(http_path(x)) == DIALECT_ANTHROPIC)
-		(void)http_header_add(&head, "Request-Id", e.request_id);
+	enum dialect d = dialect_of_path(http_path(x));
+	(void)api_error_body(d, &e, &body);
+	api_request_id_headers(d, e.request_id, &head);
 	http_reply(x, status, "application/json", &head, buf_view(&body));
 }
 

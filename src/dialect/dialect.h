@@ -116,6 +116,9 @@ int api_error_body(enum dialect d, const struct api_error *e, struct buf *b);
 /* Appends header lines ("Name: value\r\n") that go with it: x-should-retry on 401, 403, 409, 429 and 5xx,
  * Retry-After (whole seconds, rounded up) and retry-after-ms where retry_after_ms is set. */
 int api_error_headers(enum dialect d, const struct api_error *e, struct buf *b);
+/* Appends the header lines in which d's clients look for a request's id; every answer has them. id:
+ * printable. */
+void api_request_id_headers(enum dialect d, struct view id, struct buf *b);
 /* Appends the error as the last event of a stream of this kind: "data: {…}\n\n", "event: error\ndata: …\n\n",
  * "event: response.failed\n…", or one NDJSON line. Never [DONE]. */
 int api_error_event(const struct route *r, const struct api_error *e, struct buf *b);

@@ -254,6 +254,20 @@ int api_error_headers(enum dialect d, const struct api_error *e, struct buf *b)
 	return whole_or_nothing(b, from, r);
 }
 
+static void add_id(struct buf *b, struct view name, struct view id)
+{
+	(void)buf_addv(b, name);
+	(void)buf_addv(b, id);
+	(void)buf_addv(b, VIEW("\r\n"));
+}
+
+void api_request_id_headers(enum dialect d, struct view id, struct buf *b)
+{
+	add_id(b, VIEW("X-Request-Id: "), id);
+	if (d == DIALECT_ANTHROPIC)
+		add_id(b, VIEW("Request-Id: "), id);
+}
+
 /* A response as the Responses API has it, with all the members its official client's type names. */
 static int add_response(const struct api_error *e, const char *status, struct buf *b)
 {

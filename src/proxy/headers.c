@@ -8,22 +8,17 @@
 #include "base/rnd.h"
 #include "proxy/proxy_int.h"
 
-static uint64_t bits(const enum http_known *k, size_t n)
-{
-	uint64_t mask = 0;
-	for (size_t i = 0; i < n; i++)
-		mask |= http_known_bit(k[i]);
-	return mask;
-}
+#define BIT(k) http_known_bit(k)
 
 void headers_to_engine(const struct request *q, struct buf *b)
 {
 	/* Ours or the hop's: never an engine's business. Accept-Encoding, since a compressed stream has no
 	 * events to see; Origin, since the engine's own origin check is not for our clients. */
-	static const enum http_known drop[] = { HTTP_H_HOST, HTTP_H_AUTHORIZATION, HTTP_H_API_KEY,
-		HTTP_H_COOKIE, HTTP_H_EXPECT, HTTP_H_ACCEPT_ENCODING, HTTP_H_ORIGIN, HTTP_H_X_REQUEST_ID,
-		HTTP_H_CORRELATION_ID, HTTP_H_CORRAL };
-	http_headers_copy(http_headers(q->x), bits(drop, ARRAY_LEN(drop)), b);
+	const uint64_t drop = BIT(HTTP_H_HOST) | BIT(HTTP_H_AUTHORIZATION) | BIT(HTTP_H_API_KEY) |
+			      BIT(HTTP_H_COOKIE) | BIT(HTTP_H_EXPECT) | BIT(HTTP_H_ACCEPT_ENCODING) |
+			      BIT(HTTP_H_ORIGIN) | BIT(HTTP_H_X_REQUEST_ID) | BIT(HTTP_H_CORRELATION_ID) |
+			      BIT(HTTP_H_CORRAL);
+	http_headers_copy(http_headers(q->x), drop, b);
 	(void)http_header_add(b, "X-Request-Id", view_str(q->id));
 }
 
@@ -35,9 +30,7 @@ static void limit_headers(const struct request *q, struct buf *head)
 
 void headers_own(const struct request *q, bool events, struct buf *b)
 {
-	(void)http_header_add(b, "X-Request-Id", view_str(q->id));
-	if (q->route.dialect == DIALECT_ANTHROPIC)
-		(void)http_header_add(b, "Request-Id", view_str(q->id));
+	api_request_id_headers(q->route.dialect, view_str(q->id), b);
 	life_headers(q, b);
 	limit_headers(q, b);
 	if (events)
@@ -46,10 +39,10 @@ void headers_own(const struct request *q, bool events, struct buf *b)
 
 void headers_to_client(struct request *q, const struct http_headers *h)
 {
-	static const enum http_known drop[] = { HTTP_H_SERVER, HTTP_H_DATE, HTTP_H_X_REQUEST_ID,
-		HTTP_H_REQUEST_ID, HTTP_H_ACCESS_CONTROL, HTTP_H_CORRAL };
+	const uint64_t drop = BIT(HTTP_H_SERVER) | BIT(HTTP_H_DATE) | BIT(HTTP_H_X_REQUEST_ID) |
+			      BIT(HTTP_H_REQUEST_ID) | BIT(HTTP_H_ACCESS_CONTROL) | BIT(HTTP_H_CORRAL);
 	buf_reset(&q->head);
-	http_headers_copy(h, bits(drop, ARRAY_LEN(drop)), &q->head);
+	http_headers_copy(h, drop, &q->head);
 	headers_own(q, q->events, &q->head);
 }
 
@@ -83,9 +76,7 @@ static void reply_error(
 	}
 	(void)api_error_body(d, &copy, &body);
 	(void)api_error_headers(d, &copy, &head);
-	(void)http_header_add(&head, "X-Request-Id", copy.request_id);
-	if (d == DIALECT_ANTHROPIC)
-		(void)http_header_add(&head, "Request-Id", copy.request_id);
+	api_request_id_headers(d, copy.request_id, &head);
 	if (q) {
 		life_headers(q, &head);
 		limit_headers(q, &head);

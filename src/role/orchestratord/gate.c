@@ -44,19 +44,11 @@ static void note(struct data_loop *d, struct http_exchange *x, const char *id, c
 /* block: header lines to go with it; may be NULL. */
 static void refuse(struct http_exchange *x, const char *id, const struct api_error *e, const char *block)
 {
-	AUTO(buf_done) struct buf head = BUF(8 * KIB);
-	AUTO(buf_done) struct buf body = BUF(16 * KIB);
-	enum dialect dialect = dialect_of_path(http_path(x));
 	struct api_error copy = *e;
 	copy.request_id = view_str(id);
-	(void)api_error_body(dialect, &copy, &body);
-	(void)api_error_headers(dialect, &copy, &head);
-	(void)http_header_add(&head, "X-Request-Id", copy.request_id);
-	if (dialect == DIALECT_ANTHROPIC)
-		(void)http_header_add(&head, "Request-Id", copy.request_id);
 	if (block)
-		(void)buf_adds(&head, block);
-	http_reply(x, api_error_status(dialect, &copy), "application/json", &head, buf_view(&body));
+		(void)buf_adds(http_extra(x), block);
+	proxy_reply_error(x, dialect_of_path(http_path(x)), &copy);
 }
 
 /* ---- the key ------------------------------------------------------------------------------------------ */

@@ -32,38 +32,27 @@ static void on_refuse(void *arg, const struct http_refusal *r, struct buf *head,
 		.message = view_of(text, MIN((size_t)n, sizeof text - 1)) };
 	(void)api_error_body(d, &e, body);
 	(void)api_error_headers(d, &e, head);
-	(void)http_header_add(head, "X-Request-Id", e.request_id);
-	if (d == DIALECT_ANTHROPIC)
-		(void)http_header_add(head, "Request-Id", e.request_id);
+	api_request_id_headers(d, e.request_id, head);
 }
 
-static void wrong_method(struct http_exchange *x, const char *allow)
+static void wrong_method(struct http_exchange *x, const char *allow, const char *id)
 {
 	char text[128];
-	AUTO(buf_done) struct buf head = BUF(KIB);
-	AUTO(buf_done) struct buf body = BUF(8 * KIB);
-	char id[PROXY_REQUEST_ID_MAX + 1];
-	proxy_request_id(http_headers(x), id);
 	int n = snprintf(text, sizeof text, "This route takes %s.", allow);
 	struct api_error e = { .code = CODE_INVALID_PARAMS,
 		.status = 405,
 		.retriable = 0,
 		.message = view_of(text, (size_t)n),
 		.request_id = view_str(id) };
-	enum dialect d = dialect_of_path(http_path(x));
-	(void)api_error_body(d, &e, &body);
-	(void)http_header_add(&head, "Allow", view_str(allow));
-	(void)http_header_add(&head, "X-Request-Id", view_str(id));
-	if (d == DIALECT_ANTHROPIC)
-		(void)http_header_add(&head, "Request-Id", view_str(id));
-	http_reply(x, 405, "application/json", &head, buf_view(&body));
+	(void)http_header_add(http_extra(x), "Allow", view_str(allow));
+	proxy_reply_error(x, dialect_of_path(http_path(x)), &e);
 }
 
 /* The types a page may send anywhere without asking first (Fetch standard, CORS-safelisted); an engine route
  * takes JSON. No type at all is taken: browsers name one, or an Origin. multipart/form-data is one of them
  * and is taken where files are sent: a browser names the page's Origin with every such POST ("null" where it
  * hides it), and the guard has refused every Origin but our own before this is asked. */
-static bool wrong_type(struct http_exchange *x, const struct route *route)
+static bool wrong_type(struct http_exchange *x, const struct route *route, const char *id)
 {
 	struct view rest,
 		t = view_trim(view_split(http_header_get(http_headers(x), "content-type"), ';', &rest));
@@ -72,8 +61,6 @@ static bool wrong_type(struct http_exchange *x, const struct route *route)
 	if (view_eq_ci(t, VIEW("application/json")) ||
 		(route->form && view_eq_ci(t, VIEW("multipart/form-data"))))
 		return false;
-	char id[PROXY_REQUEST_ID_MAX + 1];
-	proxy_request_id(http_headers(x), id);
 	struct api_error e = { .code = CODE_INVALID_PARAMS,
 		.status = 415,
 		.retriable = 0,
@@ -104,10 +91,10 @@ static void on_request(void *arg, struct http_exchange *x)
 		return;
 	switch (found) {
 	case ROUTE_FOUND:
-		if (!wrong_type(x, &route) && !gate_limits(d, x, id, who.key))
+		if (!wrong_type(x, &route, id) && !gate_limits(d, x, id, who.key))
 			proxy_start(d->proxy, x, &route, id, who.key);
 		return;
-	case ROUTE_WRONG_METHOD: wrong_method(x, allow); return;
+	case ROUTE_WRONG_METHOD: wrong_method(x, allow, id); return;
 	case ROUTE_UNKNOWN: break;
 	}
 	api_start(d->orch->api, x, id, who.key);
