@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/view.h"
 
-#include <strings.h>
-
 int view_cmp(struct view a, struct view b)
 {
 	size_t n = MIN(a.n, b.n);

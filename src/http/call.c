@@ -28,7 +28,7 @@ void client_call_free(void *arg)
 	client_target_unref(t);
 }
 
-static struct http_call *call_new(struct http_target *t)
+static struct http_call *call_new(struct http_target *t, const struct http_call_ops *ops, void *arg)
 {
 	struct list *n = list_pop(&t->spare);
 	struct http_call *call = n ? LIST_ENTRY(n, struct http_call, node) : NEW(struct http_call);
@@ -38,6 +38,10 @@ static struct http_call *call_new(struct http_target *t)
 	}
 	call->target = t;
 	t->refs++;
+	call->loop = t->loop;
+	call->ops = ops;
+	call->arg = arg;
+	call->response_length = -1;
 	return call;
 }
 
@@ -113,11 +117,7 @@ static void parser_ready(struct client_conn *c)
 struct http_call *client_call_new(
 	struct http_target *t, struct client_conn *c, const struct http_call_ops *ops, void *arg)
 {
-	struct http_call *call = call_new(t);
-	call->loop = t->loop;
-	call->ops = ops;
-	call->arg = arg;
-	call->response_length = -1;
+	struct http_call *call = call_new(t, ops, arg);
 	call->body_finished = true;
 	call->conn = c;
 	c->call = call;
@@ -255,11 +255,7 @@ static void build_head(const struct http_call *call, const struct http_call_req 
 struct http_call *http_call_start(
 	struct http_target *t, const struct http_call_req *r, const struct http_call_ops *ops, void *arg)
 {
-	struct http_call *call = call_new(t);
-	call->loop = t->loop;
-	call->ops = ops;
-	call->arg = arg;
-	call->response_length = -1;
+	struct http_call *call = call_new(t, ops, arg);
 	call->body_chunked = r->body_len < 0;
 	call->body_finished = r->body_len >= 0;
 	call->body_left = MAX(r->body_len, (int64_t)0);

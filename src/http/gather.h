@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A head while it arrives, in pieces of any size. Its bytes are kept as they came, in one buffer, copied once
- * for each piece that was read from the socket; a header is two places in it. Between a header's name and its
- * value stands what the sender wrote there, so that a line can be copied whole. Shared by both sides'
- * parsers. Once `done` is set, what comes (trailers of a chunked body) is dropped.
+ * for each piece that was read from the socket; a header is two places in it. Shared by both sides' parsers.
+ * Once `done` is set, what comes (trailers of a chunked body) is dropped.
  *
  * A parser calls gather_chunk before it parses bytes that were read, and gather_chunk_end after.
  */

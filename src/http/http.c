@@ -90,9 +90,9 @@ static void copy_line(struct buf *b, const struct http_header *h)
 
 void http_headers_copy(const struct http_headers *h, uint64_t drop, struct buf *block)
 {
+	static const uint64_t hop = (1ULL << (HTTP_H_LAST_HOP + 1)) - (1ULL << (HTTP_H_OTHER + 1));
 	bool named = connection_names(h, view_of("", 0));
-	for (unsigned k = 1; k <= HTTP_H_LAST_HOP; k++)
-		drop |= 1ULL << k;
+	drop |= hop;
 	for (size_t i = 0; i < h->len; i++) {
 		const struct http_header *one = &h->items[i];
 		if ((drop & http_known_bit(one->known)) || (named && connection_names(h, one->name)))

@@ -38,6 +38,12 @@ static struct {
 	.level = LOG_INFO,
 };
 
+/* With the lock held. */
+static const char *actor(void)
+{
+	return logger.actor ? logger.actor : "corral";
+}
+
 void log_count_dropped(uint64_t n)
 {
 	atomic_fetch_add_explicit(&logger.dropped, n, memory_order_relaxed);
@@ -170,7 +176,7 @@ int log_start(const struct log_opts *o, struct err *reterr)
 	if (!r) {
 		mem_setstr(&logger.actor, o->actor);
 		logger.style = style_for(o->format, o->fd);
-		logger.style.actor = logger.actor ? logger.actor : "corral";
+		logger.style.actor = actor();
 		log_set_level(o->level);
 		struct log_writer_opts wo = { .fd = o->fd,
 			.bound = o->queue_bytes ? o->queue_bytes : QUEUE_BYTES,
@@ -198,7 +204,7 @@ static void deliver(enum log_level level, struct log_record *r)
 	AUTO(buf_done) struct buf line = BUF(LOG_LINE_MAX);
 	AUTO(buf_done) struct buf json = BUF(LOG_LINE_MAX);
 	pthread_rwlock_rdlock(&logger.lock);
-	r->actor = logger.actor ? logger.actor : "corral";
+	r->actor = actor();
 	bool out = (int)level >= atomic_load_explicit(&logger.level, memory_order_relaxed);
 	struct log_how style = logger.writer ? logger.style : style_for(LOG_FORMAT_AUTO, STDERR_FILENO);
 	if (out)
@@ -228,7 +234,7 @@ void log_later(enum log_level level, log_line_fn *fn, const void *data, size_t n
 		int saved = errno;
 		AUTO(buf_done) struct buf line = BUF(LOG_MADE_MAX);
 		struct log_how how = style_for(LOG_FORMAT_AUTO, STDERR_FILENO);
-		how.actor = logger.actor ? logger.actor : "corral";
+		how.actor = actor();
 		if (!make_line(&how, level, fn, data, &line))
 			log_count_dropped(1);
 		write_direct(buf_view(&line));
@@ -248,11 +254,6 @@ void log_line(struct buf *line, const struct log_how *how, enum log_level level,
 		.human = human,
 		.fields = fields };
 	format_line(line, how, &r);
-}
-
-int log_redact_into(struct buf *b, struct view s)
-{
-	return log_redact(b, s);
 }
 
 void log_event(enum log_level level, const char *action, const char *target, const struct log_field *fields,

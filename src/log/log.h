@@ -63,7 +63,7 @@ void log_event(enum log_level level, const char *action, const char *target, con
 
 /* For what every request logs: n bytes of data are copied (LOG_LATER_MAX at most), and the log's thread has
  * fn make the line of them, within LOG_GATHER_MS. fn appends one line with its newline, or nothing: what how
- * says of its form, secrets redacted (log_redact_into). A line longer than 64 KiB is dropped; no piece of it
+ * says of its form, secrets redacted (log_redact). A line longer than 64 KiB is dropped; no piece of it
  * may be longer than that. Pointers in data must be to constants. */
 enum { LOG_LATER_MAX = 2048, LOG_GATHER_MS = 5 };
 struct buf;
@@ -76,8 +76,8 @@ void log_later(enum log_level level, log_line_fn *fn, const void *data, size_t n
 /* The line log_event would make of it, at that time. */
 void log_line(struct buf *line, const struct log_how *how, enum log_level level, int64_t at_wall_ms,
 	const char *const about[2] /* action, target */, struct view human, const struct log_field *fields);
-/* Appends s with its secrets replaced. 0 or -ENOBUFS. */
-int log_redact_into(struct buf *b, struct view s);
+/* Appends s, at most 8 KiB of it, with its secrets replaced. 0 or -ENOBUFS. */
+int log_redact(struct buf *b, struct view s);
 
 /* Called with every event at info and above, on the thread that logged it or the log's own, after it was
  * formatted as JSON (one line without the newline): /v1/events is fed by this. NULL removes it. Must not log.

@@ -26,8 +26,6 @@ struct log_record {
 void log_format_json(struct buf *b, const struct log_record *r);
 void log_format_console(struct buf *b, const struct log_record *r, bool colour);
 
-/* Appends in with its secrets replaced; at most LOG_STRING_MAX bytes of it. 0 or -ENOBUFS. */
-int log_redact(struct buf *out, struct view in);
 /* True for names whose values are secrets: key, api_key, X-Api-Key, hf_token, password … */
 bool log_key_is_secret(struct view key);
 

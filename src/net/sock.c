@@ -286,34 +286,20 @@ static void break_later(void *arg)
 	breaks(arg, -ENOBUFS);
 }
 
-/* Something is about to be queued. */
-static void queued(struct sock *s)
+/* For the end of the round. Over the bound the socket breaks then. */
+static bool queue(struct sock *s, const struct view *pieces, size_t n)
 {
-	if (s->blocked)
+	if (s->blocked) {
 		update(s);
-	else if (sock_unsent(s) == 0) { /* the peer is not late with what was not there yet */
+	} else if (sock_unsent(s) == 0) { /* the peer is not late with what was not there yet */
 		s->sent_at = s->queued_at = loop_now(s->loop);
 		s->sent_since = 0;
 	}
-}
-
-bool sock_write(struct sock *s, const void *p, size_t n)
-{
-	if (s->fd < 0 || s->broken || n == 0)
-		return s->full;
-	const char *q = p;
-	if (n >= DIRECT_MIN && !s->connecting && !s->blocked && sock_unsent(s) == 0) {
-		ssize_t k = send_some(s, q, n);
-		if (k > 0) {
-			q += k;
-			n -= (size_t)k;
-		} /* an error shows again in the flush, where it may be told */
-		if (n == 0)
-			return s->full;
-	}
-	queued(s);
+	int r = 0;
+	for (size_t i = 0; !r && i < n; i++)
+		r = buf_addv(&s->out, pieces[i]);
 	loop_defer_cancel(&s->flush);
-	if (buf_add(&s->out, q, n) < 0)
+	if (r)
 		loop_defer(s->loop, &s->flush, break_later, s);
 	else if (!s->connecting)
 		loop_defer(s->loop, &s->flush, deferred_flush, s);
@@ -322,33 +308,33 @@ bool sock_write(struct sock *s, const void *p, size_t n)
 	return s->full;
 }
 
+bool sock_write(struct sock *s, const void *p, size_t n)
+{
+	if (s->fd < 0 || s->broken || n == 0)
+		return s->full;
+	struct view v = view_of(p, n);
+	if (n >= DIRECT_MIN && !s->connecting && !s->blocked && sock_unsent(s) == 0) {
+		ssize_t k = send_some(s, v.p, v.n);
+		if (k > 0)
+			v = view_from(
+				v, (size_t)k); /* an error shows again in the flush, where it may be told */
+		if (v.n == 0)
+			return s->full;
+	}
+	return queue(s, &v, 1);
+}
+
 bool sock_write_all(struct sock *s, const struct view *pieces, size_t n)
 {
 	size_t total = 0;
 	for (size_t i = 0; i < n; i++)
 		total += pieces[i].n;
-	if (total >= DIRECT_MIN || s->fd < 0 || s->broken || !total) {
-		for (size_t i = 0; i < n; i++)
-			(void)sock_write(s, pieces[i].p, pieces[i].n);
+	if (s->fd < 0 || s->broken || !total)
 		return s->full;
-	}
-	char *to = buf_room(&s->out, total);
-	if (!to) { /* over the bound: as in sock_write */
-		loop_defer_cancel(&s->flush);
-		loop_defer(s->loop, &s->flush, break_later, s);
-		return s->full;
-	}
-	for (size_t i = 0; i < n; i++) {
-		if (pieces[i].n)
-			memcpy(to, pieces[i].p, pieces[i].n);
-		to += pieces[i].n;
-	}
-	queued(s);
-	buf_grew(&s->out, total);
-	if (!s->connecting)
-		loop_defer(s->loop, &s->flush, deferred_flush, s);
-	if (sock_unsent(s) > SOCK_HIGH)
-		s->full = true;
+	if (total < DIRECT_MIN)
+		return queue(s, pieces, n);
+	for (size_t i = 0; i < n; i++)
+		(void)sock_write(s, pieces[i].p, pieces[i].n);
 	return s->full;
 }
 

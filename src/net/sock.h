@@ -80,7 +80,7 @@ void sock_want(struct sock *s, bool read, bool hup);
 ssize_t sock_read(struct sock *s, void *p, size_t n);
 /* Queues bytes for the end of the round. True: full, stop producing until on_writable. */
 bool sock_write(struct sock *s, const void *p, size_t n);
-/* The same for several pieces that belong together; they are queued by one copy. */
+/* The same for several pieces that belong together; they are queued together. */
 bool sock_write_all(struct sock *s, const struct view *pieces, size_t n);
 /* Sends what is queued now. */
 void sock_flush(struct sock *s);

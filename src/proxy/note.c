@@ -96,7 +96,7 @@ static void add_id(struct buf *b, struct view id)
 	if (plain)
 		(void)buf_addv(b, id);
 	else
-		(void)log_redact_into(b, id);
+		(void)log_redact(b, id);
 	(void)buf_addc(b, '"');
 }
 

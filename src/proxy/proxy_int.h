@@ -115,9 +115,6 @@ struct proxy {
 void request_over(struct request *q);
 /* One log line, and the figures. outcome: a constant. */
 void request_record(struct request *q, int status, const char *outcome);
-
-/* note.c */
-void note_request(const struct request *q, int status, const char *outcome, mono_t now);
 /* Answers with an error of ours: a status before the answer began, an event in it after. Ends the request. */
 void request_fail(struct request *q, const struct api_error *e);
 void request_failf(struct request *q, enum corral_code code, const char *hint, const char *fmt, ...)
@@ -126,6 +123,9 @@ void request_failf(struct request *q, enum corral_code code, const char *hint, c
 void request_acquire(struct request *q, bool again);
 /* Gives the lease back; cool: the engine may still be working for us. */
 void request_drop_lease(struct request *q, bool cool);
+
+/* note.c */
+void note_request(const struct request *q, int status, const char *outcome, mono_t now);
 
 /* body.c: what the body wants. A body that is refused ends the request (_end: false). */
 void request_scan_begin(struct request *q);

@@ -6,7 +6,7 @@
  * Those that live are read off a data loop's own list, on that loop (proxy_records). Those that ended go into
  * one struct req_records, shared by all loops: a ring of the last REQ_RECORDS_KEPT under a mutex that is held
  * while one is filled in, in its place. Memory: REQ_RECORDS_KEPT × sizeof(struct req_record) (1.1 MiB), taken
- * once; in a request itself about 1.3 KiB.
+ * once; in a request itself struct life, about 300 bytes.
  */
 #ifndef PROXY_RECORD_H
 #define PROXY_RECORD_H

@@ -371,11 +371,9 @@ enum { ETA_MAX_MS = 600000 };
 static void impatient(void *arg)
 {
 	struct request *q = arg;
-	char status[POOL_STATUS_MAX], doing[POOL_ID_MAX + 64];
+	char status[POOL_STATUS_MAX], doing[POOL_ID_MAX + 64], text[640], eta[96] = "";
 	int64_t eta_ms;
 	pool_get_status(q->pool, status);
-	progress_text(q, doing, sizeof doing, &eta_ms);
-	char text[640], eta[96] = "";
 	if (!mono_before(mono_now(), q->deadline)) {
 		int k = snprintf(text, sizeof text,
 			"Pool %s did not answer within the request's deadline; %s.", pool_id(q->pool),
@@ -388,6 +386,7 @@ static void impatient(void *arg)
 		request_fail(q, &e);
 		return;
 	}
+	progress_text(q, doing, sizeof doing, &eta_ms);
 	eta_ms = MIN(eta_ms, (int64_t)ETA_MAX_MS);
 	if (eta_ms)
 		snprintf(eta, sizeof eta, " (about %lld s to go)", (long long)(eta_ms + 999) / 1000);

@@ -18,6 +18,8 @@
 #include "log/log.h"
 #include "proxy/proxy_int.h"
 
+static const char see_logs[] = "`corral logs` shows what the engine said.";
+
 static void tell(struct request *q, const char *failure, const char *why)
 {
 	metric_inc(metrics_series(
@@ -34,7 +36,7 @@ static void send_again(struct request *q)
 	q->fresh = q->stale = q->answer_ended = false;
 	q->first_byte = MONO_ZERO;
 	if (++q->attempts >= PROXY_TRIES_MAX) {
-		request_failf(q, CODE_ENGINE_FAILED, "`corral logs` shows what the engine said.",
+		request_failf(q, CODE_ENGINE_FAILED, see_logs,
 			"Engines of pool %s failed this request %d times before answering.", pool_id(q->pool),
 			q->attempts);
 		return;
@@ -44,33 +46,20 @@ static void send_again(struct request *q)
 
 void retry_spent(struct request *q)
 {
-	char text[320];
-	int n = snprintf(text, sizeof text,
+	request_failf(q, CODE_ENGINE_FAILED, see_logs,
 		"Replica %s of pool %s failed this request before answering, and too many requests of the "
-		"pool were sent again in the last %d s to do so once more.",
+		"pool were "
+		"sent again in the last %d s to do so once more.",
 		q->replica->id, pool_id(q->pool), POOL_BUDGET_SECONDS);
-	struct api_error e = { .code = CODE_ENGINE_FAILED,
-		.retriable = 1,
-		.retry_after_ms = 1000,
-		.message = view_of(text, MIN((size_t)n, sizeof text - 1)),
-		.hint = VIEW("`corral logs` shows what the engine said.") };
-	request_fail(q, &e);
 }
 
 void retry_failed_often(struct request *q)
 {
-	char text[320];
-	int n = snprintf(text, sizeof text,
+	request_failf(q, CODE_ENGINE_FAILED, see_logs,
 		"Replicas of pool %s closed this request's connection %d times before answering, and live; "
-		"it "
-		"is not sent again.",
+		"it is "
+		"not sent again.",
 		pool_id(q->pool), POOL_FAILURES_MAX);
-	struct api_error e = { .code = CODE_ENGINE_FAILED,
-		.retriable = 1,
-		.retry_after_ms = 1000,
-		.message = view_of(text, MIN((size_t)n, sizeof text - 1)),
-		.hint = VIEW("`corral logs` shows what the engine said.") };
-	request_fail(q, &e);
 }
 
 void retry_crashed_twice(struct request *q)
@@ -136,7 +125,7 @@ static void not_http(struct request *q, const struct err *e)
 		return;
 	}
 	q->attempts++;
-	request_failf(q, CODE_ENGINE_FAILED, "`corral logs` shows what the engine said.",
+	request_failf(q, CODE_ENGINE_FAILED, see_logs,
 		"The engine of pool %s failed this request before answering: %s.", pool_id(q->pool), e->msg);
 }
 

@@ -8,18 +8,10 @@
  * Usage: sse_client --streams N [--ms N] ADDRESS   (PORT on 127.0.0.1, or the path of a unix socket)
  */
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "tool.h"
 
 enum { BATCH = 100, DELAYS_MAX = 8 * 1000 * 1000, IN_MAX = 32 * 1024 };
 
@@ -46,46 +38,15 @@ static uint64_t events;
 static int epoll_fd, nopen;
 static bool counting;
 
-/* The number s begins with, blanks before it allowed. */
-static int64_t number(const char *s)
+static void open_stream(struct stream *s, const char *text)
 {
-	int64_t n = 0;
-	while (*s == ' ')
-		s++;
-	while (*s >= '0' && *s <= '9')
-		n = n * 10 + (*s++ - '0');
-	return n;
-}
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static void open_stream(struct stream *s, const char *address)
-{
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	bool path = address[0] == '/';
-	in.sin_port = htons((uint16_t)number(address));
-	snprintf(un.sun_path, sizeof un.sun_path, "%s", address);
-	s->fd = socket(path ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s->fd < 0 || (path ? connect(s->fd, (struct sockaddr *)&un, sizeof un)
-			       : connect(s->fd, (struct sockaddr *)&in, sizeof in)) < 0)
-		die(address);
+	struct address a = address_of(text);
+	s->fd = socket(a.at.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (s->fd < 0 || connect(s->fd, &a.at.any, a.len) < 0)
+		die(text);
 	if (send(s->fd, request, sizeof request - 1, MSG_NOSIGNAL) != sizeof request - 1)
 		die("send");
-	struct epoll_event e = { .events = EPOLLIN, .data.ptr = s };
-	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, s->fd, &e) < 0)
-		die("epoll");
+	watch(epoll_fd, s->fd, s);
 }
 
 static void take_event(struct stream *s, const char *at_ns, int64_t now)
@@ -162,11 +123,7 @@ int main(int argc, char **argv)
 		else
 			address = argv[i];
 	}
-	struct rlimit files;
-	getrlimit(RLIMIT_NOFILE, &files);
-	files.rlim_cur = files.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &files);
-	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	epoll_fd = begin();
 	struct stream *all = calloc((size_t)streams, sizeof *all);
 	delays = malloc(DELAYS_MAX * sizeof *delays);
 	if (!address || !all || !delays)

@@ -8,20 +8,12 @@
  * Usage: upstream [--interval-us N] [--hold] ADDRESS…   (PORT on 127.0.0.1, or the path of a unix socket)
  */
 #include <errno.h>
-#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/timerfd.h>
-#include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "tool.h"
 
 enum { IN_MAX = 16 * 1024, CONNS_MAX = 40000, EVENTS = 512 };
 
@@ -43,34 +35,15 @@ static const char unary[] = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r
 			    "friend.\"},\"finish_reason\":\"stop\"}],"
 			    "\"usage\":{\"prompt_tokens\":12,\"completion_tokens\":5,\"total_tokens\":17}}";
 
-/* The number s begins with, blanks before it allowed. */
-static int64_t number(const char *s)
-{
-	int64_t n = 0;
-	while (*s == ' ')
-		s++;
-	while (*s >= '0' && *s <= '9')
-		n = n * 10 + (*s++ - '0');
-	return n;
-}
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
 static void send_event(struct conn *c, const char *head)
 {
 	char event[512], out[1024];
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
 	int n = snprintf(event, sizeof event,
 		"data: "
 		"{\"id\":\"chatcmpl-x\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":"
 		"\"chat\","
 		"\"choices\":[{\"index\":0,\"delta\":{\"content\":\"%020lld\"},\"finish_reason\":null}]}\n\n",
-		(long long)now.tv_sec * 1000000000 + now.tv_nsec);
+		(long long)now_ns());
 	int k = snprintf(out, sizeof out, "%s%x\r\n%s\r\n", head, (unsigned)n, event);
 	(void)!send(c->fd, out, (size_t)k, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
@@ -137,9 +110,7 @@ static void add(int fd, bool listener)
 	c->fd = fd;
 	c->at = -1;
 	c->listener = listener;
-	struct epoll_event e = { .events = EPOLLIN, .data.ptr = c };
-	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0)
-		die("epoll");
+	watch(epoll_fd, fd, c);
 }
 
 static void accept_all(int listener)
@@ -151,19 +122,13 @@ static void accept_all(int listener)
 	}
 }
 
-static void listen_on(const char *address)
+static void listen_on(const char *text)
 {
-	struct sockaddr_in in = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	bool path = address[0] == '/';
-	int one = 1, fd = socket(path ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct address a = address_of(text);
+	int one = 1, fd = socket(a.at.any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-	in.sin_port = htons((uint16_t)number(address));
-	snprintf(un.sun_path, sizeof un.sun_path, "%s", address);
-	int r = path ? bind(fd, (struct sockaddr *)&un, sizeof un)
-		     : bind(fd, (struct sockaddr *)&in, sizeof in);
-	if (r < 0 || listen(fd, 4096) < 0)
-		die(address);
+	if (bind(fd, &a.at.any, a.len) < 0 || listen(fd, 4096) < 0)
+		die(text);
 	add(fd, true);
 }
 
@@ -172,21 +137,16 @@ static int ticker(long interval_us)
 	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
 	struct timespec t = { .tv_sec = interval_us / 1000000, .tv_nsec = interval_us % 1000000 * 1000 };
 	struct itimerspec spec = { .it_interval = t, .it_value = t };
-	struct epoll_event e = { .events = EPOLLIN, .data.ptr = NULL };
-	if (fd < 0 || timerfd_settime(fd, 0, &spec, NULL) < 0 ||
-		epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) < 0)
+	if (fd < 0 || timerfd_settime(fd, 0, &spec, NULL) < 0)
 		die("timer");
+	watch(epoll_fd, fd, NULL);
 	return fd;
 }
 
 int main(int argc, char **argv)
 {
 	long interval_us = 1000;
-	struct rlimit files;
-	getrlimit(RLIMIT_NOFILE, &files);
-	files.rlim_cur = files.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &files);
-	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	epoll_fd = begin();
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--hold") == 0)
 			hold = true;
