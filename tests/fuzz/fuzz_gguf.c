@@ -5,7 +5,7 @@
  */
 #include <stdlib.h>
 
-#include "gguf/gguf.h"
+#include "gguf/estimate.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
@@ -32,6 +32,31 @@ static void walk(const struct gguf *g, const char *key)
 		abort(); /* keeps the reads alive */
 }
 
+/* The file as a model, as its own draft and projector, all on the host and over devices. */
+static void estimates(const struct gguf *g)
+{
+	struct estimate_files f = { .parts = &g, .n_parts = 1 };
+	struct estimate_args a;
+	struct estimate est;
+	struct err e = { 0 };
+	estimate_args_init(&a);
+	for (int i = 0; i < 2; i++) {
+		if (estimate(&f, &a, &est, &e) == 0) {
+			if (est.sum.total < est.sum.weights || est.n_layers > ESTIMATE_LAYERS_MAX)
+				abort();
+			estimate_done(&est);
+		} else if (!e.msg[0]) {
+			abort();
+		}
+		a.n_devices = 3;
+		a.n_gpu_layers = 2;
+		a.n_cpu_moe = 1;
+		a.flash = ESTIMATE_FLASH_OFF;
+		f.draft = f.mmproj = f.lora[0] = g;
+		f.n_lora = 1;
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	static const char *const keys[] = { "general.architecture", "general.name", "general.file_type", "a",
@@ -53,5 +78,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	for (size_t i = 0; i < ARRAY_LEN(keys); i++)
 		walk(g, keys[i]);
 	gguf_layer_u64(g, "attention.head_count_kv", f.n_layer, &x);
+	estimates(g);
 	return 0;
 }
