@@ -69,12 +69,16 @@ def loaded(c, name, conns, a, **more):
     return got
 
 
-def interleaved(c, a, names, conns, **more):
-    """{name: {figure: median}} over a.rounds rounds; one short round before warms up."""
+# Medians of delays move more from round to round than costs do: so many times the rounds for them.
+DELAY_ROUNDS = 3
+
+
+def interleaved(c, a, names, conns, times=1, **more):
+    """{name: {figure: median}} over times × a.rounds rounds; one short round before warms up."""
     rounds = {n: [] for n in names}
     for n in names:
         wrk(c, c.ports[n], conns, 1, **more)
-    for _ in range(a.rounds):
+    for _ in range(a.rounds * times):
         for n in names:
             rounds[n].append(loaded(c, n, conns, a, **more))
     return {n: {k: median([r[k] for r in rounds[n]]) for k in rounds[n][0]} for n in names}
@@ -107,7 +111,7 @@ def row_rps(c, a):
     start_all(c, upstream)
     figures = []
     for conns in (1, 32, 256):
-        got = interleaved(c, a, PEERS, conns)
+        got = interleaved(c, a, PEERS, conns, times=DELAY_ROUNDS if conns == 256 else 1)
         values = one(got, 'rps')
         if conns == 1:
             figures.append(figure('requests a second, 1 connection', '1/s', values, higher=True))
@@ -141,7 +145,7 @@ def row_added(c, a):
     c.ports['direct'] = int(upstream)
     names = ('direct', *PEERS)
     rounds = {n: [] for n in names}
-    for _ in range(a.rounds + 1):
+    for _ in range(a.rounds * DELAY_ROUNDS + 1):
         for n in names:
             rounds[n].append(wrk(c, c.ports[n], 1, wrk_seconds(a), cpu=PROXY_CPU)['p50_us'])
     p50 = {n: median(v[1:]) for n, v in rounds.items()}
@@ -181,7 +185,7 @@ def row_sse(c, a):
         for name in names:
             c.start(name, upstream)
         rounds = {n: [] for n in names}
-        for i in range(a.rounds + (not a.smoke)):
+        for _ in range(a.rounds * DELAY_ROUNDS + 1 if not a.smoke else 1):
             for n in names:
                 rounds[n].append(sse_round(c, n, a))
         got = {n: {k: median([r[k] for r in (v[1:] or v)]) for k in v[0]} for n, v in rounds.items()}
