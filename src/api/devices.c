@@ -94,6 +94,45 @@ static val *processes_json(doc *d, const struct wire_device *w)
 	return list;
 }
 
+static val *links_json(doc *d, const struct wire_device *w)
+{
+	val *list = yyjson_mut_arr(d);
+	for (size_t i = 0; i < w->nlinks; i++) {
+		val *o = yyjson_mut_obj(d);
+		add_str(d, o, "device", w->links[i].device_id);
+		add_str(d, o, "path", w->links[i].path);
+		yyjson_mut_obj_add_uint(d, o, "fabric_links", w->links[i].fabric);
+		yyjson_mut_arr_append(list, o);
+	}
+	return list;
+}
+
+static void add_watts(doc *d, val *o, const char *key, bool known, uint64_t mw)
+{
+	if (known)
+		yyjson_mut_obj_add_real(d, o, key, (double)mw / 1000);
+	else
+		yyjson_mut_obj_add_null(d, o, key);
+}
+
+/* Power, memory errors, the driver's last event. */
+static void add_health(doc *d, val *o, const struct wire_device *w)
+{
+	add_watts(d, o, "power_w", w->have & WD_POWER, w->power_mw);
+	add_watts(d, o, "power_limit_w", w->power_limit_mw > 0, w->power_limit_mw);
+	add_known(d, o, "ecc_corrected", w->have & WD_ECC, w->ecc_corrected);
+	add_known(d, o, "ecc_uncorrected", w->have & WD_ECC, w->ecc_uncorrected);
+	if (!w->last_error) {
+		yyjson_mut_obj_add_null(d, o, "last_error");
+		return;
+	}
+	char at[WALL_STR_LEN + 1];
+	val *e = yyjson_mut_obj_add_obj(d, o, "last_error");
+	wall_format(w->last_error_at_ms, at);
+	add_str(d, e, "message", w->last_error);
+	add_str(d, e, "at", at);
+}
+
 static val *device_json(
 	doc *d, const struct registry_snapshot *s, const struct registry_node *n, const struct wire_device *w)
 {
@@ -118,9 +157,13 @@ static val *device_json(
 		yyjson_mut_obj_add_int(d, o, "temperature_c", w->temperature_c);
 	else
 		yyjson_mut_obj_add_null(d, o, "temperature_c");
+	add_health(d, o, w);
 	add_str(d, o, "compute_capability", w->compute_capability);
 	add_str(d, o, "driver", w->driver);
 	yyjson_mut_obj_add_bool(d, o, "integrated", w->integrated);
+	yyjson_mut_obj_add_bool(d, o, "split", w->split);
+	add_str(d, o, "parent", w->parent);
+	yyjson_mut_obj_add_val(d, o, "links", links_json(d, w));
 	yyjson_mut_obj_add_val(d, o, "replicas", replicas_json(d, s, n->node_id, w));
 	yyjson_mut_obj_add_val(d, o, "processes", processes_json(d, w));
 	return o;

@@ -5,11 +5,12 @@
 
 #define ACCEPTED                                                                                             \
 	"accepted: auto, cpu, none, indices as in 0,1 (in PCI order), or UUIDs and their beginnings as in "  \
-	"GPU-3f2a1b00"
+	"GPU-3f2a1b00 or MIG-9c1d"
 
 static bool is_uuid(struct view v)
 {
-	if (!view_starts(v, VIEW("GPU-")) || v.n < 5 || v.n > MASK_UUID_MAX)
+	bool known = view_starts(v, VIEW("GPU-")) || view_starts(v, VIEW("MIG-"));
+	if (!known || v.n < 5 || v.n > MASK_UUID_MAX)
 		return false;
 	for (size_t i = 4; i < v.n; i++) {
 		char c = v.p[i];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What a pool writes under `devices`, read without a machine at hand, so that the configuration check and
- * the node read it alike: "auto", "cpu" (or "none"), or a list of indices and UUIDs ("0,1", "GPU-3f2a").
+ * the node read it alike: "auto", "cpu" (or "none"), or a list of indices and UUIDs ("0,1", "GPU-3f2a",
+ * "MIG-9c1d").
  * Whether they exist is src/gpu's to say.
  */
 #ifndef BASE_MASK_H

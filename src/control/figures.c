@@ -63,6 +63,14 @@ static void collect_device(struct metrics *m, const char *label, const struct wi
 	}
 	if (d->have & WD_UTILIZATION)
 		set1(m, "corral_device_utilization_ratio", label, (double)d->utilization_pct / 100);
+	if (d->have & WD_TEMPERATURE)
+		set1(m, "corral_device_temperature_celsius", label, d->temperature_c);
+	if (d->have & WD_POWER)
+		set1(m, "corral_device_power_watts", label, (double)d->power_mw / 1000);
+	if (d->have & WD_ECC) {
+		set2(m, "corral_device_ecc_errors", label, "corrected", (double)d->ecc_corrected);
+		set2(m, "corral_device_ecc_errors", label, "uncorrected", (double)d->ecc_uncorrected);
+	}
 }
 
 /* Of devices that answer alone: a lost one has no figures. */
@@ -70,6 +78,9 @@ static void collect_devices(struct metrics *m, const struct registry_snapshot *s
 {
 	metrics_clear_family(m, "corral_device_memory_bytes");
 	metrics_clear_family(m, "corral_device_utilization_ratio");
+	metrics_clear_family(m, "corral_device_temperature_celsius");
+	metrics_clear_family(m, "corral_device_power_watts");
+	metrics_clear_family(m, "corral_device_ecc_errors");
 	for (size_t i = 0; i < s->nnodes; i++)
 		for (size_t k = 0; s->nodes[i]->online && k < s->nodes[i]->ndevices; k++) {
 			const struct wire_device *d = &s->nodes[i]->devices[k];

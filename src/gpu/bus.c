@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the PCI bus shows, from sysfs alone. Nothing here wakes a GPU that sleeps: memory and load are read
- * from files the kernel's driver fills, and only of GPUs whose power state is not suspended.
+ * from files the kernel's driver fills, and only of GPUs whose power state is not suspended. What the daemon
+ * reads itself (memory) is kept by the kernel; what asks the GPU's own firmware, and may hang with it, is
+ * gpu_bus_measure's, in the probe child.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -69,21 +71,23 @@ static void judge(struct gpu_device *d, const char *driver)
 		gpu_set_text(d->driver, sizeof d->driver, view_str(driver));
 }
 
+static bool sleeps(const char *dir)
+{
+	char text[64];
+	return gpu_read_text(dir, "power/runtime_status", text, sizeof text) == 0 &&
+	       strcmp(text, "suspended") == 0;
+}
+
 static void read_figures(const char *dir, struct gpu_device *d)
 {
 	char text[64];
-	uint64_t n;
-	if (gpu_read_text(dir, "power/runtime_status", text, sizeof text) == 0 &&
-		strcmp(text, "suspended") == 0) {
+	if (sleeps(dir)) {
 		d->utilization = 0;
 		return; /* reading would wake it */
 	}
 	d->memory_total = number_of(dir, "mem_info_vram_total");
 	d->memory_used = MIN(number_of(dir, "mem_info_vram_used"), d->memory_total);
 	d->memory_free = d->memory_total - d->memory_used;
-	if (gpu_read_text(dir, "gpu_busy_percent", text, sizeof text) == 0 &&
-		num_u64(view_str(text), &n) == 0 && n <= 100)
-		d->utilization = (double)n / 100;
 	if (!d->uuid[0] && gpu_read_text(dir, "unique_id", text, sizeof text) == 0 && text[0])
 		snprintf(d->uuid, sizeof d->uuid, "GPU-%.32s", text);
 }
@@ -93,6 +97,44 @@ void gpu_bus_refresh(const char *sysfs, struct gpu_device *d)
 	AUTO(mem_freep) char *dir = mem_fmt("%s/bus/pci/devices/%s", sysfs, d->pci);
 	if (d->state == GPU_OK && d->pci[0] && (d->kind == GPU_AMD || d->kind == GPU_INTEL))
 		read_figures(dir, d);
+}
+
+/* The first hwmonN folder of a device; NULL: none. */
+static char *hwmon_of(const char *dir)
+{
+	AUTO(mem_freep) char *all = path_join(dir, "hwmon");
+	DIR *d = opendir(all);
+	struct dirent *e;
+	char *found = NULL;
+	while (d && !found && (e = readdir(d)))
+		if (strncmp(e->d_name, "hwmon", 5) == 0)
+			found = path_join(all, e->d_name);
+	if (d)
+		closedir(d);
+	return found;
+}
+
+void gpu_bus_measure(const char *sysfs, struct gpu_device *d)
+{
+	AUTO(mem_freep) char *dir = mem_fmt("%s/bus/pci/devices/%s", sysfs, d->pci);
+	AUTO(mem_freep) char *hwmon = d->pci[0] && !sleeps(dir) ? hwmon_of(dir) : NULL;
+	char text[64];
+	uint64_t n;
+	if (d->utilization < 0 && !sleeps(dir) &&
+		gpu_read_text(dir, "gpu_busy_percent", text, sizeof text) == 0 &&
+		num_u64(view_str(text), &n) == 0 && n <= 100)
+		d->utilization = (double)n / 100;
+	if (!hwmon)
+		return;
+	uint64_t temp = number_of(hwmon, "temp1_input"), limit = number_of(hwmon, "power1_cap");
+	uint64_t power = number_of(hwmon, "power1_average");
+	power = power ? power : number_of(hwmon, "power1_input");
+	if (d->temperature_c == GPU_TEMPERATURE_UNKNOWN && temp && temp < 1000000)
+		d->temperature_c = (int)(temp / 1000);
+	if (d->power_mw < 0 && power)
+		d->power_mw = (int64_t)MIN(power / 1000, (uint64_t)1000000);
+	if (d->power_limit_mw < 0 && limit)
+		d->power_limit_mw = (int64_t)MIN(limit / 1000, (uint64_t)1000000);
 }
 
 static bool kind_of(const char *vendor, const char *class, enum gpu_kind *ret)

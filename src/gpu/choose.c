@@ -82,6 +82,12 @@ static int choose_list(
 				"which is of another maker than the device before it: an engine takes one "
 				"maker's",
 				reterr);
+		if (d->split)
+			return refuse(list, m->ids[i].text,
+				"which is divided into MIG instances: name one of those by its UUID", reterr);
+		if (ret->len && (d->part || ret->gpus[0].part))
+			return refuse(list, m->ids[i].text,
+				"but an engine takes one MIG instance, or whole GPUs", reterr);
 		ret->gpus[ret->len++] = *d;
 	}
 	for (size_t i = 0; i < ret->len; i++)
@@ -96,7 +102,7 @@ static int choose_list(
 /* A GPU that should be there for engines: not the one that is part of the processor, nor a guest's. */
 static bool counts(const struct gpu_device *d)
 {
-	return d->kind != GPU_CPU && !d->integrated && !d->given_away;
+	return d->kind != GPU_CPU && !d->integrated && !d->given_away && !d->split;
 }
 
 static const struct gpu_device *first_hidden(const struct gpu_list *list)
@@ -111,7 +117,9 @@ static void take_usable(const struct gpu_list *list, struct gpu_choice *ret)
 {
 	for (size_t i = 0; i < list->len; i++) {
 		const struct gpu_device *d = &list->items[i];
-		if (counts(d) && d->state == GPU_OK && (!ret->len || ret->gpus[0].kind == d->kind))
+		/* A process can use one MIG instance, and none beside whole GPUs. */
+		bool beside = !ret->len || (ret->gpus[0].kind == d->kind && !d->part && !ret->gpus[0].part);
+		if (counts(d) && d->state == GPU_OK && beside)
 			ret->gpus[ret->len++] = *d;
 	}
 }

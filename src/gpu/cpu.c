@@ -13,6 +13,9 @@
 
 static const char *const kind_names[] = { "cuda", "amd", "intel", "cpu" };
 static_assert(ARRAY_LEN(kind_names) == GPU_KIND_COUNT, "one name per kind");
+static const char *const path_names[] = { "unknown", "board", "switch", "switches", "bridge", "node",
+	"system" };
+static_assert(ARRAY_LEN(path_names) == GPU_PATH_COUNT, "one name per path");
 static const char *const state_names[] = { "ok", "lost", "unusable" };
 
 const char *gpu_kind_name(enum gpu_kind k)
@@ -23,6 +26,11 @@ const char *gpu_kind_name(enum gpu_kind k)
 const char *gpu_state_name(enum gpu_state s)
 {
 	return (unsigned)s < ARRAY_LEN(state_names) ? state_names[s] : "unknown";
+}
+
+const char *gpu_path_name(enum gpu_path p)
+{
+	return (unsigned)p < GPU_PATH_COUNT ? path_names[p] : "unknown";
 }
 
 void gpu_set_text(char *out, size_t cap, struct view v)
@@ -50,12 +58,21 @@ int gpu_read_text(const char *dir, const char *name, char *out, size_t cap)
 	return 0;
 }
 
+void gpu_forget_figures(struct gpu_device *d)
+{
+	d->utilization = -1;
+	d->temperature_c = GPU_TEMPERATURE_UNKNOWN;
+	d->power_mw = d->power_limit_mw = d->ecc_corrected = d->ecc_uncorrected = -1;
+	d->nprocesses = 0;
+}
+
 struct gpu_device *gpu_list_add(struct gpu_list *l, enum gpu_kind kind)
 {
 	if (l->len == GPU_DEVICES_MAX)
 		return NULL;
 	struct gpu_device *d = &l->items[l->len++];
-	*d = (struct gpu_device){ .kind = kind, .utilization = -1, .temperature_c = GPU_TEMPERATURE_UNKNOWN };
+	*d = (struct gpu_device){ .kind = kind };
+	gpu_forget_figures(d);
 	return d;
 }
 
@@ -112,11 +129,9 @@ static double load_now(void)
 
 void gpu_cpu_read(struct gpu_device *ret)
 {
-	*ret = (struct gpu_device){ .kind = GPU_CPU,
-		.uuid = "cpu",
-		.name = "CPU",
-		.temperature_c = GPU_TEMPERATURE_UNKNOWN,
-		.utilization = load_now() };
+	*ret = (struct gpu_device){ .kind = GPU_CPU, .uuid = "cpu", .name = "CPU" };
+	gpu_forget_figures(ret);
+	ret->utilization = load_now();
 	AUTO(buf_done) struct buf mem = BUF(64 * KIB);
 	char text[4096];
 	if (gpu_read_text("/proc", "cpuinfo", text, sizeof text) == 0) {

@@ -5,10 +5,11 @@
  * vendor library is ever loaded into a daemon. What the child prints is read as hostile.
  *
  * Plain data, fixed size, copied by assignment. Bounds: GPU_DEVICES_MAX devices, GPU_PROCESSES_MAX
- * processes a device, GPU_LINE_MAX bytes a sample.
+ * processes and GPU_LINKS_MAX neighbours a device, GPU_LINE_MAX bytes a sample.
  *
  * The index of a GPU is its place among all GPUs, NVIDIA's first, then AMD's, then Intel's, each in PCI
- * order: on a machine with NVIDIA GPUs it is the index the driver's own tools print.
+ * order: on a machine with NVIDIA GPUs it is the index the driver's own tools print. MIG instances come
+ * behind all whole GPUs, so that splitting one renumbers none.
  */
 #ifndef GPU_GPU_H
 #define GPU_GPU_H
@@ -18,7 +19,7 @@
 #include "base/mask.h"
 #include "base/strv.h"
 
-enum { GPU_DEVICES_MAX = 64, GPU_PROCESSES_MAX = 64, GPU_LINE_MAX = 512 * 1024 };
+enum { GPU_DEVICES_MAX = 64, GPU_PROCESSES_MAX = 64, GPU_LINKS_MAX = 32, GPU_LINE_MAX = 512 * 1024 };
 
 enum gpu_kind { GPU_CUDA, GPU_AMD, GPU_INTEL, GPU_CPU, GPU_KIND_COUNT };
 const char *gpu_kind_name(enum gpu_kind k); /* "cuda", … */
@@ -37,6 +38,25 @@ struct gpu_process {
 	uint64_t bytes;
 };
 
+/* What lies between two GPUs on their way over PCI Express, the nearest first. */
+enum gpu_path {
+	GPU_PATH_UNKNOWN,
+	GPU_PATH_BOARD,    /* the same board */
+	GPU_PATH_SWITCH,   /* one PCI Express switch */
+	GPU_PATH_SWITCHES, /* several, and no host bridge */
+	GPU_PATH_BRIDGE,   /* a host bridge */
+	GPU_PATH_NODE,     /* the bridges of one NUMA node */
+	GPU_PATH_SYSTEM,   /* the link between NUMA nodes */
+	GPU_PATH_COUNT
+};
+const char *gpu_path_name(enum gpu_path p); /* "unknown", "board", … */
+
+struct gpu_link { /* to another GPU of the same maker */
+	char pci[16];
+	enum gpu_path path;
+	unsigned fabric; /* direct links: NVLink or XGMI; through an NVSwitch all of them; 0: none */
+};
+
 struct gpu_device {
 	enum gpu_kind kind;
 	enum gpu_state state;
@@ -51,10 +71,19 @@ struct gpu_device {
 	uint64_t memory_total, memory_free, memory_used; /* bytes; total 0: not known */
 	double utilization;                              /* 0..1; negative: not known */
 	int temperature_c;                               /* GPU_TEMPERATURE_UNKNOWN: not known */
+	int64_t power_mw, power_limit_mw;                /* milliwatts; negative: not known */
+	int64_t ecc_corrected, ecc_uncorrected; /* since the driver was loaded; negative: not known */
+	char last_error[160]; /* the last event of its driver ("Xid 79: …"); empty: none was seen */
+	int64_t last_error_at_ms;
+	bool split;      /* it is divided into MIG instances, and no engine can have it whole */
+	unsigned part;   /* a MIG instance: its number among its GPU's, from 1; 0: a whole GPU */
+	char parent[16]; /* of a part: its GPU's PCI address */
 	bool integrated; /* shares the host's memory: listed, but no pool is given it unasked */
 	bool given_away; /* handed to a virtual machine: listed, and no fault */
 	size_t nprocesses;
 	struct gpu_process processes[GPU_PROCESSES_MAX];
+	size_t nlinks;
+	struct gpu_link links[GPU_LINKS_MAX];
 };
 struct gpu_list {
 	struct gpu_device items[GPU_DEVICES_MAX];
@@ -78,14 +107,16 @@ struct gpu_sample {
 	char error[256]; /* its own words */
 	char note[256];  /* its words about a GPU of which it tells nothing else; empty: none */
 	char driver[64];
-	struct gpu_list list; /* GPU_CUDA alone */
+	struct gpu_list list; /* of one maker */
 };
 /* One JSON object, no newline. 0 or -ENOBUFS. */
 int gpu_sample_encode(const struct gpu_sample *s, struct buf *b);
 int gpu_sample_decode(struct view line, struct gpu_sample *ret, struct err *reterr) MUST_CHECK;
 
 /* `corral gpu-probe`: --interval MS prints a sample every MS, --ask one for each line read and ends with
- * its input; without either one sample. Loads the library named by CORRAL_NVML, or libnvidia-ml.so.1. */
+ * its input; without either one sample. --vendor nvidia (default) loads the library named by CORRAL_NVML, or
+ * libnvidia-ml.so.1; --vendor amd that of CORRAL_AMD_SMI, libamd_smi.so, that of CORRAL_ROCM_SMI,
+ * librocm_smi64.so, or none and reads --sysfs DIR. */
 int gpu_probe_main(int argc, char **argv);
 
 /* ---- choosing ----------------------------------------------------------------------------------- */

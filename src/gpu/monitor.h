@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The node's view of its devices, kept up to date: the bus and the CPU read here, NVIDIA's driver asked
- * through a child that is killed and started again when it does not answer. Three rounds without an answer
- * make its devices GPU_LOST; they come back with the next answer. On a machine whose bus shows no NVIDIA GPU
- * no child is ever started; where the driver cannot be loaded none is kept, and it is tried again with
- * every look at the bus.
+ * The node's view of its devices, kept up to date: the bus and the CPU read here, NVIDIA's and AMD's drivers
+ * each asked through a child of its own that is killed and started again when it does not answer, so that one
+ * maker's trouble is not the other's. Three rounds without an answer make its devices GPU_LOST; they come
+ * back with the next answer. A maker of whom the bus shows no GPU has no child; where NVIDIA's library cannot
+ * be loaded none is kept, and it is tried again with every look at the bus. Where AMD's cannot, its child
+ * reads sysfs.
  *
  * One loop. Costs: one sample every busy_ms while something runs, every idle_ms else.
  */
@@ -43,6 +44,6 @@ bool gpu_monitor_known(const struct gpu_monitor *m);
 const struct gpu_list *gpu_monitor_list(const struct gpu_monitor *m);
 /* What was looked at, for a person who misses a GPU: a sentence. */
 void gpu_monitor_looked(const struct gpu_monitor *m, struct buf *out);
-int gpu_monitor_child(const struct gpu_monitor *m); /* its pid; 0: none runs */
+int gpu_monitor_child(const struct gpu_monitor *m); /* the pid of the first that runs; 0: none */
 
 #endif

@@ -9,50 +9,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
-#include "gpu/gpu_int.h"
-
-/* Layouts as NVML's documentation gives them (API version 12, compatible since 2018). */
-typedef int ret_t; /* nvmlReturn_t */
-enum { NVML_SUCCESS = 0, NVML_NOT_SUPPORTED = 3, NVML_INSUFFICIENT_SIZE = 7 };
-enum { NVML_TEXT = 96, NVML_PROCESSES_MAX = 256 };
-#define NVML_NO_VALUE UINT64_MAX
-
-typedef void *handle_t; /* nvmlDevice_t */
-struct memory {
-	unsigned long long total, free, used;
-};
-struct utilization {
-	unsigned gpu, memory;
-};
-struct pci_info {
-	char bus_id_legacy[16];
-	unsigned domain, bus, device, pci_device_id, pci_subsystem_id;
-	char bus_id[32];
-};
-struct process { /* of the _v2 functions; the _v3 ones of drivers 535.43 to 535.86 wrote 32 bytes each */
-	unsigned pid;
-	unsigned long long used;
-	unsigned gpu_instance, compute_instance;
-};
-
-struct nvml {
-	void *lib;
-	ret_t (*init)(void);
-	ret_t (*shutdown)(void);
-	const char *(*error_string)(ret_t);
-	ret_t (*driver_version)(char *, unsigned);
-	ret_t (*count)(unsigned *);
-	ret_t (*by_index)(unsigned, handle_t *);
-	ret_t (*name)(handle_t, char *, unsigned);
-	ret_t (*uuid)(handle_t, char *, unsigned);
-	ret_t (*pci)(handle_t, struct pci_info *);
-	ret_t (*memory)(handle_t, struct memory *);
-	ret_t (*utilization)(handle_t, struct utilization *);
-	ret_t (*temperature)(handle_t, int, unsigned *);
-	ret_t (*capability)(handle_t, int *, int *);
-	ret_t (*compute_processes)(handle_t, unsigned *, struct process *);
-	ret_t (*graphics_processes)(handle_t, unsigned *, struct process *);
-};
+#include "gpu/nvml_int.h"
 
 static const struct symbol {
 	const char *name;
@@ -76,6 +33,21 @@ static const struct symbol {
 	{ "nvmlDeviceGetComputeRunningProcesses_v3", offsetof(struct nvml, compute_processes), false },
 	{ "nvmlDeviceGetGraphicsRunningProcesses_v2", offsetof(struct nvml, graphics_processes), false },
 	{ "nvmlDeviceGetGraphicsRunningProcesses_v3", offsetof(struct nvml, graphics_processes), false },
+	{ "nvmlDeviceGetPowerUsage", offsetof(struct nvml, power), false },
+	{ "nvmlDeviceGetEnforcedPowerLimit", offsetof(struct nvml, power_limit), false },
+	{ "nvmlDeviceGetTotalEccErrors", offsetof(struct nvml, ecc), false },
+	{ "nvmlDeviceGetMigMode", offsetof(struct nvml, mig_mode), false },
+	{ "nvmlDeviceGetMaxMigDeviceCount", offsetof(struct nvml, mig_max), false },
+	{ "nvmlDeviceGetMigDeviceHandleByIndex", offsetof(struct nvml, mig_by_index), false },
+	{ "nvmlDeviceGetTopologyCommonAncestor", offsetof(struct nvml, ancestor), false },
+	{ "nvmlDeviceGetP2PStatus", offsetof(struct nvml, p2p), false },
+	{ "nvmlDeviceGetNvLinkState", offsetof(struct nvml, nvlink_state), false },
+	{ "nvmlDeviceGetNvLinkRemotePciInfo_v2", offsetof(struct nvml, nvlink_remote), false },
+	{ "nvmlEventSetCreate", offsetof(struct nvml, events_new), false },
+	{ "nvmlEventSetFree", offsetof(struct nvml, events_free), false },
+	{ "nvmlDeviceGetSupportedEventTypes", offsetof(struct nvml, events_supported), false },
+	{ "nvmlDeviceRegisterEvents", offsetof(struct nvml, events_register), false },
+	{ "nvmlEventSetWait_v2", offsetof(struct nvml, events_wait), false },
 };
 
 static bool bind(struct nvml *n, const char *path, char *error, size_t cap)
@@ -103,7 +75,7 @@ struct nvml *nvml_open(const char *path, char *error, size_t cap)
 		return NULL;
 	}
 	bool bound = bind(n, path, error, cap);
-	ret_t r = bound ? n->init() : NVML_SUCCESS;
+	nvml_ret r = bound ? n->init() : NVML_SUCCESS;
 	if (r != NVML_SUCCESS)
 		snprintf(error, cap, "NVML: %s (%d)", n->error_string(r), r);
 	if (bound && r == NVML_SUCCESS)
@@ -117,6 +89,7 @@ void nvml_close(struct nvml *n)
 {
 	if (!n)
 		return;
+	nvml_events_end(n);
 	(void)n->shutdown();
 	dlclose(n->lib);
 	free(n);
@@ -124,7 +97,7 @@ void nvml_close(struct nvml *n)
 
 /* ---- one sample ----------------------------------------------------------------------------------- */
 
-static void fault(struct nvml *n, struct gpu_device *d, ret_t r)
+static void fault(struct nvml *n, struct gpu_device *d, nvml_ret r)
 {
 	if (d->state != GPU_OK)
 		return;
@@ -134,7 +107,7 @@ static void fault(struct nvml *n, struct gpu_device *d, ret_t r)
 	snprintf(d->reason, sizeof d->reason, "NVML: %s (%d)", text, r);
 }
 
-static void add_process(struct gpu_device *d, const struct process *p)
+static void add_process(struct gpu_device *d, const struct nvml_process *p)
 {
 	if (p->used == NVML_NO_VALUE || p->pid > INT32_MAX)
 		return;
@@ -148,25 +121,25 @@ static void add_process(struct gpu_device *d, const struct process *p)
 }
 
 static void read_processes(
-	ret_t (*list)(handle_t, unsigned *, struct process *), handle_t h, struct gpu_device *d)
+	nvml_ret (*list)(nvml_handle, unsigned *, struct nvml_process *), nvml_handle h, struct gpu_device *d)
 {
-	static struct process found[2 * NVML_PROCESSES_MAX]; /* room for longer ones */
+	static struct nvml_process found[2 * NVML_PROCESSES_MAX]; /* room for longer ones */
 	unsigned n = NVML_PROCESSES_MAX;
-	ret_t r = list ? list(h, &n, found) : NVML_NOT_SUPPORTED;
+	nvml_ret r = list ? list(h, &n, found) : NVML_NOT_SUPPORTED;
 	if (r != NVML_SUCCESS && r != NVML_INSUFFICIENT_SIZE)
 		return;
 	for (unsigned i = 0; i < n && i < NVML_PROCESSES_MAX; i++)
 		add_process(d, &found[i]);
 }
 
-static void read_memory(struct nvml *n, handle_t h, struct gpu_device *d)
+static void read_memory(struct nvml *n, nvml_handle h, struct gpu_device *d)
 {
-	struct memory m = { 0 };
-	ret_t r = n->memory(h, &m);
+	struct nvml_memory m = { 0 };
+	nvml_ret r = n->memory(h, &m);
 	if (r == NVML_NOT_SUPPORTED) { /* a GPU that shares the host's memory */
 		struct gpu_device cpu;
 		gpu_cpu_read(&cpu);
-		m = (struct memory){ cpu.memory_total, cpu.memory_free, cpu.memory_used };
+		m = (struct nvml_memory){ cpu.memory_total, cpu.memory_free, cpu.memory_used };
 	} else if (r != NVML_SUCCESS) {
 		fault(n, d, r);
 		return;
@@ -176,12 +149,12 @@ static void read_memory(struct nvml *n, handle_t h, struct gpu_device *d)
 	d->memory_used = MIN(m.used, m.total);
 }
 
-static void read_identity(struct nvml *n, handle_t h, struct gpu_device *d)
+static void read_identity(struct nvml *n, nvml_handle h, struct gpu_device *d)
 {
 	char text[NVML_TEXT] = "";
-	struct pci_info pci = { 0 };
+	struct nvml_pci pci = { 0 };
 	int major = 0, minor = 0;
-	ret_t r = n->uuid(h, text, sizeof text);
+	nvml_ret r = n->uuid(h, text, sizeof text);
 	if (r != NVML_SUCCESS)
 		fault(n, d, r);
 	else
@@ -197,24 +170,87 @@ static void read_identity(struct nvml *n, handle_t h, struct gpu_device *d)
 			minor % 100);
 }
 
-static void read_device(struct nvml *n, unsigned index, struct gpu_device *d)
+static void read_device(struct nvml *n, nvml_handle h, struct gpu_device *d)
 {
-	handle_t h = NULL;
-	struct utilization u = { 0 };
+	struct nvml_utilization u = { 0 };
 	unsigned celsius = 0;
-	ret_t r = n->by_index(index, &h);
-	if (r != NVML_SUCCESS) {
-		fault(n, d, r);
-		return;
-	}
 	read_identity(n, h, d);
 	read_memory(n, h, d);
 	if (n->utilization && n->utilization(h, &u) == NVML_SUCCESS && u.gpu <= 100)
 		d->utilization = (double)u.gpu / 100;
 	if (n->temperature && n->temperature(h, 0, &celsius) == NVML_SUCCESS && celsius < 1000)
 		d->temperature_c = (int)celsius;
+	nvml_read_health(n, h, d);
 	read_processes(n->compute_processes, h, d);
 	read_processes(n->graphics_processes, h, d);
+}
+
+/* The instances of a GPU that is divided: each is a device of its own, by its own UUID. */
+static void read_parts(struct nvml *n, nvml_handle h, size_t of, struct gpu_list *list)
+{
+	unsigned max = nvml_parts_max(n, h), part = 0;
+	list->items[of].split = true;
+	for (unsigned i = 0; i < max; i++) {
+		nvml_handle instance = NULL;
+		struct gpu_device *d = nvml_part(n, h, i, &instance) ? gpu_list_add(list, GPU_CUDA) : NULL;
+		if (!d)
+			continue;
+		const struct gpu_device *whole = &list->items[of];
+		read_identity(n, instance, d);
+		read_memory(n, instance, d);
+		read_processes(n->compute_processes, instance, d);
+		d->temperature_c = whole->temperature_c;
+		memcpy(d->compute_capability, whole->compute_capability, sizeof d->compute_capability);
+		memcpy(d->parent, whole->pci, sizeof d->parent);
+		d->pci[0] = '\0'; /* it is its GPU's */
+		d->part = ++part;
+		if (!d->uuid[0] || !d->parent[0])
+			list->len--; /* nothing could be started on it */
+	}
+}
+
+/* The handles of what is there, in the library's order; NULL where it gives none, with *why. */
+static void read_handles(struct nvml *n, unsigned count, nvml_handle *h, nvml_ret *why)
+{
+	nvml_handle found[GPU_DEVICES_MAX] = { 0 };
+	size_t nfound = 0;
+	for (unsigned i = 0; i < count; i++) {
+		h[i] = NULL;
+		why[i] = n->by_index(i, &h[i]);
+		if (why[i] != NVML_SUCCESS)
+			h[i] = NULL;
+		else
+			found[nfound++] = h[i];
+	}
+	nvml_events_read(n, found, nfound);
+}
+
+static bool read_devices(struct nvml *n, unsigned count, struct gpu_sample *ret)
+{
+	nvml_handle h[GPU_DEVICES_MAX], of_item[GPU_DEVICES_MAX] = { 0 };
+	nvml_ret why[GPU_DEVICES_MAX];
+	bool again = false;
+	read_handles(n, count, h, why);
+	for (unsigned i = 0; i < count; i++) {
+		struct gpu_device *d = gpu_list_add(&ret->list, GPU_CUDA);
+		if (h[i])
+			read_device(n, h[i], d);
+		else
+			fault(n, d, why[i]);
+		again |= d->state != GPU_OK;
+		if (!d->uuid[0] && !d->pci[0]) {
+			memcpy(ret->note, d->reason, sizeof ret->note);
+			ret->list.len--;
+			continue;
+		}
+		of_item[ret->list.len - 1] = h[i];
+	}
+	size_t whole = ret->list.len;
+	nvml_read_links(n, of_item, &ret->list);
+	for (size_t i = 0; i < whole; i++)
+		if (of_item[i] && ret->list.items[i].state == GPU_OK && nvml_is_split(n, of_item[i]))
+			read_parts(n, of_item[i], i, &ret->list);
+	return again;
 }
 
 bool nvml_read(struct nvml *n, struct gpu_sample *ret)
@@ -224,23 +260,11 @@ bool nvml_read(struct nvml *n, struct gpu_sample *ret)
 	*ret = (struct gpu_sample){ 0 };
 	if (n->driver_version && n->driver_version(text, sizeof text) == NVML_SUCCESS)
 		gpu_set_text(ret->driver, sizeof ret->driver, view_str(text));
-	ret_t r = n->count(&count);
+	nvml_ret r = n->count(&count);
 	if (r != NVML_SUCCESS) {
 		ret->has_error = true;
 		snprintf(ret->error, sizeof ret->error, "NVML: %s (%d)", n->error_string(r), r);
 		return true;
 	}
-	bool again = false;
-	for (unsigned i = 0; i < count; i++) {
-		struct gpu_device *d = gpu_list_add(&ret->list, GPU_CUDA);
-		if (!d)
-			break;
-		read_device(n, i, d);
-		again |= d->state != GPU_OK;
-		if (!d->uuid[0] && !d->pci[0]) {
-			memcpy(ret->note, d->reason, sizeof ret->note);
-			ret->list.len--;
-		}
-	}
-	return again;
+	return read_devices(n, MIN(count, (unsigned)GPU_DEVICES_MAX), ret);
 }

@@ -18,11 +18,24 @@
 #include "gpu/gpu_int.h"
 
 struct probe {
+	bool amd_asked; /* else NVIDIA's */
+	const char *sysfs;
 	struct nvml *nvml;
+	struct amd *amd;
 	char error[256];
 };
 
-static void take_sample(struct probe *p, struct gpu_sample *s)
+static void take_amd(struct probe *p, struct gpu_sample *s)
+{
+	if (!p->amd)
+		p->amd = amd_open(p->sysfs);
+	if (amd_read(p->amd, s)) {
+		amd_close(p->amd);
+		p->amd = NULL;
+	}
+}
+
+static void take_nvidia(struct probe *p, struct gpu_sample *s)
 {
 	const char *path = getenv("CORRAL_NVML");
 	*s = (struct gpu_sample){ 0 };
@@ -37,6 +50,14 @@ static void take_sample(struct probe *p, struct gpu_sample *s)
 		nvml_close(p->nvml);
 		p->nvml = NULL;
 	}
+}
+
+static void take_sample(struct probe *p, struct gpu_sample *s)
+{
+	if (p->amd_asked)
+		take_amd(p, s);
+	else
+		take_nvidia(p, s);
 }
 
 /* 0, 1: nobody reads any more. */
@@ -79,16 +100,18 @@ static int serve_interval(struct probe *p, int64_t ms)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: corral gpu-probe [--interval MS | --ask]\n"
-			"Prints what the NVIDIA driver says of its GPUs, one JSON object a line.\n");
+	fprintf(stderr,
+		"usage: corral gpu-probe [--vendor nvidia|amd] [--interval MS | --ask] [--sysfs DIR]\n"
+		"Prints what that maker's driver says of its GPUs, one JSON object a line.\n");
 	return 2;
 }
 
 int gpu_probe_main(int argc, char **argv)
 {
 	static const struct option longs[] = { { "interval", required_argument, NULL, 'i' },
-		{ "ask", no_argument, NULL, 'a' }, { "help", no_argument, NULL, 'h' }, { 0 } };
-	struct probe p = { 0 };
+		{ "ask", no_argument, NULL, 'a' }, { "vendor", required_argument, NULL, 'v' },
+		{ "sysfs", required_argument, NULL, 's' }, { "help", no_argument, NULL, 'h' }, { 0 } };
+	struct probe p = { .sysfs = "/sys" };
 	uint64_t ms = 0;
 	bool ask = false;
 	int opt;
@@ -96,6 +119,10 @@ int gpu_probe_main(int argc, char **argv)
 	while ((opt = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
 		if (opt == 'a')
 			ask = true;
+		else if (opt == 's')
+			p.sysfs = optarg;
+		else if (opt == 'v' && (strcmp(optarg, "amd") == 0 || strcmp(optarg, "nvidia") == 0))
+			p.amd_asked = optarg[0] == 'a';
 		else if (opt != 'i' || num_u64(view_str(optarg), &ms) < 0 || ms < 10 || ms > 3600000)
 			return usage();
 	}
@@ -107,5 +134,6 @@ int gpu_probe_main(int argc, char **argv)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 	int r = ask ? serve_asks(&p) : ms ? serve_interval(&p, (int64_t)ms) : print_sample(&p);
 	nvml_close(p.nvml);
+	amd_close(p.amd);
 	return r;
 }

@@ -16,6 +16,23 @@ static void add_text(struct buf *b, const char *key, const char *s)
 	(void)buf_add_json(b, view_str(s));
 }
 
+static void add_known(struct buf *b, const char *key, int64_t n)
+{
+	if (n >= 0)
+		(void)buf_addf(b, ",\"%s\":%lld", key, (long long)n);
+}
+
+static void add_links(struct buf *b, const struct gpu_device *d)
+{
+	if (!d->nlinks)
+		return;
+	(void)buf_adds(b, ",\"links\":[");
+	for (size_t i = 0; i < d->nlinks; i++)
+		(void)buf_addf(b, "%s[\"%s\",%d,%u]", i ? "," : "", d->links[i].pci, (int)d->links[i].path,
+			d->links[i].fabric);
+	(void)buf_addc(b, ']');
+}
+
 static void add_device(struct buf *b, const struct gpu_device *d)
 {
 	(void)buf_addf(b, "{\"total\":%llu,\"free\":%llu,\"used\":%llu", (unsigned long long)d->memory_total,
@@ -30,6 +47,19 @@ static void add_device(struct buf *b, const struct gpu_device *d)
 		(void)buf_addf(b, ",\"busy_percent\":%d", (int)(d->utilization * 100 + 0.5));
 	if (d->temperature_c != GPU_TEMPERATURE_UNKNOWN)
 		(void)buf_addf(b, ",\"temperature_c\":%d", d->temperature_c);
+	add_known(b, "power_mw", d->power_mw);
+	add_known(b, "power_limit_mw", d->power_limit_mw);
+	add_known(b, "ecc_corrected", d->ecc_corrected);
+	add_known(b, "ecc_uncorrected", d->ecc_uncorrected);
+	add_text(b, "last_error", d->last_error);
+	if (d->last_error[0])
+		add_known(b, "last_error_at_ms", d->last_error_at_ms);
+	if (d->split)
+		(void)buf_adds(b, ",\"split\":true");
+	if (d->part)
+		(void)buf_addf(b, ",\"part\":%u", d->part);
+	add_text(b, "parent", d->parent);
+	add_links(b, d);
 	(void)buf_adds(b, ",\"processes\":[");
 	for (size_t i = 0; i < d->nprocesses; i++)
 		(void)buf_addf(b, "%s[%d,%llu]", i ? "," : "", d->processes[i].pid,
@@ -40,6 +70,8 @@ static void add_device(struct buf *b, const struct gpu_device *d)
 int gpu_sample_encode(const struct gpu_sample *s, struct buf *b)
 {
 	(void)buf_adds(b, "{\"gpu_probe\":1");
+	if (s->list.len)
+		add_text(b, "kind", gpu_kind_name(s->list.items[0].kind));
 	add_text(b, "driver", s->driver);
 	if (s->has_error)
 		add_text(b, "error", s->error[0] ? s->error : "no reason was given");
@@ -82,15 +114,67 @@ static void take_processes(yyjson_val *list, struct gpu_device *d)
 	}
 }
 
+/* A number of at least 0, else -1. */
+static int64_t take_known(yyjson_val *o, const char *key)
+{
+	yyjson_val *v = yyjson_obj_get(o, key);
+	return yyjson_is_uint(v) ? (int64_t)MIN(yyjson_get_uint(v), (uint64_t)1 << 50) : -1;
+}
+
+static bool take_pci(yyjson_val *v, char out[16])
+{
+	bool ok = yyjson_is_str(v) && gpu_pci_normal(view_of(yyjson_get_str(v), yyjson_get_len(v)), out);
+	if (!ok)
+		out[0] = '\0';
+	return ok;
+}
+
+static void take_links(yyjson_val *list, struct gpu_device *d)
+{
+	size_t i, n;
+	yyjson_val *l;
+	yyjson_arr_foreach(list, i, n, l)
+	{
+		struct gpu_link *to = &d->links[d->nlinks];
+		yyjson_val *path = yyjson_arr_get(l, 1), *fabric = yyjson_arr_get(l, 2);
+		if (d->nlinks == GPU_LINKS_MAX)
+			return;
+		if (!take_pci(yyjson_arr_get(l, 0), to->pci) || !yyjson_is_uint(path) ||
+			yyjson_get_uint(path) >= GPU_PATH_COUNT || !yyjson_is_uint(fabric) ||
+			yyjson_get_uint(fabric) > 255)
+			continue;
+		to->path = (enum gpu_path)yyjson_get_uint(path);
+		to->fabric = (unsigned)yyjson_get_uint(fabric);
+		d->nlinks++;
+	}
+}
+
+static void take_part(yyjson_val *o, struct gpu_device *d)
+{
+	yyjson_val *part = yyjson_obj_get(o, "part");
+	d->split = yyjson_is_true(yyjson_obj_get(o, "split"));
+	if (yyjson_is_uint(part) && yyjson_get_uint(part) <= GPU_DEVICES_MAX &&
+		take_pci(yyjson_obj_get(o, "parent"), d->parent))
+		d->part = (unsigned)yyjson_get_uint(part);
+}
+
+static void take_health(yyjson_val *o, struct gpu_device *d)
+{
+	d->power_mw = take_known(o, "power_mw");
+	d->power_limit_mw = take_known(o, "power_limit_mw");
+	d->ecc_corrected = take_known(o, "ecc_corrected");
+	d->ecc_uncorrected = take_known(o, "ecc_uncorrected");
+	take_text(o, "last_error", d->last_error, sizeof d->last_error);
+	if (d->last_error[0])
+		d->last_error_at_ms = MAX(take_known(o, "last_error_at_ms"), (int64_t)1);
+}
+
 static void take_device(yyjson_val *o, struct gpu_device *d)
 {
-	char pci[32] = "";
 	yyjson_val *busy = yyjson_obj_get(o, "busy_percent"), *temp = yyjson_obj_get(o, "temperature_c");
 	take_text(o, "uuid", d->uuid, sizeof d->uuid);
 	take_text(o, "name", d->name, sizeof d->name);
-	take_text(o, "pci", pci, sizeof pci);
-	if (!gpu_pci_normal(view_str(pci), d->pci))
-		d->pci[0] = '\0';
+	(void)take_pci(yyjson_obj_get(o, "pci"), d->pci);
 	take_text(o, "compute_capability", d->compute_capability, sizeof d->compute_capability);
 	take_text(o, "error", d->reason, sizeof d->reason);
 	d->state = d->reason[0] ? GPU_LOST : GPU_OK;
@@ -101,6 +185,9 @@ static void take_device(yyjson_val *o, struct gpu_device *d)
 		d->utilization = (double)yyjson_get_uint(busy) / 100;
 	if (yyjson_is_int(temp) && yyjson_get_int(temp) >= -273 && yyjson_get_int(temp) <= 1000)
 		d->temperature_c = yyjson_get_int(temp);
+	take_health(o, d);
+	take_part(o, d);
+	take_links(yyjson_obj_get(o, "links"), d);
 	take_processes(yyjson_obj_get(o, "processes"), d);
 }
 
@@ -122,6 +209,7 @@ int gpu_sample_decode(struct view line, struct gpu_sample *ret, struct err *rete
 		return err_set(reterr, -EINVAL, "what the probe says is no sample: \"%.*s\"",
 			VIEW_ARG(view_cut(line, 80)));
 	}
+	enum gpu_kind kind = yyjson_equals_str(yyjson_obj_get(root, "kind"), "amd") ? GPU_AMD : GPU_CUDA;
 	take_text(root, "driver", ret->driver, sizeof ret->driver);
 	take_text(root, "error", ret->error, sizeof ret->error);
 	take_text(root, "note", ret->note, sizeof ret->note);
@@ -129,7 +217,7 @@ int gpu_sample_decode(struct view line, struct gpu_sample *ret, struct err *rete
 	size_t i, n;
 	yyjson_arr_foreach(list, i, n, o)
 	{
-		struct gpu_device *d = gpu_list_add(&ret->list, GPU_CUDA);
+		struct gpu_device *d = gpu_list_add(&ret->list, kind);
 		if (!d)
 			break;
 		take_device(o, d);

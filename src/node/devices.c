@@ -179,6 +179,22 @@ static void narrate(struct node *n)
 			"This machine shows no GPU; engines compute on the CPU (%s).", cpu->name);
 }
 
+/* What a driver reported since this was called last: an event is told, whatever became of the device. */
+static void narrate_errors(struct node *n)
+{
+	const struct gpu_list *l = gpu_monitor_list(n->gpus);
+	int64_t newest = n->device_error_told_ms;
+	for (size_t i = 0; i < l->len; i++) {
+		const struct gpu_device *d = &l->items[i];
+		if (d->last_error_at_ms <= n->device_error_told_ms)
+			continue;
+		newest = MAX(newest, d->last_error_at_ms);
+		log_warn("devices", n->opts.node_id, "GPU %u (%s) reports: %s.", d->index, d->name,
+			d->last_error);
+	}
+	n->device_error_told_ms = newest;
+}
+
 static bool runs_something(struct node *n)
 {
 	struct map_entry *e;
@@ -205,6 +221,7 @@ static void on_change(void *arg, unsigned what)
 	if (what & GPU_CHANGED_SET) {
 		n->devices_gen++;
 		narrate(n);
+		narrate_errors(n);
 		look_again(n);
 		report_touch(n);
 	} else if (runs_something(n) && !loop_timer_active(&n->figures)) { /* else: with a heartbeat */
@@ -284,12 +301,45 @@ static char *text_or_null(const char *s)
 	return s[0] ? mem_strdup(s) : NULL;
 }
 
+static const char *id_of(const struct gpu_device *d)
+{
+	return d->uuid[0] ? d->uuid : d->pci;
+}
+
+/* The id of the GPU at that address; NULL: none that is told of. */
+static const char *id_at(const struct gpu_list *l, const char *pci)
+{
+	for (size_t i = 0; pci[0] && i < l->len; i++)
+		if (strcmp(l->items[i].pci, pci) == 0)
+			return id_of(&l->items[i]);
+	return NULL;
+}
+
+static void fill_links(const struct gpu_list *l, const struct gpu_device *d, struct wire_device *w)
+{
+	if (d->nlinks)
+		w->links = mem_alloc(d->nlinks * sizeof *w->links);
+	for (size_t i = 0; i < d->nlinks; i++) {
+		const char *id = id_at(l, d->links[i].pci);
+		if (id)
+			w->links[w->nlinks++] = (struct wire_device_link){ mem_strdup(id),
+				mem_strdup(gpu_path_name(d->links[i].path)), d->links[i].fabric };
+	}
+}
+
+static unsigned known_of(const struct gpu_device *d)
+{
+	return (d->utilization >= 0 ? WD_UTILIZATION : 0u) |
+	       (d->temperature_c != GPU_TEMPERATURE_UNKNOWN ? WD_TEMPERATURE : 0u) |
+	       (d->power_mw >= 0 ? WD_POWER : 0u) |
+	       (d->ecc_corrected >= 0 && d->ecc_uncorrected >= 0 ? WD_ECC : 0u);
+}
+
 static void fill(const struct node *n, const struct gpu_device *d, struct wire_device *w)
 {
 	*w = (struct wire_device){
-		.device_id = mem_strdup(d->uuid[0] ? d->uuid : d->pci),
-		.have = (d->utilization >= 0 ? WD_UTILIZATION : 0u) |
-			(d->temperature_c != GPU_TEMPERATURE_UNKNOWN ? WD_TEMPERATURE : 0u),
+		.device_id = mem_strdup(id_of(d)),
+		.have = known_of(d),
 		.index = d->index,
 		.name = text_or_null(d->name),
 		.uuid = text_or_null(d->uuid),
@@ -304,8 +354,17 @@ static void fill(const struct node *n, const struct gpu_device *d, struct wire_d
 		.memory_used_bytes = d->memory_used,
 		.utilization_pct = (int)(d->utilization * 100 + 0.5),
 		.temperature_c = d->temperature_c,
+		.power_mw = (uint64_t)MAX(d->power_mw, (int64_t)0),
+		.power_limit_mw = (uint64_t)MAX(d->power_limit_mw, (int64_t)0),
+		.ecc_corrected = (uint64_t)MAX(d->ecc_corrected, (int64_t)0),
+		.ecc_uncorrected = (uint64_t)MAX(d->ecc_uncorrected, (int64_t)0),
+		.last_error = text_or_null(d->last_error),
+		.last_error_at_ms = d->last_error_at_ms,
 		.integrated = d->integrated,
+		.split = d->split,
+		.parent = mem_strdup(d->part ? id_at(gpu_monitor_list(n->gpus), d->parent) : NULL),
 	};
+	fill_links(gpu_monitor_list(n->gpus), d, w);
 	if (!d->nprocesses)
 		return;
 	w->uses = mem_alloc(d->nprocesses * sizeof *w->uses);

@@ -155,6 +155,7 @@ struct node {
 	uint64_t devices_gen, devices_sent; /* rises when the set changes; what the registry knows */
 	uint64_t figures_gen, figures_sent; /* the same of memory and load */
 	mono_t devices_told;
+	int64_t device_error_told_ms; /* wall clock of the last one in the log */
 	struct loop_timer figures;
 	struct list followers; /* struct log_stream */
 	size_t nfollowers;

@@ -50,6 +50,13 @@ static int encode_device(const struct wire_device *d, struct buf *b)
 		if (!r)
 			r = encode_one(&wf_device_use, &d->uses[i], 0, b);
 	}
+	if (!r && d->nlinks)
+		r = buf_adds(b, "],\"links\":[");
+	for (size_t i = 0; !r && i < d->nlinks; i++) {
+		r = i ? buf_addc(b, ',') : 0;
+		if (!r)
+			r = encode_one(&wf_device_link, &d->links[i], 0, b);
+	}
 	return r ? r : buf_adds(b, "]}");
 }
 
@@ -259,6 +266,29 @@ static int decode_uses(yyjson_val *o, struct wire_device *d, struct err *reterr)
 	return 0;
 }
 
+static int decode_links(yyjson_val *o, struct wire_device *d, struct err *reterr)
+{
+	yyjson_val *list, *it;
+	size_t len, i, max;
+	int r = list_of(o, "links", WIRE_DEVICE_LINKS_MAX, &list, &len, reterr);
+	if (r || !len)
+		return r;
+	d->links = mem_try_alloc(len * sizeof *d->links);
+	if (!d->links)
+		return err_set(reterr, -ENOMEM, "no memory for %zu links", len);
+	yyjson_arr_foreach(list, i, max, it)
+	{
+		unsigned have = 0;
+		d->nlinks = i + 1;
+		r = wf_decode(&wf_device_link, it, &d->links[i], &have, reterr);
+		if (r) {
+			err_prefix(reterr, "links[%zu]", i);
+			return r;
+		}
+	}
+	return 0;
+}
+
 static int decode_devices(yyjson_val *root, struct wire_node *n, struct err *reterr)
 {
 	yyjson_val *list, *it;
@@ -278,6 +308,8 @@ static int decode_devices(yyjson_val *root, struct wire_node *n, struct err *ret
 		r = wf_decode(&wf_device, it, d, &d->have, reterr);
 		if (!r)
 			r = decode_uses(it, d, reterr);
+		if (!r)
+			r = decode_links(it, d, reterr);
 		if (r) {
 			err_prefix(reterr, "devices[%zu]", i);
 			return r;

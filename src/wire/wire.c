@@ -154,6 +154,13 @@ static const struct wf device_use_fields[] = {
 	NUM(bytes, WF_U64, 0, 0, 0),
 };
 #undef S
+#define S wire_device_link
+static const struct wf device_link_fields[] = {
+	ID(device_id),
+	STR(path, 0),
+	NUM(fabric, WF_U32, 0, 0, 65535),
+};
+#undef S
 #define S wire_device
 static const struct wf device_fields[] = {
 	ID(device_id),
@@ -171,7 +178,15 @@ static const struct wf device_fields[] = {
 	NUM(memory_used_bytes, WF_U64, 0, 0, 0),
 	NUM(utilization_pct, WF_INT, WD_UTILIZATION, 0, 100),
 	NUM(temperature_c, WF_INT, WD_TEMPERATURE, -273, 1000),
+	NUM(power_mw, WF_U64, WD_POWER, 0, 0),
+	NUM(power_limit_mw, WF_U64, 0, 0, 0),
+	NUM(ecc_corrected, WF_U64, WD_ECC, 0, 0),
+	NUM(ecc_uncorrected, WF_U64, WD_ECC, 0, 0),
+	STR(last_error, 0),
+	NUM(last_error_at_ms, WF_I64, 0, 0, INT64_MAX),
 	NUM(integrated, WF_BOOL, 0, 0, 0),
+	NUM(split, WF_BOOL, 0, 0, 0),
+	STR(parent, 0),
 };
 #undef S
 #define S wire_node
@@ -212,6 +227,7 @@ TABLE(replica, "the replica");
 TABLE(model, "the model");
 TABLE(device, "the device");
 TABLE(device_use, "the device's process");
+TABLE(device_link, "the device's link");
 TABLE(node, "the node");
 TABLE(want, "the wanted replica");
 TABLE(desired, "the desired state");
@@ -264,7 +280,10 @@ void wire_device_done(struct wire_device *d)
 {
 	for (size_t i = 0; i < d->nuses; i++)
 		wf_done(&wf_device_use, &d->uses[i]);
+	for (size_t i = 0; i < d->nlinks; i++)
+		wf_done(&wf_device_link, &d->links[i]);
 	free(d->uses);
+	free(d->links);
 	wf_done(&wf_device, d);
 	*d = (struct wire_device){ 0 };
 }
@@ -276,12 +295,16 @@ void wire_device_copy(struct wire_device *to, const struct wire_device *from)
 	wire_device_done(to);
 	wf_copy(&wf_device, to, from, from->have);
 	to->have = from->have;
-	if (!from->nuses)
-		return;
-	to->uses = mem_alloc(from->nuses * sizeof *to->uses);
+	if (from->nuses)
+		to->uses = mem_alloc(from->nuses * sizeof *to->uses);
 	to->nuses = from->nuses;
 	for (size_t i = 0; i < from->nuses; i++)
 		wf_copy(&wf_device_use, &to->uses[i], &from->uses[i], 0);
+	if (from->nlinks)
+		to->links = mem_alloc(from->nlinks * sizeof *to->links);
+	to->nlinks = from->nlinks;
+	for (size_t i = 0; i < from->nlinks; i++)
+		wf_copy(&wf_device_link, &to->links[i], &from->links[i], 0);
 }
 
 void wire_node_done(struct wire_node *n)

@@ -34,6 +34,7 @@ enum {
 	WIRE_STRING_MAX = 64 * 1024,
 	WIRE_DEVICES_MAX = 256,
 	WIRE_DEVICE_USES_MAX = 256,
+	WIRE_DEVICE_LINKS_MAX = 256,
 };
 
 enum replica_state {
@@ -161,6 +162,14 @@ struct wire_device_use { /* a process that holds memory of a device */
 enum {
 	WD_UTILIZATION = 1 << 0,
 	WD_TEMPERATURE = 1 << 1,
+	WD_POWER = 1 << 2,
+	WD_ECC = 1 << 3, /* both counts */
+};
+
+struct wire_device_link { /* what lies between two devices of a node */
+	char *device_id;  /* the other one */
+	char *path;       /* the nearest first: "board", "switch", "switches", "bridge", "node", "system" */
+	uint32_t fabric;  /* how many NVLink or XGMI links reach it; 0: none */
 };
 
 struct wire_device {     /* a GPU, or the CPU */
@@ -174,9 +183,17 @@ struct wire_device {     /* a GPU, or the CPU */
 	char *compute_capability, *driver;
 	uint64_t memory_total_bytes, memory_free_bytes, memory_used_bytes; /* total 0: not known */
 	int utilization_pct, temperature_c;
+	uint64_t power_mw, power_limit_mw;       /* limit 0: not known */
+	uint64_t ecc_corrected, ecc_uncorrected; /* since its driver was loaded */
+	char *last_error; /* what its driver reported last ("Xid 79: …"); NULL: nothing */
+	int64_t last_error_at_ms;
 	bool integrated; /* part of the processor: no pool is given it unasked */
+	bool split;      /* it is divided, and cannot be had whole: its parts are devices of their own */
+	char *parent;    /* of a part: the device_id of the whole */
 	struct wire_device_use *uses;
 	size_t nuses;
+	struct wire_device_link *links;
+	size_t nlinks;
 };
 void wire_device_done(struct wire_device *d);
 void wire_device_copy(struct wire_device *to, const struct wire_device *from);

@@ -41,7 +41,7 @@ struct wf_table {
 };
 
 extern const struct wf_table wf_replica, wf_error, wf_model, wf_node, wf_want, wf_desired, wf_device,
-	wf_device_use;
+	wf_device_use, wf_device_link;
 
 /* have: which bits of `o` are set (0 for structs without them). Appends "key":value pairs, with commas
  * between, after `{` was written; *first says whether one was written already. */

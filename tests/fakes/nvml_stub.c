@@ -14,6 +14,13 @@
  *   device|UUID|NAME|PCI|TOTAL_MIB|USED_MIB|BUSY_PERCENT|CELSIUS|MAJOR.MINOR|CODE
  *                        CODE: what its calls answer (0; 15: lost); empty fields are not supported ones
  *   process|UUID|PID|MIB
+ *   power|UUID|MILLIWATTS|LIMIT
+ *   ecc|UUID|CORRECTED|UNCORRECTED
+ *   xid|UUID|CODE|NUMBER   an event, told once by each process for each NUMBER
+ *   mig|UUID|NAME|PCI|TOTAL_MIB|USED_MIB|||MAJOR.MINOR|CODE|PARENT_UUID    an instance of that device
+ *   path|UUID|UUID|LEVEL   10: one switch, … 50: the whole system (else 50)
+ *   nvlink|UUID|PCI|COUNT  that many links to what is there; to a switch: see p2p
+ *   p2p|UUID|UUID          the driver says that NVLink reaches it
  *
  * With -DSTUB_OLD it lacks nvmlDeviceGetCount_v2, as a library that is too old.
  */
@@ -44,14 +51,20 @@ struct process {
 	unsigned long long used;
 	unsigned gpu_instance, compute_instance;
 };
+struct event {
+	void *device;
+	unsigned long long type, data;
+	unsigned gpu_instance, compute_instance;
+};
 struct long_process {
 	struct process p;
 	unsigned long long protected_memory;
 };
 
 static char text[FILE_MAX];
-static char *device_line[DEVICES_MAX]; /* a handle is a pointer into this list */
-static unsigned ndevices;
+static char *device_line[DEVICES_MAX]; /* a handle is a pointer into this list, */
+static char *mig_line[DEVICES_MAX];    /* or into this one */
+static unsigned ndevices, nparts;
 
 static void reread(void)
 {
@@ -168,6 +181,9 @@ API int nvmlDeviceGetCount_v2(unsigned *ret)
 	for (char *p = next_line(text, "device"); p && ndevices < DEVICES_MAX;
 		p = next_line(behind(p), "device"))
 		device_line[ndevices++] = p;
+	nparts = 0;
+	for (char *p = next_line(text, "mig"); p && nparts < DEVICES_MAX; p = next_line(behind(p), "mig"))
+		mig_line[nparts++] = p;
 	*ret = ndevices;
 	return code_of("count");
 }
@@ -232,6 +248,189 @@ API int nvmlDeviceGetCudaComputeCapability(void *h, int *major, int *minor)
 {
 	char s[32];
 	return sscanf(field(*(char **)h, 8, s, sizeof s), "%d.%d", major, minor) == 2 ? OK : NOT_SUPPORTED;
+}
+
+/* The line WORD|UUID of the handle|…; NULL: none. */
+static char *line_of(void *h, const char *word)
+{
+	char uuid[96], owner[96];
+	field(*(char **)h, 1, uuid, sizeof uuid);
+	for (char *p = next_line(text, word); p; p = next_line(behind(p), word))
+		if (strcmp(field(p, 1, owner, sizeof owner), uuid) == 0)
+			return p;
+	return NULL;
+}
+
+API int nvmlDeviceGetPowerUsage(void *h, unsigned *ret)
+{
+	char *p = line_of(h, "power");
+	*ret = p ? (unsigned)number(p, 2, 0) : 0;
+	return p ? state_of(h) : NOT_SUPPORTED;
+}
+
+API int nvmlDeviceGetEnforcedPowerLimit(void *h, unsigned *ret)
+{
+	char *p = line_of(h, "power");
+	*ret = p ? (unsigned)number(p, 3, 0) : 0;
+	return p ? state_of(h) : NOT_SUPPORTED;
+}
+
+API int nvmlDeviceGetTotalEccErrors(void *h, int type, int counter, unsigned long long *ret)
+{
+	char *p = line_of(h, "ecc");
+	*ret = p && counter == 0 ? number(p, type ? 3 : 2, 0) : 0;
+	return p ? state_of(h) : NOT_SUPPORTED;
+}
+
+/* ---- instances ------------------------------------------------------------------------------------- */
+
+static int is_part_of(char *line, void *h)
+{
+	char uuid[96], parent[96];
+	field(*(char **)h, 1, uuid, sizeof uuid);
+	return strcmp(field(line, 10, parent, sizeof parent), uuid) == 0;
+}
+
+API int nvmlDeviceGetMaxMigDeviceCount(void *h, unsigned *ret)
+{
+	(void)h;
+	*ret = 7;
+	return OK;
+}
+
+API int nvmlDeviceGetMigMode(void *h, unsigned *now, unsigned *pending)
+{
+	*now = *pending = 0;
+	for (unsigned i = 0; i < nparts; i++)
+		*now |= (unsigned)is_part_of(mig_line[i], h);
+	*pending = *now;
+	return OK;
+}
+
+API int nvmlDeviceGetMigDeviceHandleByIndex(void *h, unsigned index, void **ret)
+{
+	for (unsigned i = 0; i < nparts; i++)
+		if (is_part_of(mig_line[i], h) && index-- == 0) {
+			*ret = &mig_line[i];
+			return OK;
+		}
+	return 6;
+}
+
+/* ---- what lies between ----------------------------------------------------------------------------- */
+
+static char *line_between(const char *word, void *a, void *b)
+{
+	char x[96], y[96], s[96];
+	field(*(char **)a, 1, x, sizeof x);
+	field(*(char **)b, 1, y, sizeof y);
+	for (char *p = next_line(text, word); p; p = next_line(behind(p), word)) {
+		int ab = !strcmp(field(p, 1, s, sizeof s), x) && !strcmp(field(p, 2, s, sizeof s), y);
+		int ba = !strcmp(field(p, 1, s, sizeof s), y) && !strcmp(field(p, 2, s, sizeof s), x);
+		if (ab || ba)
+			return p;
+	}
+	return NULL;
+}
+
+API int nvmlDeviceGetTopologyCommonAncestor(void *a, void *b, int *ret)
+{
+	char *p = line_between("path", a, b);
+	*ret = p ? (int)number(p, 3, 50) : 50;
+	return OK;
+}
+
+API int nvmlDeviceGetP2PStatus(void *a, void *b, int index, int *ret)
+{
+	*ret = index == 2 && line_between("p2p", a, b) ? 0 : 5;
+	return OK;
+}
+
+/* The line of its link number <link>. */
+static char *link_line(void *h, unsigned link)
+{
+	char uuid[96], owner[96];
+	field(*(char **)h, 1, uuid, sizeof uuid);
+	for (char *p = next_line(text, "nvlink"); p; p = next_line(behind(p), "nvlink")) {
+		unsigned n = (unsigned)number(p, 3, 0);
+		if (strcmp(field(p, 1, owner, sizeof owner), uuid) != 0)
+			continue;
+		if (link < n)
+			return p;
+		link -= n;
+	}
+	return NULL;
+}
+
+API int nvmlDeviceGetNvLinkState(void *h, unsigned link, int *ret)
+{
+	*ret = link_line(h, link) ? 1 : 0;
+	return OK;
+}
+
+API int nvmlDeviceGetNvLinkRemotePciInfo_v2(void *h, unsigned link, struct pci_info *ret)
+{
+	char *p = link_line(h, link);
+	memset(ret, 0, sizeof *ret);
+	if (p)
+		field(p, 2, ret->bus_id, sizeof ret->bus_id);
+	return p ? OK : NOT_SUPPORTED;
+}
+
+/* ---- events ---------------------------------------------------------------------------------------- */
+
+static struct event_set {
+	int registered;
+} the_set;
+
+API int nvmlEventSetCreate(void **ret)
+{
+	*ret = &the_set;
+	return OK;
+}
+
+API int nvmlEventSetFree(void *set)
+{
+	(void)set;
+	return OK;
+}
+
+API int nvmlDeviceGetSupportedEventTypes(void *h, unsigned long long *ret)
+{
+	(void)h;
+	*ret = 0x8 | 0x2 | 0x1;
+	return OK;
+}
+
+API int nvmlDeviceRegisterEvents(void *h, unsigned long long types, void *set)
+{
+	(void)h;
+	((struct event_set *)set)->registered |= (types & 0x8) != 0;
+	return OK;
+}
+
+API int nvmlEventSetWait_v2(void *set, struct event *ret, unsigned ms)
+{
+	static char told[64][128];
+	static unsigned ntold;
+	char uuid[96], key[128], n[16];
+	(void)ms;
+	for (char *p = next_line(text, "xid"); p; p = next_line(behind(p), "xid")) {
+		unsigned i = 0, k = 0;
+		field(p, 1, uuid, sizeof uuid);
+		snprintf(key, sizeof key, "%s/%s", uuid, field(p, 3, n, sizeof n));
+		while (i < ntold && strcmp(told[i], key) != 0)
+			i++;
+		if (i < ntold || ntold == 64 || !((struct event_set *)set)->registered)
+			continue;
+		memcpy(told[ntold++], key, sizeof key);
+		for (; k < ndevices; k++)
+			if (strcmp(field(device_line[k], 1, key, sizeof key), uuid) == 0)
+				break;
+		*ret = (struct event){ k < ndevices ? &device_line[k] : NULL, 0x8, number(p, 2, 0), 0, 0 };
+		return OK;
+	}
+	return 10;
 }
 
 API int nvmlDeviceGetComputeRunningProcesses_v2(void *h, unsigned *n, struct process *out)

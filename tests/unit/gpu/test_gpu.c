@@ -33,6 +33,7 @@ static void masks(void **state)
 		{ "0", MASK_LIST, 1 },
 		{ "0,1", MASK_LIST, 2 },
 		{ "3 , 0", MASK_LIST, 2 },
+		{ "MIG-3f", MASK_LIST, 1 },
 		{ "GPU-3f", MASK_LIST, 1 },
 		{ "GPU-3f2a1b00-1111-2222-3333-444455556666,1", MASK_LIST, 2 },
 	};
@@ -260,10 +261,31 @@ static void a_sample_comes_back_as_it_was(void **state)
 	d->temperature_c = 61;
 	d->nprocesses = 1;
 	d->processes[0] = (struct gpu_process){ 4711, 3 * GIB };
+	d->power_mw = 212500;
+	d->ecc_uncorrected = 2;
+	d->split = true;
+	snprintf(d->last_error, sizeof d->last_error, "Xid 79: gone");
+	d->last_error_at_ms = 1234567;
+	d->nlinks = 1;
+	d->links[0] = (struct gpu_link){ "0000:02:00.0", GPU_PATH_BRIDGE, 4 };
+	struct gpu_device *part = gpu_list_add(&s->list, GPU_CUDA);
+	snprintf(part->uuid, sizeof part->uuid, "MIG-1");
+	snprintf(part->parent, sizeof part->parent, "0000:01:00.0");
+	part->part = 3;
 	assert_int_equal(gpu_sample_encode(s, &b), 0);
 	assert_int_equal(gpu_sample_decode(buf_view(&b), t, NULL), 0);
 	const struct gpu_device *o = &t->list.items[0];
-	assert_int_equal(t->list.len, 1);
+	assert_int_equal(t->list.len, 2);
+	assert_true(o->power_mw == 212500 && o->power_limit_mw == -1);
+	assert_true(o->ecc_corrected == -1 && o->ecc_uncorrected == 2);
+	assert_string_equal(o->last_error, "Xid 79: gone");
+	assert_true(o->last_error_at_ms == 1234567 && o->split && !o->part);
+	assert_int_equal(o->nlinks, 1);
+	assert_string_equal(o->links[0].pci, "0000:02:00.0");
+	assert_int_equal(o->links[0].path, GPU_PATH_BRIDGE);
+	assert_int_equal(o->links[0].fabric, 4);
+	assert_int_equal(o[1].part, 3);
+	assert_string_equal(o[1].parent, "0000:01:00.0");
 	assert_string_equal(o->name, "A \"card\"");
 	assert_string_equal(o->driver, "550.54");
 	assert_true(o->memory_free == 20 * GIB && o->processes[0].bytes == 3 * GIB);
@@ -281,9 +303,12 @@ static void hostile_lines(void **state)
 		"{\"gpu_probe\":1,\"devices\":[" };
 	for (size_t i = 0; i < ARRAY_LEN(none); i++)
 		assert_int_equal(gpu_sample_decode(view_str(none[i]), t, NULL), -EINVAL);
-	const char *odd = "{\"gpu_probe\":1,\"devices\":[1,null,{},{\"uuid\":7},{\"uuid\":\"a\\u0007b\\nc\","
-			  "\"total\":5,\"free\":99,\"used\":-1,\"busy_percent\":500,\"temperature_c\":1e9,"
-			  "\"processes\":[[1],[-4,5],[5,6],\"x\",[99999999999,1]]},{\"uuid\":\"a?b?c\"}]}";
+	const char *odd =
+		"{\"gpu_probe\":1,\"devices\":[1,null,{},{\"uuid\":7},{\"uuid\":\"a\\u0007b\\nc\","
+		"\"power_mw\":-5,\"ecc_corrected\":1.5,\"last_error\":9,\"part\":3,\"parent\":\"nowhere\","
+		"\"links\":[[],7,[\"x\",1,1],[\"0000:02:00.0\",77,1],[\"0000:02:00.0\",1,-1]],"
+		"\"total\":5,\"free\":99,\"used\":-1,\"busy_percent\":500,\"temperature_c\":1e9,"
+		"\"processes\":[[1],[-4,5],[5,6],\"x\",[99999999999,1]]},{\"uuid\":\"a?b?c\"}]}";
 	assert_int_equal(gpu_sample_decode(view_str(odd), t, NULL), 0);
 	assert_int_equal(t->list.len, 1); /* the rest cannot be told apart */
 	assert_string_equal(t->list.items[0].uuid, "a?b?c");
@@ -292,6 +317,9 @@ static void hostile_lines(void **state)
 	assert_true(t->list.items[0].utilization < 0);
 	assert_int_equal(t->list.items[0].temperature_c, GPU_TEMPERATURE_UNKNOWN);
 	assert_int_equal(t->list.items[0].nprocesses, 1);
+	assert_true(t->list.items[0].power_mw == -1 && t->list.items[0].ecc_corrected == -1);
+	assert_true(!t->list.items[0].last_error[0] && !t->list.items[0].part);
+	assert_int_equal(t->list.items[0].nlinks, 0);
 	AUTO(buf_done) struct buf b = BUF(GPU_LINE_MAX);
 	(void)buf_adds(&b, "{\"gpu_probe\":1,\"devices\":[");
 	for (int i = 0; i < 1000; i++)
@@ -346,6 +374,9 @@ static void what_the_bus_shows(void **state)
 	put(&t, "0000:02:00.0", "mem_info_vram_used", "1000000000\n");
 	put(&t, "0000:02:00.0", "gpu_busy_percent", "42\n");
 	put(&t, "0000:02:00.0", "product_name", "Radeon\n");
+	put(&t, "0000:02:00.0/hwmon/hwmon4", "temp1_input", "51000\n");
+	put(&t, "0000:02:00.0/hwmon/hwmon4", "power1_average", "91000000\n");
+	put(&t, "0000:02:00.0/hwmon/hwmon4", "power1_cap", "300000000\n");
 	card(&t, "0000:03:00.0", "0x030200\n", "0x10de\n");
 	bind_driver(&t, "0000:03:00.0", "vfio-pci");
 	card(&t, "0000:04:00.0", "0x030000\n", "0x1a03\n"); /* a board's own console */
@@ -363,6 +394,10 @@ static void what_the_bus_shows(void **state)
 	assert_int_equal(l->items[2].state, GPU_OK);
 	assert_string_equal(l->items[2].name, "Radeon");
 	assert_true(l->items[2].memory_total == 17163091968u && l->items[2].memory_used == 1000000000);
+	assert_true(l->items[2].utilization < 0); /* that asks the firmware: it is the child's to read */
+	gpu_bus_measure(t.root, &l->items[2]);
+	assert_true(l->items[2].power_mw == 91000 && l->items[2].power_limit_mw == 300000);
+	assert_int_equal(l->items[2].temperature_c, 51);
 	assert_true(l->items[2].utilization > 0.41 && l->items[2].utilization < 0.43);
 	assert_true(l->items[3].given_away);
 	assert_int_equal(l->items[4].state, GPU_UNUSABLE);
@@ -427,7 +462,9 @@ static void lost_hidden_and_gone(void **state)
 	on_bus(bus, "0000:03:00.0");
 	shown(s, "GPU-b", "0000:02:00.0");
 	shown(s, "GPU-a", "0000:01:00.0");
-	struct gpu_news w = { bus, bus, s, "not shown", &cpu };
+	struct gpu_news w = {
+		.bus = bus, .bus_before = bus, .cpu = &cpu, .nvidia = { s, "not shown", false }
+	};
 	gpu_merge(&w, before, now);
 	assert_int_equal(now->len, 4);
 	assert_string_equal(now->items[0].uuid, "GPU-a");
@@ -452,6 +489,65 @@ static void lost_hidden_and_gone(void **state)
 	assert_string_equal(now->items[0].uuid, "GPU-b");
 }
 
+static void parts_come_behind_and_go(void **state)
+{
+	(void)state;
+	AUTO(mem_freep) struct gpu_list *bus = NEW(struct gpu_list);
+	AUTO(mem_freep) struct gpu_list *before = NEW(struct gpu_list);
+	AUTO(mem_freep) struct gpu_list *now = NEW(struct gpu_list);
+	AUTO(mem_freep) struct gpu_sample *s = NEW(struct gpu_sample);
+	struct gpu_device cpu;
+	gpu_cpu_read(&cpu);
+	shown(s, "GPU-b", "0000:02:00.0");
+	for (unsigned i = 2; i >= 1; i--) {
+		shown(s, i == 1 ? "MIG-f" : "MIG-a", "");
+		struct gpu_device *part = &s->list.items[s->list.len - 1];
+		part->part = i;
+		snprintf(part->parent, sizeof part->parent, "0000:01:00.0");
+	}
+	shown(s, "GPU-a", "0000:01:00.0");
+	s->list.items[3].split = true;
+	snprintf(s->list.items[3].last_error, sizeof s->list.items[3].last_error, "Xid 31");
+	s->list.items[3].last_error_at_ms = 5;
+	struct gpu_news w = {
+		.bus = bus, .bus_before = bus, .cpu = &cpu, .nvidia = { s, "not shown", false }
+	};
+	gpu_merge(&w, before, now);
+	static const char *const order[] = { "GPU-a", "GPU-b", "MIG-f", "MIG-a", "cpu" };
+	assert_int_equal(now->len, ARRAY_LEN(order));
+	for (size_t i = 0; i < ARRAY_LEN(order); i++)
+		assert_string_equal(now->items[i].uuid, order[i]);
+	assert_int_equal(now->items[3].index, 3);
+	AUTO(chosen_done) struct chosen a = choose("auto", GPU_POLICY_AUTO, now);
+	assert_string_equal(buf_str(&a.words), "GPU-b"); /* whole ones, and never one that is divided */
+	AUTO(chosen_done) struct chosen part = choose("MIG-f", GPU_POLICY_AUTO, now);
+	assert_true(strv_has(&part.env, "CUDA_VISIBLE_DEVICES=MIG-f"));
+	AUTO(chosen_done) struct chosen two = choose("2,3", GPU_POLICY_AUTO, now);
+	assert_int_equal(two.r, -EINVAL);
+	assert_non_null(strstr(two.e.msg, "one MIG instance"));
+	AUTO(chosen_done) struct chosen whole = choose("0", GPU_POLICY_AUTO, now);
+	assert_int_equal(whole.r, -EINVAL);
+	assert_non_null(strstr(whole.e.msg, "divided"));
+	*before = *now;
+	s->list.items[3].last_error[0] = '\0'; /* a child that was started again saw nothing */
+	s->list.items[3].last_error_at_ms = 0;
+	gpu_merge(&w, before, now);
+	assert_string_equal(now->items[0].last_error, "Xid 31");
+	assert_true(gpu_same_set(before, now));
+	w.nvidia.sample = NULL; /* the driver is silent: they are lost, as their GPU is */
+	gpu_merge(&w, before, now);
+	assert_int_equal(now->items[2].state, GPU_LOST);
+	*before = *now;
+	w.nvidia.sample = s;
+	s->list.items[1] = s->list.items[3]; /* divided no longer */
+	s->list.items[1].split = false;
+	s->list.len = 2;
+	gpu_merge(&w, before, now);
+	assert_int_equal(now->len, 3);
+	AUTO(chosen_done) struct chosen b = choose("auto", GPU_POLICY_AUTO, now);
+	assert_string_equal(buf_str(&b.words), "GPU-a,GPU-b");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(masks), cmocka_unit_test(mask_is_bounded),
@@ -461,6 +557,6 @@ int main(void)
 		cmocka_unit_test(makers_are_not_mixed), cmocka_unit_test(a_sample_comes_back_as_it_was),
 		cmocka_unit_test(hostile_lines), cmocka_unit_test(what_the_bus_shows),
 		cmocka_unit_test(addresses), cmocka_unit_test(the_cpu),
-		cmocka_unit_test(lost_hidden_and_gone) };
+		cmocka_unit_test(lost_hidden_and_gone), cmocka_unit_test(parts_come_behind_and_go) };
 	return cmocka_run_group_tests_name("gpu", tests, NULL, NULL);
 }

@@ -166,6 +166,46 @@ static void two_gpus_and_moving_memory(void **state)
 	assert_int_equal(w->told_set, sets); /* figures alone */
 }
 
+static bool knows_the_rest(struct world *w)
+{
+	return at(w, 2) && at(w, 2)->part == 1 && at(w, 1)->split;
+}
+
+static bool reports_an_error(struct world *w)
+{
+	return at(w, 0) && at(w, 0)->last_error[0];
+}
+
+static void power_errors_instances_and_links(void **state)
+{
+	struct world *w = *state;
+	say(w, CARD0 CARD1 "power|GPU-aaaa|212000|450000\necc|GPU-aaaa|3|1\n"
+			   "mig|MIG-cccc|Stub MIG 1g.6gb|00000000:02:00.0|6144|100|||8.6|0|GPU-bbbb\n"
+			   "process|MIG-cccc|77|100\n"
+			   "path|GPU-aaaa|GPU-bbbb|20\nnvlink|GPU-aaaa|00000000:02:00.0|2\n"
+			   "nvlink|GPU-bbbb|00000000:ff:00.0|3\np2p|GPU-aaaa|GPU-bbbb\n");
+	begin(w, true);
+	wait_for(w, knows_the_rest);
+	const struct gpu_device *a = at(w, 0), *b = at(w, 1), *part = at(w, 2);
+	assert_true(a->power_mw == 212000 && a->power_limit_mw == 450000 && b->power_mw == -1);
+	assert_true(a->ecc_corrected == 3 && a->ecc_uncorrected == 1 && b->ecc_corrected == -1);
+	assert_int_equal(a->nlinks, 1);
+	assert_string_equal(a->links[0].pci, b->pci);
+	assert_int_equal(a->links[0].path, GPU_PATH_SWITCHES);
+	assert_int_equal(a->links[0].fabric, 2);
+	assert_int_equal(b->links[0].fabric, 3); /* through a switch */
+	assert_string_equal(part->uuid, "MIG-cccc");
+	assert_string_equal(part->parent, "0000:02:00.0");
+	assert_true(part->memory_total == 6 * GIB && part->processes[0].pid == 77);
+	assert_int_equal(at(w, 3)->kind, GPU_CPU);
+	unsigned sets = w->told_set;
+	assert_false(reports_an_error(w));
+	say(w, CARD0 CARD1 "xid|GPU-aaaa|79|1\n");
+	wait_for(w, reports_an_error);
+	assert_string_equal(at(w, 0)->last_error, "Xid 79: the GPU has fallen off the bus");
+	assert_true(at(w, 0)->last_error_at_ms > 0 && at(w, 0)->state == GPU_OK && w->told_set > sets);
+}
+
 static void a_library_that_talks_is_heard_through(void **state)
 {
 	struct world *w = *state;
@@ -333,9 +373,9 @@ int main(int argc, char **argv)
 		return gpu_probe_main(argc - 1, argv + 1);
 #define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 	const struct CMUnitTest tests[] = { T(two_gpus_and_moving_memory),
-		T(a_library_that_talks_is_heard_through), T(a_hang_is_killed_lost_and_comes_back),
-		T(a_crashing_library_is_lost_too), T(one_that_answers_and_dies_is_not_started_without_end),
-		T(one_gpu_is_lost_the_other_not), T(without_a_gpu_no_child), T(the_drivers_own_words),
-		T(no_library_and_an_old_one) };
+		T(power_errors_instances_and_links), T(a_library_that_talks_is_heard_through),
+		T(a_hang_is_killed_lost_and_comes_back), T(a_crashing_library_is_lost_too),
+		T(one_that_answers_and_dies_is_not_started_without_end), T(one_gpu_is_lost_the_other_not),
+		T(without_a_gpu_no_child), T(the_drivers_own_words), T(no_library_and_an_old_one) };
 	return cmocka_run_group_tests_name("gpu_monitor", tests, NULL, NULL);
 }

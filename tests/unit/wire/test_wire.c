@@ -158,6 +158,15 @@ static void test_node_round_trip(void **state)
 	n.devices[0].uses = mem_alloc(2 * sizeof *n.devices[0].uses);
 	n.devices[0].uses[0] = (struct wire_device_use){ 7, mem_strdup("chat-0"), GIB };
 	n.devices[0].uses[1] = (struct wire_device_use){ 8, NULL, 1 };
+	n.devices[0].have |= WD_POWER | WD_ECC;
+	n.devices[0].power_mw = 212000;
+	n.devices[0].ecc_uncorrected = 1;
+	n.devices[0].last_error = mem_strdup("Xid 79: gone");
+	n.devices[0].last_error_at_ms = 99;
+	n.devices[0].split = true;
+	n.devices[0].links = mem_alloc(sizeof *n.devices[0].links);
+	n.devices[0].links[0] = (struct wire_device_link){ mem_strdup("GPU-b"), mem_strdup("switch"), 4 };
+	n.devices[0].nlinks = 1;
 	wire_device_copy(&n.devices[1], &n.devices[0]);
 	mem_setstr(&n.devices[1].device_id, "cpu");
 	n.devices[1].have = 0;
@@ -175,7 +184,13 @@ static void test_node_round_trip(void **state)
 	assert_true(back.complete && back.seq == UINT64_MAX && back.models[1].vision);
 	assert_true(back.models[1].rerank && !back.models[1].embedding);
 	assert_string_equal(back.models[1].source, "Ollama");
-	assert_int_equal(back.devices[0].have, WD_UTILIZATION | WD_TEMPERATURE); /* 0 is a figure too */
+	assert_int_equal(back.devices[1].nlinks, 1);
+	assert_string_equal(back.devices[1].links[0].path, "switch");
+	assert_int_equal(back.devices[1].links[0].fabric, 4);
+	assert_true(back.devices[0].split && back.devices[0].ecc_uncorrected == 1);
+	assert_string_equal(back.devices[0].last_error, "Xid 79: gone");
+	assert_int_equal(back.devices[0].have,
+		WD_UTILIZATION | WD_TEMPERATURE | WD_POWER | WD_ECC); /* 0 is a figure too */
 	assert_int_equal(back.devices[0].temperature_c, -3);
 	assert_string_equal(back.devices[1].uses[0].replica_id, "chat-0");
 	assert_null(back.devices[1].uses[1].replica_id);
@@ -367,6 +382,8 @@ static void test_devices_are_bounded(void **state)
 		{ "[{\"device_id\":\"a\"},{\"device_id\":\"a\"}]", "a second time" },
 		{ "[{\"device_id\":\"a\",\"utilization_pct\":101}]", "utilization_pct" },
 		{ "[{\"device_id\":\"a\",\"memory_total_bytes\":-1}]", "memory_total_bytes" },
+		{ "[{\"device_id\":\"a\",\"links\":[{\"path\":\"switch\"}]}]", "links[0]" },
+		{ "[{\"device_id\":\"a\",\"power_mw\":-1}]", "power_mw" },
 		{ "[{\"device_id\":\"a\",\"uses\":[{\"pid\":-1}]}]", "uses[0]" },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
