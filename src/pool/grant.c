@@ -138,6 +138,21 @@ static bool give_up(struct pool *p, struct waiter *w, enum waiter_end end)
 	return false;
 }
 
+static bool another_serves(struct pool *p, const struct pool_replica *than)
+{
+	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
+	if (r != than && replica_serves(r))
+		return true;
+	return false;
+}
+
+/* A request that r failed, which lives, is not sent again: to wait until r's circuit lets one through is to
+ * try once more what failed already. */
+static bool failed_for_good(struct pool *p, const struct waiter *w, const struct pool_replica *r)
+{
+	return w->failures >= POOL_FAILURES_MAX || (r->circuit != CIRCUIT_CLOSED && !another_serves(p, r));
+}
+
 bool pool_settle(struct pool *p, struct waiter *w, mono_t now)
 {
 	if (!w->doubts)
@@ -155,7 +170,8 @@ bool pool_settle(struct pool *p, struct waiter *w, mono_t now)
 	case POOL_FATE_UNKNOWN:
 		if (r->down)
 			return false;
-		if (++w->failures >= POOL_FAILURES_MAX) {
+		w->failures++;
+		if (failed_for_good(p, w, r)) {
 			p->stats.failed++;
 			return give_up(p, w, WAITER_FAILED);
 		}
@@ -169,14 +185,6 @@ bool pool_settle(struct pool *p, struct waiter *w, mono_t now)
 }
 
 /* ---- granting ------------------------------------------------------------------------------------------ */
-
-static bool another_serves(struct pool *p, const struct pool_replica *than)
-{
-	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
-	if (r != than && replica_serves(r))
-		return true;
-	return false;
-}
 
 static bool avoids(struct pool *p, const struct waiter *w, const struct pool_replica *r)
 {

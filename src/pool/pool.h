@@ -234,7 +234,9 @@ enum waiter_end {
 	WAITER_DROPPED, /* for a newer one, by the policy drop-lru */
 	WAITER_CRASHED, /* POOL_CRASHES_MAX engines crashed under it */
 	WAITER_SPENT,   /* its replica failed it and lives, and the budget for repeats is spent */
-	WAITER_FAILED,  /* POOL_FAILURES_MAX times a replica that lives failed it */
+	/* POOL_FAILURES_MAX times a replica that lives failed it, or once while that one's circuit is not
+	 * closed and no other takes requests. */
+	WAITER_FAILED,
 };
 
 struct waiter {

@@ -56,10 +56,10 @@ void retry_spent(struct request *q)
 void retry_failed_often(struct request *q)
 {
 	request_failf(q, CODE_ENGINE_FAILED, see_logs,
-		"Replicas of pool %s closed this request's connection %d times before answering, and live; "
-		"it is "
-		"not sent again.",
-		pool_id(q->pool), POOL_FAILURES_MAX);
+		"Replicas of pool %s closed this request's connection before answering, and live (%u "
+		"time%s); "
+		"it is not sent again.",
+		pool_id(q->pool), q->waiter.failures, q->waiter.failures == 1 ? "" : "s");
 }
 
 void retry_crashed_twice(struct request *q)

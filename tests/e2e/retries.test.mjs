@@ -111,6 +111,13 @@ async function circuits(corral, id) {
   return { told: replicas.map((r) => r.circuit), figures: replicas.map(of) };
 }
 
+/** The first five answers of p's only engine are failures of its own; those after them as behave says. */
+async function openCircuit(corral, more) {
+  await behave(corral, 'p', 0, { status: 500, ...more });
+  for (let i = 0; i < 5; i++) assert.equal((await corral.chat('p')).status, 500);
+  assert.deepEqual((await circuits(corral, 'p')).told, ['open']);
+}
+
 test(
   '500s of one replica: answered by the other, and after five in a row only that one is asked',
   withCorral(
@@ -152,9 +159,7 @@ test(
         .get('/v1/events', { signal: gone.signal, onData: (d) => ((open = true), onData(d)) })
         .catch((e) => e.name);
       await until('the stream of events', () => open);
-      await behave(corral, 'p', 0, { status: 500, for_requests: 6 });
-      for (let i = 0; i < 5; i++) assert.equal((await corral.chat('p')).status, 500);
-      assert.deepEqual((await circuits(corral, 'p')).told, ['open']);
+      await openCircuit(corral, { for_requests: 6 });
       const waiting = Array.from({ length: 6 }, (_, i) => corral.chat('p', { stream: i % 2 === 0 }));
       const statuses = (await Promise.all(waiting)).map((a) => a.status).sort();
       assert.deepEqual(statuses, [200, 200, 200, 200, 200, 500], 'the one on trial failed');
@@ -174,8 +179,7 @@ test(
   withCorral(
     () => ({ pools: [fakePool('p', [], { slots: 4 })] }),
     async (corral) => {
-      await behave(corral, 'p', 0, { status: 500, for_requests: 5 });
-      for (let i = 0; i < 5; i++) assert.equal((await corral.chat('p')).status, 500);
+      await openCircuit(corral, { for_requests: 5 });
       const gone = new AbortController();
       const first = corral
         .chat('p', { stream: true, fake: { prefill_ms: 600000 } }, { signal: gone.signal })
@@ -199,8 +203,7 @@ test(
   withCorral(
     () => ({ pools: [fakePool('p', [], { slots: 4 })] }),
     async (corral) => {
-      await behave(corral, 'p', 0, { status: 500, for_requests: 5 });
-      for (let i = 0; i < 5; i++) assert.equal((await corral.chat('p')).status, 500);
+      await openCircuit(corral, { for_requests: 5 });
       const gone = new AbortController();
       const long = corral
         .chat('p', { fake: { prefill_ms: 600000 } }, { signal: gone.signal })
@@ -220,12 +223,36 @@ test(
   withCorral(
     () => ({ pools: [fakePool('p', [], { queue: { max_wait: '1s' } })] }),
     async (corral) => {
-      await behave(corral, 'p', 0, { status: 500 });
-      for (let i = 0; i < 5; i++) assert.equal((await corral.chat('p')).status, 500);
+      await openCircuit(corral);
       const answer = await corral.chat('p');
       assert.equal(answer.status, 503, answer.text);
       assert.equal(code(answer), 'POOL_UNREADY');
       assert.match(answer.json.error.message, /queue\.max_wait; its engine lives and fails/);
+    },
+    { warm: ['p'], leaks: false },
+  ),
+);
+
+test(
+  'the only engine closes every time and lives: once its circuit is open nobody waits for a second trial',
+  withCorral(
+    () => ({ pools: [fakePool('p')] }),
+    async (corral) => {
+      const opens = async () => (await corral.figures())('corral_circuit_opens_total', { pool: 'p' }) ?? 0;
+      await behave(corral, 'p', 0, { fault: 'close@request' });
+      for (const [times, opened] of [
+        ['4 times', 0],
+        ['1 time', 1],
+      ]) {
+        const answer = await corral.chat('p');
+        assert.equal(answer.status, 502, answer.text);
+        assert.match(answer.json.error.message, new RegExp(`and live \\(${times}\\)`));
+        assert.equal(answer.headers['x-should-retry'], 'true');
+        await until('it to be counted', async () => (await opens()) === opened);
+      }
+      await behave(corral, 'p', 0, { reset: true });
+      assert.equal((await corral.chat('p')).status, 200, 'the trial');
+      assert.equal(await opens(), 1);
     },
     { warm: ['p'], leaks: false },
   ),

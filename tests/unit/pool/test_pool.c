@@ -675,6 +675,40 @@ static void test_live_failure(void **state)
 	world_end(&w);
 }
 
+/* The only one, and its circuit is not closed: whom it failed does not wait for the trial, who has not been
+ * there does. Where another takes requests, it is sent there. */
+static void test_live_failure_of_the_only_one(void **state)
+{
+	(void)state;
+	for (int another = 0; another < 2; another++) {
+		struct world w;
+		world_make(&w, 8, POOL_REJECT);
+		put(&w, "p-0", 1, 2);
+		assert_int_equal(ask(&w, 0, POOL_INTERACTIVE, false), POOL_GRANTED);
+		struct pool_replica *r = w.clients[0].lease.replica;
+		for (int i = 0; i < POOL_CIRCUIT_FAILURES - 1; i++) {
+			pool_replica_down(r);
+			pool_replica_up(r, mono_now());
+		}
+		assert_int_equal(r->circuit, CIRCUIT_CLOSED);
+		if (another)
+			put(&w, "p-1", 1, 2);
+		assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
+		pool_replica_up(r, mono_now());
+		assert_int_equal(r->circuit, CIRCUIT_OPEN);
+		turn(&w);
+		assert_string_equal(on(&w, 0), another ? "p-1" : "-");
+		assert_int_equal(w.clients[0].refusals, !another);
+		assert_int_equal(w.clients[0].w.failures, 1);
+		assert_int_equal(ask(&w, 1, POOL_INTERACTIVE, false), another ? POOL_GRANTED : POOL_QUEUED);
+		if (!another) {
+			assert_int_equal(w.clients[0].end, WAITER_FAILED);
+			assert_true(pool_cancel(w.pool, &w.clients[1].w));
+		}
+		world_end(&w);
+	}
+}
+
 static void test_budget_is_spent(void **state)
 {
 	(void)state;
@@ -769,6 +803,7 @@ int main(void)
 		cmocka_unit_test(test_sent_again_is_no_victim),
 		cmocka_unit_test(test_second_crash_ends_it),
 		cmocka_unit_test(test_live_failure),
+		cmocka_unit_test(test_live_failure_of_the_only_one),
 		cmocka_unit_test(test_budget_is_spent),
 		cmocka_unit_test(test_reads_prompt),
 		cmocka_unit_test(test_budget),

@@ -67,7 +67,7 @@ static void on_refused(void *arg, const struct pool_refusal *why, enum waiter_en
 {
 	(void)why;
 	struct actor *a = arg;
-	if (end == WAITER_FAILED && a->w.failures < POOL_FAILURES_MAX)
+	if (end == WAITER_FAILED && !a->w.failures)
 		atomic_fetch_add(&broken, 1);
 	if (!a->waiting || (end == WAITER_CRASHED) != (a->w.crashes >= POOL_CRASHES_MAX))
 		atomic_fetch_add(&broken, 1);
