@@ -104,7 +104,7 @@ const char *pool_circuit_name(enum pool_circuit c); /* "closed", "open", "half-o
 
 /* One generation of a replica. Lives while anybody refers to it; `gone` once control took it out. */
 struct pool_replica {
-	struct pool *pool; /* not a reference; valid while the replica is not gone */
+	struct pool *pool; /* a reference */
 	atomic_uint refs;
 	atomic_bool proving; /* the first response byte is its canary */
 	atomic_int fate;     /* enum pool_fate: what became of this process, once it is known */

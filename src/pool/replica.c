@@ -141,6 +141,14 @@ void pool_replica_fate(struct pool_replica *r, enum pool_fate fate)
 	pool_unlock(p);
 }
 
+/* Lets the lock go, and tells control where there is something to look at. */
+static void unlock_and_tell(struct pool *p, bool news)
+{
+	pool_unlock(p);
+	if (news)
+		pool_demand(p);
+}
+
 static void down(struct pool_replica *r, bool loads)
 {
 	struct pool *p = r->pool;
@@ -151,9 +159,7 @@ static void down(struct pool_replica *r, bool loads)
 	r->downs += news;
 	if (news)
 		pool_grant_waiting(p, mono_now()); /* who avoided it for another's sake need not any more */
-	pool_unlock(p);
-	if (news)
-		pool_demand(p);
+	unlock_and_tell(p, news);
 }
 
 void pool_replica_down(struct pool_replica *r)
@@ -176,9 +182,7 @@ void pool_replica_up(struct pool_replica *r, mono_t now)
 	if (!atomic_load_explicit(&r->gone, memory_order_relaxed))
 		atomic_store_explicit(&r->fate, POOL_FATE_UNKNOWN, memory_order_release);
 	pool_grant_waiting(p, now);
-	pool_unlock(p);
-	if (changed)
-		pool_demand(p);
+	unlock_and_tell(p, changed);
 }
 
 bool pool_has_other(struct pool_replica *than)
@@ -281,42 +285,45 @@ static struct lease_facts *facts_of(const struct lease *l)
 	return NULL;
 }
 
+/* What is known of a lease that is held, under the lock, which is taken; else nothing, and it is not. */
+static struct lease_facts *lock_facts(const struct lease *l)
+{
+	struct pool *p = l->replica ? l->replica->pool : NULL;
+	if (!p)
+		return NULL;
+	pthread_mutex_lock(&p->lock);
+	struct lease_facts *f = facts_of(l);
+	if (!f)
+		pthread_mutex_unlock(&p->lock);
+	return f;
+}
+
 void lease_spoke(const struct lease *l, bool token)
 {
 	struct pool_replica *r = l->replica;
-	if (!r)
+	struct lease_facts *f = lock_facts(l);
+	if (!f)
 		return;
-	struct pool *p = r->pool;
-	pthread_mutex_lock(&p->lock);
-	struct lease_facts *f = facts_of(l);
-	bool changed = f && !f->failed && circuit_spoke(r, l->id), was_alone = r->alone == l->id;
-	if (f)
-		f->spoke = token;
+	bool changed = !f->failed && circuit_spoke(r, l->id), was_alone = r->alone == l->id;
+	f->spoke = token;
 	r->downs = 0;
 	r->alone = was_alone ? 0 : r->alone;
 	if (was_alone || changed)
-		pool_grant_waiting(p, mono_now());
-	pool_unlock(p);
-	if (changed)
-		pool_demand(p);
+		pool_grant_waiting(r->pool, mono_now());
+	unlock_and_tell(r->pool, changed);
 }
 
 void lease_failed(const struct lease *l, mono_t now)
 {
 	struct pool_replica *r = l->replica;
-	if (!r)
+	struct lease_facts *f = lock_facts(l);
+	if (!f)
 		return;
-	struct pool *p = r->pool;
-	pthread_mutex_lock(&p->lock);
-	struct lease_facts *f = facts_of(l);
-	bool changed = f && !f->failed && circuit_failed(r, l->id, now);
-	if (f)
-		f->failed = true;
+	bool changed = !f->failed && circuit_failed(r, l->id, now);
+	f->failed = true;
 	if (changed)
-		pool_grant_waiting(p, now); /* who avoided another for its sake need not any more */
-	pool_unlock(p);
-	if (changed)
-		pool_demand(p);
+		pool_grant_waiting(r->pool, now); /* who avoided another for its sake need not any more */
+	unlock_and_tell(r->pool, changed);
 }
 
 int lease_release(struct lease *l)
@@ -336,7 +343,5 @@ void pool_cooled(struct pool_replica *r, uint32_t n)
 	r->cooling -= MIN(n, r->cooling);
 	bool drained = last_lease_ended(r);
 	pool_grant_waiting(p, mono_now());
-	pool_unlock(p);
-	if (drained)
-		pool_demand(p);
+	unlock_and_tell(p, drained);
 }
