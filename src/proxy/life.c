@@ -141,6 +141,14 @@ static int64_t engine_ns(const struct request *q, mono_t now)
 	return MAX(until.ns - q->life.sent.ns, (int64_t)0);
 }
 
+/* Of the answer, -1: not known. An engine that told nothing has its stream's events counted. */
+static int64_t output_tokens(const struct request *q, bool *ret_counted)
+{
+	int64_t told = usage_output(&q->life.usage);
+	*ret_counted = told < 0 && q->events && q->split.events && q->status < 400;
+	return *ret_counted ? (int64_t)q->split.events - q->split.terminal : told;
+}
+
 static void add_tokens(const struct request *q, struct req_record *r)
 {
 	const struct life *l = &q->life;
@@ -148,11 +156,7 @@ static void add_tokens(const struct request *q, struct req_record *r)
 	double first = l->first_token.ns ? ms_of(l->first_token.ns - q->arrived.ns) : -1;
 	r->prompt_tokens = usage_prompt(u);
 	r->cached_tokens = usage_cached(u);
-	r->output_tokens = usage_output(u);
-	if (r->output_tokens < 0 && q->events && q->split.events && q->status < 400) {
-		r->output_tokens = (int64_t)q->split.events - q->split.terminal;
-		r->counted = true;
-	}
+	r->output_tokens = output_tokens(q, &r->counted);
 	r->first_token_ms = q->events || !l->first_token.ns ? first : -1; /* a whole answer has none */
 	r->prefill_ms = u->prompt_ms;
 	if (r->prefill_ms < 0 && q->events && l->first_token.ns)
@@ -166,9 +170,9 @@ static void add_tokens(const struct request *q, struct req_record *r)
 
 uint64_t life_tokens(const struct request *q)
 {
-	struct req_record r = { 0 };
-	add_tokens(q, &r);
-	return (uint64_t)(MAX(r.prompt_tokens, (int64_t)0) + MAX(r.output_tokens, (int64_t)0));
+	bool counted;
+	int64_t prompt = usage_prompt(&q->life.usage), output = output_tokens(q, &counted);
+	return (uint64_t)(MAX(prompt, (int64_t)0) + MAX(output, (int64_t)0));
 }
 
 static void add_place(const struct request *q, struct req_record *r)
