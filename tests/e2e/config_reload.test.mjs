@@ -426,6 +426,31 @@ test(
 );
 
 test(
+  '--watch: keys_file by a new path is followed from then on',
+  reloading(
+    base,
+    async (corral) => {
+      const pools = base();
+      const write = (name, key) => {
+        const file = path.join(corral.dir, name, 'keys');
+        fs.mkdirSync(path.dirname(file), { recursive: true });
+        fs.writeFileSync(file, `${key}: sk-corral-000000000000000000000000000000001\n`, { mode: 0o600 });
+        return file;
+      };
+      const held = (name) =>
+        until(`the key ${name}`, async () => (await corral.cli('key', 'ls')).stdout.includes(`${name} `));
+      corral.write({ pools, keys_file: write('one', 'alice') });
+      await held('alice');
+      corral.write({ pools, keys_file: write('two', 'bob') });
+      await held('bob');
+      write('two', 'carol');
+      await held('carol');
+    },
+    { ...warm, args: ['--watch'] },
+  ),
+);
+
+test(
   'the question itself: what is no JSON object with dry_run is refused',
   reloading(
     base,

@@ -40,7 +40,7 @@ struct config_watch {
 	struct loop_timer quiet;
 	mono_t since; /* of the first event that was not looked at yet */
 	char *stamps; /* of the files when they were looked at last */
-	char *cert;   /* the certificate's file that is watched; NULL: none */
+	char *beside; /* files_beside of the configuration they were watched for */
 };
 
 struct config_watch *config_watch_new(struct orch *o)
@@ -51,6 +51,13 @@ struct config_watch *config_watch_new(struct orch *o)
 	if (o->o.source)
 		config_places(o->o.source, &w->where);
 	return w;
+}
+
+/* The certificate, its key and the keys_file, a line each, empty where there is none. */
+static char *files_beside(const struct config *c)
+{
+	return mem_fmt("%s\n%s\n%s", c->tls_cert ? c->tls_cert : "", c->tls_cert ? c->tls_key : "",
+		c->keys_file ? c->keys_file : "");
 }
 
 /* ---- what the files are ---------------------------------------------------------------------------- */
@@ -174,7 +181,8 @@ static void arm(struct config_watch *w)
 		watch_file(w, w->where.files.items[i]);
 	for (size_t i = 0; i < w->where.folders.len; i++)
 		watch_path(w, w->where.folders.items[i], true);
-	mem_setstr(&w->cert, w->o->config->tls_cert);
+	free(w->beside);
+	w->beside = files_beside(w->o->config);
 	if (w->o->config->tls_cert) {
 		watch_file(w, w->o->config->tls_cert);
 		watch_file(w, w->o->config->tls_key);
@@ -242,7 +250,8 @@ void config_watch_follow(struct orch *o)
 	struct config_watch *w = o->watch;
 	if (o->config->watch && w->fd >= 0) {
 		/* Arming anew forgets what happened meanwhile, so it is followed by a look. */
-		if (strcmp(w->cert ? w->cert : "", o->config->tls_cert ? o->config->tls_cert : "") != 0)
+		AUTO(mem_freep) char *beside = files_beside(o->config);
+		if (!w->beside || strcmp(w->beside, beside) != 0)
 			look(w);
 		return;
 	}
@@ -265,6 +274,6 @@ void config_watch_free(struct config_watch *w)
 	disarm(w);
 	config_places_done(&w->where);
 	free(w->stamps);
-	free(w->cert);
+	free(w->beside);
 	free(w);
 }
