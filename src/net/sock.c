@@ -253,6 +253,8 @@ static void deferred_flush(void *arg)
 void sock_flush(struct sock *s)
 {
 	loop_defer_cancel(&s->flush);
+	if (s->lost) /* whatever came after it would stand in its place */
+		breaks(s, -ENOBUFS);
 	if (s->fd < 0 || s->connecting || s->blocked || s->broken)
 		return;
 	size_t n = sock_unsent(s);
@@ -281,11 +283,6 @@ void sock_flush(struct sock *s)
 	}
 }
 
-static void break_later(void *arg)
-{
-	breaks(arg, -ENOBUFS);
-}
-
 /* For the end of the round. Over the bound the socket breaks then. */
 static bool queue(struct sock *s, const struct view *pieces, size_t n)
 {
@@ -295,13 +292,10 @@ static bool queue(struct sock *s, const struct view *pieces, size_t n)
 		s->sent_at = s->queued_at = loop_now(s->loop);
 		s->sent_since = 0;
 	}
-	int r = 0;
-	for (size_t i = 0; !r && i < n; i++)
-		r = buf_addv(&s->out, pieces[i]);
+	for (size_t i = 0; !s->lost && i < n; i++)
+		s->lost = buf_addv(&s->out, pieces[i]) != 0;
 	loop_defer_cancel(&s->flush);
-	if (r)
-		loop_defer(s->loop, &s->flush, break_later, s);
-	else if (!s->connecting)
+	if (s->lost || !s->connecting)
 		loop_defer(s->loop, &s->flush, deferred_flush, s);
 	if (sock_unsent(s) > SOCK_HIGH)
 		s->full = true;
@@ -310,7 +304,7 @@ static bool queue(struct sock *s, const struct view *pieces, size_t n)
 
 bool sock_write(struct sock *s, const void *p, size_t n)
 {
-	if (s->fd < 0 || s->broken || n == 0)
+	if (s->fd < 0 || s->broken || s->lost || n == 0)
 		return s->full;
 	struct view v = view_of(p, n);
 	if (n >= DIRECT_MIN && !s->connecting && !s->blocked && sock_unsent(s) == 0) {
@@ -329,7 +323,7 @@ bool sock_write_all(struct sock *s, const struct view *pieces, size_t n)
 	size_t total = 0;
 	for (size_t i = 0; i < n; i++)
 		total += pieces[i].n;
-	if (s->fd < 0 || s->broken || !total)
+	if (s->fd < 0 || s->broken || s->lost || !total)
 		return s->full;
 	if (total < DIRECT_MIN)
 		return queue(s, pieces, n);

@@ -54,6 +54,7 @@ struct sock {
 	bool connecting, want_read, want_hup, blocked, full, broken;
 	bool starting;   /* with connecting: the connection is there, the layer is not */
 	bool read_waits; /* with blocked: so does reading */
+	bool lost;       /* more than SOCK_OUT_MAX was written: it breaks, and sends nothing any more */
 	int layer_wants;
 	struct sock_layer *layer; /* NULL: plain */
 	struct buf out;
