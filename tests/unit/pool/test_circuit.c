@@ -15,7 +15,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "base/rnd.h"
-#include "pool/pool.h"
+#include "pool/setup.h"
 
 enum { CLIENTS = 16, REPLICAS = 3, STEPS = 60000 };
 
@@ -305,19 +305,13 @@ static void world_make(struct world *w, uint64_t seed, int replicas)
 	w->pool = pool_new(&o);
 	for (int i = 0; i < CLIENTS; i++) {
 		struct client *c = &w->clients[i];
-		c->w = (struct waiter){
-			.loop = w->loop, .on_grant = on_grant, .on_refused = on_refused, .arg = c
-		};
-		list_init(&c->w.node);
+		waiter_make(&c->w, w->loop, on_grant, on_refused, c);
 	}
 	for (int i = 0; i < replicas; i++) {
 		struct model *m = &w->models[i];
 		m->slots = 1 + (uint32_t)i;
 		snprintf(m->id, sizeof m->id, "p-%d", i);
-		struct pool_replica_facts f = {
-			.id = m->id, .generation = 1, .address = "unix:/nowhere", .slots_total = m->slots
-		};
-		pool_replica_unref(pool_put_replica(w->pool, &f));
+		replica_put(w->pool, i, m->slots);
 		pool_each_replica(w->pool, find, m);
 	}
 }

@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
-#include "pool/pool.h"
+#include "pool/setup.h"
 
 enum { WAITERS = 8 };
 
@@ -78,26 +78,19 @@ static void world_make(struct world *w, uint32_t capacity, enum pool_policy poli
 		.on_demand = on_demand,
 		.arg = w };
 	w->pool = pool_new(&o);
-	for (int i = 0; i < WAITERS; i++) {
-		w->clients[i].w = (struct waiter){
-			.loop = w->loop, .on_grant = on_grant, .on_refused = on_refused, .arg = &w->clients[i]
-		};
-		list_init(&w->clients[i].w.node);
-	}
+	for (int i = 0; i < WAITERS; i++)
+		waiter_make(&w->clients[i].w, w->loop, on_grant, on_refused, &w->clients[i]);
 }
 
 static void world_end(struct world *w)
 {
-	char id[16];
 	for (int i = 0; i < WAITERS; i++)
 		if (w->clients[i].lease.replica)
 			assert_int_equal(lease_release(&w->clients[i].lease), 0);
 	for (int i = 0; i < WAITERS; i++)
 		pool_replica_unref(w->clients[i].was_on);
-	for (int i = 0; i < 4; i++) {
-		snprintf(id, sizeof id, "p-%d", i);
-		pool_replica_unref(pool_take_replica(w->pool, id, POOL_FATE_ENDED));
-	}
+	for (int i = 0; i < 4; i++)
+		pool_replica_unref(replica_take(w->pool, i, POOL_FATE_ENDED));
 	pool_unref(w->pool);
 	loop_free(w->loop);
 }

@@ -16,7 +16,7 @@
 
 #include "base/mem.h"
 #include "base/rnd.h"
-#include "pool/pool.h"
+#include "pool/setup.h"
 
 enum { THREADS = 4, ACTORS = 16, REPLICAS = 2, SLOTS = 6, SHORT = 200000, LONG = 10000000, RING = 4096 };
 enum { AT_ONCE = 64 }; /* steps before the loop may deliver grants */
@@ -182,24 +182,15 @@ static struct pool *make_pool(void)
 {
 	struct pool_opts o = { .id = "p", .queue_capacity = THREADS * ACTORS, .max_wait_ms = 1000 };
 	struct pool *p = pool_new(&o);
-	for (int i = 0; i < REPLICAS; i++) {
-		char id[16];
-		snprintf(id, sizeof id, "p-%d", i);
-		struct pool_replica_facts f = {
-			.id = id, .generation = 1, .address = "unix:/nowhere", .slots_total = SLOTS
-		};
-		pool_replica_unref(pool_put_replica(p, &f));
-	}
+	for (int i = 0; i < REPLICAS; i++)
+		replica_put(p, i, SLOTS);
 	return p;
 }
 
 static void free_pool(struct pool *p)
 {
-	for (int i = 0; i < REPLICAS; i++) {
-		char id[16];
-		snprintf(id, sizeof id, "p-%d", i);
-		pool_replica_unref(pool_take_replica(p, id, POOL_FATE_ENDED));
-	}
+	for (int i = 0; i < REPLICAS; i++)
+		pool_replica_unref(replica_take(p, i, POOL_FATE_ENDED));
 	pool_unref(p);
 }
 
@@ -213,10 +204,7 @@ static void make_worker(struct worker *k, struct pool *p, uint64_t seed)
 	for (int i = 0; i < ACTORS; i++) {
 		struct actor *a = &k->actors[i];
 		a->worker = k;
-		a->w = (struct waiter){
-			.loop = k->loop, .on_grant = on_grant, .on_refused = on_refused, .arg = a
-		};
-		list_init(&a->w.node);
+		waiter_make(&a->w, k->loop, on_grant, on_refused, a);
 	}
 }
 

@@ -15,7 +15,7 @@
 
 #include "base/mem.h"
 #include "base/rnd.h"
-#include "pool/pool.h"
+#include "pool/setup.h"
 
 enum { THREADS = 4, ACTORS = 16, STEPS = 20000, REPLICAS = 3 };
 
@@ -278,11 +278,8 @@ static void judge(struct pool *p, struct rnd *rnd)
 
 static void mend(struct pool *p, enum pool_fate fate)
 {
-	char id[16];
 	for (int i = 0; i < REPLICAS; i++) {
-		snprintf(id, sizeof id, "p-%d", i);
-		struct pool_replica *r =
-			pool_take_replica(p, id, fate); /* the only way to get one by its name */
+		struct pool_replica *r = replica_take(p, i, fate); /* the only way to get one by its name */
 		if (!r)
 			continue;
 		pool_cooled(r, 1000);
@@ -332,10 +329,7 @@ static void worker_make(struct worker *k, struct pool *p, uint64_t seed)
 	for (int i = 0; i < ACTORS; i++) {
 		struct actor *a = &k->actors[i];
 		a->worker = k;
-		a->w = (struct waiter){
-			.loop = k->loop, .on_grant = on_grant, .on_refused = on_refused, .arg = a
-		};
-		list_init(&a->w.node);
+		waiter_make(&a->w, k->loop, on_grant, on_refused, a);
 	}
 }
 
