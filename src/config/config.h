@@ -29,6 +29,7 @@ enum config_gpu { CONFIG_GPU_AUTO, CONFIG_GPU_REQUIRED, CONFIG_GPU_OPTIONAL, CON
 enum config_log_format { CONFIG_LOG_AUTO, CONFIG_LOG_JSON, CONFIG_LOG_CONSOLE };
 enum config_log_level { CONFIG_LEVEL_DEBUG, CONFIG_LEVEL_INFO, CONFIG_LEVEL_WARN, CONFIG_LEVEL_ERROR };
 enum config_canary { CONFIG_CANARY_AUTO, CONFIG_CANARY_ALWAYS, CONFIG_CANARY_NEVER };
+enum config_kv_save { CONFIG_KV_AUTO, CONFIG_KV_ON, CONFIG_KV_OFF };
 enum config_policy { CONFIG_POLICY_REJECT, CONFIG_POLICY_DROP_LRU };
 enum config_progress {
 	CONFIG_PROGRESS_AUTO,
@@ -80,6 +81,10 @@ struct config_pool {
 	uint32_t replicas_min, replicas_max;
 	int64_t keep_alive_ms; /* -1 = for ever */
 	bool preload;
+	struct {
+		enum config_kv_save save;
+		uint64_t max_bytes; /* 0 = auto */
+	} kv;
 	enum config_canary canary;
 	uint32_t queue_capacity;
 	enum config_policy queue_policy;

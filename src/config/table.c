@@ -29,6 +29,8 @@ static const struct field_word canary_words[] = { { "auto", CONFIG_CANARY_AUTO }
 static const struct field_word progress_words[] = { { "auto", CONFIG_PROGRESS_AUTO },
 	{ "comment", CONFIG_PROGRESS_COMMENT }, { "chunk", CONFIG_PROGRESS_CHUNK },
 	{ "reasoning", CONFIG_PROGRESS_REASONING }, { "off", CONFIG_PROGRESS_OFF }, { NULL, 0 } };
+static const struct field_word kv_words[] = { { "auto", CONFIG_KV_AUTO }, { "on", CONFIG_KV_ON },
+	{ "off", CONFIG_KV_OFF }, { NULL, 0 } };
 static const struct field_word policy_words[] = { { "reject", CONFIG_POLICY_REJECT },
 	{ "drop-lru", CONFIG_POLICY_DROP_LRU }, { NULL, 0 } };
 
@@ -219,6 +221,20 @@ const struct field config_fields[] = {
 		       "proof, else one token of our own. `always`: our own goes first. `never`: the health "
 		       "endpoint's 200 "
 		       "is enough."),
+	POOL("kv_cache.save", ENUM, kv.save, .dflt = "auto", .words = kv_words,
+		.doc = "llama.cpp: whether the conversations in an engine's slots are written to "
+		       "`<state_dir>/kv` "
+		       "when it is stopped, and taken up by the next one, so that the next turn after a swap "
+		       "does not "
+		       "read the whole conversation again. `auto`: where the model can go back in its cache, "
+		       "which "
+		       "recurrent and hybrid models and those with a sliding window (without `--swa-full`) "
+		       "cannot. `on`: those too. `off`: never. Taken up at the next start of an engine."),
+	POOL("kv_cache.max_bytes", SIZE, kv.max_bytes, .dflt = "auto", .words = auto_zero, .min = 1024 * 1024,
+		.max = (uint64_t)1 << 50,
+		.doc = "The disk they may take; the oldest go first. `auto`: a tenth of what is free, at "
+		       "most "
+		       "8GiB."),
 	POOL("queue.capacity", UINT, queue_capacity, .dflt = "64", .min = 0, .max = 100000,
 		.doc = "Requests that may wait for a slot."),
 	POOL("queue.policy", ENUM, queue_policy, .dflt = "reject", .words = policy_words,

@@ -43,6 +43,7 @@ static void adopt_facts(struct replica *r, const struct keeper_record *rec)
 					   : def && def->health ? def->health
 								: "/health");
 	r->launch.has_slots = def && def->kind == ENGINE_LLAMACPP;
+	kv_adopt(r, h.kv_key);
 }
 
 int replica_adopt(struct replica *r, struct err *reterr)

@@ -64,6 +64,7 @@ static int encode(const struct replica *r, struct buf *b)
 		{ "device_mask", r->devices },
 		{ "spec", r->spec },
 		{ "stand_in", r->model },
+		{ "kv_key", kv_key(r) },
 	};
 	int e = buf_adds(b, "{\"schema\":1,");
 	for (size_t i = 0; i < ARRAY_LEN(fields) && !e; i++) {
@@ -126,6 +127,7 @@ void handoff_done(struct handoff *h)
 	free(h->engine_version);
 	free(h->engine_why);
 	free(h->devices);
+	free(h->kv_key);
 	*h = (struct handoff){ 0 };
 }
 
@@ -163,6 +165,7 @@ static int read_as(const struct node *n, const char *id, const char *suffix, str
 		.engine_version = take(o, "engine_version"),
 		.engine_why = take(o, "engine_why"),
 		.devices = take(o, "device_mask"),
+		.kv_key = take(o, "kv_key"),
 	};
 	return 0;
 }

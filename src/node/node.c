@@ -98,9 +98,9 @@ void node_stop(struct node *n, int64_t deadline_ms)
 		log_info("stop", n->opts.node_id, "All engines of this node are being stopped.");
 	n->stopping = true;
 	struct map_entry *e;
+	loop_timer_start(n->loop, &n->stop_deadline, deadline_ms, on_stop_deadline, n);
 	for (size_t i = 0; (e = map_next(&n->replicas, &i));)
 		replica_kick(e->value);
-	loop_timer_start(n->loop, &n->stop_deadline, deadline_ms, on_stop_deadline, n);
 	if (n->done)
 		api_stop_answer(n);
 	else if (!any_engine(n))
@@ -232,6 +232,7 @@ int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struc
 	r = r ? r : take_lock(n, reterr);
 	if (!r) {
 		pools_set(n, o->pools, o->npools);
+		kv_init(n);
 		r = adopt_all(n, reterr);
 	}
 	if (!r)
@@ -284,6 +285,7 @@ void node_free(struct node *n)
 	free_opts(n);
 	free(n->engines_dir);
 	free(n->builds_dir);
+	free(n->kv_dir);
 	free(n->socket_path);
 	free(n->address);
 	loop_defer_free(n->loop, n);

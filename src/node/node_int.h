@@ -2,10 +2,10 @@
  *
  * The node's inside, for the files of this folder alone. Files: pools.c definitions of pools · replica.c the
  * state machine · verdict.c what follows an end · start.c build, command line, keeper · gate.c how many load
- * at once · adopt.c engines that run already · prove.c readiness and canary · external.c servers that are not
- * ours · desired.c what is wanted · facts.c what is said · handoff.c the files about an engine · report.c the
- * registry · tidy.c files
- * that are nobody's any more · api.c, logs.c the routes.
+ * at once · kv.c conversations that outlive it · adopt.c engines that run already · prove.c readiness and
+ * canary · external.c servers that are not ours · desired.c what is wanted · facts.c what is said · handoff.c
+ * the files about an engine · report.c the registry · tidy.c files that are nobody's any more · api.c, logs.c
+ * the routes.
  */
 #ifndef NODE_NODE_INT_H
 #define NODE_NODE_INT_H
@@ -79,10 +79,11 @@ struct replica {
 	struct engine_job *job;
 	struct engine_launch launch;
 	struct keeper *keeper;
-	bool external; /* a server that is not ours is being watched */
-	bool stopping; /* we asked it to end */
-	bool held;     /* it may start again once its end has been told */
-	bool proven;   /* adopted from a run in which it had been ready */
+	bool external;         /* a server that is not ours is being watched */
+	bool stopping;         /* we asked it to end */
+	bool held;             /* it may start again once its end has been told */
+	bool proven;           /* adopted from a run in which it had been ready */
+	struct replica_kv *kv; /* NULL: its conversations end with it */
 	struct failure failure;
 	char *socket_path;
 	uint32_t ctx, slots; /* of this start */
@@ -137,7 +138,7 @@ struct node {
 	struct node_opts opts; /* strings are ours */
 	struct restart_policy policy;
 	char boot_id[BOOT_ID_LEN + 1];
-	char *engines_dir, *builds_dir, *socket_path, *address;
+	char *engines_dir, *builds_dir, *kv_dir, *socket_path, *address;
 	int lock_fd, listen_fd;
 	struct http_server *server;
 	struct pool **pools; /* references, in the order of the configuration */
@@ -236,6 +237,21 @@ void replica_launch(struct replica *r); /* its engine's program is there, and it
 int replica_launch_target(struct replica *r, const char *address, struct err *e) MUST_CHECK;
 int64_t replica_start_timeout_ms(const struct replica *r);
 
+/* kv.c */
+typedef void kv_then(struct replica *r);
+void kv_init(struct node *n);                      /* at the start, once pools are known */
+void kv_launch(struct replica *r);                 /* its command line is there: adds where slots are saved */
+const char *kv_key(const struct replica *r);       /* of the files it can share; NULL: none */
+void kv_adopt(struct replica *r, const char *key); /* it was started with that; NULL allowed */
+bool kv_worth_saving(const struct replica *r);     /* it is well and may hold conversations */
+/* Its slots become files. True: keeper_stop follows by itself, within a bound. Of kv_worth_saving alone. */
+bool kv_save(struct replica *r) MUST_CHECK;
+/* Files go into its slots. True: then(r) follows; false: there is nothing to do. */
+bool kv_restore(struct replica *r, kv_then *then) MUST_CHECK;
+bool kv_busy(const struct replica *r); /* one of the two is under way */
+void kv_cancel(struct replica *r);     /* nothing follows any more */
+void kv_done(struct replica *r);
+
 /* gate.c */
 void gate_enter(struct replica *r); /* replica_launch follows, at once or when others have loaded */
 void gate_leave(struct replica *r); /* it loads no more, or wants to no more; harmless otherwise */
@@ -283,7 +299,7 @@ struct handoff {
 	uint64_t generation;
 	uint32_t slots, ctx;
 	bool ready; /* it had been Ready */
-	char *url, *health, *spec, *model, *engine_version, *engine_why, *devices;
+	char *url, *health, *spec, *model, *engine_version, *engine_why, *devices, *kv_key;
 };
 void handoff_done(struct handoff *h);
 /* What is written of this generation; -ENOENT: nothing. */

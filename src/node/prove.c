@@ -44,6 +44,11 @@ static void on_ask(void *arg)
 	r->probing = http_fetch(r->target, &q, on_probe_answer, r);
 }
 
+static void prove_by_request(struct replica *r)
+{
+	replica_prove(r, true);
+}
+
 static void on_probe_ready(void *arg)
 {
 	struct replica *r = arg;
@@ -55,10 +60,12 @@ static void on_probe_ready(void *arg)
 		return;
 	r->load_ms = MAX(probe_loading_ms(&r->probe), (int64_t)1); /* 0 would say: never healthy */
 	enum node_canary c = r->pool ? r->pool->conf.canary : NODE_CANARY_NEVER;
-	if (c == NODE_CANARY_NEVER)
-		replica_ready(r);
-	else
-		replica_prove(r, c == NODE_CANARY_AUTO && r->want.pulled_in);
+	bool by_request = c == NODE_CANARY_AUTO && r->want.pulled_in;
+	if (c != NODE_CANARY_NEVER && !by_request)
+		replica_prove(
+			r, false); /* our own question would take a slot: what was saved comes after it */
+	else if (!kv_restore(r, by_request ? prove_by_request : replica_ready))
+		by_request ? prove_by_request(r) : replica_ready(r);
 }
 
 static void on_probe_lost(void *arg)
@@ -170,7 +177,8 @@ static void on_canary(void *arg, int status, struct view body, const struct err 
 			log_info("canary", r->id,
 				"The engine of %s answers %d to one unit of work and is taken as working.",
 				r->id, status);
-		replica_ready(r);
+		if (!kv_restore(r, replica_ready))
+			replica_ready(r);
 		return;
 	}
 	if (status) {
@@ -186,7 +194,7 @@ static void on_canary(void *arg, int status, struct view body, const struct err 
 
 void replica_canary_own(struct replica *r)
 {
-	if (r->state != REPLICA_PROVING || r->ask == ASK_CANARY)
+	if (r->state != REPLICA_PROVING || r->ask == ASK_CANARY || kv_busy(r))
 		return;
 	loop_timer_stop(&r->canary_timer);
 	r->canary_waits = false;

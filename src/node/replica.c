@@ -92,6 +92,7 @@ void replica_free(struct replica *r)
 {
 	struct node *n = r->node;
 	replica_quiet(r);
+	kv_done(r);
 	gate_leave(r);
 	loop_timer_stop(&r->retry);
 	loop_defer_cancel(&r->work);
@@ -290,6 +291,7 @@ void replica_quiet(struct replica *r)
 	http_fetch_cancel(&r->probing);
 	http_fetch_cancel(&r->asking);
 	r->ask = ASK_NOTHING;
+	kv_cancel(r);
 	loop_timer_stop(&r->canary_timer);
 	r->canary_waits = false;
 	/* llama-server stays as long as a client is connected */
@@ -299,11 +301,13 @@ void replica_quiet(struct replica *r)
 
 void replica_stop(struct replica *r)
 {
+	bool save = kv_worth_saving(r);
 	replica_quiet(r);
 	if (r->keeper) {
 		r->stopping = true;
 		replica_set(r, REPLICA_DRAINING);
-		keeper_stop(r->keeper);
+		if (!save || !kv_save(r))
+			keeper_stop(r->keeper);
 		return;
 	}
 	engine_job_cancel(&r->job);

@@ -94,7 +94,10 @@ static int build_launch(struct replica *r, struct err *e)
 			"the engine's socket %s has %zu bytes, at most %d are accepted; set a shorter "
 			"runtime_dir",
 			r->socket_path, strlen(r->socket_path), (int)NET_UNIX_PATH_MAX);
-	return engine_launch_build(&p->build, &p->conf.engine, &params, &r->launch, e);
+	int err = engine_launch_build(&p->build, &p->conf.engine, &params, &r->launch, e);
+	if (!err)
+		kv_launch(r);
+	return err;
 }
 
 static int spawn_keeper(struct replica *r, struct err *e)

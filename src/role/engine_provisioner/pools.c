@@ -49,11 +49,14 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 	n->devices = mem_strdup(p->devices);
 	n->canary = (enum node_canary)p->canary;
 	n->start_timeout_ms = p->start_timeout_ms;
+	n->kv_save = (enum node_kv_save)p->kv.save;
+	n->kv_max_bytes = p->kv.max_bytes;
 	n->spec = mem_strdup(spec);
 }
 
 static_assert((int)ENGINE_COMMAND == (int)CONFIG_ENGINE_COMMAND, "one numbering");
 static_assert((int)ENGINE_MODE_PACKAGE == (int)CONFIG_MODE_PACKAGE, "one numbering");
+static_assert((int)NODE_KV_OFF == (int)CONFIG_KV_OFF, "one numbering");
 static_assert((int)NODE_CANARY_NEVER == (int)CONFIG_CANARY_NEVER, "one numbering");
 
 void agent_pools_make(const struct config *c, const struct found *f, struct agent_pools *ret)

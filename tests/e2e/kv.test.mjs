@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Conversations outlive their engine: what a slot held when it was stopped is there when it is back.
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import path from 'node:path';
+import test from 'node:test';
+import { model, realPool, until, withCorral } from './harness.mjs';
+
+const pool = (id, rest = {}) => ({ ...realPool(id), model: model('random', '--layers', '3'), ...rest });
+/** Tells of something else with each name; one token a character. */
+const story = (name, length = 1200) => `${name} `.repeat(length).slice(0, length);
+
+async function say(corral, id, messages) {
+  const answer = await corral.chat(id, { messages, max_tokens: 12, temperature: 0 });
+  assert.equal(answer.status, 200, answer.text);
+  const { choices, usage } = answer.json;
+  return {
+    content: choices[0].message.content,
+    prompt: usage.prompt_tokens,
+    cached: usage.prompt_tokens_details?.cached_tokens ?? 0,
+    total: usage.total_tokens,
+  };
+}
+/** The conversation's next state after an answer. */
+const after = (messages, answer, next) => [
+  ...messages,
+  { role: 'assistant', content: answer.content },
+  { role: 'user', content: next },
+];
+const first = (name) => [{ role: 'user', content: story(name) }];
+
+async function swapOut(corral, id) {
+  assert.equal((await corral.post(`/v1/pools/${id}/stop`, {})).status, 202);
+  await until(
+    () => `the engine of ${id} to be gone`,
+    () => !corral.engineOf(id),
+  );
+}
+
+function files(corral) {
+  const root = path.join(corral.stateDir, 'kv');
+  if (!fs.existsSync(root)) return [];
+  return fs
+    .readdirSync(root, { recursive: true, withFileTypes: true })
+    .map((e) => ({ ...e, name: e.name, file: e.isFile(), path: path.join(e.parentPath ?? e.path, e.name) }))
+    .filter((e) => e.file);
+}
+
+/** What the same two turns give where nothing is swapped. */
+async function unswapped(corral, id, name) {
+  const one = await say(corral, id, first(name));
+  return { one, two: await say(corral, id, after(first(name), one, 'Go on.')) };
+}
+
+test(
+  'the next turn after a swap finds its conversation: the same bytes, and only the new tokens are read',
+  withCorral(
+    () => ({
+      pools: [pool('kept'), pool('same', { kv_cache: { save: 'off' } })],
+    }),
+    async (corral) => {
+      const reference = await unswapped(corral, 'same', 'tortoise');
+      const one = await say(corral, 'kept', first('tortoise'));
+      assert.deepEqual([one.content, one.cached], [reference.one.content, 0]);
+
+      await swapOut(corral, 'kept');
+      const [file, ...more] = files(corral);
+      assert.equal(more.length, 0, 'a slot that was never used leaves no file');
+      assert.match(file.name, /^\d+-\d+-\d+\.kv$/);
+      assert.equal(fs.statSync(file.path).mode & 0o777, 0o600);
+      assert.equal(fs.statSync(path.dirname(file.path)).mode & 0o777, 0o700);
+
+      const two = await say(corral, 'kept', after(first('tortoise'), one, 'Go on.'));
+      assert.equal(two.content, reference.two.content, 'the same bytes as without a swap');
+      assert.ok(two.cached >= one.prompt, `${two.cached} of ${one.prompt} tokens were there`);
+      assert.equal(two.cached, reference.two.cached, 'as many as without a swap');
+
+      await swapOut(corral, 'same');
+      const cold = await say(corral, 'same', after(first('tortoise'), one, 'Go on.'));
+      assert.equal(cold.cached, 0, 'without the saved cache everything is read again');
+      assert.equal(cold.content, two.content);
+      assert.equal(files(corral).length, 1, 'and nothing of it is on the disk');
+    },
+    { leaks: false },
+  ),
+);
+
+test(
+  'two conversations, then a turn of one: both are there after swaps, each once on the disk',
+  withCorral(
+    () => ({ pools: [pool('chat', { canary: 'always' })] }),
+    async (corral) => {
+      const a = await say(corral, 'chat', first('heron'));
+      const b = await say(corral, 'chat', first('otter'));
+      await swapOut(corral, 'chat');
+      assert.equal(files(corral).length, 2);
+
+      const a2 = await say(corral, 'chat', after(first('heron'), a, 'And then?'));
+      assert.ok(a2.cached >= a.prompt, `${a2.cached} of ${a.prompt}`);
+      await swapOut(corral, 'chat');
+      assert.equal(files(corral).length, 2, 'the longer heron took the place of the shorter one');
+
+      const b2 = await say(corral, 'chat', after(first('otter'), b, 'And then?'));
+      assert.ok(b2.cached >= b.prompt, `${b2.cached} of ${b.prompt}: kept through two swaps, unused in one`);
+      const a3 = await say(
+        corral,
+        'chat',
+        after(after(first('heron'), a, 'And then?'), a2, 'The end?'),
+      );
+      assert.ok(a3.cached >= a2.prompt, `${a3.cached} of ${a2.prompt}`);
+    },
+    { leaks: false },
+  ),
+);
+
+test(
+  'a conversation outlives the whole server; an engine that was killed leaves what was there before',
+  withCorral(
+    () => ({ pools: [pool('chat')] }),
+    async (corral) => {
+      const one = await say(corral, 'chat', first('badger'));
+      await corral.stop();
+      assert.equal(files(corral).length, 1);
+      await corral.start();
+      const two = await say(corral, 'chat', after(first('badger'), one, 'Go on.'));
+      assert.ok(two.cached >= one.prompt, `${two.cached} of ${one.prompt}`);
+
+      process.kill(corral.engineOf('chat').pid, 'SIGKILL');
+      await corral.ready('chat');
+      const again = await say(corral, 'chat', after(first('badger'), one, 'Go on.'));
+      assert.ok(again.cached >= one.prompt, `${again.cached} of ${one.prompt}`);
+      assert.equal(again.content, two.content);
+    },
+    { leaks: false },
+  ),
+);
