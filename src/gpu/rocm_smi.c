@@ -151,6 +151,14 @@ static void read_figures(struct rocm_smi *a, uint32_t i, struct gpu_device *d)
 		d->power_limit_mw = (int64_t)MIN(micro / 1000, (uint64_t)INT32_MAX);
 }
 
+static bool has_process(const struct gpu_device *d, uint32_t pid)
+{
+	for (size_t i = 0; i < d->nprocesses; i++)
+		if ((uint32_t)d->processes[i].pid == pid)
+			return true;
+	return false;
+}
+
 static void read_processes(struct rocm_smi *a, const uint32_t *number, struct gpu_list *l)
 {
 	static struct process all[PROCESSES_MAX];
@@ -162,6 +170,7 @@ static void read_processes(struct rocm_smi *a, const uint32_t *number, struct gp
 			struct process on[4] = { 0 }; /* room for a longer one */
 			struct gpu_device *d = &l->items[i];
 			if (!all[p].pid || all[p].pid > INT32_MAX || d->nprocesses == GPU_PROCESSES_MAX ||
+				has_process(d, all[p].pid) ||
 				a->process_on(all[p].pid, number[i], on) != SUCCESS || !on[0].vram)
 				continue;
 			d->processes[d->nprocesses++] = (struct gpu_process){ (int)all[p].pid, on[0].vram };

@@ -14,6 +14,9 @@
  *   device|UUID|NAME|PCI|TOTAL_MIB|USED_MIB|BUSY_PERCENT|CELSIUS|MAJOR.MINOR|CODE
  *                        CODE: what its calls answer (0; 15: lost); empty fields are not supported ones
  *   process|UUID|PID|MIB
+ *   engine|WORDS|MIB     each process alive whose arguments contain these words holds so much, in equal parts
+ *                        on the devices its CUDA_VISIBLE_DEVICES names by UUID; Corral's own are left out
+ *   account              a device's used memory is USED_MIB and what processes and engines hold
  *   power|UUID|MILLIWATTS|LIMIT
  *   ecc|UUID|CORRECTED|UNCORRECTED
  *   xid|UUID|CODE|NUMBER   an event, told once by each process for each NUMBER
@@ -24,16 +27,13 @@
  *
  * With -DSTUB_OLD it lacks nvmlDeviceGetCount_v2, as a library that is too old.
  */
-#include <fcntl.h>
-#include <inttypes.h>
+#include <dirent.h>
 #include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#define API __attribute__((visibility("default")))
-enum { FILE_MAX = 65536, DEVICES_MAX = 64, FIELDS = 12, OK = 0, NOT_SUPPORTED = 3, LOST = 15, TOO_SMALL = 7 };
+#define STUB_FILE "CORRAL_NVML_STUB"
+#include "stub_control.h"
+
+enum { OK = 0, NOT_SUPPORTED = 3, LOST = 15, TOO_SMALL = 7, ENGINES_MAX = 256 };
 
 struct memory {
 	unsigned long long total, free, used;
@@ -61,81 +61,93 @@ struct long_process {
 	unsigned long long protected_memory;
 };
 
-static char text[FILE_MAX];
 static char *device_line[DEVICES_MAX]; /* a handle is a pointer into this list, */
 static char *mig_line[DEVICES_MAX];    /* or into this one */
 static unsigned ndevices, nparts;
 
-static void reread(void)
+/* ---- who holds memory ------------------------------------------------------------------------------- */
+
+static struct engine {
+	unsigned pid;
+	unsigned long long mib; /* on each of its devices */
+	char devices[1024];     /* the value of CUDA_VISIBLE_DEVICES */
+} engines[ENGINES_MAX];
+static unsigned nengines;
+
+/* A file of /proc/PID with its zeros made spaces; its length. */
+static size_t proc_text(const char *pid, const char *name, char *out, size_t cap)
 {
-	const char *path = getenv("CORRAL_NVML_STUB");
-	int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-	ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+	char path[300];
+	snprintf(path, sizeof path, "/proc/%s/%s", pid, name);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd >= 0 ? read(fd, out, cap - 1) : 0;
 	if (fd >= 0)
 		close(fd);
-	text[n > 0 ? n : 0] = '\0';
-}
-
-/* Field k of the line at p; "" when it has none. */
-static const char *field(const char *p, int k, char *out, size_t cap)
-{
-	while (k && *p && *p != '\n')
-		if (*p++ == '|')
-			k--;
-	size_t n = k ? 0 : strcspn(p, "|\n");
-	n = n < cap - 1 ? n : cap - 1;
-	memcpy(out, p, n);
+	n = n > 0 ? n : 0;
 	out[n] = '\0';
-	return out;
+	for (ssize_t i = 0; i < n; i++)
+		if (!out[i])
+			out[i] = ' ';
+	return (size_t)n;
 }
 
-static unsigned long long number(const char *p, int k, unsigned long long none)
+static void take_engine(const char *pid)
 {
-	char s[32];
-	unsigned long long v;
-	return sscanf(field(p, k, s, sizeof s), "%llu", &v) == 1 ? v : none;
+	static char args[16384], env[65536];
+	char words[256], comm[64];
+	struct engine *e = &engines[nengines];
+	if (nengines == ENGINES_MAX || !proc_text(pid, "cmdline", args, sizeof args) ||
+		(proc_text(pid, "comm", comm, sizeof comm) && strncmp(comm, "corral", 6) == 0))
+		return;
+	for (char *p = next_line(text, "engine"); p; p = next_line(behind(p), "engine")) {
+		if (!*field(p, 1, words, sizeof words) || !strstr(args, words))
+			continue;
+		proc_text(pid, "environ", env, sizeof env);
+		const char *at = strstr(env, "CUDA_VISIBLE_DEVICES=");
+		unsigned n = 1;
+		if (!at)
+			return;
+		snprintf(e->devices, sizeof e->devices, "%.*s", (int)strcspn(at + 21, " "), at + 21);
+		for (const char *c = e->devices; *c; c++)
+			n += *c == ',';
+		(void)!sscanf(pid, "%u", &e->pid);
+		e->mib = number(p, 2, 0) / n;
+		nengines++;
+		return;
+	}
 }
 
-/* The next line with that first field, at or behind p; NULL: none. */
-static char *next_line(char *p, const char *word)
+static void look_for_engines(void)
 {
-	size_t n = strlen(word);
-	for (; p && *p; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL)
-		if (strncmp(p, word, n) == 0 && (p[n] == '|' || p[n] == '\n' || !p[n]))
-			return p;
-	return NULL;
+	nengines = 0;
+	DIR *d = next_line(text, "engine") ? opendir("/proc") : NULL;
+	struct dirent *e;
+	while (d && (e = readdir(d)))
+		if (e->d_name[0] >= '1' && e->d_name[0] <= '9')
+			take_engine(e->d_name);
+	if (d)
+		closedir(d);
 }
 
-static char *behind(char *line)
+/* MiB that processes and engines hold of it. */
+static unsigned long long held_on(void *h)
 {
-	char *end = strchr(line, '\n');
-	return end ? end + 1 : NULL;
+	char uuid[96], owner[96];
+	unsigned long long sum = 0;
+	field(*(char **)h, 1, uuid, sizeof uuid);
+	for (char *p = next_line(text, "process"); p; p = next_line(behind(p), "process"))
+		sum += strcmp(field(p, 1, owner, sizeof owner), uuid) == 0 ? number(p, 3, 0) : 0;
+	for (unsigned i = 0; i < nengines; i++)
+		sum += strstr(engines[i].devices, uuid) ? engines[i].mib : 0;
+	return sum;
 }
 
-static int says(const char *word, const char *value)
-{
-	char s[32];
-	for (char *p = next_line(text, word); p; p = next_line(behind(p), word))
-		if (strcmp(field(p, 1, s, sizeof s), value) == 0)
-			return 1;
-	return 0;
-}
-
-static void maybe_hang(const char *where)
-{
-	while (says("hang", where))
-		pause();
-}
-
-static int code_of(const char *word)
-{
-	char *p = next_line(text, word);
-	return p ? (int)number(p, 1, 0) : 0;
-}
+/* ---- the library ------------------------------------------------------------------------------------ */
 
 API int nvmlInit_v2(void)
 {
 	reread();
+	look_for_engines();
 	maybe_hang("init");
 	return code_of("init");
 }
@@ -184,6 +196,7 @@ API int nvmlDeviceGetCount_v2(unsigned *ret)
 	nparts = 0;
 	for (char *p = next_line(text, "mig"); p && nparts < DEVICES_MAX; p = next_line(behind(p), "mig"))
 		mig_line[nparts++] = p;
+	look_for_engines();
 	*ret = ndevices;
 	return code_of("count");
 }
@@ -227,6 +240,8 @@ API int nvmlDeviceGetMemoryInfo(void *h, struct memory *ret)
 	unsigned long long total = number(*(char **)h, 4, 0), used = number(*(char **)h, 5, 0);
 	if (!total)
 		return NOT_SUPPORTED;
+	used += next_line(text, "account") ? held_on(h) : 0;
+	used = used < total ? used : total;
 	*ret = (struct memory){ total << 20, (total - used) << 20, used << 20 };
 	return state_of(h);
 }
@@ -446,6 +461,9 @@ API int nvmlDeviceGetComputeRunningProcesses_v2(void *h, unsigned *n, struct pro
 			return TOO_SMALL;
 		out[(*n)++] = (struct process){ (unsigned)number(p, 2, 0), number(p, 3, 0) << 20, 0, 0 };
 	}
+	for (unsigned i = 0; i < nengines && *n < cap; i++)
+		if (strstr(engines[i].devices, uuid))
+			out[(*n)++] = (struct process){ engines[i].pid, engines[i].mib << 20, 0, 0 };
 	return OK;
 }
 

@@ -7,7 +7,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -206,6 +208,45 @@ static void power_errors_instances_and_links(void **state)
 	assert_true(at(w, 0)->last_error_at_ms > 0 && at(w, 0)->state == GPU_OK && w->told_set > sets);
 }
 
+static bool engine_holds(struct world *w)
+{
+	return at(w, 1) && at(w, 0)->memory_used == (1024 + 2000) * MIB && at(w, 1)->nprocesses == 1;
+}
+
+static bool engine_is_gone(struct world *w)
+{
+	return at(w, 0)->memory_used == 1024 * MIB && at(w, 0)->nprocesses == 0;
+}
+
+/* What end-to-end tests count on: the stub accounts memory to the engines that run, where they run. */
+static void a_process_holds_memory_until_it_is_killed(void **state)
+{
+	struct world *w = *state;
+	int in[2];
+	char name[64];
+	snprintf(name, sizeof name, "stub-engine-%d", (int)getpid());
+	assert_int_equal(pipe(in), 0);
+	pid_t pid = fork();
+	if (!pid) {
+		dup2(in[0], 0);
+		close(in[1]);
+		setenv("CUDA_VISIBLE_DEVICES", "GPU-aaaa,GPU-bbbb", 1);
+		execl("/bin/sh", "sh", "-c", "read x", name, NULL);
+		_exit(127);
+	}
+	AUTO(mem_freep) char *control = mem_fmt(CARD0 CARD1 "account\nengine|%s|4000\n", name);
+	say(w, control);
+	begin(w, true);
+	wait_for(w, engine_holds);
+	assert_int_equal(at(w, 0)->processes[0].pid, pid);
+	assert_true(at(w, 1)->processes[0].bytes == 2000 * MIB);
+	kill(pid, SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	wait_for(w, engine_is_gone);
+	close(in[0]);
+	close(in[1]);
+}
+
 static void a_library_that_talks_is_heard_through(void **state)
 {
 	struct world *w = *state;
@@ -373,9 +414,10 @@ int main(int argc, char **argv)
 		return gpu_probe_main(argc - 1, argv + 1);
 #define T(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 	const struct CMUnitTest tests[] = { T(two_gpus_and_moving_memory),
-		T(power_errors_instances_and_links), T(a_library_that_talks_is_heard_through),
-		T(a_hang_is_killed_lost_and_comes_back), T(a_crashing_library_is_lost_too),
-		T(one_that_answers_and_dies_is_not_started_without_end), T(one_gpu_is_lost_the_other_not),
-		T(without_a_gpu_no_child), T(the_drivers_own_words), T(no_library_and_an_old_one) };
+		T(power_errors_instances_and_links), T(a_process_holds_memory_until_it_is_killed),
+		T(a_library_that_talks_is_heard_through), T(a_hang_is_killed_lost_and_comes_back),
+		T(a_crashing_library_is_lost_too), T(one_that_answers_and_dies_is_not_started_without_end),
+		T(one_gpu_is_lost_the_other_not), T(without_a_gpu_no_child), T(the_drivers_own_words),
+		T(no_library_and_an_old_one) };
 	return cmocka_run_group_tests_name("gpu_monitor", tests, NULL, NULL);
 }

@@ -120,6 +120,30 @@ static void test_partial_keeps_the_rest(void **state)
 	wire_replica_done(&to);
 }
 
+static void fill_device(struct wire_device *d)
+{
+	*d = (struct wire_device){ .device_id = mem_strdup("GPU-a"),
+		.have = WD_UTILIZATION | WD_TEMPERATURE,
+		.name = mem_strdup("A \"card\""),
+		.state = mem_strdup("ok"),
+		.memory_total_bytes = 24 * GIB,
+		.memory_free_bytes = 20 * GIB,
+		.temperature_c = -3,
+		.nuses = 2 };
+	d->uses = mem_alloc(2 * sizeof *d->uses);
+	d->uses[0] = (struct wire_device_use){ 7, mem_strdup("chat-0"), GIB };
+	d->uses[1] = (struct wire_device_use){ 8, NULL, 1 };
+	d->have |= WD_POWER | WD_ECC;
+	d->power_mw = 212000;
+	d->ecc_uncorrected = 1;
+	d->last_error = mem_strdup("Xid 79: gone");
+	d->last_error_at_ms = 99;
+	d->split = true;
+	d->links = mem_alloc(sizeof *d->links);
+	d->links[0] = (struct wire_device_link){ mem_strdup("GPU-b"), mem_strdup("switch"), 4 };
+	d->nlinks = 1;
+}
+
 static void test_node_round_trip(void **state)
 {
 	struct rnd rnd;
@@ -147,26 +171,7 @@ static void test_node_round_trip(void **state)
 	mem_setstr(&n.models[1].pool_id, "embed");
 	n.ndevices = 2;
 	n.devices = mem_alloc(2 * sizeof *n.devices);
-	n.devices[0] = (struct wire_device){ .device_id = mem_strdup("GPU-a"),
-		.have = WD_UTILIZATION | WD_TEMPERATURE,
-		.name = mem_strdup("A \"card\""),
-		.state = mem_strdup("ok"),
-		.memory_total_bytes = 24 * GIB,
-		.memory_free_bytes = 20 * GIB,
-		.temperature_c = -3,
-		.nuses = 2 };
-	n.devices[0].uses = mem_alloc(2 * sizeof *n.devices[0].uses);
-	n.devices[0].uses[0] = (struct wire_device_use){ 7, mem_strdup("chat-0"), GIB };
-	n.devices[0].uses[1] = (struct wire_device_use){ 8, NULL, 1 };
-	n.devices[0].have |= WD_POWER | WD_ECC;
-	n.devices[0].power_mw = 212000;
-	n.devices[0].ecc_uncorrected = 1;
-	n.devices[0].last_error = mem_strdup("Xid 79: gone");
-	n.devices[0].last_error_at_ms = 99;
-	n.devices[0].split = true;
-	n.devices[0].links = mem_alloc(sizeof *n.devices[0].links);
-	n.devices[0].links[0] = (struct wire_device_link){ mem_strdup("GPU-b"), mem_strdup("switch"), 4 };
-	n.devices[0].nlinks = 1;
+	fill_device(&n.devices[0]);
 	wire_device_copy(&n.devices[1], &n.devices[0]);
 	mem_setstr(&n.devices[1].device_id, "cpu");
 	n.devices[1].have = 0;
