@@ -8,20 +8,28 @@
  *   1. the whole model on one device, as it is free now
  *   2. the whole model over several devices of one node and kind, whole layers by free bytes
  *   3. 1 after idle replicas left (eviction), 4. 2 after eviction
- *   5. offload: auto: a mixture of experts with experts of the first layers in host memory (no eviction, then
- *      with), then whole layers in host memory; numbers are explicit, nothing is left to the engine
+ *   (1 to 4 without the devices to avoid, then with them)
+ *   5. offload: auto, where the whole would not do even if all but the pinned had left: a mixture of experts
+ *      with experts of the first layers in host memory (no eviction, then with), then whole layers in host
+ *      memory; as little of it as goes; numbers are explicit, nothing is left to the engine
  *   6. the host alone, where the policy lets the CPU serve
+ * A model that would do once busy ones are done waits for that (ret.later) rather than start in half.
  * A pool that asks for `gpus: N` devices per replica, or whose engine takes a stated share of each (memory),
  * gets exactly N devices of one node and kind, each with that share.
  *
- * Among devices that can: warm (its conversation's or model's files are there), least loaded, most bytes free
- * after placing, faster, first by (node, index). Two replicas of a pool keep apart where they can.
+ * Among what can: the smallest loss, the least in host memory, the fewest devices, apart from replicas of the
+ * same pool, preferred (the operator's wish, warm files), on a node without such replicas, least loaded
+ * (replicas ÷ speed; an unknown speed counts as the fastest), most bytes free after placing, faster, first by
+ * (node, index).
  *
  * Who leaves: expired ones first, then the smallest expected loss (chance of reuse × reload time) in sum, and
  * of equal ones the fewest, the largest, the first by id; pinned and busy ones never, nor one that starts.
+ * Nobody leaves who could stay. Up to FIT_EXACT idle ones on the devices in question the smallest loss is
+ * found by search (bounded in steps), beyond that it is the better of two greedy choices.
  *
- * Bounds: FIT_SPLIT_MAX devices a replica, FIT_LAYERS_MAX layers, FIT_VICTIMS_MAX that leave for one.
- * Costs: two passes over the devices, one over the replicas of a device looked at.
+ * Bounds: FIT_SPLIT_MAX devices a replica, FIT_LAYERS_MAX layers (a need with more is not divided),
+ * FIT_VICTIMS_MAX that leave for one. An integrated device's memory is the host's: it is asked for there too.
+ * Costs: a pass over the devices a step, one over replicas and their uses when somebody has to leave.
  */
 #ifndef PLACEMENT_FIT_H
 #define PLACEMENT_FIT_H
@@ -29,7 +37,7 @@
 #include "base/base.h"
 #include "base/buf.h"
 
-enum { FIT_SPLIT_MAX = 16, FIT_LAYERS_MAX = 1024, FIT_VICTIMS_MAX = 64 };
+enum { FIT_SPLIT_MAX = 16, FIT_LAYERS_MAX = 1024, FIT_VICTIMS_MAX = 64, FIT_EXACT = 24 };
 #define FIT_NONE SIZE_MAX
 
 /* ---- what a replica needs ------------------------------------------------------------------------- */
@@ -68,6 +76,7 @@ struct fit_device {
 	uint64_t capacity; /* bytes; 0: not known, then nothing is refused for room */
 	uint64_t reserved; /* by our replicas: reservation before Ready, what it measured after */
 	uint64_t foreign;  /* held by strangers, and what left without being seen to return */
+	uint64_t limit;    /* an operator's bound on what ours may hold there; 0: none */
 	uint32_t speed;    /* tokens/s, relative; 0: not known */
 	uint32_t replicas; /* of ours on it */
 };
@@ -77,9 +86,10 @@ struct fit_replica { /* one that holds memory */
 	const char *replica_id, *pool_id;
 	size_t first_use, nuses; /* in facts.uses */
 	bool busy;               /* a lease, a cooling slot, a waiting request of its own, or it starts */
-	bool pinned, idle_only;  /* idle_only of the one it would leave for: see fit_want */
-	bool expired;            /* its keep_alive is over */
-	double loss;             /* expected, in seconds: chance of reuse × reload time × evict_cost */
+	bool pinned;
+	bool idle_only; /* leaves for others only when it is expired */
+	bool expired;   /* its keep_alive is over */
+	double loss;    /* expected, in seconds: chance of reuse × reload time × evict_cost */
 };
 struct fit_use {
 	size_t device; /* in facts.devices */
@@ -92,6 +102,7 @@ struct fit_facts {
 	size_t nreplicas;
 	const struct fit_use *uses;
 	size_t nuses;
+	uint32_t replicas_max; /* an operator's bound on replicas of ours on a node; 0: none */
 };
 
 /* ---- what is wanted ------------------------------------------------------------------------------- */
@@ -106,12 +117,12 @@ struct fit_want {
 	enum fit_offload offload;
 	bool cpu; /* the host alone may serve it */
 	bool may_evict;
-	const uint64_t
-		*protect; /* a bit for each of facts.replicas that must stay (never_with is the reverse) */
-	const uint64_t *never_with; /* a bit for each of facts.replicas that must go before this one starts */
-	uint32_t gpus;              /* devices per replica; 0: as many as it takes */
-	uint64_t share;             /* bytes of each device, for engines that take a share; 0: from need */
-	uint64_t headroom;          /* bytes of each device that stay free */
+	/* A bit for each of facts.replicas, or NULL: those that must stay; those of its node that must go
+	 * before it starts; those of the same pool. */
+	const uint64_t *protect, *never_with, *siblings;
+	uint32_t gpus;     /* devices per replica; 0: as many as it takes */
+	uint64_t share;    /* bytes of each device, for engines that take a share; 0: from need */
+	uint64_t headroom; /* bytes of each device that stay free */
 };
 
 /* ---- the answer ----------------------------------------------------------------------------------- */
@@ -137,8 +148,11 @@ enum fit_reason { /* of a device that was not taken */
 	FIT_FULL,           /* and who holds it may not leave */
 	FIT_NEEDS_EVICTION, /* would do if idle ones left, but another does without */
 	FIT_HOST_FULL,
-	FIT_BUDGET,    /* an operator's bound */
-	FIT_LESS_GOOD, /* it could have been this one */
+	FIT_BUDGET,     /* an operator's bound */
+	FIT_OTHER_NODE, /* it was asked for on one node */
+	FIT_NEVER_WITH, /* one it may not run with stays there */
+	FIT_TOO_FEW,    /* so many devices as it asks for are not there */
+	FIT_LESS_GOOD,  /* it could have been this one */
 	FIT_REASON_COUNT
 };
 const char *fit_reason_text(enum fit_reason r);
@@ -161,9 +175,12 @@ struct fit_plan {
 	size_t victims[FIT_VICTIMS_MAX]; /* in facts.replicas, in the order they should leave */
 	double loss;                     /* of all of them */
 	/* FIT_NO: the device that came closest, and how many bytes are missing there (after all evictions) */
-	size_t closest;
+	size_t closest;  /* FIT_NONE: no device may be used at all */
+	size_t together; /* so many devices were thought of, closest is the roomiest; missing is of their sum
+			  */
 	uint64_t missing;
-	bool host_missing; /* it is host memory that is missing */
+	bool host_missing; /* it is host memory that is missing; closest is the host */
+	bool later;        /* it would do once those that are busy now had left */
 };
 
 /* ret_reasons: one per device, or NULL. scratch: see fit_scratch_bytes. */

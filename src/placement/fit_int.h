@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Inside the device planner: one call's working state, shared by its files.
+ *   fit.c         the steps, and which of two possible places is better
+ *   fit_shape.c   whether a need goes into given rooms, and how it is divided
+ *   fit_evict.c   who holds what, and whose leaving costs the least
+ *   fit_reason.c  why a device was not taken, and what is missing
+ */
+#ifndef PLACEMENT_FIT_INT_H
+#define PLACEMENT_FIT_INT_H
+
+#include "placement/fit.h"
+
+enum fit_mode { FIT_MODE_WHOLE, FIT_MODE_SHARE, FIT_MODE_EXPERTS, FIT_MODE_PARTIAL, FIT_MODE_HOST };
+
+struct fit_node {
+	size_t from, to, host; /* devices [from, to) without the host; host or FIT_NONE */
+};
+struct fit_set { /* devices of one node and kind that are thought of together, by index */
+	size_t n;
+	size_t devices[FIT_SPLIT_MAX];
+};
+enum { FIT_DIMS = FIT_SPLIT_MAX + 1 }; /* the host comes last */
+struct fit_room {
+	uint64_t devices[FIT_SPLIT_MAX], host;
+};
+
+struct fit_candidate { /* one that might leave */
+	uint32_t replica;
+	bool expired;
+	double loss;
+	uint64_t bytes; /* on the devices in question */
+};
+struct fit_cost {
+	double loss;
+	uint32_t unexpired, count;
+};
+struct fit_victims {
+	struct fit_cost cost;
+	size_t n;
+	uint32_t replicas[FIT_VICTIMS_MAX];
+};
+
+struct fit_score { /* the smaller the better, in this order; see fit.h */
+	struct fit_cost cost;
+	uint64_t offloaded;
+	uint32_t parts, siblings, not_preferred, node_siblings;
+	uint64_t replicas;
+	uint32_t speed; /* the slowest of them */
+	uint64_t left;  /* bytes free after placing */
+	size_t device;  /* the first of them, for its names */
+};
+struct fit_choice {
+	bool found;
+	enum fit_mode mode;
+	struct fit_node node;
+	struct fit_set set;
+	struct fit_score score;
+	struct fit_victims victims;
+};
+
+#define FIT_NIL UINT32_MAX
+struct fit_run {
+	const struct fit_facts *f;
+	const struct fit_want *w;
+	const struct fit_need *need;
+	uint64_t whole;   /* on one device */
+	uint64_t unit;    /* on each device: the share, or the whole */
+	uint32_t gpus;    /* exactly so many; 0: as many as it takes */
+	bool divides;     /* its layers are known */
+	bool avoided;     /* devices to avoid count, too */
+	uint32_t fastest; /* lazily; 0: not known yet */
+	/* Sums of the first i layers. */
+	uint64_t *plain, *experts;
+	/* Who holds what; filled by fit_index. Per device: */
+	bool indexed;
+	uint64_t *evictable, *staying;
+	double *least; /* the smallest loss of one that may leave */
+	uint32_t *head;
+	/* per use: the next one of the same device, its replica */
+	uint32_t *next, *owner;
+	/* per replica */
+	uint32_t *seen, stamp;
+	uint32_t *siblings; /* those of the same pool */
+	size_t nsiblings;
+	struct fit_candidate *candidates;
+	struct fit_choice best;
+};
+
+static inline bool fit_bit(const uint64_t *bits, size_t i)
+{
+	return bits && (bits[i / 64] >> (i % 64) & 1);
+}
+static inline uint64_t fit_add(uint64_t a, uint64_t b)
+{
+	return a + b < a ? UINT64_MAX : a + b;
+}
+static inline uint64_t fit_sub(uint64_t a, uint64_t b)
+{
+	return a < b ? 0 : a - b;
+}
+/* What ours may hold of a device if nobody of ours were there; UINT64_MAX: not known. */
+static inline uint64_t fit_cap(const struct fit_run *r, const struct fit_device *d)
+{
+	uint64_t cap = d->capacity ? fit_sub(d->capacity, d->foreign) : UINT64_MAX;
+	if (d->capacity && d->kind != FIT_KIND_CPU)
+		cap = fit_sub(cap, r->w->headroom);
+	return d->limit ? MIN(cap, d->limit) : cap;
+}
+/* Bytes to be had when so many of ours were freed. */
+static inline uint64_t fit_room_of(const struct fit_run *r, size_t device, uint64_t freed)
+{
+	const struct fit_device *d = &r->f->devices[device];
+	uint64_t cap = fit_cap(r, d);
+	return cap == UINT64_MAX ? cap : fit_sub(cap, fit_sub(d->reserved, freed));
+}
+static inline uint64_t fit_host_room(const struct fit_run *r, const struct fit_node *n, uint64_t freed)
+{
+	return n->host == FIT_NONE ? UINT64_MAX : fit_room_of(r, n->host, freed);
+}
+
+/* fit_shape.c */
+
+void fit_sums(struct fit_run *r);
+/* Whether the need goes into these rooms; ret (or NULL) gets how, parts, layers and host bytes then. */
+bool fit_shape(const struct fit_run *r, enum fit_mode mode, const struct fit_node *node,
+	const struct fit_set *set, const struct fit_room *room, struct fit_plan *ret);
+/* What the host holds at least, whatever goes to devices. */
+uint64_t fit_host_least(const struct fit_run *r, enum fit_mode mode);
+
+/* fit_evict.c */
+
+void fit_index(struct fit_run *r);
+/* Bytes to be had if everybody left who may. Needs the index. */
+static inline uint64_t fit_potential(const struct fit_run *r, size_t device)
+{
+	return fit_room_of(r, device, r->evictable[device]);
+}
+/* Bytes to be had if everybody left but those that never do. Needs the index. */
+uint64_t fit_later(const struct fit_run *r, size_t device);
+/* Those on the node that may not run beside it. */
+enum fit_company { FIT_ALONE, FIT_LEAVES, FIT_STAYS };
+enum fit_company fit_company(struct fit_run *r, const struct fit_node *node);
+/* How many more than the operator allows there would be on the node with this one. */
+uint32_t fit_surplus(struct fit_run *r, const struct fit_node *node);
+/* The cheapest set whose leaving makes room; false: nobody's does. Needs the index. */
+bool fit_victims(struct fit_run *r, enum fit_mode mode, const struct fit_node *node,
+	const struct fit_set *set, struct fit_victims *ret);
+int fit_cost_cmp(const struct fit_cost *a, const struct fit_cost *b);
+/* The rooms of a set after these left. */
+void fit_rooms(const struct fit_run *r, const struct fit_node *node, const struct fit_set *set,
+	const struct fit_victims *gone, struct fit_room *ret);
+
+/* fit.c */
+
+int fit_names_cmp(const struct fit_run *r, size_t a, size_t b); /* two devices by (node, index) */
+
+bool fit_node_next(const struct fit_run *r, size_t *at, struct fit_node *ret);
+/* FIT_TAKEN: it may be looked at. */
+enum fit_reason fit_bar(const struct fit_run *r, size_t device);
+/* Devices of the node of the kind of `like` that may be looked at, roomiest first by key. */
+typedef uint64_t fit_key(const struct fit_run *r, size_t device);
+void fit_group(
+	const struct fit_run *r, const struct fit_node *node, size_t like, fit_key *key, struct fit_set *ret);
+/* Whether `device` is the first of its kind on its node that may be looked at. */
+bool fit_leads(const struct fit_run *r, const struct fit_node *node, size_t device);
+void fit_set_first(const struct fit_run *r, const struct fit_set *ranked, size_t k, struct fit_set *ret);
+/* Whether it would do once all but the pinned had left. */
+bool fit_would_later(struct fit_run *r);
+
+/* fit_reason.c */
+
+void fit_missing(struct fit_run *r, struct fit_plan *ret);
+void fit_reasons(struct fit_run *r, const struct fit_plan *plan, enum fit_reason *ret);
+
+#endif
