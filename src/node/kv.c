@@ -55,6 +55,7 @@ struct replica_kv {
 	bool adopted;         /* it ran before us: nothing is put into its slots */
 	struct kv_file *held; /* one a slot: what was restored into it; name empty = none */
 	uint32_t nheld;
+	uint64_t restored; /* tokens, by this start */
 	struct kv_work *work;
 };
 
@@ -478,6 +479,7 @@ static void on_restored(void *arg, int status, struct view body, const struct er
 		w->moved++;
 		w->tokens += yyjson_get_uint(n);
 		w->bytes += f->bytes;
+		r->kv->restored = w->tokens;
 	} else {
 		complain(r, "taken up", (uint32_t)w->at, status, body, e);
 		if (status >= 400 && status < 500)
@@ -547,6 +549,11 @@ bool kv_restore(struct replica *r, kv_then *then)
 	replica_progress(r, "engine_start", -1, "The conversations of before are being taken up");
 	restore_next(r);
 	return true;
+}
+
+uint64_t kv_restored(const struct replica *r)
+{
+	return r->kv ? r->kv->restored : 0;
 }
 
 bool kv_busy(const struct replica *r)

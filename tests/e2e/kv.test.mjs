@@ -74,6 +74,11 @@ test(
       assert.equal(two.content, reference.two.content, 'the same bytes as without a swap');
       assert.ok(two.cached >= one.prompt, `${two.cached} of ${one.prompt} tokens were there`);
       assert.equal(two.cached, reference.two.cached, 'as many as without a swap');
+      await until('what was taken up to be counted', async () => {
+        const figure = await corral.figures();
+        return figure('corral_kv_restored_tokens_total', { pool: 'kept' }) >= one.prompt;
+      });
+      assert.ok((await corral.pool('kept')).replicas[0].kv_restored_tokens >= one.prompt);
 
       await swapOut(corral, 'same');
       const cold = await say(corral, 'same', after(first('tortoise'), one, 'Go on.'));
