@@ -57,8 +57,8 @@ static gnode input(struct build *b, uint64_t n0, uint64_t n1, uint8_t size)
 	return graph_add(&b->g, GRAPH_INPUT, s, 0, 0, 0);
 }
 
-/* The tokens' embeddings; and two more ways in, for pictures and for pictures among text, which are always laid
- * out, and the first of which nothing uses up. */
+/* The tokens' embeddings; and two more ways in, for pictures and for pictures among text, which are always
+ * laid out, and the first of which nothing uses up. */
 static gnode enter(struct build *b)
 {
 	uint64_t embd = b->m->n_embd, t = b->t;

@@ -28,10 +28,11 @@ static const struct swa_habit {
 	{ "afmoe", 4, 0, false },
 };
 
+/* Those the comparison (tests/estimate) covers. */
 static const char *const known[] = { "llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe", "gemma2", "gemma3",
 	"phi2", "phi3", "deepseek2", "gpt-oss", "granite", "granitemoe", "granitehybrid", "falcon-h1",
 	"mamba", "mamba2", "rwkv6", "rwkv7", "olmoe", "olmo2", "command-r", "cohere2", "starcoder2",
-	"stablelm", "glm4", "lfm2", "nemotron_h" };
+	"stablelm", "glm4", "lfm2" };
 
 static bool arch_is(const struct est_model *m, const char *name)
 {

@@ -122,8 +122,9 @@ gnode b_rwkv(struct build *b, const struct est_shape *l, gnode x, bool last)
 	gnode decay = b_inplace(b, embd, t, 1, part[5], b->weight);
 	gnode a = b_new(b, embd, t, 1, part[4], part[3]);
 	uint64_t size = est_add(est_mul(embd, t), est_mul(l->state_s, b->c->n_seqs));
+	gnode both = b_new(b, embd, t, 1, decay, a);
 	gnode y = graph_add(&b->g, GRAPH_NEW, graph_f32(size, 1, 1), part[0], part[1], part[2]);
-	b->g.nodes[y].src[3] = b_new(b, embd, t, 1, decay, a);
+	b->g.nodes[y].src[3] = both;
 	b_store(b, b_window(b, y, l->state_s, 1, 1), 0);
 	gnode out = b_new(b, embd, t, 1, b_view(b, y, embd, t, 1), state);
 	out = b_inplace(b, embd, t, 1, b_matrix(b, l->t[T_TIME_MIX_OUTPUT], out), x);

@@ -56,7 +56,39 @@ TRAIN = {
 }
 
 # These were measured once the formula was done, and nothing was changed for them.
-FRESH = {}
+FRESH = {
+    "tinyllama-1.1b-q4_k": (s.llama, ("Q4_K", 22, 2048, 5632, 32, 4, 32000), {}),
+    "mistral-small-24b-q4_k": (s.llama, ("Q4_K", 40, 5120, 32768, 32, 8, 131072), {"head": 128}),
+    "codellama-34b-q6_k": (s.llama, ("Q6_K", 48, 8192, 22016, 64, 8, 32016), {}),
+    "mixtral-8x22b-q4_k": (s.llama, ("Q4_K", 56, 6144, 16384, 48, 8, 32768), {"experts": 8, "used": 2}),
+    "qwen2.5-72b-q4_k": (s.llama, ("Q4_K", 80, 8192, 29568, 64, 8, 152064), {"arch": "qwen2", "bias": True}),
+    "qwen3-32b-q8_0": (s.llama, ("Q8_0", 64, 5120, 25600, 64, 8, 151936), {"arch": "qwen3", "head": 128,
+                                                                           "norm": "head"}),
+    "qwen3-235b-a22b-q4_k": (s.qwen_moe, ("Q4_K", "qwen3moe", 94, 4096, 1536, 64, 4, 151936, 128, 8),
+                             {"head": 128}),
+    "gemma-2-27b-q4_k": (s.gemma, ("Q4_K", "gemma2", 46, 4608, 36864, 32, 16, 128, 4096), {}),
+    "gemma-3-1b-f16": (s.gemma, ("F16", "gemma3", 26, 1152, 6912, 4, 1, 256, 512, 262144, 32768), {}),
+    "gemma-3-12b-q8_0": (s.gemma, ("Q8_0", "gemma3", 48, 3840, 15360, 16, 8, 256, 1024, 262208, 131072), {}),
+    "phi-3-medium-q4_k": (s.phi3, ("Q4_K", 40, 5120, 17920, 40, 10, 32064, 131072), {"long": True}),
+    "deepseek-v2-q4_k": (s.deepseek2, ("Q4_K", 60, 5120, 12288, 128, 102400, 160, 6, 1536, 2),
+                         {"q_rank": 1536}),
+    "kimi-k2-q4_k": (s.deepseek2, ("Q4_K", 61, 7168, 18432, 64, 163840, 384, 8, 2048, 1),
+                     {"q_rank": 1536}),
+    "granite-3.1-2b-q8_0": (s.granite, ("Q8_0", 40, 2048, 8192, 32, 8), {}),
+    "granite-4.0-h-small-q4_k": (s.granite_hybrid,
+                                 ("Q4_K", 40, 4096, 32, 8, {5, 15, 25, 35}, 8192, 128, 1536),
+                                 {"n": 72, "used": 10, "expert_ff": 768}),
+    "granite-4.0-h-micro-q8_0": (s.granite_hybrid,
+                                 ("Q8_0", 40, 2048, 32, 8, {5, 15, 25, 35}, 4096, 64, 8192), {}),
+    "falcon-h1-0.5b-q8_0": (s.falcon_h1, ("Q8_0", 36, 1024, 2048, 8, 2, 64, 1536, 128, 24, 32784), {}),
+    "mamba-1.4b-q8_0": (s.mamba, ("Q8_0", 48, 2048), {}),
+    "rwkv6-1.6b-q8_0": (s.rwkv6, ("Q8_0", 24, 2048, 7168), {}),
+    "rwkv7-2.9b-q8_0": (s.rwkv7, ("Q8_0", 32, 2560, 10240), {}),
+    "olmo-2-13b-q4_k": (s.olmo2, ("Q4_K", 40, 5120, 13824, 40), {}),
+    "command-r-plus-q4_k": (s.command_r, ("Q4_K", "command-r", 64, 12288, 33792, 96, 8), {"norm": True}),
+    "starcoder2-3b-f16": (s.starcoder2, ("F16", 30, 3072, 12288, 24, 2), {}),
+    "lfm2-700m-q4_k": (s.lfm2, ("Q4_K", 16, 1536, 6912, 24, 8, {2, 5, 8, 10, 12, 14}), {}),
+}
 
 # context of all slots, slots, type of K and V, physical batch, flash attention
 SETTINGS = [

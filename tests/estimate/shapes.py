@@ -27,7 +27,8 @@ class Model:
             self.set(attention__key_length=head, attention__value_length=head)
         if not isinstance(heads, list):
             self.set(rope__dimension_count=self.head)
-        self.set(**{"attention__layer_norm_epsilon" if layer_norm else "attention__layer_norm_rms_epsilon": eps})
+        kind = "layer_norm_epsilon" if layer_norm else "layer_norm_rms_epsilon"
+        self.set(**{"attention__" + kind: eps})
         if base:
             self.set(rope__freq_base=base)
         return self
@@ -275,7 +276,8 @@ def falcon_h1(mix, layers, embd, ff, heads, kv, head, inner, state, ssm_heads, v
           ssm__time_step_rank=ssm_heads, ssm__group_count=groups)
     m.ends()
     for i in range(layers):
-        m.norms(i, "attn_norm", "ffn_norm")
+        m.norms(i, "attn_norm")
+        m.blk(i, "ffn_norm", embd)  # without .weight
         m.qkv(i)
         mamba2_layer(m, i, inner, state, groups, ssm_heads)
         m.ffn(i, ff)
@@ -453,7 +455,7 @@ def lfm2(mix, layers, embd, ff, heads, kv, attn, vocab=65536):
     m.set(attention__head_count_kv=[kv if i in attn else 0 for i in range(layers)], feed_forward_length=ff,
           shortconv__l_cache=3)
     m.ends(tied=True)
-    m.tensors = [("token_embd_norm.weight" if n == "output_norm.weight" else n, d, k) for n, d, k in m.tensors]
+    m.tensors = [(n.replace("output_norm", "token_embd_norm"), d, k) for n, d, k in m.tensors]
     for i in range(layers):
         m.norms(i, "attn_norm", "ffn_norm")
         m.ffn(i, ff)
