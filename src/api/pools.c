@@ -93,6 +93,8 @@ static val *replica_json(doc *d, struct pool *traffic, const struct registry_rep
 	yyjson_mut_obj_add_uint(d, o, "restarts", f->restarts);
 	if (f->load_ms > 0)
 		yyjson_mut_obj_add_int(d, o, "load_ms", f->load_ms);
+	if (f->kv_restored_tokens)
+		yyjson_mut_obj_add_uint(d, o, "kv_restored_tokens", f->kv_restored_tokens);
 	if (f->state == REPLICA_BACKOFF || f->state == REPLICA_FAILED)
 		yyjson_mut_obj_add_int(d, o, "retry_in_ms", f->retry_in_ms);
 	yyjson_mut_obj_add_val(d, o, "last_error", error_json(d, &f->last_error));

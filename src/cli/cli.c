@@ -57,6 +57,19 @@ const struct command cli_commands[] = {
 		cmd_requests, false },
 	{ "devices", "", "GPUs and the CPU: memory, load, who holds what",
 		COMMON "\nExamples:\n  corral devices\n  corral devices --json\n", cmd_devices, false },
+	{ "estimate", "MODEL.gguf [-- ENGINE ARGUMENTS]", "What a model needs in memory, from its header",
+		"  --ctx N          tokens of one slot (what the model was trained for)\n"
+		"  --slots N        requests at a time (1)\n"
+		"  --kv-type T      of the KV cache: f16, q8_0, q4_0 ... (f16)\n"
+		"  --ubatch N       physical batch (512)\n"
+		"  --flash-attn W   on, off or auto (auto, which counts as on)\n"
+		"  --gpu-layers N   so many layers on the devices, the output first (all)\n"
+		"  --devices W      auto, cpu, or how many equal GPUs (auto: those of this machine)\n"
+		"  --source W       auto, oracle (llama-fit-params) or formula\n"
+		"  What follows -- is read as llama-server would: -ts 3,1 -ot exps=CPU --mmproj FILE\n" COMMON
+		"\nExamples:\n  corral estimate model.gguf --ctx 16384 --slots 4 --kv-type q8_0\n"
+		"  corral estimate model-00001-of-00003.gguf --devices 2 -- -ts 2,1 --n-cpu-moe 10\n",
+		cmd_estimate, false },
 	{ "logs", "POOL", "The engine's output",
 		"  -f, --follow     go on as it is written\n"
 		"  -n, --lines N    the last N lines (100)\n" COMMON

@@ -37,6 +37,7 @@ int cmd_control(struct cli *c, const struct command *cmd, int argc, char **argv)
 int cmd_reload(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_config(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_key(struct cli *c, const struct command *cmd, int argc, char **argv);
+int cmd_estimate(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_devices(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_gpu_probe(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_version(struct cli *c, const struct command *cmd, int argc, char **argv);

@@ -103,8 +103,8 @@ static void read_counts(void *arg, const struct pool_replica *r)
 	struct counts *c = arg;
 	if (r != c->r)
 		return;
-	for (uint32_t i = 0; i < r->in_use; i++)
-		c->in_use += mono_before(r->leases[i].since, c->reached);
+	for (uint32_t i = 0; i < r->nplaces; i++)
+		c->in_use += r->leases[i].id && mono_before(r->leases[i].since, c->reached);
 	c->cooling = r->cooling;
 	c->down = r->down;
 	c->downs = r->downs;

@@ -125,6 +125,10 @@ static void narrate(struct control_pool *p, struct control_slot *s, const struct
 		metric_observe_ns(
 			metrics_series(p->control->o.metrics, "corral_model_load_seconds", p->cfg->id, NULL),
 			r->facts.load_ms * 1000000);
+		if (r->facts.kv_restored_tokens)
+			metric_add(metrics_series(p->control->o.metrics, "corral_kv_restored_tokens_total",
+					   p->cfg->id, NULL),
+				r->facts.kv_restored_tokens);
 	}
 	const char *why =
 		r && (now == REPLICA_FAILED || now == REPLICA_BACKOFF) ? r->facts.last_error.message : NULL;

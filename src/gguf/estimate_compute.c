@@ -1,30 +1,212 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The compute buffers: of a device that has layers, and of the host.
+ * The compute buffers: the graph of one batch, planned.
  */
-#include "gguf/estimate_int.h"
+#include "gguf/estimate_build.h"
 
-static uint64_t layer_peak(const struct est_model *m, const struct est_ctx *c, const struct est_shape *l)
+enum { ALIGN = 32 };
+
+gnode b_new(struct build *b, uint64_t n0, uint64_t n1, uint64_t n2, gnode x, gnode y)
 {
-	uint64_t q = est_mul(l->key, l->n_head), t = c->n_tokens;
-	uint64_t rows = est_add(est_mul(3, m->n_embd), est_mul(2, q));
-	uint64_t attention = est_mul(est_mul(t, rows), 4);
-	if (!c->flash)
-		attention = est_add(attention, est_mul(est_mul(c->cells, t), est_mul(l->n_head, 4)));
-	uint64_t ff = l->t[T_FFN_UP] ? l->t[T_FFN_UP]->dims[1] : 0;
-	if (l->t[T_FFN_UP_EXPS])
-		ff = MAX(ff, est_mul(m->n_expert_used, l->t[T_FFN_UP_EXPS]->dims[1]));
-	uint64_t feed = est_mul(est_mul(t, est_add(est_mul(3, ff), est_mul(2, m->n_embd))), 4);
-	return MAX(attention, feed);
+	return graph_add(&b->g, GRAPH_NEW, graph_f32(n0, n1, n2), x, y, 0);
+}
+
+gnode b_inplace(struct build *b, uint64_t n0, uint64_t n1, uint64_t n2, gnode x, gnode y)
+{
+	return graph_add(&b->g, GRAPH_INPLACE, graph_f32(n0, n1, n2), x, y, 0);
+}
+
+gnode b_view(struct build *b, gnode x, uint64_t n0, uint64_t n1, uint64_t n2)
+{
+	return graph_view(&b->g, x, graph_f32(n0, n1, n2), false);
+}
+
+gnode b_window(struct build *b, gnode x, uint64_t n0, uint64_t n1, uint64_t n2)
+{
+	struct graph_shape s = graph_f32(n0, n1, n2);
+	s.strided = true;
+	return graph_view(&b->g, x, s, true);
+}
+
+gnode b_matrix(struct build *b, const struct gguf_tensor *w, gnode x)
+{
+	return b_new(b, b_width(w), b->t, 1, b->weight, x);
+}
+
+gnode b_bias(struct build *b, const struct est_shape *l, enum est_tensor_id id, uint64_t width, gnode x)
+{
+	return l->bias >> id & 1 ? b_inplace(b, width, b->t, 1, x, b->weight) : x;
+}
+
+gnode b_norm(struct build *b, gnode x, uint64_t n0, uint64_t n1, bool with_bias)
+{
+	gnode y = b->layer_norm ? b_new(b, n0, n1, 1, x, 0) : b_inplace(b, n0, n1, 1, x, 0);
+	y = b_inplace(b, n0, n1, 1, y, b->weight);
+	return with_bias ? b_inplace(b, n0, n1, 1, y, b->weight) : y;
+}
+
+void b_store(struct build *b, gnode x, gnode index)
+{
+	gnode s = graph_add(&b->g, GRAPH_VIEW, b->g.nodes[x].shape, x, index, b->weight);
+	b->g.nodes[s].root = b->weight;
+}
+
+static gnode input(struct build *b, uint64_t n0, uint64_t n1, uint8_t size)
+{
+	struct graph_shape s = { .ne = { n0, n1, 1, 1 }, .size = size };
+	return graph_add(&b->g, GRAPH_INPUT, s, 0, 0, 0);
+}
+
+/* The tokens' embeddings; and two more ways in, for pictures and for pictures among text, which are always
+ * laid out, and the first of which nothing uses up. */
+static gnode enter(struct build *b)
+{
+	uint64_t embd = b->m->n_embd, t = b->t;
+	(void)input(b, embd, t, 4);
+	gnode tokens = input(b, t, 1, 4), mixed_tokens = input(b, t, 1, 4);
+	gnode mixed = input(b, embd, t, 4), slots = input(b, t, 1, 8);
+	gnode x = b_new(b, embd, t, 1, b->weight, tokens);
+	gnode y = b_new(b, embd, t, 1, b->weight, mixed_tokens);
+	gnode z = b_new(b, embd, t, 1, mixed, 0);
+	gnode s = graph_add(&b->g, GRAPH_VIEW, graph_f32(embd, t, 1), y, slots, z);
+	b->g.nodes[s].root = z;
+	return x;
+}
+
+static void inputs(struct build *b, const struct est_shape *widest)
+{
+	const struct est_ctx *c = b->c;
+	bool any[2] = { false, false };
+	for (size_t il = 0; il < b->m->n_layers; il++)
+		if (b->m->layers[il].kv)
+			any[b->m->layers[il].swa] = true;
+	b->windows = any[1];
+	b->pos = input(b, b->t, 1, 4);
+	uint64_t values = c->flash ? 1 : MAX(est_mul(widest->value, widest->n_head_kv), (uint64_t)1);
+	for (int i = 0; i < 2; i++) {
+		if (!any[i])
+			continue;
+		b->k_index[i] = input(b, b->t, 1, 8);
+		b->v_index[i] = input(b, b->t, values, 8);
+		b->mask[i] = input(b, i ? c->cells_swa : c->cells, b->t, c->flash ? 2 : 4);
+	}
+	b->copy = input(b, c->n_seqs, 1, 4);
+	b->ids = input(b, b->t, 1, 4);
+}
+
+static gnode rows_wanted(struct build *b, gnode x)
+{
+	return b_new(b, b->m->n_embd, b->t, 1, x, b->ids);
+}
+
+static gnode mix_tokens(struct build *b, const struct est_shape *l, gnode x)
+{
+	uint64_t embd = b->m->n_embd;
+	gnode y = 0, s = 0;
+	if (l->recurrent)
+		s = b_recurrent(b, l, x);
+	if (l->kv || l->t[T_ATTN_OUTPUT]) {
+		y = l->mla ? b_mla(b, l, x) : b_attention(b, l, x);
+		y = b_bias(b, l, T_ATTN_OUTPUT, embd, b_matrix(b, l->t[T_ATTN_OUTPUT], y));
+	}
+	return y && s ? b_inplace(b, embd, b->t, 1, y, s) : y ? y : s;
+}
+
+/* Attention and feed-forward side by side, from one norm. */
+static gnode beside(struct build *b, const struct est_shape *l, gnode x, bool last)
+{
+	uint64_t embd = b->m->n_embd;
+	gnode n = b_norm(b, x, embd, b->t, l->bias >> T_ATTN_NORM & 1);
+	gnode y = mix_tokens(b, l, n);
+	if (last) {
+		y = rows_wanted(b, y);
+		x = rows_wanted(b, x);
+		n = rows_wanted(b, n);
+	}
+	gnode f = b_feed_forward(b, l, n);
+	y = b_inplace(b, embd, b->t, 1, y, f);
+	return b_inplace(b, embd, b->t, 1, y, x);
+}
+
+static gnode normed(struct build *b, const struct est_shape *l, enum est_tensor_id id, gnode x)
+{
+	return l->t[id] ? b_norm(b, x, b->m->n_embd, b->t, l->bias >> id & 1) : x;
+}
+
+static gnode one_after_other(struct build *b, const struct est_shape *l, gnode x, bool last)
+{
+	uint64_t embd = b->m->n_embd;
+	/* Of some architectures the norm after the attention is the one before what follows. */
+	bool after = l->t[T_ATTN_POST_NORM] && (l->t[T_FFN_NORM] || l->t[T_FFN_POST_NORM]);
+	gnode y = mix_tokens(b, l, normed(b, l, T_ATTN_NORM, x));
+	if (!y) /* a layer that is feed-forward alone */
+		return b_inplace(b, embd, b->t, 1, b_feed_forward(b, l, normed(b, l, T_ATTN_NORM, x)), x);
+	if (last) {
+		y = rows_wanted(b, y);
+		x = rows_wanted(b, x);
+	}
+	if (after)
+		y = normed(b, l, T_ATTN_POST_NORM, y);
+	x = b_inplace(b, embd, b->t, 1, y, x);
+	if (!l->t[T_FFN_DOWN] && !l->t[T_FFN_DOWN_EXPS])
+		return x;
+	gnode f = normed(b, l, after || l->t[T_FFN_NORM] ? T_FFN_NORM : T_ATTN_POST_NORM, x);
+	f = normed(b, l, T_FFN_POST_NORM, b_feed_forward(b, l, f));
+	return b_inplace(b, embd, b->t, 1, f, x);
+}
+
+static gnode layer(struct build *b, const struct est_shape *l, gnode x, bool last)
+{
+	if (b_is_rwkv(l))
+		return b_rwkv(b, l, x, last);
+	bool no_second_norm = !l->t[T_FFN_NORM] && !l->t[T_ATTN_POST_NORM] && l->t[T_FFN_DOWN];
+	return no_second_norm && l->t[T_ATTN_OUTPUT] ? beside(b, l, x, last) : one_after_other(b, l, x, last);
+}
+
+static void leave(struct build *b, gnode x)
+{
+	uint64_t embd = b->m->n_embd;
+	x = b_norm(b, x, embd, b->t, false);
+	b->g.nodes[x].keep = true;
+	x = b_new(b, b->m->n_vocab, b->t, 1, b->weight, x);
+	b->g.nodes[x].keep = true;
+}
+
+static uint64_t v_width(const struct est_shape *l)
+{
+	return est_mul(l->n_head_kv, l->value);
+}
+
+static uint64_t graph_bytes(const struct est_model *m, const struct est_ctx *c)
+{
+	struct build b = { .m = m, .c = c, .t = c->n_tokens };
+	const struct est_shape *widest = NULL;
+	size_t last = m->n_layers;
+	for (size_t il = 0; il < m->n_layers; il++) {
+		if (!widest || v_width(&m->layers[il]) > v_width(widest))
+			widest = &m->layers[il];
+		if (!m->layers[il].skipped)
+			last = il;
+	}
+	if (last == m->n_layers)
+		return 0;
+	graph_init(&b.g, ALIGN);
+	b.weight = graph_add(&b.g, GRAPH_WEIGHT, graph_f32(1, 1, 1), 0, 0, 0);
+	b.layer_norm = m->layer_norm;
+	gnode x = enter(&b);
+	inputs(&b, widest);
+	for (size_t il = 0; il <= last; il++)
+		x = layer(&b, &m->layers[il], x, il == last);
+	leave(&b, x);
+	uint64_t bytes = graph_plan(&b.g);
+	graph_done(&b.g);
+	return bytes;
 }
 
 void est_compute(const struct est_model *m, const struct est_ctx *c, struct estimate *ret)
 {
-	uint64_t mask = est_mul(est_mul(c->cells, c->n_tokens), 2), peak = 0;
-	for (size_t il = 0; il < m->n_layers; il++)
-		peak = MAX(peak, layer_peak(m, c, &m->layers[il]));
-	uint64_t logits = est_mul(est_mul(m->n_vocab, c->n_tokens), 4);
-	ret->device_compute = est_add(mask, MAX(peak, logits));
+	uint64_t mask = est_mul(est_mul(c->cells, c->n_tokens), 2);
+	ret->device_compute = graph_bytes(m, c);
 	for (size_t i = 0; i < ret->n_devices; i++)
 		if (ret->device[i].weights)
 			ret->device[i].compute = ret->device_compute;

@@ -28,7 +28,11 @@ static const struct swa_habit {
 	{ "afmoe", 4, 0, false },
 };
 
-static const char *const known[] = { "llama" };
+/* Those the comparison (tests/estimate) covers. */
+static const char *const known[] = { "llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe", "gemma2", "gemma3",
+	"phi2", "phi3", "deepseek2", "gpt-oss", "granite", "granitemoe", "granitehybrid", "falcon-h1",
+	"mamba", "mamba2", "rwkv6", "rwkv7", "olmoe", "olmo2", "command-r", "cohere2", "starcoder2",
+	"stablelm", "glm4", "lfm2" };
 
 static bool arch_is(const struct est_model *m, const char *name)
 {
@@ -158,6 +162,9 @@ void est_hparams_read(struct est_model *m)
 	m->n_expert_used = number(m, "expert_used_count", 0);
 	m->lora_rank = number(m, "attention.kv_lora_rank", 0);
 	m->n_rot = number(m, "rope.dimension_count", 0);
+	double eps;
+	m->layer_norm = gguf_arch_f64(head(m), "attention.layer_norm_epsilon", &eps);
+	m->n_rwkv_ways = arch_is(m, "rwkv7") || arch_is(m, "arwkv7") ? 6 : 5;
 	read_window(m);
 	for (size_t il = 0; il < m->n_layers; il++) {
 		struct est_shape *l = &m->layers[il];

@@ -54,6 +54,9 @@ const struct metric_family metric_families[] = {
 	{ "corral_leases", "Slots in use.", G, { "pool" } },
 	{ "corral_engine_restarts_total", "Engines started again, by the reason.", C, { "pool", "reason" } },
 	{ "corral_model_load_seconds", "From an engine's start to its readiness.", H, { "pool" } },
+	{ "corral_kv_restored_tokens_total",
+		"Tokens of conversations that engines took up at their start instead of reading them again.",
+		C, { "pool" } },
 	{ "corral_breaker_state", "The pool's restart breaker: 0 closed, 2 open.", G, { "pool" } },
 	{ "corral_circuit_state",
 		"Whether a replica that lives gets requests: 0 closed (it does), 1 half open (one), 2 open "

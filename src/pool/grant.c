@@ -237,8 +237,11 @@ static struct pool_replica *pick(struct pool *p, const struct waiter *w, const s
 static struct lease grant(struct pool *p, struct pool_replica *r, struct waiter *w, mono_t now)
 {
 	uint64_t id = ++p->next_lease;
-	assert(r->in_use < r->slots_total);
-	r->leases[r->in_use++] = (struct lease_facts){ .id = id, .since = now };
+	assert(r->in_use < r->slots_total && r->free_place);
+	uint32_t place = r->free_place - 1;
+	r->free_place = r->leases[place].next_free;
+	r->leases[place] = (struct lease_facts){ .id = id, .since = now };
+	r->in_use++;
 	if (is_suspect(w))
 		r->alone = id;
 	w->trial = r->circuit != CIRCUIT_CLOSED;
@@ -248,7 +251,7 @@ static struct lease grant(struct pool *p, struct pool_replica *r, struct waiter 
 	w->avoids = w->doubts = w->sent = false;
 	p->stats.granted++;
 	p->stats.last_used = r->used_at = now;
-	return (struct lease){ pool_replica_ref(r), id };
+	return (struct lease){ pool_replica_ref(r), id, place };
 }
 
 /* Whom a slot could be kept for: the first suspect who waits for nothing else. */

@@ -137,10 +137,13 @@ struct pool_replica {
 	mono_t circuit_until;        /* open: then one may try; half open: then another one may, too */
 	uint64_t trial, first_trial; /* half open: leases; trial 0: the next has one */
 	uint64_t alone;              /* the lease of a suspect that nobody joins; 0 = none */
-	struct lease_facts *leases;  /* those that are held: in_use of them, of slots_total places */
+	struct lease_facts *leases;  /* a place each; in_use of nplaces are held */
+	uint32_t nplaces,
+		free_place; /* free_place: of those that are free, the first, counted from 1; 0: none */
 };
 struct lease_facts {
-	uint64_t id;
+	uint64_t id;        /* 0: the place is free */
+	uint32_t next_free; /* as free_place */
 	mono_t since;
 	bool spoke;  /* its request got the first token of its answer */
 	bool failed; /* its answer is a failure of the replica's own */
@@ -192,6 +195,7 @@ void pool_each_replica(struct pool *p, pool_replica_fn *fn, void *arg);
 struct lease {
 	struct pool_replica *replica; /* a reference; NULL = no lease */
 	uint64_t id;
+	uint32_t place; /* the pool's: of replica->leases */
 };
 /* Ends the lease (with its reference) and grants the slot to the first who waits. 0, or -EALREADY when
  * this lease was released before: then nothing changes. *l is empty afterwards. */

@@ -74,13 +74,24 @@ static struct pool_replica *replica_new(struct pool *p, const struct pool_replic
 	return r;
 }
 
+/* There are at least so many; the first of the new ones is the first to be taken. */
+static void add_places(struct pool_replica *r, uint32_t n)
+{
+	uint32_t had = r->nplaces;
+	if (n <= had)
+		return;
+	r->leases = mem_realloc(r->leases, n * sizeof *r->leases);
+	for (uint32_t i = n; i-- > had; r->free_place = i + 1)
+		r->leases[i] = (struct lease_facts){ .next_free = r->free_place };
+	r->nplaces = n;
+}
+
 /* Slots may grow at once; they shrink for new leases only, those held go on. */
 static void set_slots(struct pool_replica *r, const struct pool_replica_facts *f)
 {
 	uint32_t want = MAX(MIN(f->slots_total, (uint32_t)POOL_SLOTS_MAX), 1u);
 	uint32_t room = MAX(want, r->in_use + r->cooling);
-	if (room > r->slots_total || !r->leases)
-		r->leases = mem_realloc(r->leases, MAX(room, r->slots_total) * sizeof *r->leases);
+	add_places(r, room);
 	r->slots_total = room;
 	r->cap = f->proving ? 1 : want;
 	r->draining = f->draining;
@@ -219,18 +230,27 @@ void pool_each_replica(struct pool *p, pool_replica_fn *fn, void *arg)
 	pthread_mutex_unlock(&p->lock);
 }
 
-/* Takes the lease off its replica; false: it was released before. Under the lock. */
-static bool end_lease(struct pool_replica *r, uint64_t id)
+/* NULL: it was released before. Under the lock. */
+static struct lease_facts *facts_of(const struct lease *l)
 {
-	for (uint32_t i = 0; i < r->in_use; i++) {
-		if (r->leases[i].id != id)
-			continue;
-		r->leases[i] = r->leases[--r->in_use];
-		r->alone = r->alone == id ? 0 : r->alone;
-		r->trial = r->trial == id ? 0 : r->trial;
-		return true;
-	}
-	return false;
+	struct pool_replica *r = l->replica;
+	return l->id && l->place < r->nplaces && r->leases[l->place].id == l->id ? &r->leases[l->place]
+										 : NULL;
+}
+
+/* Takes the lease off its replica; false: it was released before. Under the lock. */
+static bool end_lease(const struct lease *l)
+{
+	struct pool_replica *r = l->replica;
+	struct lease_facts *f = facts_of(l);
+	if (!f)
+		return false;
+	*f = (struct lease_facts){ .next_free = r->free_place };
+	r->free_place = l->place + 1;
+	r->in_use--;
+	r->alone = r->alone == l->id ? 0 : r->alone;
+	r->trial = r->trial == l->id ? 0 : r->trial;
+	return true;
 }
 
 /* What control waits for: a draining replica is empty, or nobody proves a proving one any more. */
@@ -247,7 +267,7 @@ static int finish(struct lease *l, bool cool)
 		return -EALREADY;
 	struct pool *p = r->pool;
 	pthread_mutex_lock(&p->lock);
-	bool was = end_lease(r, l->id);
+	bool was = end_lease(l);
 	if (was) {
 		p->stats.last_used = r->used_at = mono_now();
 		r->cooling += cool;
@@ -269,20 +289,11 @@ bool pool_replica_reads_prompt(struct pool_replica *r, mono_t silent_since, int6
 	bool reads = false;
 	mono_t until = mono_add_ms(silent_since, grace_ms);
 	pthread_mutex_lock(&r->pool->lock);
-	for (uint32_t i = 0; i < r->in_use; i++)
-		reads |= !r->leases[i].spoke && mono_before(r->leases[i].since, until);
+	for (uint32_t i = 0; i < r->nplaces; i++)
+		reads |= r->leases[i].id && !r->leases[i].spoke && mono_before(r->leases[i].since, until);
 	reads |= r->cooling > 0;
 	pthread_mutex_unlock(&r->pool->lock);
 	return reads;
-}
-
-static struct lease_facts *facts_of(const struct lease *l)
-{
-	struct pool_replica *r = l->replica;
-	for (uint32_t i = 0; i < r->in_use; i++)
-		if (r->leases[i].id == l->id)
-			return &r->leases[i];
-	return NULL;
 }
 
 /* What is known of a lease that is held, under the lock, which is taken; else nothing, and it is not. */

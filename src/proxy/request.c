@@ -334,15 +334,23 @@ static void granted(struct request *q, struct lease l)
 static void on_grant(void *arg, struct lease l)
 {
 	struct request *q = arg;
-	if (q->orphaned) { /* the client left meanwhile: pass the slot on */
-		if (lease_release(&l))
-			log_warn("lease", pool_id(q->pool),
-				"A lease is released twice; the second release is not applied.");
+	/* Meanwhile the client left: the slot is passed on; or the replica did: this loop has ended its
+	 * connections to it already, and would begin one that nobody ends. */
+	bool gone = atomic_load_explicit(&l.replica->gone, memory_order_acquire);
+	if ((q->orphaned || gone) && lease_release(&l))
+		log_warn("lease", pool_id(q->pool),
+			"A lease is released twice; the second release is not applied.");
+	if (q->orphaned) {
 		request_free(q);
 		return;
 	}
 	q->waiting = false;
-	granted(q, l);
+	if (!gone) {
+		granted(q, l);
+		return;
+	}
+	life_granted(q);
+	request_acquire(q, true);
 }
 
 static void queue_full(struct request *q)

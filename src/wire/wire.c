@@ -119,6 +119,7 @@ static const struct wf replica_fields[] = {
 	NUM(pid, WF_INT, WR_PROCESS, 0, INT32_MAX),
 	NUM(started_at_ms, WF_I64, WR_PROCESS, 0, INT64_MAX),
 	NUM(load_ms, WF_I64, WR_PROCESS, 0, INT64_MAX),
+	NUM(kv_restored_tokens, WF_U64, WR_PROCESS, 0, 0),
 	NUM(conn_idle_ms, WF_I64, WR_TRAITS, 0, INT64_MAX),
 	NUM(conn_requests, WF_U32, WR_TRAITS, 0, UINT32_MAX),
 	NUM(has_slots, WF_BOOL, WR_TRAITS, 0, 0),

@@ -94,7 +94,7 @@ enum {
 	WR_ERROR = 1 << 8,  /* last_error, message NULL = cleared by a success */
 	WR_PROGRESS = 1 << 9,
 	WR_RESTARTS = 1 << 10, /* restarts, retry_in_ms */
-	WR_PROCESS = 1 << 11,  /* pid, started_at_ms, load_ms */
+	WR_PROCESS = 1 << 11,  /* pid, started_at_ms, load_ms, kv_restored_tokens */
 	WR_TRAITS = 1 << 12,   /* conn_idle_ms, conn_requests, has_slots, remote_models */
 	WR_ALL = (1 << 13) - 1,
 };
@@ -122,7 +122,8 @@ struct wire_replica {
 	int64_t retry_in_ms; /* BACKOFF, FAILED by breaker: until the next try; -1 never by itself */
 	int pid;
 	int64_t started_at_ms, load_ms;
-	int64_t conn_idle_ms; /* close our idle connections after this; 0 = default 4 s */
+	uint64_t kv_restored_tokens; /* of conversations that this process took up at its start */
+	int64_t conn_idle_ms;        /* close our idle connections after this; 0 = default 4 s */
 	/* the engine closes a connection after so many requests; 0 = no limit known */
 	uint32_t conn_requests;
 	bool has_slots;       /* GET /slots tells which slots are busy */

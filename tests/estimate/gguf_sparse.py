@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes GGUF files with a real header over nothing: the tensors' bytes are a hole in the file.
 
-A llama program reads such a file's shape as it would the real one's, so that it says what the model would need.
+A llama program reads such a file's shape as it would the real one's and says what the model would need.
 """
 import math
 import os
@@ -52,7 +52,8 @@ def write(path, keys, tensors):
     """keys: {name: value}; tensors: [(name, dims fastest first, type name)]."""
     infos, offset = [], 0
     for name, dims, kind in tensors:
-        infos.append(string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, TYPES[kind][0], offset))
+        shape = struct.pack(f"<I{len(dims)}Q", len(dims), *dims)
+        infos.append(string(name) + shape + struct.pack("<IQ", TYPES[kind][0], offset))
         offset += -(-tensor_bytes(dims, kind) // ALIGNMENT) * ALIGNMENT
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(keys))
     head += b"".join(pair(k, v) for k, v in keys.items()) + b"".join(infos)

@@ -174,7 +174,12 @@ static void check(void *arg, const struct pool_replica *r)
 	(void)arg;
 	if (r->in_use + r->cooling > r->slots_total || r->cap > r->slots_total)
 		atomic_fetch_add(&broken, 1);
-	if (r->alone && (r->in_use != 1 || r->leases[0].id != r->alone))
+	uint32_t held = 0, lonely = 0;
+	for (uint32_t i = 0; i < r->nplaces; i++) {
+		held += r->leases[i].id != 0;
+		lonely += r->leases[i].id && r->leases[i].id == r->alone;
+	}
+	if (held != r->in_use || (r->alone && (held != 1 || lonely != 1)))
 		atomic_fetch_add(&broken, 1);
 	if (r->alone)
 		atomic_fetch_add(&alone, 1);
@@ -214,7 +219,7 @@ static void newest_lease(void *arg, const struct pool_replica *r)
 	if (r != t->r)
 		return;
 	t->newest = 0;
-	for (uint32_t i = 0; i < r->in_use; i++)
+	for (uint32_t i = 0; i < r->nplaces; i++)
 		t->newest = MAX(t->newest, r->leases[i].id);
 }
 
@@ -224,7 +229,7 @@ static void one_on_trial(void *arg, const struct pool_replica *r)
 	uint32_t newer = 0;
 	if (r != t->r || r->circuit != CIRCUIT_HALF_OPEN)
 		return;
-	for (uint32_t i = 0; i < r->in_use; i++)
+	for (uint32_t i = 0; i < r->nplaces; i++)
 		newer += r->leases[i].id > t->newest;
 	if (newer > 1 || (newer == 1) != (r->trial != 0))
 		atomic_fetch_add(&broken, 1);

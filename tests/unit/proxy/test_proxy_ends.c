@@ -362,6 +362,30 @@ static void leaves_with_a_grant_on_its_way(void **state)
 	world_free(w);
 }
 
+/* Nothing is sent to it, and no connection to it is begun, which nobody would end any more. */
+static void its_replica_goes_with_the_grant_on_its_way(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .no_replica = true });
+	world_script(w, (struct step[]){ { .reply = OK_JSON } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, world_stats(w).waiting[POOL_INTERACTIVE] == 1);
+	world_put(w, 1, 1, NULL);
+	struct pool_replica *r = pool_replica_ref(world_replica(w));
+	world_crash(w);
+	assert_int_equal(world_stats(w).waiting[POOL_INTERACTIVE], 0);
+	wait_for(w, answered(w, 0) || world_stats(w).waiting[POOL_INTERACTIVE] == 1);
+	assert_int_equal(w->requests, 0);
+	assert_null(r->per_loop[0]);
+	assert_int_equal(r->in_use, 0);
+	world_put(w, 2, 1, NULL);
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 200);
+	assert_true(counts(w, 0, 0));
+	pool_replica_unref(r);
+	world_free(w);
+}
+
 static void leaves_before_the_head(void **state)
 {
 	(void)state;
@@ -511,6 +535,7 @@ int main(void)
 		cmocka_unit_test(is_cut),
 		cmocka_unit_test(leaves_the_queue),
 		cmocka_unit_test(leaves_with_a_grant_on_its_way),
+		cmocka_unit_test(its_replica_goes_with_the_grant_on_its_way),
 		cmocka_unit_test(leaves_before_the_head),
 		cmocka_unit_test(leaves_in_the_stream),
 		cmocka_unit_test(leaves_after_the_answer),

@@ -49,6 +49,7 @@ static void random_replica(struct rnd *rnd, struct wire_replica *r, size_t n)
 		.pid = 17,
 		.started_at_ms = 1700000000000,
 		.load_ms = 12,
+		.kv_restored_tokens = rnd_u64(rnd),
 		.conn_idle_ms = 4000,
 		.conn_requests = 100,
 		.has_slots = rnd_below(rnd, 2),

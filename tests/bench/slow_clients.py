@@ -1,0 +1,161 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What slow and malformed clients cost the others: the p99 of four honest connections, quiet and beside each
+attack, and how the attackers' connections ended. slowhttptest in its four modes, idle connections, and requests
+that try to smuggle."""
+
+import argparse
+import json
+import os
+import re
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import contest  # noqa: E402
+import rows  # noqa: E402
+from report import median  # noqa: E402
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PATH = '/v1/chat/completions'
+MODES = {
+    'slow headers': ['-H', '-i', '5'],
+    'slow body': ['-B', '-i', '5', '-s', '8192', '-t', 'POST'],
+    'range': ['-R', '-t', 'HEAD'],
+    'slow read': ['-X', '-w', '10', '-y', '20', '-n', '5', '-z', '32', '-k', '3'],
+}
+SMUGGLED = [
+    'Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /x HTTP/1.1\r\n\r\n',
+    'Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!',
+    'Content-Length: +5\r\n\r\nhello',
+    'X-A: b\r\n c: d\r\nContent-Length: 0\r\n\r\n',
+    'Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n',
+    'Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n',
+    'Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n',
+    'Content-Length: 0\n\n',
+    'Host: b\r\nContent-Length: 0\r\n\r\n',
+    'Transfer-Encoding: chunked\r\n\r\n5;a=\x00\r\nhello\r\n0\r\n\r\n',
+]
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--build', default=f'{ROOT}/build', help='the build folder (build/)')
+    p.add_argument('--seconds', type=int, default=75, help='how long an attack lasts (75)')
+    p.add_argument('--connections', type=int, default=1000, help='of slowhttptest (1000)')
+    p.add_argument('--idle', type=int, default=9500, help='idle connections (9500)')
+    p.add_argument('--json', metavar='FILE')
+    return p.parse_args()
+
+
+def others(c, rounds=3):
+    """The median p99 in µs of rounds of a second; an answer that is not 2xx is an error."""
+    return median([rows.wrk(c, c.ports['corral'], 4, 1)['p99_us'] for _ in range(rounds)])
+
+
+def slow(c, a, mode):
+    url = f'http://127.0.0.1:{c.ports["corral"]}{PATH}'
+    p = subprocess.Popen([contest.program('slowhttptest'), '-c', str(a.connections), '-r', '500', '-l',
+                          str(a.seconds), '-u', url, '-x', '24', *MODES[mode]], stdout=subprocess.PIPE,
+                         stderr=subprocess.STDOUT, preexec_fn=contest.on_cpu(contest.LOAD_CPU))
+    lines = []
+    opened = threading.Event()
+
+    def read():
+        for line in p.stdout:
+            text = re.sub(rb'\x1b\[[0-9;]*m', b'', line).decode(errors='replace')
+            lines.append(text)
+            m = re.search(r'(connected|closed):\s+(\d+)', text)
+            if m and int(m[2]) >= a.connections // 2:
+                opened.set()
+        opened.set()
+    t = threading.Thread(target=read)
+    t.start()
+    opened.wait(a.seconds)
+    p99 = others(c)
+    p.wait()
+    t.join()
+    most = {}
+    for what, n in re.findall(r'(connected|error|closed):\s+(\d+)', ''.join(lines)):
+        most[what] = max(most.get(what, 0), int(n))
+    return p99, most
+
+
+def idle(c, a):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    n = min(a.idle, hard - 200)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, n + 100), hard))
+    sockets = [socket.create_connection(('127.0.0.1', c.ports['corral'])) for _ in range(n)]
+    p99 = others(c)
+    for s in sockets:
+        s.close()
+    return p99, {'connected': n}
+
+
+def smuggle(c, _a):
+    stop, answers = threading.Event(), {}
+
+    def one(rest):
+        with socket.create_connection(('127.0.0.1', c.ports['corral']), 5) as s:
+            s.sendall(f'POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\n{rest}'.encode('latin-1'))
+            s.shutdown(socket.SHUT_WR)
+            s.settimeout(5)
+            got = b''
+            try:
+                while len(got) < 65536 and (more := s.recv(4096)):
+                    got += more
+            except ConnectionResetError:
+                pass
+        status = got[9:12].decode() if got.startswith(b'HTTP/1.1 ') else 'closed'
+        answers[status] = answers.get(status, 0) + 1
+
+    def run():
+        while not stop.is_set():
+            for rest in SMUGGLED:
+                one(rest)
+    t = threading.Thread(target=run)
+    t.start()
+    p99 = others(c)
+    stop.set()
+    t.join()
+    return p99, answers
+
+
+def main():
+    a = arguments()
+    processes = contest.Processes()
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            c = contest.Contest(processes, folder, os.path.abspath(a.build))
+            _, upstream = c.upstream()
+            c.start('corral', upstream)
+            rows.wrk(c, c.ports['corral'], 4, 1)
+            attacks = {m: (lambda m=m: slow(c, a, m)) for m in MODES}
+            attacks['idle connections'] = lambda: idle(c, a)
+            attacks['smuggling'] = lambda: smuggle(c, a)
+            for name, attack in attacks.items():
+                quiet = others(c)
+                start = time.monotonic()
+                p99, seen = attack()
+                figures.append({'attack': name, 'quiet_p99_us': quiet, 'p99_us': p99,
+                                'ratio': round(p99 / quiet, 2), 'met': p99 <= 2 * quiet, 'attackers': seen,
+                                'seconds': round(time.monotonic() - start, 1)})
+                f = figures[-1]
+                print(f'{name:18} quiet {quiet:8.0f} µs  beside it {p99:8.0f} µs  {f["ratio"]:5.2f} ×  '
+                      f'{"met" if f["met"] else "MISSED"}  {seen}', flush=True)
+        finally:
+            processes.stop_all()
+    if a.json:
+        with open(a.json, 'w', encoding='utf-8') as f:
+            json.dump(figures, f, indent=1)
+    return 0 if all(f['met'] for f in figures) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
