@@ -33,7 +33,7 @@ route_fn route_models, route_model, route_pools, route_pool, route_pool_health, 
 	route_pool_stop, route_pool_restart, route_pool_drain, route_pool_undrain, route_pool_disable,
 	route_pool_enable, route_pool_reload, route_pool_logs, route_events, route_metrics, route_healthz,
 	route_readyz, route_version, route_props, route_root, route_nodes, route_requests, route_devices,
-	route_config_reload, route_keys;
+	route_config_reload, route_keys, route_plan, route_explain;
 
 /* Whether the call's key, if it has one, may use the pool. */
 bool api_may_use(struct api *a, const struct api_call *c, const struct control_pool *p);

@@ -40,6 +40,8 @@ static const struct api_route routes[] = {
 	{ HTTP_M_GET, "/v1/requests/*", AUTH_CONTROL, route_requests },
 	{ HTTP_M_DELETE, "/v1/requests/*", AUTH_CONTROL, route_requests },
 	{ HTTP_M_GET, "/v1/devices", AUTH_CONTROL, route_devices },
+	{ HTTP_M_POST, "/v1/plan", AUTH_CONTROL, route_plan },
+	{ HTTP_M_GET, "/v1/explain", AUTH_CONTROL, route_explain },
 	{ HTTP_M_POST, "/v1/config/reload", AUTH_CONTROL, route_config_reload },
 	{ HTTP_M_GET, "/v1/keys", AUTH_ADMIN, route_keys },
 	{ HTTP_M_POST, "/v1/keys", AUTH_ADMIN, route_keys },

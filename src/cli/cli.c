@@ -70,6 +70,11 @@ const struct command cli_commands[] = {
 		"\nExamples:\n  corral estimate model.gguf --ctx 16384 --slots 4 --kv-type q8_0\n"
 		"  corral estimate model-00001-of-00003.gguf --devices 2 -- -ts 2,1 --n-cpu-moe 10\n",
 		cmd_estimate, false },
+	{ "plan", "[POOL...]", "What would be placed where, and why; nothing is started",
+		COMMON "\nExamples:\n  corral plan\n  corral plan chat coder\n", cmd_plan, false },
+	{ "explain", "POOL | REQUEST", "Why a pool is where it is, or cannot be; what became of a request",
+		COMMON "\nExamples:\n  corral explain chat\n  corral explain 0034f1c29a07\n", cmd_explain,
+		false },
 	{ "logs", "POOL", "The engine's output",
 		"  -f, --follow     go on as it is written\n"
 		"  -n, --lines N    the last N lines (100)\n" COMMON

@@ -39,6 +39,8 @@ int cmd_config(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_key(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_estimate(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_devices(struct cli *c, const struct command *cmd, int argc, char **argv);
+int cmd_plan(struct cli *c, const struct command *cmd, int argc, char **argv);
+int cmd_explain(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_gpu_probe(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_version(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_help(struct cli *c, const struct command *cmd, int argc, char **argv);
@@ -112,6 +114,7 @@ typedef int api_page_fn(struct view body, bool color, struct buf *out);
 int api_foreign(void);
 /* GETs path and prints it, with --json as it came; out_max bounds what is printed. An exit status. */
 int api_show(struct cli *c, struct api *a, const char *path, api_page_fn *page, size_t out_max) MUST_CHECK;
+int plan_page(struct view body, bool color, struct buf *out); /* of /v1/plan and /v1/explain */
 /* Percent-encodes one path segment onto out. */
 void path_add(struct buf *out, const char *segment);
 /* "message\nhint" of an error answer in any dialect; what is missing stays empty. */

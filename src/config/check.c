@@ -478,4 +478,5 @@ void check_all(struct loader *ld)
 			dflt = c.p;
 	}
 	map_done(&names);
+	check_room(ld);
 }

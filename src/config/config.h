@@ -11,6 +11,7 @@
 #define CONFIG_CONFIG_H
 
 #include "base/buf.h"
+#include "base/err.h"
 #include "base/strv.h"
 
 enum {
@@ -31,6 +32,8 @@ enum config_log_level { CONFIG_LEVEL_DEBUG, CONFIG_LEVEL_INFO, CONFIG_LEVEL_WARN
 enum config_canary { CONFIG_CANARY_AUTO, CONFIG_CANARY_ALWAYS, CONFIG_CANARY_NEVER };
 enum config_kv_save { CONFIG_KV_AUTO, CONFIG_KV_ON, CONFIG_KV_OFF };
 enum config_policy { CONFIG_POLICY_REJECT, CONFIG_POLICY_DROP_LRU };
+enum config_offload { CONFIG_OFFLOAD_AUTO, CONFIG_OFFLOAD_NEVER };
+enum config_hold { CONFIG_HOLD_TOOL_CALLS, CONFIG_HOLD_ALWAYS, CONFIG_HOLD_NEVER };
 enum config_progress {
 	CONFIG_PROGRESS_AUTO,
 	CONFIG_PROGRESS_COMMENT,
@@ -79,7 +82,13 @@ struct config_pool {
 	uint32_t slots;
 	char *devices; /* as mask_parse takes it (base/mask.h) */
 	uint32_t replicas_min, replicas_max;
-	int64_t keep_alive_ms; /* -1 = for ever */
+	uint32_t gpus;   /* devices per replica; 0 = auto */
+	uint64_t memory; /* bytes of each device; 0 = auto */
+	enum config_offload offload;
+	bool pinned, idle_only;
+	uint32_t evict_cost;
+	struct strv never_with; /* ids of pools, checked */
+	int64_t keep_alive_ms;  /* -1 = for ever */
 	bool preload;
 	struct {
 		enum config_kv_save save;
@@ -110,6 +119,15 @@ struct config {
 	enum config_gpu gpu;
 	uint32_t workers; /* 0 = auto */
 	uint32_t starting_max;
+	struct {
+		int64_t max_wait_ms, hold_ms;
+		enum config_hold hold_after;
+	} swap;
+	struct {
+		uint32_t replicas;        /* 0 = no bound */
+		uint64_t host_bytes;      /* 0 = no bound */
+		struct strv device_bytes; /* "DEVICE=SIZE", checked */
+	} budget;
 	uint64_t body_max, body_spool_total;
 	enum config_log_format log_format;
 	enum config_log_level log_level;
@@ -171,6 +189,10 @@ struct config *config_ref(struct config *c);
 struct config *config_unref(struct config *c); /* returns NULL; NULL allowed */
 void config_unrefp(struct config **c);         /* for AUTO(config_unrefp) */
 
+/* An item of budget.device_bytes: "*" or an id as a mask names it, and how much. 0 or -EINVAL with a
+ * sentence. */
+int config_budget_read(
+	const char *item, struct view *ret_device, uint64_t *ret_bytes, struct err *reterr) MUST_CHECK;
 /* By id or alias, or NULL. */
 const struct config_pool *config_pool_find(const struct config *c, struct view name);
 /* Where the value of a key came from; NULL for a key that is not in the table. pool NULL: a top-level key. */

@@ -10,6 +10,7 @@
 #include "config/config_int.h"
 
 static const struct field_word auto_zero[] = { { "auto", 0 }, { NULL, 0 } };
+static const struct field_word none_zero[] = { { "none", 0 }, { NULL, 0 } };
 static const struct field_word never_words[] = { { "never", -1 }, { "-1", -1 }, { NULL, 0 } };
 static const struct field_word gpu_words[] = { { "auto", CONFIG_GPU_AUTO },
 	{ "required", CONFIG_GPU_REQUIRED }, { "optional", CONFIG_GPU_OPTIONAL }, { "none", CONFIG_GPU_NONE },
@@ -31,6 +32,10 @@ static const struct field_word progress_words[] = { { "auto", CONFIG_PROGRESS_AU
 	{ "reasoning", CONFIG_PROGRESS_REASONING }, { "off", CONFIG_PROGRESS_OFF }, { NULL, 0 } };
 static const struct field_word kv_words[] = { { "auto", CONFIG_KV_AUTO }, { "on", CONFIG_KV_ON },
 	{ "off", CONFIG_KV_OFF }, { NULL, 0 } };
+static const struct field_word offload_words[] = { { "auto", CONFIG_OFFLOAD_AUTO },
+	{ "never", CONFIG_OFFLOAD_NEVER }, { NULL, 0 } };
+static const struct field_word hold_words[] = { { "tool_calls", CONFIG_HOLD_TOOL_CALLS },
+	{ "always", CONFIG_HOLD_ALWAYS }, { "never", CONFIG_HOLD_NEVER }, { NULL, 0 } };
 static const struct field_word policy_words[] = { { "reject", CONFIG_POLICY_REJECT },
 	{ "drop-lru", CONFIG_POLICY_DROP_LRU }, { NULL, 0 } };
 
@@ -106,6 +111,24 @@ const struct field config_fields[] = {
 	TOP("starting_max", UINT, starting_max, .dflt = "2", .min = 1, .max = 1024,
 		.doc = "Engines of a node loading at the same time; those that come later wait for their "
 		       "turn, the ones with a request waiting go first."),
+	TOP("swap.max_wait", DURATION, swap.max_wait_ms, .dflt = "60s", .min = 0, .max = DAY_MS,
+		.doc = "Requests for a model that is loaded go ahead of one that needs its memory for "
+		       "another "
+		       "model, for at most this long. Then the loaded one takes nothing new, ends what it "
+		       "has begun, and makes room."),
+	TOP("swap.hold", DURATION, swap.hold_ms, .dflt = "10s", .min = 0, .max = 3600 * 1000,
+		.doc = "A model whose last answer called tools is kept this long for the turn that follows."),
+	TOP("swap.hold_after", ENUM, swap.hold_after, .dflt = "tool_calls", .words = hold_words,
+		.doc = "After which answers `swap.hold` counts: those that called tools, all, or none."),
+	TOP("budget.replicas", UINT, budget.replicas, .dflt = "none", .words = none_zero, .min = 1,
+		.max = 16384, .doc = "The most engines at one time, whatever fits."),
+	TOP("budget.host_bytes", SIZE, budget.host_bytes, .dflt = "none", .words = none_zero, .min = 1 << 20,
+		.max = (uint64_t)1 << 50, .doc = "The most host memory all engines together may take."),
+	TOP("budget.device_bytes", LIST, budget.device_bytes,
+		.doc = "The most memory all engines together may take of a device: a list of `DEVICE=SIZE`, "
+		       "a "
+		       "device by its index, its UUID or its beginning, or `*` for each "
+		       "(`[\"0=20GiB\", \"GPU-3f2a=10GiB\"]`)."),
 	TOP("body.max", SIZE, body_max, .dflt = "64MiB", .min = 1024, .max = (uint64_t)1 << 40,
 		.doc = "The largest request body; above it a request is answered 413."),
 	TOP("body.spool_total", SIZE, body_spool_total, .dflt = "4GiB", .min = 0, .max = (uint64_t)1 << 50,
@@ -203,6 +226,27 @@ const struct field config_fields[] = {
 		       "one. `cpu` (or `none`): no GPU. Else indices (`0,1`, as `corral devices` prints "
 		       "them) or "
 		       "UUIDs and their beginnings (`GPU-3f2a`): nothing but these."),
+	POOL("gpus", UINT, gpus, .dflt = "auto", .words = auto_zero, .min = 1, .max = 16,
+		.flags = FIELD_ENGINE,
+		.doc = "GPUs per replica, exactly that many. `auto`: one, more when the model needs them."),
+	POOL("memory", SIZE, memory, .dflt = "auto", .words = auto_zero, .min = 1 << 20,
+		.max = (uint64_t)1 << 50,
+		.doc = "What a replica takes of each of its devices, where Corral cannot know it from a "
+		       "model "
+		       "file. `auto`: computed for llama.cpp; for other engines nothing is reserved."),
+	POOL("offload", ENUM, offload, .dflt = "auto", .words = offload_words,
+		.doc = "A model larger than its GPUs: `auto` keeps experts, then whole layers in host memory "
+		       "(slower, and said so). `never`: it is refused."),
+	POOL("pinned", BOOL, pinned, .dflt = "false",
+		.doc = "Its engines are never stopped to make room for another pool's."),
+	POOL("evict_cost", UINT, evict_cost, .dflt = "1", .min = 0, .max = 1000,
+		.doc = "How much worse than for others it is to stop its idle engines: the expected loss is "
+		       "multiplied by it. 0: they go first."),
+	POOL("idle_only", BOOL, idle_only, .dflt = "false",
+		.doc = "Its idle engines make room for another pool's only once their `keep_alive` is over."),
+	POOL("never_with", LIST, never_with,
+		.doc = "Pools that may not run on the same devices at the same time: an idle one is stopped "
+		       "first, a busy one is waited for."),
 	POOL("replicas", REPLICAS, replicas_min, .flags = FIELD_ALIAS, .canon = "replicas.max", .min = 1,
 		.max = 64, .doc = "A number N: that many, always (`{min: N, max: N}`)."),
 	POOL("replicas.min", UINT, replicas_min, .dflt = "0", .min = 0, .max = 64,
@@ -223,14 +267,13 @@ const struct field config_fields[] = {
 		       "is enough."),
 	POOL("kv_cache.save", ENUM, kv.save, .dflt = "auto", .words = kv_words,
 		.doc = "llama.cpp: whether the conversations in an engine's slots are written to "
-		       "`<state_dir>/kv` when it is stopped, and taken up by the next one, so that the next "
-		       "turn after a swap does not read all of it again. `auto`: where that helps: a model "
-		       "with "
-		       "recurrent layers or a sliding window (without `--swa-full`) needs a llama-server "
-		       "that "
-		       "saves checkpoints. `on`: always. `off`: never. A change holds for engines that start "
-		       "or "
-		       "stop from then on."),
+		       "`<state_dir>/kv` "
+		       "when it is stopped, and taken up by the next one, so that the next turn after a swap "
+		       "does not "
+		       "read the whole conversation again. `auto`: where the model can go back in its cache, "
+		       "which "
+		       "recurrent and hybrid models and those with a sliding window (without `--swa-full`) "
+		       "cannot. `on`: those too. `off`: never. Taken up at the next start of an engine."),
 	POOL("kv_cache.max_bytes", SIZE, kv.max_bytes, .dflt = "auto", .words = auto_zero, .min = 1024 * 1024,
 		.max = (uint64_t)1 << 50,
 		.doc = "The disk they may take; the oldest go first. `auto`: a tenth of what is free, at "

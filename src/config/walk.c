@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "config/config_int.h"
 
-enum { FIELDS_MAX = 64, GROUPS_MAX = 16, VISITS_MAX = 20000 };
+enum { FIELDS_MAX = 128, GROUPS_MAX = 16, VISITS_MAX = 20000 };
 
 /* What one mapping has set so far; its merge keys may not set it again. */
 struct seen {

@@ -27,7 +27,9 @@ static void read_leases(void *arg, const struct pool_replica *r)
 static void describe(struct control_pool *p, const struct wire_replica *best, const struct pool_stats *st)
 {
 	char text[POOL_STATUS_MAX];
-	if (!best)
+	if (!best && p->room_text[0])
+		snprintf(text, sizeof text, "%s", p->room_text);
+	else if (!best)
 		snprintf(text, sizeof text, "no engine of it runs");
 	else if (st->circuits && st->circuits == st->replicas)
 		snprintf(text, sizeof text,
@@ -161,6 +163,7 @@ static void reconcile(void *arg)
 			pool_gone(c->pools[i]);
 	}
 	control_place(c, s);
+	next = sooner(next, control_room(c, s, now));
 	control_push(c, s);
 	registry_snapshot_unref(s);
 	loop_timer_stop(&c->timer);

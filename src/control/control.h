@@ -125,6 +125,10 @@ typedef void control_reload_fn(void *arg, const struct control_reload_done *d);
  * loop, after the call. */
 int control_reload(struct control *c, struct control_pool *p, const char *model, const char *by,
 	control_reload_fn *fn, void *arg, struct err *reterr) MUST_CHECK;
+/* Appends a JSON object: what a replica of p needs, which device would take it and why not the others, who
+ * would have to leave, what would make it fit, and what its replicas hold. 0 or -ENOBUFS. Nothing is changed.
+ */
+int control_explain(struct control *c, struct control_pool *p, struct buf *out) MUST_CHECK;
 /* Forgets fn and arg of whatever operation or reload of p would call them: its client has left. */
 void control_forget(struct control *c, struct control_pool *p, void *arg);
 

@@ -54,12 +54,19 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	const char *node; /* where the planner puts it; valid with the snapshot it was planned on; NULL =
 			     nowhere */
 	bool placed;      /* that was told */
+	/* room.c: what it holds of devices (NULL: nothing, or nothing is known), since when it waits for it
+	 */
+	struct slot_room *room;
+	uint32_t room_epoch; /* restart_epoch when it was reserved */
+	bool waits;
+	mono_t waits_since;
 	enum replica_state told; /* the last state that was narrated */
 	uint64_t told_generation;
 	uint32_t restarts_told; /* counted in the metrics */
 	mono_t retried_at;      /* the last time control asked for another try of a failed one */
 };
 
+struct slot_room;
 struct cooler;
 struct reload;
 struct demand;
@@ -95,6 +102,8 @@ struct control_pool {
 	struct wire_error reload_error; /* why the last one failed; message NULL: it did not */
 	struct pool_refusal refusal;    /* what the pool is closed with; code 0: open */
 	struct cooler *coolers;         /* one a replica that is looked at */
+	char room_text[256];            /* room.c: what it waits for, or why it can never be placed */
+	bool room_refused, room_forever;
 };
 
 struct control {
@@ -121,6 +130,8 @@ struct control {
 	struct loop_timer push_again;
 	uint64_t revision;
 	bool quiet;
+	mono_t returns_by; /* room.c: what ended engines held may not be seen as free before */
+	uint64_t free_when_back;
 };
 
 /* control.c */
@@ -163,6 +174,9 @@ void disabled_text(
 	const struct control_pool *p, const struct registry_pool_mark_info *mark, char *out, size_t cap);
 /* place.c: sets node of every wanted replica */
 void control_place(struct control *c, const struct registry_snapshot *s);
+/* room.c: reserves memory for what is to be started; who gets none has no node. When to decide again. */
+mono_t control_room(struct control *c, const struct registry_snapshot *s, mono_t now);
+void slot_room_free(struct control_slot *s);
 /* push.c */
 void control_push(struct control *c, const struct registry_snapshot *s);
 void control_tell_proved(struct control *c, const char *replica_id, uint64_t generation, const char *by);
@@ -211,6 +225,7 @@ enum { /* refusals use the dialect's numbering without including it; a unit test
 	REFUSE_MODEL_NOT_FOUND = 2,
 	REFUSE_POOL_UNREADY = 11,
 	REFUSE_POOL_UNAVAILABLE = 12,
+	REFUSE_NO_CAPACITY = 13,
 };
 
 #endif

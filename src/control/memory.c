@@ -71,8 +71,7 @@ uint64_t pool_memory_free(const struct control_pool *p)
 	AUTO(registry_snapshot_unrefp)
 	const struct registry_snapshot *s = registry_snapshot_ref(p->control->o.registry);
 	for (size_t i = 0; i < s->nnodes; i++)
-		if (s->nodes[i]->online &&
-			gpus_free(s->nodes[i]->devices, s->nodes[i]->ndevices, &m, &bytes))
+		if (s->nodes[i]->online && gpus_free(s->nodes[i]->devices, s->nodes[i]->ndevices, &m, &bytes))
 			return bytes;
 	return host_free();
 }

@@ -3,7 +3,7 @@
  * The desired set to the node. Level-triggered: the whole set goes over whenever it differs from what the
  * node has, or the node is another process than before; a failed push is tried again.
  */
-#include "control/control_int.h"
+#include "control/room_int.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,6 +81,14 @@ static void add_want(
 	w->restart_epoch = s->restart_epoch;
 	w->pulled_in = waiting;
 	w->keep_alive_ms = p->cfg->keep_alive_ms;
+	const struct slot_room *r = s->room;
+	if (!r)
+		return;
+	w->devices = r->devices[0] ? mem_strdup(r->devices) : NULL;
+	w->planned = r->planned;
+	w->gpu_layers = r->planned ? r->gpu_layers : 0;
+	w->cpu_experts = r->planned ? r->cpu_experts : 0;
+	w->split = r->planned && r->split[0] ? mem_strdup(r->split) : NULL;
 }
 
 /* What the node is to run: the replicas the planner put there. */

@@ -82,6 +82,20 @@ static void refuse_disabled(struct control_pool *p, const struct registry_pool_m
 	set_refusal(p, &why);
 }
 
+/* No device could hold it, or none whose owners could ever leave. */
+static void refuse_no_room(struct control_pool *p)
+{
+	struct pool_refusal why = { .code = REFUSE_NO_CAPACITY,
+		.retriable = !p->room_forever,
+		.retry_after_ms = p->room_forever ? 0 : DRAINING_RETRY_MS };
+	snprintf(why.message, sizeof why.message, "Pool %s cannot be started: %s.", p->cfg->id, p->room_text);
+	snprintf(why.hint, sizeof why.hint,
+		"`corral explain %s` says what would make it fit: a smaller ctx, fewer slots, a smaller "
+		"quantisation.",
+		p->cfg->id);
+	set_refusal(p, &why);
+}
+
 void refuse_removed(struct control_pool *p)
 {
 	struct pool_refusal why = { .code = REFUSE_MODEL_NOT_FOUND };
@@ -100,6 +114,8 @@ void decide_refusal(struct control_pool *p, const struct registry_pool *rp, cons
 		refuse_disabled(p, &rp->marks[MARK_DISABLED]);
 	else if (rp && rp->marks[MARK_DRAINING].by)
 		refuse_draining(p, &rp->marks[MARK_DRAINING]);
+	else if (p->room_refused)
+		refuse_no_room(p);
 	else if (failed && !usable && !p->reload) /* a reload may mend it: who waits is not refused */
 		refuse_failed(p, failed);
 	else

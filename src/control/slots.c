@@ -74,6 +74,7 @@ struct control_slot *slot_add(
 static void slot_free(struct control_slot *s)
 {
 	variant_done(&s->variant);
+	slot_room_free(s);
 	free(s);
 }
 

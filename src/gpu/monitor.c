@@ -182,6 +182,11 @@ void gpu_monitor_busy(struct gpu_monitor *m, bool busy)
 		schedule(m);
 }
 
+void gpu_monitor_look(struct gpu_monitor *m)
+{
+	loop_timer_start(m->loop, &m->tick, 0, on_tick, m);
+}
+
 bool gpu_monitor_known(const struct gpu_monitor *m)
 {
 	return m->known;

@@ -37,6 +37,7 @@ struct gpu_monitor_opts {
 struct gpu_monitor;
 struct gpu_monitor *gpu_monitor_new(struct loop *l, const struct gpu_monitor_opts *o) MUST_CHECK;
 void gpu_monitor_free(struct gpu_monitor *m);            /* ends the child; NULL allowed */
+void gpu_monitor_look(struct gpu_monitor *m);            /* sample now: something has ended */
 void gpu_monitor_busy(struct gpu_monitor *m, bool busy); /* something runs: sample at busy_ms */
 /* Whether the driver has answered, has failed, or need not be asked: before that nothing is decided. */
 bool gpu_monitor_known(const struct gpu_monitor *m);

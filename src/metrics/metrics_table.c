@@ -48,6 +48,7 @@ const struct metric_family metric_families[] = {
 		{ "pool", "reason" } },
 	{ "corral_placement_decisions_total", "Decisions of the planner, by their outcome.", C,
 		{ "outcome" } },
+	{ "corral_evictions_total", "Replicas stopped to make room for another pool's.", C, { "pool" } },
 	{ "corral_pool_ready", "1 while the pool has a replica that answers.", G, { "pool" } },
 	{ "corral_pool_slots", "Slots of the pool's ready replicas: free, leased, cooling.", G,
 		{ "pool", "state" } },

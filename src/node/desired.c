@@ -27,6 +27,10 @@ static void take_want(struct replica *r, const struct wire_want *w)
 	mem_setstr(&r->want.devices, w->devices);
 	mem_setstr(&r->want.spec, w->spec);
 	mem_setstr(&r->want.model, w->model);
+	mem_setstr(&r->want.split, w->split);
+	r->want.planned = w->planned;
+	r->want.gpu_layers = w->gpu_layers;
+	r->want.cpu_experts = w->cpu_experts;
 	r->want.ctx = w->ctx;
 	r->want.slots = w->slots;
 	r->want.restart_epoch = w->restart_epoch;

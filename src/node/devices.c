@@ -16,7 +16,8 @@
 #include "log/log.h"
 #include "node/node_int.h"
 
-enum { FIGURES_MS = 3000, PARENTS_MAX = 16 };
+/* For CALM_MS after an engine has ended every change of memory is told at once: somebody may wait for it. */
+enum { FIGURES_MS = 3000, PARENTS_MAX = 16, CALM_MS = 10000 };
 
 /* ---- which an engine may use --------------------------------------------------------------------------- */
 
@@ -224,6 +225,8 @@ static void on_change(void *arg, unsigned what)
 		narrate_errors(n);
 		look_again(n);
 		report_touch(n);
+	} else if (loop_timer_active(&n->calm)) {
+		report_touch(n);
 	} else if (runs_something(n) && !loop_timer_active(&n->figures)) { /* else: with a heartbeat */
 		int64_t since = mono_ms_between(n->devices_told, mono_now());
 		loop_timer_start(
@@ -234,7 +237,20 @@ static void on_change(void *arg, unsigned what)
 void devices_busy(struct node *n)
 {
 	if (n->gpus)
-		gpu_monitor_busy(n->gpus, runs_something(n));
+		gpu_monitor_busy(n->gpus, runs_something(n) || loop_timer_active(&n->calm));
+}
+
+static void on_calm(void *arg)
+{
+	devices_busy(arg);
+}
+
+void devices_ended(struct node *n)
+{
+	if (!n->gpus || !gpu_monitor_known(n->gpus))
+		return;
+	loop_timer_start(n->loop, &n->calm, CALM_MS, on_calm, n);
+	gpu_monitor_look(n->gpus);
 }
 
 void devices_init(struct node *n, const struct gpu_monitor_opts *o)
@@ -250,6 +266,7 @@ void devices_init(struct node *n, const struct gpu_monitor_opts *o)
 void devices_done(struct node *n)
 {
 	loop_timer_stop(&n->figures);
+	loop_timer_stop(&n->calm);
 	gpu_monitor_free(n->gpus);
 	n->gpus = NULL;
 }
@@ -379,7 +396,8 @@ void devices_facts(struct node *n, bool all, struct wire_node *f)
 		return;
 	bool set = n->devices_gen != n->devices_sent;
 	bool figures = n->figures_gen != n->figures_sent &&
-		       mono_ms_between(n->devices_told, mono_now()) >= FIGURES_MS;
+		       (loop_timer_active(&n->calm) ||
+			       mono_ms_between(n->devices_told, mono_now()) >= FIGURES_MS);
 	if (!all && !set && !figures)
 		return;
 	const struct gpu_list *l = gpu_monitor_list(n->gpus);

@@ -158,6 +158,7 @@ struct node {
 	mono_t devices_told;
 	int64_t device_error_told_ms; /* wall clock of the last one in the log */
 	struct loop_timer figures;
+	struct loop_timer calm; /* an engine has ended not long ago */
 	struct list followers; /* struct log_stream */
 	size_t nfollowers;
 	struct http_fetch *leaving;
@@ -226,6 +227,7 @@ void devices_done(struct node *n);
  * called when it is known. Else r is FAILED. */
 int devices_take(struct replica *r) MUST_CHECK;
 void devices_busy(struct node *n); /* a replica's state changed: how often to look */
+void devices_ended(struct node *n); /* an engine has: its memory comes back */
 /* Adds them when they are due (all: in any case). */
 void devices_facts(struct node *n, bool all, struct wire_node *f);
 void devices_were_told(struct node *n, uint64_t devices_gen, uint64_t figures_gen);

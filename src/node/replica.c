@@ -40,6 +40,8 @@ void replica_set(struct replica *r, enum replica_state to)
 		gate_leave(r);
 	if (was_ready)
 		handoff_remove(r);
+	if (to == REPLICA_STOPPED || to == REPLICA_FAILED || to == REPLICA_BACKOFF)
+		devices_ended(r->node);
 	devices_busy(r->node);
 	report_touch(r->node);
 	log_event(LOG_DEBUG, "state", r->id,
@@ -108,6 +110,7 @@ void replica_free(struct replica *r)
 	free(r->want.devices);
 	free(r->want.spec);
 	free(r->want.model);
+	free(r->want.split);
 	free(r->spec);
 	free(r->model);
 	free(r->engine_version);

@@ -85,6 +85,9 @@ static int build_launch(struct replica *r, struct err *e)
 		.device_env = &r->device_env,
 		.cpu_only = r->cpu_only,
 		.cache_ram_mib = p->conf.cache_ram_mib,
+		.gpu_layers = r->want.planned && !r->on_cpu ? r->want.gpu_layers : 0,
+		.cpu_experts = r->want.cpu_experts,
+		.split = r->want.split,
 	};
 	engine_launch_done(&r->launch);
 	r->launch = (struct engine_launch){ 0 };

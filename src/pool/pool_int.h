@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The pool's inside. Invariants, under the lock: for each replica 0 <= in_use + cooling <= slots_total
- * (slots that shrank are given back as leases end), in_use places of leases are held; nobody waits while a slot
- * could be granted; being on a waiting list and WAITER_QUEUED are the same.
+ * (slots that shrank are given back as leases end), in_use places of leases are held; nobody waits while
+ * a slot could be granted; being on a waiting list and WAITER_QUEUED are the same.
  */
 #ifndef POOL_POOL_INT_H
 #define POOL_POOL_INT_H

@@ -143,6 +143,7 @@ static const struct wf model_fields[] = {
 	NUM(audio, WF_BOOL, 0, 0, 0),
 	NUM(embedding, WF_BOOL, 0, 0, 0),
 	NUM(rerank, WF_BOOL, 0, 0, 0),
+	STR(need, 0),
 	STR(quant, 0),
 	STR(source, 0),
 	STR(reference, 0),
@@ -213,6 +214,10 @@ static const struct wf want_fields[] = {
 	NUM(keep_alive_ms, WF_I64, 0, -1, INT64_MAX),
 	STR(spec, 0),
 	STR(model, 0),
+	NUM(planned, WF_BOOL, 0, 0, 0),
+	NUM(gpu_layers, WF_U32, 0, 0, UINT32_MAX),
+	NUM(cpu_experts, WF_U32, 0, 0, UINT32_MAX),
+	STR(split, 0),
 };
 #undef S
 #define S wire_desired

@@ -145,6 +145,7 @@ struct wire_model {
 	uint32_t ctx; /* what `ctx: auto` became, or the configured one */
 	bool vision, audio;
 	bool embedding, rerank; /* what it is for instead of text */
+	char *need;             /* what it needs in memory, as wire_need_encode writes it; NULL: not known */
 	char *quant;            /* "Q4_K_M"; NULL unknown */
 	/* NULL: a configured pool. Else it was found on the disk, and these say where ("Hugging Face cache")
 	 * and what it is called there ("hf:org/repo:Q4_K_M") */
@@ -152,6 +153,31 @@ struct wire_model {
 };
 void wire_model_done(struct wire_model *m);
 void wire_model_copy(struct wire_model *to, const struct wire_model *from);
+
+/* What a replica of a pool needs in memory, from its model's header and its engine's arguments: bytes. */
+enum { WIRE_NEED_LAYERS_MAX = 1024 };
+struct wire_need_layer {
+	uint64_t weights; /* without the experts */
+	uint64_t experts; /* of a mixture: what may stay in host memory by itself */
+	uint64_t cache;   /* keys, values and recurrent state of all slots */
+};
+struct wire_need {
+	uint64_t whole;             /* on one device, where layers are not told (nlayers 0) */
+	uint64_t output;            /* counts as a layer behind the last */
+	uint64_t extra;             /* on the first device: projector, draft model */
+	uint64_t compute, overhead; /* on each device */
+	uint64_t host,
+		host_mapped;     /* of the host wherever the layers are; mapped: pages of the model's file */
+	uint64_t host_compute;   /* more of it when layers stay on the host */
+	uint32_t error_permille; /* how far the sum may be off */
+	char source[16], kind[16];      /* "formula", "size", …; "dense", "moe", … */
+	struct wire_need_layer *layers; /* owned */
+	uint32_t nlayers;
+};
+void wire_need_done(struct wire_need *n); /* zeros allowed */
+/* One line of text: equal layers in a row are told once. */
+int wire_need_encode(const struct wire_need *n, struct buf *b);
+int wire_need_decode(struct view text, struct wire_need *ret, struct err *reterr) MUST_CHECK;
 
 struct wire_device_use { /* a process that holds memory of a device */
 	int pid;
@@ -225,6 +251,12 @@ struct wire_want { /* one replica that should run */
 	 * it: another spec is another replica. */
 	char *spec;
 	char *model; /* a file in place of the configured model; NULL = the configured one */
+	/* How the model is divided, where that was planned: layers on devices (the output is one more),
+	 * layers whose experts stay on the host, shares of the layers for each of `devices` ("20,13"; NULL:
+	 * one). */
+	bool planned;
+	uint32_t gpu_layers, cpu_experts;
+	char *split;
 };
 struct wire_desired {
 	uint64_t fence;    /* election revision; 0 at home; a smaller one than the last is refused */

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What slow and malformed clients cost the others: the p99 of four honest connections, quiet and beside each
-attack, and how the attackers' connections ended. slowhttptest in its four modes, idle connections, and requests
-that try to smuggle."""
+"""What slow and malformed clients cost the others: the p99 of four honest connections, quiet and beside
+each attack, and how the attackers' connections ended. slowhttptest in its four modes, idle connections, and
+requests that try to smuggle."""
 
 import argparse
 import json

@@ -101,7 +101,7 @@ const probes = (corral) => corral.processes().filter((p) => p.argv.includes('gpu
 
         const { stdout, code } = await corral.cli('devices');
         assert.equal(code, 0);
-        assert.match(stdout, /^0 +Stub 24 GB +cuda +ok +4\.0 GiB +24\.0 GiB +25% +51C +GPU-aaaa/m);
+        assert.match(stdout, /^0 +Stub 24 GB +cuda +ok +4\.0 GiB +24\.0 GiB +25% +51C +- +GPU-aaaa/m);
         assert.match(stdout, /GPU-aaaa.*first-0 \(900 MiB\)/);
         assert.match((await corral.cli('ps')).stdout, /all-0 .* 0,1 /);
       },

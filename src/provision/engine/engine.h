@@ -85,6 +85,11 @@ struct engine_params {
 	const struct strv *device_env; /* NAME=value that keep it on its devices; may be NULL */
 	bool cpu_only;                 /* llamacpp: no GPU whatever the build could use */
 	uint64_t cache_ram_mib;
+	/* How the model is divided over its devices; gpu_layers 0: nobody planned it. The pool's own
+	 * arguments win. */
+	uint32_t gpu_layers,
+		cpu_experts; /* the output counts as a layer; layers whose experts stay on the host */
+	const char *split;   /* "20,13": shares of its devices; NULL: one, or even */
 };
 struct engine_launch {
 	struct strv argv; /* argv[0] is the program to execute */

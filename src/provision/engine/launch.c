@@ -68,6 +68,23 @@ static int make_env(const struct engine_build *b, const struct engine_def *def, 
 	return 0;
 }
 
+/* Nothing is left to the engine's own guess. */
+static void add_division(const struct engine_params *p, struct strv *ours)
+{
+	strv_add(ours, "--fit");
+	strv_add(ours, "off");
+	strv_add(ours, "-ngl");
+	strv_addf(ours, "%u", p->gpu_layers);
+	if (p->split) {
+		strv_add(ours, "-ts");
+		strv_add(ours, p->split);
+	}
+	if (p->cpu_experts) {
+		strv_add(ours, "--n-cpu-moe");
+		strv_addf(ours, "%u", p->cpu_experts);
+	}
+}
+
 static int launch_llamacpp(const struct engine_build *b, const struct engine_def *def,
 	const struct engine_params *p, struct engine_launch *l, struct err *reterr)
 {
@@ -98,6 +115,8 @@ static int launch_llamacpp(const struct engine_build *b, const struct engine_def
 		strv_add(&ours, "--device");
 		strv_add(&ours, "none");
 	}
+	if (p->gpu_layers && !p->cpu_only)
+		add_division(p, &ours);
 	r = llama_args_merge(&ours, &def->args, &def->env, &l->argv, reterr);
 	l->address = mem_fmt("unix:%s", p->socket_path);
 	l->uses_socket = true;

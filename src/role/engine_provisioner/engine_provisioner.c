@@ -18,6 +18,7 @@
 #include "gguf/gguf.h"
 #include "log/log.h"
 #include "node/node.h"
+#include "role/engine_provisioner/need.h"
 #include "role/engine_provisioner/pools.h"
 
 struct agent {
@@ -67,6 +68,8 @@ static void read_model(void *arg, const struct node_pool *pool, struct wire_mode
 	ret->audio = f.has_audio;
 	if (!ret->ctx)
 		ret->ctx = f.n_ctx_train ? (uint32_t)MIN(f.n_ctx_train, (uint64_t)8192) : 8192;
+	free(ret->need);
+	ret->need = agent_need(pool, ret->path, ret->ctx);
 }
 
 /* ---- the process

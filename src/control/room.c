@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Room for what is to be started: reserved before the node is told, kept until the engine is gone. Where
+ * there is none, idle replicas leave; where only busy ones could, they are waited for, at most swap.max_wait;
+ * where nothing could ever make it fit, the pool says so. All of it is decided anew with every
+ * reconciliation; nothing is remembered but who waits since when, and what is reserved.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mask.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "control/room_int.h"
+#include "log/log.h"
+
+/* Memory that does not return this long after its engine has ended is somebody else's. */
+enum { RETURN_MS = 5000 };
+
+void slot_room_free(struct control_slot *s)
+{
+	free(s->room);
+	s->room = NULL;
+	s->waits = false;
+}
+
+static bool is_gone(const struct registry_replica *r)
+{
+	return !r || !r->online || r->facts.state == REPLICA_STOPPED || r->facts.state == REPLICA_ABSENT;
+}
+
+static bool has_process(const struct registry_replica *r)
+{
+	return r && r->online &&
+	       (r->facts.state == REPLICA_STARTING || r->facts.state == REPLICA_PROVING ||
+		       r->facts.state == REPLICA_READY || r->facts.state == REPLICA_DRAINING);
+}
+
+/* ---- what is reserved -------------------------------------------------------------------------------- */
+
+static void add_use(struct slot_room *r, const struct fit_device *d, uint64_t bytes)
+{
+	if (r->nuses == ROOM_USES_MAX)
+		return;
+	struct room_use *u = &r->uses[r->nuses++];
+	snprintf(u->node_id, sizeof u->node_id, "%s", d->node_id);
+	snprintf(u->device_id, sizeof u->device_id, "%s", d->device_id);
+	u->bytes = bytes;
+}
+
+static void append(char *to, size_t cap, const char *word)
+{
+	size_t n = strlen(to);
+	snprintf(to + n, cap - n, "%s%s", n ? "," : "", word);
+}
+
+static void take_parts(struct slot_room *r, const struct scene *sc, const struct fit_plan *plan)
+{
+	char number[16];
+	for (size_t i = 0; i < plan->nparts; i++) {
+		const struct fit_device *d = &sc->devices[plan->parts[i].device];
+		const struct wire_device *w = sc->wire[plan->parts[i].device];
+		snprintf(number, sizeof number, "%u", d->index);
+		append(r->devices, sizeof r->devices, w->uuid ? w->uuid : number);
+		snprintf(number, sizeof number, "%u", plan->parts[i].layers);
+		if (plan->nparts > 1)
+			append(r->split, sizeof r->split, number);
+		add_use(r, d, plan->parts[i].bytes);
+	}
+	if (plan->host != FIT_NONE && plan->host_bytes)
+		add_use(r, &sc->devices[plan->host], plan->host_bytes);
+}
+
+static bool any_gpu(const struct scene *sc)
+{
+	for (size_t i = 0; i < sc->facts.ndevices; i++)
+		if (sc->devices[i].kind != FIT_KIND_CPU && !sc->devices[i].integrated)
+			return true;
+	return false;
+}
+
+static void reserve(struct control_slot *s, const struct scene *sc, const struct room_want *w,
+	const struct fit_plan *plan)
+{
+	struct slot_room *r = NEW(struct slot_room);
+	r->how = plan->how;
+	take_parts(r, sc, plan);
+	if (plan->how == FIT_HOST && any_gpu(sc))
+		snprintf(r->devices, sizeof r->devices, "cpu");
+	r->planned = w->need.nlayers && plan->how != FIT_HOST && plan->how != FIT_SHARE;
+	r->gpu_layers = plan->gpu_layers;
+	r->cpu_experts = plan->cpu_experts;
+	slot_room_free(s);
+	s->room = r;
+	s->room_epoch = s->restart_epoch;
+}
+
+/* One that runs already, started by another orchestratord or for a reload: what it holds is what is measured,
+ * or what its model needs on the devices it says it has. */
+static void reserve_found(struct control_slot *s, const struct scene *sc, const struct room_want *w,
+	const struct registry_replica *r)
+{
+	struct slot_room *room = NEW(struct slot_room);
+	struct mask m;
+	if (mask_parse(view_str(r->facts.device_mask ? r->facts.device_mask : "auto"), &m, NULL))
+		m.kind = MASK_AUTO;
+	uint64_t whole = w->known ? (w->fit.share ? w->fit.share : fit_need_whole(&w->need)) : 0;
+	size_t n = 0;
+	for (size_t pass = 0; pass < 2; pass++)
+		for (size_t i = 0; i < sc->facts.ndevices; i++) {
+			const struct fit_device *d = &sc->devices[i];
+			bool cpu = d->kind == FIT_KIND_CPU;
+			if (strcmp(d->node_id, r->node_id) != 0 || (!cpu && !mask_has_index(&m, d->index)))
+				continue;
+			if (pass)
+				add_use(room, d, cpu ? w->need.host : whole / n);
+			else
+				n += !cpu;
+		}
+	slot_room_free(s);
+	s->room = room;
+}
+
+/* ---- who leaves -------------------------------------------------------------------------------------- */
+
+static void make_leave(struct control *c, const struct scene *sc, const struct control_slot *for_slot,
+	size_t victim, mono_t now)
+{
+	struct control_slot *v = sc->slots[victim];
+	struct control_pool *p = sc->pools[victim];
+	if (v->role == SLOT_LEAVING)
+		return;
+	metric_inc(metrics_series(c->o.metrics, "corral_evictions_total", p->cfg->id, NULL));
+	log_event(LOG_INFO, "evict", v->id,
+		(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_STR("replica_id", v->id),
+			LOG_STR("for", for_slot->id), LOG_END },
+		"Replica %s leaves to make room for %s.", v->id, for_slot->id);
+	slot_leave(v, mono_add_ms(now, LEAVE_MS));
+	control_wake(c);
+}
+
+/* ---- one that is to be started ------------------------------------------------------------------------ */
+
+struct deciding {
+	struct control *c;
+	const struct registry_snapshot *snap;
+	mono_t now, next;
+};
+
+static void ask_again(struct deciding *d, mono_t at)
+{
+	if (mono_before(at, d->next))
+		d->next = at;
+}
+
+static void waits(struct deciding *d, struct control_pool *p, struct control_slot *s, const char *what)
+{
+	if (!s->waits)
+		s->waits_since = d->now;
+	s->waits = true;
+	s->node = NULL;
+	snprintf(p->room_text, sizeof p->room_text, "it waits for memory: %s", what);
+}
+
+/* Whether it would be there if nobody else used the devices it may have. */
+static bool could_ever(const struct scene *sc, const struct room_want *w, uint64_t bytes)
+{
+	uint64_t sum = 0, most = 0;
+	for (size_t i = 0; i < sc->facts.ndevices; i++) {
+		const struct fit_device *d = &sc->devices[i];
+		bool in = d->kind == FIT_KIND_CPU ? w->fit.cpu : bit_get(w->mask, i);
+		uint64_t cap = d->limit ? MIN(d->limit, d->capacity) : d->capacity;
+		if (!in)
+			continue;
+		sum += cap;
+		most = MAX(most, cap ? cap : bytes);
+	}
+	return bytes <= (w->need.nlayers && !w->fit.share ? MAX(sum, most) : most);
+}
+
+static void refuse_room(struct control_pool *p, const struct scene *sc, const struct room_want *w,
+	const struct fit_plan *plan)
+{
+	char need[32] = "?", has[32] = "?", lacks[32] = "?";
+	const struct fit_device *d = plan->closest == FIT_NONE ? NULL : &sc->devices[plan->closest];
+	uint64_t bytes = w->fit.share ? w->fit.share : fit_need_whole(&w->need);
+	num_format_bytes(bytes, need, sizeof need);
+	num_format_bytes(plan->missing, lacks, sizeof lacks);
+	p->room_forever = !could_ever(sc, w, bytes);
+	if (!d) {
+		snprintf(p->room_text, sizeof p->room_text,
+			"it needs %s of memory, and no device that it may use is there", need);
+		return;
+	}
+	num_format_bytes(d->capacity, has, sizeof has);
+	snprintf(p->room_text, sizeof p->room_text,
+		"it needs %s of memory; %s %u comes closest with %s in all: %s are missing there%s", need,
+		d->kind == FIT_KIND_CPU ? "host" : "device", d->index, has, lacks,
+		w->fit.offload == FIT_OFFLOAD_NEVER ? " (offload: never keeps all of it on devices)" : "");
+}
+
+static bool someone_starts(const struct scene *sc, const struct control_slot *but)
+{
+	for (size_t i = 0; i < sc->facts.nreplicas; i++)
+		if (sc->slots[i] != but && sc->slots[i]->plan.wanted && !sc->slots[i]->plan.ready &&
+			!sc->slots[i]->plan.failed)
+			return true;
+	return false;
+}
+
+/* Busy replicas would have to go. Until the bound is over they may go on as they like. */
+static void wait_for_busy(struct deciding *d, struct control_pool *p, struct control_slot *s,
+	struct scene *sc, const struct room_want *w)
+{
+	struct fit_plan plan;
+	for (size_t i = 0; i < sc->facts.nreplicas; i++) { /* one that starts is let be */
+		const struct control_slot *v = sc->slots[i];
+		sc->replicas[i].busy = sc->pools[i]->external || (!v->in_pool && v->role != SLOT_LEAVING);
+	}
+	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
+	if (plan.how == FIT_NO && someone_starts(sc, s)) {
+		waits(d, p, s, "another engine is being started");
+		return;
+	}
+	if (plan.how == FIT_NO) {
+		s->node = NULL;
+		p->room_refused = true;
+		refuse_room(p, sc, w, &plan);
+		return;
+	}
+	waits(d, p, s, "those that hold it are busy");
+	mono_t bound = mono_add_ms(s->waits_since, d->c->config->swap.max_wait_ms);
+	if (mono_before(d->now, bound)) {
+		ask_again(d, bound);
+		return;
+	}
+	for (size_t i = 0; i < plan.nvictims; i++)
+		make_leave(d->c, sc, s, plan.victims[i], d->now);
+}
+
+/* Those that leave anyway give their memory back by themselves; others are asked to, once what was given back
+ * can be seen. */
+static void evict(struct deciding *d, struct control_pool *p, struct control_slot *s, struct scene *sc,
+	const struct fit_plan *plan)
+{
+	bool more = false;
+	for (size_t i = 0; i < plan->nvictims; i++)
+		more |= sc->slots[plan->victims[i]]->role != SLOT_LEAVING;
+	if (more && mono_before(d->now, d->c->returns_by)) {
+		waits(d, p, s, "what an engine held is being given back");
+		ask_again(d, d->c->returns_by);
+		return;
+	}
+	waits(d, p, s, "another engine is ending");
+	for (size_t i = 0; i < plan->nvictims; i++)
+		make_leave(d->c, sc, s, plan->victims[i], d->now);
+}
+
+static void decide_in(struct deciding *d, struct control_pool *p, struct control_slot *s, struct scene *sc,
+	struct room_want *w)
+{
+	struct fit_plan plan;
+	w->fit.replica_id = s->id;
+	if (!w->known || !sc->facts.ndevices)
+		return; /* it is started as it is configured */
+	w->fit.may_evict = false;
+	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
+	if (plan.how != FIT_NO && !plan.nvictims) {
+		reserve(s, sc, w, &plan);
+		return;
+	}
+	w->fit.may_evict = true;
+	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
+	if (plan.how == FIT_NO)
+		wait_for_busy(d, p, s, sc, w);
+	else
+		evict(d, p, s, sc, &plan);
+}
+
+static void decide(struct deciding *d, struct control_pool *p, struct control_slot *s)
+{
+	AUTO(scene_done) struct scene sc;
+	AUTO(room_want_done) struct room_want w;
+	bool refused = p->room_refused;
+	scene_make(d->c, d->snap, d->now, &sc);
+	room_want_make(d->c, d->snap, &sc, p, s->node, &w);
+	p->room_refused = false;
+	p->room_text[0] = '\0';
+	decide_in(d, p, s, &sc, &w);
+	if (s->node)
+		s->waits = false;
+	if (refused != p->room_refused)
+		control_wake(d->c); /* who asks is told, or may ask again */
+}
+
+static void found(
+	struct deciding *d, struct control_pool *p, struct control_slot *s, const struct registry_replica *r)
+{
+	AUTO(scene_done) struct scene sc;
+	AUTO(room_want_done) struct room_want w;
+	scene_make(d->c, d->snap, d->now, &sc);
+	room_want_make(d->c, d->snap, &sc, p, r->node_id, &w);
+	reserve_found(s, &sc, &w, r);
+}
+
+/* ---- all of them -------------------------------------------------------------------------------------- */
+
+static uint64_t all_free(const struct registry_snapshot *s)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < s->nnodes; i++)
+		for (size_t k = 0; k < s->nodes[i]->ndevices; k++)
+			bytes += s->nodes[i]->devices[k].memory_free_bytes;
+	return bytes;
+}
+
+static void give_back(struct deciding *d, struct control_slot *s)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < s->room->nuses; i++)
+		bytes += s->room->uses[i].bytes;
+	d->c->returns_by = mono_add_ms(d->now, RETURN_MS);
+	d->c->free_when_back = all_free(d->snap) + bytes / 2;
+	slot_room_free(s);
+}
+
+static void look_at(struct deciding *d, struct control_pool *p, struct control_slot *s)
+{
+	const struct registry_replica *r =
+		slot_replica(registry_snapshot_pool(d->snap, view_str(p->cfg->id)), s);
+	bool ended = is_gone(r) && !s->plan.wanted && !s->on_wire && !s->in_pool;
+	bool failed = r && r->online && r->facts.state == REPLICA_FAILED && r->facts.retry_in_ms < 0 &&
+		      s->room_epoch == s->restart_epoch;
+	if (s->room && (ended || failed))
+		give_back(d, s);
+	else if (!s->room && has_process(r))
+		found(d, p, s, r);
+}
+
+static bool is_to_start(struct deciding *d, struct control_pool *p, struct control_slot *s)
+{
+	const struct registry_replica *r =
+		slot_replica(registry_snapshot_pool(d->snap, view_str(p->cfg->id)), s);
+	bool failed = r && r->online && r->facts.state == REPLICA_FAILED && s->room_epoch == s->restart_epoch;
+	return s->node && s->plan.wanted && !s->room && !failed && !has_process(r) &&
+	       (s->role == SLOT_MAIN || s->role == SLOT_ACCEPTED);
+}
+
+static bool has_waiting(const struct control_pool *p)
+{
+	struct pool_stats st;
+	pool_get_stats(p->pool, &st);
+	return st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
+}
+
+mono_t control_room(struct control *c, const struct registry_snapshot *snap, mono_t now)
+{
+	struct deciding d = { .c = c, .snap = snap, .now = now, .next = MONO_NEVER };
+	for (size_t i = 0; i < c->npools; i++)
+		for (size_t k = 0; k < c->pools[i]->nslots && !c->pools[i]->external; k++)
+			look_at(&d, c->pools[i], c->pools[i]->slots[k]);
+	if (all_free(snap) >= c->free_when_back)
+		c->returns_by = MONO_ZERO;
+	for (int first = 1; first >= 0; first--) /* those somebody waits for go first */
+		for (size_t i = 0; i < c->npools; i++) {
+			struct control_pool *p = c->pools[i];
+			bool mine = !p->external && has_waiting(p) == first;
+			bool any = false;
+			for (size_t k = 0; mine && k < p->nslots; k++) {
+				any |= p->slots[k]->plan.wanted;
+				if (is_to_start(&d, p, p->slots[k]))
+					decide(&d, p, p->slots[k]);
+			}
+			if (mine && !any)
+				p->room_refused = false; /* the next who asks has it decided anew */
+		}
+	return d.next;
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the device planner is asked, made of the registry's snapshot and of what is reserved. Files: scene.c
+ * the devices and who holds them · want.c one replica's wish · room.c decisions.
+ */
+#ifndef CONTROL_ROOM_INT_H
+#define CONTROL_ROOM_INT_H
+
+#include "control/control_int.h"
+#include "placement/fit.h"
+
+enum { ROOM_ID_MAX = 160, ROOM_USES_MAX = FIT_SPLIT_MAX + 1 };
+
+/* What a replica holds, from before its engine is started until its memory is seen to return. */
+struct room_use {
+	char node_id[64], device_id[ROOM_ID_MAX];
+	uint64_t bytes;
+};
+struct slot_room {
+	enum fit_how how;
+	struct room_use uses[ROOM_USES_MAX];
+	size_t nuses;
+	char devices[FIT_SPLIT_MAX * 48],
+		split[FIT_SPLIT_MAX * 12]; /* for the wire; empty: the pool's own, one */
+	uint32_t gpu_layers, cpu_experts;
+	bool planned; /* the division is ours to say */
+};
+
+struct scene { /* freed with scene_done; strings are the snapshot's */
+	struct fit_facts facts;
+	struct fit_device *devices;
+	const struct wire_device **wire; /* of devices */
+	struct fit_replica *replicas;
+	struct control_slot **slots; /* of replicas */
+	struct control_pool **pools; /* of replicas */
+	struct fit_use *uses;
+	size_t words_devices, words_replicas; /* of a bit set */
+	void *scratch;
+};
+void scene_make(struct control *c, const struct registry_snapshot *s, mono_t now, struct scene *ret);
+void scene_done(struct scene *s);
+size_t scene_device(const struct scene *s, const char *node_id, const char *device_id); /* FIT_NONE */
+
+struct room_want { /* freed with room_want_done */
+	struct fit_want fit;
+	struct fit_need need;
+	struct fit_layer *layers;
+	uint64_t *mask, *never_with, *siblings;
+	struct wire_need wire;
+	bool known; /* false: nothing is known of what it needs; it is not planned */
+};
+/* node_id NULL: any. */
+void room_want_make(struct control *c, const struct registry_snapshot *s, const struct scene *sc,
+	struct control_pool *p, const char *node_id, struct room_want *ret);
+void room_want_done(struct room_want *w);
+
+static inline void bit_set(uint64_t *bits, size_t i)
+{
+	bits[i / 64] |= (uint64_t)1 << (i % 64);
+}
+static inline bool bit_get(const uint64_t *bits, size_t i)
+{
+	return bits[i / 64] >> (i % 64) & 1;
+}
+
+#endif

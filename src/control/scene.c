@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The devices as the planner sees them: what the nodes report, less what our replicas have reserved, less
+ * what strangers hold.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "control/room_int.h"
+
+enum { HOST_FREE_MIN_MIB = 256, HOST_FREE_PART = 64 };
+
+void scene_done(struct scene *s)
+{
+	free(s->devices);
+	free(s->wire);
+	free(s->replicas);
+	free(s->slots);
+	free(s->pools);
+	free(s->uses);
+	free(s->scratch);
+	*s = (struct scene){ 0 };
+}
+
+static uint8_t kind_of(const struct wire_device *d)
+{
+	static const char *const kinds[] = { "cpu", "cuda", "amd", "intel" };
+	for (uint8_t i = 0; i < ARRAY_LEN(kinds); i++)
+		if (d->kind && strcmp(d->kind, kinds[i]) == 0)
+			return i;
+	return ARRAY_LEN(kinds);
+}
+
+/* Some of the host stays for everybody else. */
+static uint64_t host_capacity(uint64_t total)
+{
+	uint64_t keep = MAX(total / HOST_FREE_PART, HOST_FREE_MIN_MIB * MIB);
+	return total > keep ? total - keep : total;
+}
+
+static void add_device(struct scene *sc, const struct registry_node *n, const struct wire_device *d)
+{
+	sc->wire[sc->facts.ndevices] = d;
+	sc->devices[sc->facts.ndevices++] = (struct fit_device){
+		.node_id = n->node_id,
+		.device_id = d->device_id,
+		.index = d->index,
+		.kind = kind_of(d),
+		.usable = n->online && n->registered && d->state && strcmp(d->state, "ok") == 0,
+		.integrated = d->integrated,
+		.capacity = kind_of(d) == FIT_KIND_CPU ? host_capacity(d->memory_total_bytes)
+						       : d->memory_total_bytes,
+	};
+}
+
+static void add_devices(const struct registry_snapshot *s, struct scene *sc)
+{
+	size_t n = 1;
+	for (size_t i = 0; i < s->nnodes; i++)
+		n += s->nodes[i]->ndevices;
+	sc->devices = mem_alloc(n * sizeof *sc->devices);
+	sc->wire = mem_alloc(n * sizeof(const struct wire_device *));
+	for (size_t i = 0; i < s->nnodes; i++)
+		for (size_t k = 0; k < s->nodes[i]->ndevices; k++)
+			add_device(sc, s->nodes[i], &s->nodes[i]->devices[k]);
+	sc->facts.devices = sc->devices;
+}
+
+size_t scene_device(const struct scene *s, const char *node_id, const char *device_id)
+{
+	for (size_t i = 0; i < s->facts.ndevices; i++)
+		if (strcmp(s->devices[i].device_id, device_id) == 0 &&
+			strcmp(s->devices[i].node_id, node_id) == 0)
+			return i;
+	return FIT_NONE;
+}
+
+/* What the driver says that process tree holds; 0: it does not say. */
+static uint64_t measured(const struct wire_device *d, const char *replica_id)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < d->nuses; i++)
+		if (d->uses[i].replica_id && strcmp(d->uses[i].replica_id, replica_id) == 0)
+			bytes += d->uses[i].bytes;
+	return bytes;
+}
+
+static bool holds(const struct registry_replica *r)
+{
+	return r && (r->facts.state == REPLICA_STARTING || r->facts.state == REPLICA_PROVING ||
+			    r->facts.state == REPLICA_READY || r->facts.state == REPLICA_DRAINING);
+}
+
+/* A reservation becomes what was measured once it is Ready; a measurement that is far smaller was taken while
+ * the model was still being loaded. */
+static uint64_t held_bytes(
+	const struct room_use *u, const struct wire_device *d, const struct registry_replica *r)
+{
+	uint64_t m = r && r->facts.state == REPLICA_READY ? measured(d, r->facts.replica_id) : 0;
+	return m >= u->bytes / 2 && m ? m : u->bytes;
+}
+
+static bool is_busy(const struct control_pool *p, const struct control_slot *s,
+	const struct registry_replica *r, const struct pool_stats *st)
+{
+	if (s->role == SLOT_LEAVING || (!s->plan.wanted && !s->in_pool))
+		return false; /* it goes: its memory comes back without anybody's doing */
+	return !r || r->facts.state != REPLICA_READY || !s->in_pool || s->plan.leases || s->plan.cooling ||
+	       st->waiting[POOL_INTERACTIVE] || st->waiting[POOL_BATCH] || p->op != OP_NONE || p->reload ||
+	       s->role != SLOT_MAIN || p->external;
+}
+
+/* In seconds: how likely it is that it will be wanted soon, times what it takes to bring it back. */
+static double loss_of(const struct control_pool *p, const struct control_slot *s, mono_t now, bool leaves)
+{
+	if (leaves)
+		return 0;
+	double idle = (double)MAX(mono_ms_between(s->plan.busy_at, now), (int64_t)0) / 1000;
+	double reload = p->load_ms > 0 ? (double)p->load_ms / 1000 : 5;
+	return 60 / (60 + idle) * reload * p->cfg->evict_cost;
+}
+
+static bool held_back(const struct control_pool *p, const struct control_slot *s, mono_t now)
+{
+	const struct config *cfg = p->control->config;
+	return cfg->swap.hold_after == CONFIG_HOLD_ALWAYS &&
+	       mono_before(now, mono_add_ms(s->plan.busy_at, cfg->swap.hold_ms));
+}
+
+static void add_uses(struct scene *sc, struct control_slot *s, const struct registry_replica *r)
+{
+	struct fit_replica *f = &sc->replicas[sc->facts.nreplicas];
+	f->first_use = sc->facts.nuses;
+	for (size_t i = 0; i < s->room->nuses; i++) {
+		const struct room_use *u = &s->room->uses[i];
+		size_t d = scene_device(sc, u->node_id, u->device_id);
+		if (d == FIT_NONE)
+			continue;
+		uint64_t bytes = held_bytes(u, sc->wire[d], r);
+		sc->uses[sc->facts.nuses++] = (struct fit_use){ d, bytes };
+		sc->devices[d].reserved += bytes;
+		sc->devices[d].replicas++;
+		f->nuses++;
+	}
+}
+
+static void add_replica(struct scene *sc, struct control_pool *p, struct control_slot *s,
+	const struct registry_replica *r, const struct pool_stats *st, mono_t now)
+{
+	bool leaves = s->role == SLOT_LEAVING || !s->plan.wanted;
+	mono_t over =
+		p->cfg->keep_alive_ms < 0 ? MONO_NEVER : mono_add_ms(s->plan.busy_at, p->cfg->keep_alive_ms);
+	sc->replicas[sc->facts.nreplicas] = (struct fit_replica){
+		.replica_id = s->id,
+		.pool_id = p->cfg->id,
+		.busy = is_busy(p, s, r, st) || (!leaves && held_back(p, s, now)),
+		.pinned = !leaves && (p->cfg->pinned || p->cfg->replicas_min > 0),
+		.idle_only = !leaves && p->cfg->idle_only,
+		.expired = leaves || !mono_before(now, over),
+		.loss = loss_of(p, s, now, leaves),
+	};
+	sc->slots[sc->facts.nreplicas] = s;
+	sc->pools[sc->facts.nreplicas] = p;
+	add_uses(sc, s, r);
+	sc->facts.nreplicas++;
+}
+
+static void add_replicas(struct control *c, const struct registry_snapshot *s, struct scene *sc, mono_t now)
+{
+	size_t n = 1;
+	for (size_t i = 0; i < c->npools; i++)
+		n += c->pools[i]->nslots;
+	sc->replicas = mem_alloc(n * sizeof *sc->replicas);
+	sc->slots = mem_alloc(n * sizeof(struct control_slot *));
+	sc->pools = mem_alloc(n * sizeof(struct control_pool *));
+	sc->uses = mem_alloc(n * ROOM_USES_MAX * sizeof *sc->uses);
+	for (size_t i = 0; i < c->npools; i++) {
+		struct control_pool *p = c->pools[i];
+		const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
+		struct pool_stats st;
+		pool_get_stats(p->pool, &st);
+		for (size_t k = 0; k < p->nslots; k++)
+			if (p->slots[k]->room)
+				add_replica(sc, p, p->slots[k], slot_replica(rp, p->slots[k]), &st, now);
+	}
+	sc->facts.replicas = sc->replicas;
+	sc->facts.uses = sc->uses;
+}
+
+/* What is used and is not ours: by the driver's list of processes, else by what ours have reserved. */
+static uint64_t foreign_of(const struct registry_snapshot *s, const struct scene *sc, size_t d)
+{
+	const struct wire_device *w = sc->wire[d];
+	uint64_t ours = 0;
+	for (size_t i = 0; i < s->nreplicas; i++)
+		if (holds(s->replicas[i]))
+			ours += measured(w, s->replicas[i]->facts.replica_id);
+	if (!w->nuses)
+		ours = sc->devices[d].reserved;
+	uint64_t used = w->memory_total_bytes > w->memory_free_bytes
+				? w->memory_total_bytes - w->memory_free_bytes
+				: 0;
+	uint64_t kept =
+		w->memory_total_bytes - sc->devices[d].capacity; /* the host's own share is not foreign */
+	used = used > kept ? used - kept : 0;
+	return used > ours ? used - ours : 0;
+}
+
+/* The operator's bound on what ours may hold of a device; 0: none. */
+static uint64_t limit_of(const struct control *c, const struct scene *sc, size_t d)
+{
+	const struct fit_device *f = &sc->devices[d];
+	const struct wire_device *w = sc->wire[d];
+	const struct strv *b = &c->config->budget.device_bytes;
+	uint64_t limit = 0, bytes;
+	if (f->kind == FIT_KIND_CPU)
+		return c->config->budget.host_bytes;
+	for (size_t i = 0; i < b->len; i++) {
+		struct view id;
+		char index[16];
+		snprintf(index, sizeof index, "%u", f->index);
+		if (config_budget_read(b->items[i], &id, &bytes, NULL))
+			continue;
+		if (view_eqs(id, "*") || view_eqs(id, index) ||
+			(w->uuid && view_starts(view_str(w->uuid), id)))
+			limit = limit ? MIN(limit, bytes) : bytes;
+	}
+	return limit;
+}
+
+void scene_make(struct control *c, const struct registry_snapshot *s, mono_t now, struct scene *ret)
+{
+	*ret = (struct scene){ 0 };
+	add_devices(s, ret);
+	add_replicas(c, s, ret, now);
+	for (size_t d = 0; d < ret->facts.ndevices; d++) {
+		if (ret->devices[d].capacity)
+			ret->devices[d].foreign = foreign_of(s, ret, d);
+		ret->devices[d].limit = limit_of(c, ret, d);
+	}
+	ret->facts.replicas_max = c->config->budget.replicas;
+	ret->words_devices = ret->facts.ndevices / 64 + 1;
+	ret->words_replicas = ret->facts.nreplicas / 64 + 1;
+	ret->scratch = mem_alloc(fit_scratch_bytes(&ret->facts) + 1);
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One replica's wish, as the planner takes it.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mask.h"
+#include "base/mem.h"
+#include "control/room_int.h"
+
+void room_want_done(struct room_want *w)
+{
+	free(w->layers);
+	free(w->mask);
+	free(w->never_with);
+	free(w->siblings);
+	wire_need_done(&w->wire);
+	*w = (struct room_want){ 0 };
+}
+
+/* Where its header was not read: the file and a tenth, for what is computed with it. */
+static bool need_by_size(const struct wire_model *m, struct wire_need *n)
+{
+	if (!m || !m->size_bytes || m->size_bytes > UINT64_MAX / 2)
+		return false;
+	*n = (struct wire_need){ .source = "size", .kind = "unknown", .error_permille = 300 };
+	n->whole = m->size_bytes + m->size_bytes / 10 + 256 * MIB;
+	n->host_mapped = m->size_bytes;
+	return true;
+}
+
+static bool need_of(const struct control_pool *p, const struct wire_model *m, struct wire_need *n)
+{
+	if (p->cfg->engine.kind != CONFIG_ENGINE_LLAMACPP || p->override)
+		return false; /* another program, or a model of which nothing was told */
+	if (m && m->need && wire_need_decode(view_str(m->need), n, NULL) == 0)
+		return true;
+	return need_by_size(m, n);
+}
+
+static void take_need(struct room_want *w)
+{
+	const struct wire_need *n = &w->wire;
+	w->layers = mem_alloc((n->nlayers + 1) * sizeof *w->layers);
+	for (uint32_t i = 0; i < n->nlayers; i++)
+		w->layers[i] =
+			(struct fit_layer){ n->layers[i].weights, n->layers[i].experts, n->layers[i].cache };
+	w->need = (struct fit_need){
+		.layers = w->layers,
+		.nlayers = n->nlayers,
+		.whole = n->whole,
+		.output = n->output,
+		.extra = n->extra,
+		.compute = n->compute,
+		.overhead = n->overhead,
+		.host = n->host,
+		.host_mapped = n->host_mapped,
+		.host_compute = n->host_compute,
+	};
+}
+
+static bool is_gpu(const struct fit_device *d)
+{
+	return d->kind != FIT_KIND_CPU;
+}
+
+static bool names(const struct mask_id *id, const struct wire_device *d)
+{
+	return id->is_index ? id->index == d->index : d->uuid && view_starts(view_str(d->uuid), id->text);
+}
+
+/* The pool's devices as bits; whether the host alone may do. */
+static void take_mask(const struct control_pool *p, const struct scene *sc, struct room_want *w)
+{
+	struct mask m;
+	const char *text = p->cfg->devices ? p->cfg->devices : "auto";
+	if (mask_parse(view_str(text), &m, NULL))
+		m = (struct mask){ .kind = MASK_AUTO };
+	enum config_gpu policy = p->config->gpu;
+	bool any = false, usable = false;
+	w->mask = mem_alloc(sc->words_devices * sizeof *w->mask);
+	for (size_t i = 0; i < sc->facts.ndevices; i++) {
+		const struct fit_device *d = &sc->devices[i];
+		bool in = m.kind == MASK_AUTO && is_gpu(d) && !d->integrated;
+		for (size_t k = 0; m.kind == MASK_LIST && k < m.len; k++)
+			in |= is_gpu(d) && names(&m.ids[k], sc->wire[i]);
+		any |= in;
+		usable |= in && d->usable;
+		if (!is_gpu(d) || (in && policy != CONFIG_GPU_NONE))
+			bit_set(w->mask,
+				i); /* the host is no device of a mask: `cpu` says whether it may serve */
+	}
+	w->fit.mask = w->mask;
+	w->fit.cpu = m.kind == MASK_CPU || policy == CONFIG_GPU_NONE ||
+		     (m.kind == MASK_AUTO && policy == CONFIG_GPU_AUTO && !any) ||
+		     (m.kind == MASK_AUTO && policy == CONFIG_GPU_OPTIONAL && !usable);
+}
+
+static bool has(const struct strv *v, const char *s)
+{
+	for (size_t i = 0; i < v->len; i++)
+		if (strcmp(v->items[i], s) == 0)
+			return true;
+	return false;
+}
+
+static void take_others(const struct control_pool *p, const struct scene *sc, struct room_want *w)
+{
+	w->never_with = mem_alloc(sc->words_replicas * sizeof *w->never_with);
+	w->siblings = mem_alloc(sc->words_replicas * sizeof *w->siblings);
+	for (size_t i = 0; i < sc->facts.nreplicas; i++) {
+		const struct control_pool *q = sc->pools[i];
+		if (q == p)
+			bit_set(w->siblings, i);
+		if (q != p && (has(&p->cfg->never_with, q->cfg->id) || has(&q->cfg->never_with, p->cfg->id)))
+			bit_set(w->never_with, i);
+	}
+	w->fit.never_with = w->never_with;
+	w->fit.siblings = w->siblings;
+}
+
+void room_want_make(struct control *c, const struct registry_snapshot *s, const struct scene *sc,
+	struct control_pool *p, const char *node_id, struct room_want *ret)
+{
+	(void)c;
+	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
+	*ret = (struct room_want){ 0 };
+	ret->known = !p->external && (p->cfg->memory || need_of(p, rp ? rp->model : NULL, &ret->wire));
+	take_need(ret);
+	take_mask(p, sc, ret);
+	take_others(p, sc, ret);
+	ret->fit.need = &ret->need;
+	ret->fit.pool_id = p->cfg->id;
+	ret->fit.node_id = node_id;
+	ret->fit.offload = p->cfg->offload == CONFIG_OFFLOAD_NEVER ? FIT_OFFLOAD_NEVER : FIT_OFFLOAD_AUTO;
+	ret->fit.may_evict = true;
+	ret->fit.gpus = p->cfg->gpus ? p->cfg->gpus : p->cfg->memory ? 1 : 0;
+	ret->fit.share = p->cfg->memory;
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Models that share the memory of a 24 GB and a 12 GB card: who goes where, who leaves for whom, who waits, and
+// what is said when nothing can be done. The cards are a stub of NVIDIA's library, which books to each engine
+// that runs what its pool says it takes.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { fakeLlamaPool, fakePool, stubDriver, until, withCorral } from './harness.mjs';
+
+const A = 'GPU-aaaa1111-0000-0000-0000-000000000000';
+const B = 'GPU-bbbb2222-0000-0000-0000-000000000000';
+const card = (uuid, bus, total) =>
+  `device|${uuid}|Stub ${total / 1024} GB|00000000:0${bus}:00.0|${total}|0|25|51|8.9|0`;
+const cards = [card(A, 1, 24576), card(B, 2, 12288)];
+const GIB = 1024;
+const takes = (id, gib) => `engine|--alias ${id} |${gib * GIB}`;
+const sized = (id, gib, rest = {}, flags = []) => fakePool(id, flags, { memory: `${gib}GiB`, slots: 1, ...rest });
+
+/** {pool: [uuid, …]} of the engines that run. */
+async function where(corral) {
+  const { json } = await corral.get('/v1/devices');
+  const map = {};
+  for (const d of json.devices.filter((x) => x.uuid.startsWith('GPU')))
+    for (const r of d.replicas) (map[r.id] ??= []).push(d.uuid);
+  return map;
+}
+
+/** So that nothing is left that the test had started. */
+async function stopAll(corral) {
+  const { json } = await corral.get('/v1/pools');
+  for (const { id } of json.pools) await corral.post(`/v1/pools/${id}/stop`, {});
+  await until('the engines to be gone', async () => corral.engines().length === 0);
+}
+
+async function explain(corral, pool) {
+  const { status, json, text } = await corral.get(`/v1/explain?pool=${pool}`);
+  assert.equal(status, 200, text);
+  for (const d of json.devices) assert.ok(d.reserved_bytes <= d.capacity_bytes, JSON.stringify(d));
+  return json;
+}
+
+{
+  const driver = stubDriver(...cards, 'account', takes('a', 10), takes('b', 10), takes('c', 8), takes('d', 12));
+  test(
+    'ten GiB here, eight there: each goes where it fits, and the cheapest idle one leaves for who does not',
+    withCorral(
+      {
+        pools: [
+          sized('a', 10),
+          sized('b', 10, { evict_cost: 100 }),
+          sized('c', 8, { evict_cost: 100 }),
+          sized('d', 12),
+          sized('huge', 30),
+        ],
+      },
+      async (corral) => {
+        for (const id of ['a', 'b', 'c']) assert.equal((await corral.chat(id)).status, 200, id);
+        assert.deepEqual(await where(corral), { 'a-0': [A], 'b-0': [B], 'c-0': [A] });
+        const before = await explain(corral, 'd');
+        assert.deepEqual(
+          before.evicts.map((v) => v.replica),
+          ['a-0'],
+        );
+
+        assert.equal((await corral.chat('d')).status, 200);
+        assert.deepEqual(await where(corral), { 'b-0': [B], 'c-0': [A], 'd-0': [A] });
+        assert.equal((await corral.chat('a')).status, 200);
+        assert.deepEqual(await where(corral), { 'a-0': [A], 'b-0': [B], 'c-0': [A] });
+        const figure = await corral.figures();
+        assert.equal(figure('corral_evictions_total', { pool: 'a' }), 1);
+        assert.equal(figure('corral_evictions_total', { pool: 'd' }), 1);
+
+        const refused = await corral.chat('huge');
+        assert.equal(refused.status, 503, refused.text);
+        assert.equal(refused.json.error.corral.code, 'NO_CAPACITY');
+        assert.equal(refused.json.error.corral.retriable, false);
+        assert.equal(refused.headers['x-should-retry'], 'false');
+        assert.match(refused.json.error.message, /needs 30\.0 GiB.*device 0 comes closest with 24\.0 GiB/);
+        const why = await explain(corral, 'huge');
+        assert.equal(why.fits, false);
+        assert.deepEqual(
+          why.devices.filter((d) => d.kind === 'cuda').map((d) => d.taken),
+          [false, false],
+        );
+        assert.match((await corral.cli('plan')).stdout, /^huge needs 30\.0 GiB and fits nowhere/m);
+        assert.equal((await corral.chat('b')).status, 200, 'what runs is not touched by what cannot');
+        await stopAll(corral);
+      },
+      { env: driver.env },
+    ),
+  );
+}
+
+{
+  const driver = stubDriver(...cards, 'account', takes('busy', 20), takes('other', 20));
+  test(
+    'a busy engine is never stopped: who needs its memory waits, at most swap.max_wait, and nobody is cut',
+    withCorral(
+      {
+        swap: { max_wait: '300ms' },
+        pools: [sized('busy', 20, {}, ['--tokens', 40, '--event-interval-us', 50000]), sized('other', 20)],
+      },
+      async (corral) => {
+        const ends = [];
+        const running = corral.chat('busy', { max_tokens: 40 }).then((r) => ends.push(['busy', r.status]));
+        await until('the lease', async () => (await corral.pool('busy')).leases === 1);
+        const other = corral.chat('other').then((r) => ends.push(['other', r.status]));
+        await until('it to wait', async () => (await corral.pool('other')).waiting === 1);
+        // those who come meanwhile wait for their turn, behind it
+        await until('the bound to be over', async () => (await explain(corral, 'busy')).holds.length === 1);
+        await Promise.all([running, other]);
+        assert.deepEqual(ends, [['busy', 200], ['other', 200]]);
+        assert.equal((await corral.chat('busy')).status, 200, 'and back');
+        await stopAll(corral);
+      },
+      { env: driver.env },
+    ),
+  );
+}
+
+{
+  const driver = stubDriver(...cards, 'account', takes('pinned', 20), takes('x', 20));
+  test(
+    'a pinned pool keeps its memory, and the refusal may be tried again',
+    withCorral(
+      { pools: [sized('pinned', 20, { pinned: true }), sized('x', 20)] },
+      async (corral) => {
+        assert.equal((await corral.chat('pinned')).status, 200);
+        const refused = await corral.chat('x');
+        assert.equal(refused.status, 503, refused.text);
+        assert.equal(refused.json.error.corral.code, 'NO_CAPACITY');
+        assert.equal(refused.json.error.corral.retriable, true);
+        assert.equal((await corral.pool('pinned')).state, 'ready');
+        await stopAll(corral);
+      },
+      { env: driver.env },
+    ),
+  );
+}
+
+{
+  const driver = stubDriver(...cards);
+  test(
+    'llama.cpp gets explicit numbers and one card where one does',
+    withCorral({ pools: [fakeLlamaPool('chat')] }, async (corral) => {
+      assert.equal((await corral.chat('chat')).status, 200);
+      const { argv } = corral.engineOf('chat');
+      const value = (name) => argv[argv.indexOf(name) + 1];
+      const { need } = await explain(corral, 'chat');
+      assert.equal(value('--fit'), 'off');
+      assert.equal(Number(value('--gpu-layers')), need.layers + 1);
+      assert.deepEqual(await where(corral), { 'chat-0': [A] });
+      await stopAll(corral);
+    }, { env: driver.env }),
+  );
+}
+
+{
+  const driver = stubDriver(...cards, 'account', takes('a', 20), takes('b', 20));
+  test(
+    'killed -9: its memory is booked back, and another pool gets it',
+    withCorral({ pools: [sized('a', 20), sized('b', 20)] }, async (corral) => {
+      assert.equal((await corral.chat('a')).status, 200);
+      process.kill(corral.engineOf('a').pid, 'SIGKILL');
+      assert.equal((await corral.chat('a')).status, 200, 'it is started again, where it was');
+      assert.equal((await corral.chat('b')).status, 200);
+      assert.deepEqual(await where(corral), { 'b-0': [A] });
+      const { devices } = await explain(corral, 'b');
+      assert.equal(devices.find((d) => d.device === A).foreign_bytes, 0);
+      await stopAll(corral);
+    }, { env: driver.env }),
+  );
+}
