@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a tiny but valid model file (GGUF v3, architecture `llama`) that llama-server loads and serves.
 
-    make_model.py random OUT.gguf [--ctx N] [--layers N] [--embd N] [--seed N] [--pooling N]
+    make_model.py random OUT.gguf [--ctx N] [--layers N] [--embd N] [--seed N] [--pooling N] [--arch NAME]
     make_model.py says   OUT.gguf [--ctx N] [--sentence TEXT]
 
 random  A byte vocabulary and random weights: every printable ASCII character is one token, any other
     byte is one token too, so token counts are easy to predict. It speaks printable characters and
     never ends by itself (ask with max_tokens). It has the three fill-in-the-middle tokens, and serves
     chat, completions, infill, tokenize, embeddings (--embeddings --pooling mean) and rerank (--rerank).
-    --layers and --embd make a larger and slower one, for tests that need a long prefill.
+    --layers and --embd make a larger and slower one, for tests that need a long prefill. --arch gemma3
+    has a sliding window of WINDOW tokens in five of six layers, --arch mamba has recurrent layers alone.
 says    Recites one sentence, then ends: what a newcomer sees before there is a real model.
 
 The same arguments always give the same bytes. Needs Python 3 alone.
@@ -49,6 +50,8 @@ CHAT_TEMPLATE = ("{% for message in messages %}<|im_start|>{{ message['role'] }}
 
 ALIGNMENT = 32
 HEAD = 64
+WINDOW = 128  # of --arch gemma3
+CONV, STATE, RANK = 4, 16, 16  # of --arch mamba
 
 # GGUF value types
 U32, F32, BOOL, STRING, ARRAY, I32 = 4, 6, 7, 8, 9, 5
@@ -152,6 +155,47 @@ def layers(shape, numbers, silent):
                zeros(ff * embd) if silent else numbers.floats(ff * embd, s_ff))
 
 
+def gemma3_layers(shape, numbers):
+    embd = shape["embd"]
+    for name, dims, floats in layers(shape, numbers, False):
+        yield name, dims, floats
+        prefix, found, _ = name.rpartition(".attn_output.")
+        if found:
+            yield prefix + ".attn_q_norm.weight", [HEAD], ones(HEAD)
+            yield prefix + ".attn_k_norm.weight", [HEAD], ones(HEAD)
+            yield prefix + ".post_attention_norm.weight", [embd], ones(embd)
+            yield prefix + ".post_ffw_norm.weight", [embd], ones(embd)
+
+
+def mamba_layers(shape, numbers):
+    embd = shape["embd"]
+    inner, scale = 2 * embd, (3.0 / embd) ** 0.5
+    for i in range(shape["layers"]):
+        p = f"blk.{i}."
+        yield p + "attn_norm.weight", [embd], ones(embd)
+        yield p + "ssm_in.weight", [embd, 2 * inner], numbers.floats(embd * 2 * inner, scale)
+        yield p + "ssm_conv1d.weight", [CONV, inner], numbers.floats(CONV * inner, 0.5)
+        yield p + "ssm_conv1d.bias", [inner], zeros(inner)
+        yield p + "ssm_x.weight", [inner, RANK + 2 * STATE], numbers.floats(inner * (RANK + 2 * STATE), scale)
+        yield p + "ssm_dt.weight", [RANK, inner], numbers.floats(RANK * inner, scale)
+        yield p + "ssm_dt.bias", [inner], zeros(inner)
+        yield p + "ssm_a", [STATE, inner], array.array("f", [-1.0]) * (STATE * inner)
+        yield p + "ssm_d", [inner], ones(inner)
+        yield p + "ssm_out.weight", [inner, embd], numbers.floats(inner * embd, scale)
+
+
+def arch_keys(arch, shape):
+    if arch == "gemma3":
+        yield "attention.sliding_window", U32, WINDOW
+        yield "attention.key_length", U32, HEAD
+        yield "attention.value_length", U32, HEAD
+    if arch == "mamba":
+        yield "ssm.conv_kernel", U32, CONV
+        yield "ssm.inner_size", U32, 2 * shape["embd"]
+        yield "ssm.state_size", U32, STATE
+        yield "ssm.time_step_rank", U32, RANK
+
+
 def random_tables(vocab, shape, numbers):
     """token_embd and output. Dimension 0 is the same in every embedding, so that a negative weight
     there keeps a token from ever being chosen: all but printable characters."""
@@ -197,8 +241,8 @@ def gguf_kv(key, kind, v, of=None):
 
 
 def metadata(name, vocab, shape):
-    a, t = "llama.", "tokenizer.ggml."
-    yield gguf_kv("general.architecture", STRING, "llama")
+    a, t = shape["arch"] + ".", "tokenizer.ggml."
+    yield gguf_kv("general.architecture", STRING, shape["arch"])
     yield gguf_kv("general.type", STRING, "model")
     yield gguf_kv("general.name", STRING, name)
     yield gguf_kv("general.file_type", U32, 0)
@@ -213,6 +257,8 @@ def metadata(name, vocab, shape):
     yield gguf_kv(a + "rope.dimension_count", U32, HEAD)
     yield gguf_kv(a + "rope.freq_base", F32, 10000.0)
     yield gguf_kv(a + "vocab_size", U32, len(vocab.text))
+    for key, kind, value in arch_keys(shape["arch"], shape):
+        yield gguf_kv(a + key, kind, value)
     if shape.get("pooling"):
         yield gguf_kv(a + "pooling_type", U32, shape["pooling"])
     yield gguf_kv(t + "model", STRING, "llama")
@@ -251,7 +297,7 @@ def write_gguf(path, kvs, tensors):
 def make(args):
     vocab, numbers = byte_vocab(), Numbers(args.seed)
     shape = {"ctx": args.ctx, "layers": args.layers, "embd": args.embd, "ff": 2 * args.embd,
-             "pooling": args.pooling}
+             "pooling": args.pooling, "arch": args.arch}
     if args.kind == "says":
         pieces = sentence_pieces(args.sentence)
         for p in pieces:
@@ -263,7 +309,10 @@ def make(args):
         table, out = random_tables(vocab, shape, numbers)
     embd, n = shape["embd"], len(vocab.text)
     tensors = [("token_embd.weight", [embd, n], table)]
-    tensors += layers(shape, numbers, silent=args.kind == "says")
+    if args.arch == "llama":
+        tensors += layers(shape, numbers, silent=args.kind == "says")
+    else:
+        tensors += {"gemma3": gemma3_layers, "mamba": mamba_layers}[args.arch](shape, numbers)
     tensors += [("output_norm.weight", [embd], ones(embd)), ("output.weight", [embd, n], out)]
     write_gguf(args.out, metadata(f"Corral test model ({args.kind})", vocab, shape), tensors)
 
@@ -279,10 +328,14 @@ def main():
     p.add_argument("--pooling", type=int, default=0, choices=range(5),
                    help="say that it makes vectors: 1 mean, 2 cls, 3 last token, 4 rank "
                         "(default 0: it writes text)")
+    p.add_argument("--arch", choices=("llama", "gemma3", "mamba"), default="llama",
+                   help="of `random` (default llama)")
     p.add_argument("--sentence", default=SENTENCE, help="what `says` recites")
     args = p.parse_args()
     if args.embd < HEAD or args.embd % HEAD:
         p.error(f"--embd is {args.embd}; it must be a multiple of {HEAD}")
+    if args.kind == "says" and args.arch != "llama":
+        p.error("--arch is for `random`")
     if args.ctx < 1 or args.layers < 1:
         p.error("--ctx and --layers must be at least 1")
     if not args.sentence.strip() or "\0" in args.sentence:

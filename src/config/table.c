@@ -267,13 +267,14 @@ const struct field config_fields[] = {
 		       "is enough."),
 	POOL("kv_cache.save", ENUM, kv.save, .dflt = "auto", .words = kv_words,
 		.doc = "llama.cpp: whether the conversations in an engine's slots are written to "
-		       "`<state_dir>/kv` "
-		       "when it is stopped, and taken up by the next one, so that the next turn after a swap "
-		       "does not "
-		       "read the whole conversation again. `auto`: where the model can go back in its cache, "
-		       "which "
-		       "recurrent and hybrid models and those with a sliding window (without `--swa-full`) "
-		       "cannot. `on`: those too. `off`: never. Taken up at the next start of an engine."),
+		       "`<state_dir>/kv` when it is stopped, and taken up by the next one, so that the next "
+		       "turn after a swap does not read all of it again. `auto`: where that helps: a model "
+		       "with "
+		       "recurrent layers or a sliding window (without `--swa-full`) needs a llama-server "
+		       "that "
+		       "saves checkpoints. `on`: always. `off`: never. A change holds for engines that start "
+		       "or "
+		       "stop from then on."),
 	POOL("kv_cache.max_bytes", SIZE, kv.max_bytes, .dflt = "auto", .words = auto_zero, .min = 1024 * 1024,
 		.max = (uint64_t)1 << 50,
 		.doc = "The disk they may take; the oldest go first. `auto`: a tenth of what is free, at "

@@ -111,7 +111,8 @@ struct estimate {
 	uint64_t embedding_bytes; /* token embeddings: always on the host */
 	uint64_t
 		output_bytes; /* output weights: counted as one layer more, the first that goes to a device */
-	uint64_t device_compute; /* of one device that has layers */
+	uint64_t device_compute; /* of one device that has all layers; 0 when there is none */
+	uint64_t split_compute;  /* of the first of several that share them */
 	uint64_t device_overhead;
 	uint64_t ctx, slots; /* as the engine would round them */
 	enum estimate_class model_class;

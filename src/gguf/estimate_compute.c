@@ -4,7 +4,7 @@
  */
 #include "gguf/estimate_build.h"
 
-enum { ALIGN = 32 };
+enum { ALIGN = 32, ROWS_LEFT = 3 };
 
 gnode b_new(struct build *b, uint64_t n0, uint64_t n1, uint64_t n2, gnode x, gnode y)
 {
@@ -70,6 +70,14 @@ static gnode enter(struct build *b)
 	gnode z = b_new(b, embd, t, 1, mixed, 0);
 	gnode s = graph_add(&b->g, GRAPH_VIEW, graph_f32(embd, t, 1), y, slots, z);
 	b->g.nodes[s].root = z;
+	return x;
+}
+
+/* On a device the embeddings arrive from the host. */
+static gnode arrive(struct build *b)
+{
+	gnode x = input(b, b->m->n_embd, b->t, 4);
+	b->g.nodes[x].keep = true;
 	return x;
 }
 
@@ -163,9 +171,12 @@ static gnode layer(struct build *b, const struct est_shape *l, gnode x, bool las
 	return no_second_norm && l->t[T_ATTN_OUTPUT] ? beside(b, l, x, last) : one_after_other(b, l, x, last);
 }
 
-static void leave(struct build *b, gnode x)
+static void leave(struct build *b, gnode x, bool on_device)
 {
 	uint64_t embd = b->m->n_embd;
+	/* A device's order leaves more behind when the logits come; this many were measured. */
+	for (int i = 0; on_device && i < ROWS_LEFT; i++)
+		b->g.nodes[b_new(b, embd, b->t, 1, x, 0)].keep = true;
 	x = b_norm(b, x, embd, b->t, false);
 	b->g.nodes[x].keep = true;
 	x = b_new(b, b->m->n_vocab, b->t, 1, b->weight, x);
@@ -177,9 +188,9 @@ static uint64_t v_width(const struct est_shape *l)
 	return est_mul(l->n_head_kv, l->value);
 }
 
-static uint64_t graph_bytes(const struct est_model *m, const struct est_ctx *c)
+static uint64_t graph_bytes(const struct est_model *m, const struct est_ctx *c, bool on_device)
 {
-	struct build b = { .m = m, .c = c, .t = c->n_tokens };
+	struct build b = { .m = m, .c = c, .t = c->n_tokens, .layer_norm = m->layer_norm };
 	const struct est_shape *widest = NULL;
 	size_t last = m->n_layers;
 	for (size_t il = 0; il < m->n_layers; il++) {
@@ -192,25 +203,69 @@ static uint64_t graph_bytes(const struct est_model *m, const struct est_ctx *c)
 		return 0;
 	graph_init(&b.g, ALIGN);
 	b.weight = graph_add(&b.g, GRAPH_WEIGHT, graph_f32(1, 1, 1), 0, 0, 0);
-	b.layer_norm = m->layer_norm;
-	gnode x = enter(&b);
+	gnode x = on_device ? arrive(&b) : enter(&b);
 	inputs(&b, widest);
 	for (size_t il = 0; il <= last; il++)
 		x = layer(&b, &m->layers[il], x, il == last);
-	leave(&b, x);
+	leave(&b, x, on_device);
 	uint64_t bytes = graph_plan(&b.g);
 	graph_done(&b.g);
 	return bytes;
 }
 
+/* What is not on the devices and still computed there: it visits the first one, the largest matrix or one
+ * layer's cache. */
+static uint64_t visitors(const struct est_model *m, const struct estimate *e)
+{
+	uint64_t most = 0;
+	for (size_t il = 0; il < m->n_layers; il++) {
+		bool away = e->layers[il].device < 0;
+		if (away)
+			most = MAX(most, e->layers[il].kv);
+		for (size_t i = 0; i < T_COUNT; i++)
+			if (m->layers[il].t[i] && (away || m->layers[il].t[i]->n_dims > 2))
+				most = MAX(most, m->layers[il].t[i]->bytes);
+	}
+	return most;
+}
+
+/* Several devices work on several batches at a time, and hold what comes in four times. */
+enum { COPIES = 4, FIRST_ROWS = 11, OTHER_ROWS = 6, HOST_ROWS = 4, HOST_ROWS_SPLIT = 10 };
+
+static void compute_devices(const struct est_model *m, const struct est_ctx *c, struct estimate *e)
+{
+	uint64_t rows = est_mul(est_mul(m->n_embd, c->n_tokens), 4), cells = c->cells;
+	if (m->n_swa)
+		cells = est_add(cells, c->cells_swa);
+	uint64_t mask = est_mul(est_mul(cells, c->n_tokens), c->flash ? 2 : 4);
+	size_t used = 0;
+	bool away = c->args->kv_on_host || c->args->n_cpu_moe || c->args->overrides.len;
+	for (size_t i = 0; i < e->n_devices; i++)
+		used += e->device[i].weights != 0;
+	for (size_t il = 0; il < m->n_layers; il++)
+		away |= e->layers[il].device < 0;
+	bool split = used > 1 && !away;
+	uint64_t copies = est_mul(COPIES - 1, mask);
+	e->device_compute = graph_bytes(m, c, true);
+	e->split_compute = est_add(e->device_compute, est_add(copies, est_mul(FIRST_ROWS, rows)));
+	for (size_t i = 0; i < e->n_devices; i++)
+		if (e->device[i].weights || (i == 0 && away))
+			e->device[i].compute = e->device_compute;
+	for (size_t i = 0; split && i < e->n_devices; i++)
+		if (e->device[i].compute)
+			e->device[i].compute = est_add(e->device_compute,
+				est_add(copies, est_mul(i ? OTHER_ROWS : FIRST_ROWS, rows)));
+	if (away)
+		e->device[0].compute = est_add(e->device[0].compute, visitors(m, e));
+	e->host.compute = est_add(
+		est_mul(split ? COPIES : 1, mask), est_mul(split ? HOST_ROWS_SPLIT : HOST_ROWS, rows));
+}
+
 void est_compute(const struct est_model *m, const struct est_ctx *c, struct estimate *ret)
 {
-	uint64_t mask = est_mul(est_mul(c->cells, c->n_tokens), 2);
-	ret->device_compute = graph_bytes(m, c);
-	for (size_t i = 0; i < ret->n_devices; i++)
-		if (ret->device[i].weights)
-			ret->device[i].compute = ret->device_compute;
-	ret->host.compute = ret->n_devices ? est_add(mask, est_mul(est_mul(m->n_embd, c->n_tokens), 8))
-					   : ret->device_compute;
+	if (ret->n_devices)
+		compute_devices(m, c, ret);
+	else
+		ret->host.compute = graph_bytes(m, c, false);
 	ret->host.output = est_mul(est_mul(m->n_vocab, c->n_seqs), 4);
 }

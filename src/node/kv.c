@@ -24,7 +24,8 @@ enum {
 	KV_SAVE_MS = 10000,
 	KV_RESTORE_MS = 10000,
 	KV_ASK_MS = 2000, /* for the list of slots: one that does not answer is not waited for */
-	KV_AGE_MS_DAYS = 30,
+	KV_AGE_DAYS = 30,
+	KV_TOKENS_MIN = 32, /* fewer are read again sooner than a file: our own canary, a word */
 	KV_SLOTS_BODY_MAX = 16 * 1024 * 1024,
 	KV_HEAD_BYTES = 1024 * 1024, /* what a file has beside the cache, at most about */
 };
@@ -52,6 +53,7 @@ struct kv_work {
 struct replica_kv {
 	char key[KV_KEY_LEN + 1];
 	struct kv_shape shape;
+	bool vain;            /* its engine writes no checkpoints, and its model needs them */
 	bool adopted;         /* it ran before us: nothing is put into its slots */
 	struct kv_file *held; /* one a slot: what was restored into it; name empty = none */
 	uint32_t nheld;
@@ -117,12 +119,6 @@ static const char *why_not(const struct replica *r, enum node_kv_save save, stru
 		return "its engine holds no conversations";
 	if (kv_shape_read(replica_model(r)->path, &r->launch.argv, r->ctx, r->slots, shape, &e))
 		return save == NODE_KV_ON ? NULL : "its model's header does not tell how large they get";
-	if (save == NODE_KV_ON)
-		return NULL;
-	if (shape->recurrent)
-		return "its model is recurrent and can only go on where it stopped";
-	if (shape->window)
-		return "its model forgets what is behind its sliding window (--swa-full keeps it)";
 	return NULL;
 }
 
@@ -180,7 +176,7 @@ void kv_init(struct node *n)
 	n->kv_dir = path_join(n->opts.state_dir, "kv");
 	for (size_t i = 0; i < n->npools; i++)
 		strv_add(&ids, n->pools[i]->conf.id);
-	kv_tidy(n->kv_dir, &ids, wall_ms(), (int64_t)KV_AGE_MS_DAYS * 24 * 3600 * 1000);
+	kv_tidy(n->kv_dir, &ids, wall_ms(), (int64_t)KV_AGE_DAYS * 24 * 3600 * 1000);
 }
 
 /* ---- what both have in common
@@ -310,6 +306,21 @@ static struct kv_file *held_in(const struct replica *r, uint32_t slot)
 	return slot < kv->nheld && kv->held[slot].name[0] ? &kv->held[slot] : NULL;
 }
 
+/* Its model can go back to a checkpoint alone, and the engine's build does not save any. */
+static bool is_vain(struct replica *r, const struct node_pool *c, const char *dir, const char *part)
+{
+	AUTO(mem_freep) char *path = mem_fmt("%s/%s/%s", dir, r->kv->key, part);
+	if (!r->kv->shape.checkpoints || !c || c->kv_save == NODE_KV_ON || kv_has_checkpoints(path))
+		return false;
+	r->kv->vain = true;
+	log_info("kv", r->id,
+		"Conversations of %s do not outlive its engine: its model needs checkpoints to go back in, "
+		"and this "
+		"llama-server saves none.",
+		r->id);
+	return true;
+}
+
 static void keep(struct replica *r, uint32_t slot, uint64_t tokens, uint64_t bytes)
 {
 	struct kv_work *w = r->kv->work;
@@ -317,10 +328,11 @@ static void keep(struct replica *r, uint32_t slot, uint64_t tokens, uint64_t byt
 	AUTO(mem_freep) char *dir = pool_dir(r);
 	AUTO(mem_freep) char *part = part_name(r, slot);
 	struct kv_file f;
-	int e = tokens ? kv_keep(dir, r->kv->key, part, tokens, bytes, wall_ms(), &f) : -ENODATA;
+	bool vain = tokens && is_vain(r, c, dir, part);
+	int e = tokens && !vain ? kv_keep(dir, r->kv->key, part, tokens, bytes, wall_ms(), &f) : -ENODATA;
 	if (e) {
 		kv_remove_unfinished(dir, r->kv->key, part);
-		if (tokens)
+		if (e != -ENODATA)
 			log_warn("kv", r->id, "What slot %u of %s wrote is not kept: %s.", slot, r->id,
 				strerror(-e));
 		return;
@@ -346,16 +358,26 @@ static void on_saved(void *arg, int status, struct view body, const struct err *
 	yyjson_val *o = yyjson_doc_get_root(d);
 	keep(r, slot, yyjson_get_uint(yyjson_obj_get(o, "n_saved")),
 		yyjson_get_uint(yyjson_obj_get(o, "n_written")));
-	save_next(r);
+	if (r->kv->vain)
+		finish(r);
+	else
+		save_next(r);
+}
+
+/* What a token of the newest file of its kind takes, checkpoints included; 0: there is none. */
+static double bytes_a_token(const struct replica *r, const char *dir)
+{
+	AUTO(kv_list_done) struct kv_list l;
+	kv_list(dir, r->kv->key, &l);
+	return l.len ? (double)l.items[0].bytes / (double)l.items[0].tokens : 0;
 }
 
 /* What the slot's file will have, about. */
-static uint64_t bytes_of(const struct replica *r, const struct kv_slot *s)
+static uint64_t bytes_of(const struct replica *r, const struct kv_slot *s, const char *dir)
 {
-	uint64_t full = r->kv->shape.slot_bytes;
-	if (!s->tokens || !r->ctx || s->tokens >= r->ctx)
-		return full + KV_HEAD_BYTES;
-	return (uint64_t)((double)full * (double)s->tokens / r->ctx) + KV_HEAD_BYTES;
+	double full = (double)r->kv->shape.slot_bytes, of = MAX(r->ctx, 1u);
+	double tokens = s->tokens ? MIN((double)s->tokens, of) : of;
+	return (uint64_t)(tokens * MAX(full / of, bytes_a_token(r, dir))) + KV_HEAD_BYTES;
 }
 
 static void save_next(struct replica *r)
@@ -365,13 +387,13 @@ static void save_next(struct replica *r)
 	AUTO(mem_freep) char *dir = pool_dir(r);
 	for (; w->at < w->n; w->at++) {
 		const struct kv_slot *s = &w->slots[w->at];
-		if (kv_make_room(dir, bytes_of(r, s), c ? c->kv_max_bytes : 0)) {
+		if (kv_make_room(dir, bytes_of(r, s, dir), c ? c->kv_max_bytes : 0)) {
 			AUTO(mem_freep) char *part = part_name(r, s->id);
 			ask_slot(r, s->id, "save", part, on_saved);
 			return;
 		}
 		char size[32];
-		num_format_bytes(bytes_of(r, s), size, sizeof size);
+		num_format_bytes(bytes_of(r, s, dir), size, sizeof size);
 		log_info("kv", r->id,
 			"Slot %u of %s is not saved: %s have no place (kv_cache.max_bytes of the pool, free "
 			"disk).",
@@ -384,7 +406,7 @@ static void save_next(struct replica *r)
 static bool used(yyjson_val *slot)
 {
 	yyjson_val *task = yyjson_obj_get(slot, "id_task"), *n = yyjson_obj_get(slot, "n_prompt_tokens");
-	return task && yyjson_get_sint(task) >= 0 && !(n && yyjson_get_uint(n) == 0) &&
+	return task && yyjson_get_sint(task) >= 0 && !(n && yyjson_get_uint(n) < KV_TOKENS_MIN) &&
 	       !yyjson_get_bool(yyjson_obj_get(slot, "is_processing"));
 }
 

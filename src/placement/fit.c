@@ -17,52 +17,17 @@ uint64_t fit_need_whole(const struct fit_need *n)
 
 /* ---- nodes, devices, sets ------------------------------------------------------------------------------ */
 
-static bool same(const char *a, const char *b)
-{
-	return a == b || strcmp(a, b) == 0;
-}
-
 bool fit_node_next(const struct fit_run *r, size_t *at, struct fit_node *ret)
 {
 	const struct fit_facts *f = r->f;
 	if (*at >= f->ndevices)
 		return false;
 	size_t end = *at + 1;
-	while (end < f->ndevices && same(f->devices[end].node_id, f->devices[*at].node_id))
+	while (end < f->ndevices && fit_same(f->devices[end].node_id, f->devices[*at].node_id))
 		end++;
 	bool host = f->devices[end - 1].kind == FIT_KIND_CPU;
 	*ret = (struct fit_node){ *at, end - host, host ? end - 1 : FIT_NONE };
 	*at = end;
-	return true;
-}
-
-enum fit_reason fit_bar(const struct fit_run *r, size_t device)
-{
-	const struct fit_device *d = &r->f->devices[device];
-	const struct fit_want *w = r->w;
-	if (w->node_id && !same(w->node_id, d->node_id))
-		return FIT_OTHER_NODE;
-	if (w->mask ? !fit_bit(w->mask, device) : d->integrated)
-		return w->mask ? FIT_NOT_IN_MASK : FIT_INTEGRATED;
-	if (!d->usable)
-		return FIT_NOT_USABLE;
-	if (d->cordoned)
-		return FIT_CORDONED;
-	return !r->avoided && fit_bit(w->avoid, device) ? FIT_AVOIDED : FIT_TAKEN;
-}
-
-static bool open_device(const struct fit_run *r, size_t device)
-{
-	return r->f->devices[device].kind != FIT_KIND_CPU && fit_bar(r, device) == FIT_TAKEN;
-}
-
-bool fit_leads(const struct fit_run *r, const struct fit_node *node, size_t device)
-{
-	if (!open_device(r, device))
-		return false;
-	for (size_t d = node->from; d < device; d++)
-		if (r->f->devices[d].kind == r->f->devices[device].kind && open_device(r, d))
-			return false;
 	return true;
 }
 
@@ -73,16 +38,17 @@ struct rank {
 	uint64_t least; /* keys below it are left out */
 };
 
-/* Bytes short of the unit come first for the planner: whoever holds them has to leave. */
+/* What leaving costs at least, where the whole or the share does not fit as it is. */
 static double loss_on(const struct fit_run *r, size_t device)
 {
-	return fit_room_of(r, device, 0) >= r->unit ? 0 : r->least[device];
+	return fit_room_of(r, device, 0) >= r->unit ? 0 : r->held[device].least;
 }
 
-static int rank_cmp(const struct fit_run *r, const struct rank *rank, size_t a, size_t b)
+/* Of devices with these keys. */
+static int rank_cmp(
+	const struct fit_run *r, const struct rank *rank, size_t a, uint64_t key_a, size_t b, uint64_t key_b)
 {
 	const struct fit_device *x = &r->f->devices[a], *y = &r->f->devices[b];
-	uint64_t k = rank->key(r, a), l = rank->key(r, b);
 	bool pa = fit_bit(r->w->prefer, a), pb = fit_bit(r->w->prefer, b);
 	if (rank->by == RANK_PREFERRED && pa != pb)
 		return pa ? -1 : 1;
@@ -90,8 +56,8 @@ static int rank_cmp(const struct fit_run *r, const struct rank *rank, size_t a, 
 		return loss_on(r, a) < loss_on(r, b) ? -1 : 1;
 	if (rank->by == RANK_LOAD && x->replicas != y->replicas)
 		return x->replicas < y->replicas ? -1 : 1;
-	if (k != l)
-		return k > l ? -1 : 1;
+	if (key_a != key_b)
+		return key_a > key_b ? -1 : 1;
 	if (pa != pb)
 		return pa ? -1 : 1;
 	return x->index < y->index ? -1 : x->index > y->index;
@@ -100,19 +66,24 @@ static int rank_cmp(const struct fit_run *r, const struct rank *rank, size_t a, 
 static void group(const struct fit_run *r, const struct fit_node *node, size_t like, const struct rank *rank,
 	struct fit_set *ret)
 {
+	uint64_t keys[FIT_SPLIT_MAX];
 	ret->n = 0;
 	for (size_t d = node->from; d < node->to; d++) {
-		if (r->f->devices[d].kind != r->f->devices[like].kind || !open_device(r, d) ||
-			rank->key(r, d) < rank->least)
+		if (r->f->devices[d].kind != r->f->devices[like].kind || !fit_open(r, d))
 			continue;
+		uint64_t key = rank->key(r, d);
 		size_t at = ret->n;
-		while (at > 0 && rank_cmp(r, rank, d, ret->devices[at - 1]) < 0)
+		if (key < rank->least)
+			continue;
+		while (at > 0 && rank_cmp(r, rank, d, key, ret->devices[at - 1], keys[at - 1]) < 0)
 			at--;
 		if (at == FIT_SPLIT_MAX)
 			continue;
 		size_t end = MIN(ret->n, FIT_SPLIT_MAX - 1);
 		memmove(&ret->devices[at + 1], &ret->devices[at], (end - at) * sizeof ret->devices[0]);
+		memmove(&keys[at + 1], &keys[at], (end - at) * sizeof keys[0]);
 		ret->devices[at] = d;
+		keys[at] = key;
 		ret->n = end + 1;
 	}
 }
@@ -138,8 +109,9 @@ void fit_set_first(const struct fit_run *r, const struct fit_set *ranked, size_t
 
 static uint32_t fastest(struct fit_run *r)
 {
-	for (size_t i = 0; i < r->f->ndevices && r->fastest != UINT32_MAX; i++)
+	for (size_t i = 0; i < r->f->ndevices && !r->fastest_known; i++)
 		r->fastest = MAX(r->fastest, r->f->devices[i].speed);
+	r->fastest_known = true;
 	return r->fastest ? r->fastest : 1;
 }
 
@@ -176,7 +148,8 @@ static int cmp_score(struct fit_run *r, const struct fit_score *a, const struct 
 	c = c ? c : cmp_u64(a->node_siblings, b->node_siblings);
 	c = c ? c : cmp_load(r, a, b);
 	c = c ? c : cmp_u64(b->left, a->left);
-	c = c ? c : cmp_u64(b->speed ? b->speed : fastest(r), a->speed ? a->speed : fastest(r));
+	if (!c && a->speed != b->speed)
+		c = cmp_u64(b->speed ? b->speed : fastest(r), a->speed ? a->speed : fastest(r));
 	return c ? c : fit_names_cmp(r, a->device, b->device);
 }
 
@@ -269,45 +242,82 @@ static bool consider(struct fit_run *r, enum fit_mode mode, const struct fit_nod
 /* Whether anything may go to the node in this step. */
 static bool node_takes(struct fit_run *r, const struct fit_node *node, bool evict)
 {
-	if (r->w->node_id && !same(r->w->node_id, r->f->devices[node->from].node_id))
+	if (r->w->node_id && !fit_same(r->w->node_id, r->f->devices[node->from].node_id))
 		return false;
 	if (r->w->never_with && fit_company(r, node) > (evict ? FIT_LEAVES : FIT_ALONE))
 		return false;
 	return evict || !r->f->replicas_max || !fit_surplus(r, node);
 }
 
-static void one_device(
-	struct fit_run *r, enum fit_mode mode, const struct fit_node *node, size_t d, bool evict)
+/* The best so far of a pass in which neither wishes nor victims tell devices apart. */
+struct leader {
+	size_t device; /* FIT_NONE: none yet */
+	uint64_t room; /* 0: not known */
+	uint32_t replicas, speed;
+	struct fit_node node;
+};
+
+/* As cmp_score does. Most are told apart at first sight. */
+static inline bool beats(struct fit_run *r, size_t device, uint64_t room, const struct leader *l)
 {
-	const struct fit_device *dev = &r->f->devices[d];
-	struct fit_choice *best = &r->best;
-	const struct fit_score *s = &best->score;
-	if (!evict && best->found && !s->siblings && !s->node_siblings &&
-		(!r->w->prefer || !s->not_preferred)) {
-		/* Most are worse at first sight. */
-		uint64_t left = fit_sub(fit_room_of(r, d, 0), r->unit);
-		if (dev->capacity && dev->speed == s->speed &&
-			(dev->replicas > s->replicas || (dev->replicas == s->replicas && left < s->left)))
-			return;
+	const struct fit_device *d = &r->f->devices[device];
+	if (LIKELY(d->speed == l->speed && l->device != FIT_NONE)) {
+		if (d->replicas != l->replicas)
+			return d->replicas < l->replicas;
+		return room != l->room ? room > l->room : fit_names_cmp(r, device, l->device) < 0;
 	}
-	if (evict && best->found && fit_room_of(r, d, 0) < r->unit && r->least[d] > best->score.cost.loss)
-		return;
-	(void)consider(r, mode, node, &(struct fit_set){ .n = 1, .devices = { d } }, evict);
+	struct fit_score a = { .replicas = d->replicas, .speed = d->speed, .device = device };
+	struct fit_score b = { .replicas = l->replicas, .speed = l->speed, .device = l->device };
+	a.left = fit_sub(room, r->unit);
+	b.left = fit_sub(l->room, r->unit);
+	return l->device == FIT_NONE || cmp_score(r, &a, &b) < 0;
+}
+
+/* Nobody leaves. */
+static void one_free(struct fit_run *r, enum fit_mode mode, const struct fit_node *node, struct leader *l)
+{
+	bool wishes = r->w->prefer || r->nsiblings;
+	for (size_t d = node->from; d < node->to; d++) {
+		uint64_t room = fit_room_of(r, d, 0);
+		if (room < r->unit || !fit_open(r, d))
+			continue;
+		/* What shares the host's memory may fail for want of that. */
+		if (UNLIKELY(wishes || r->f->devices[d].integrated))
+			(void)consider(r, mode, node, &(struct fit_set){ .n = 1, .devices = { d } }, false);
+		else if (beats(r, d, room == UINT64_MAX ? 0 : room, l))
+			*l = (struct leader){ d, room == UINT64_MAX ? 0 : room, r->f->devices[d].replicas,
+				r->f->devices[d].speed, *node };
+	}
+}
+
+/* Idle ones leave. */
+static void one_evict(struct fit_run *r, enum fit_mode mode, const struct fit_node *node)
+{
+	const struct fit_choice *best = &r->best;
+	for (size_t d = node->from; d < node->to; d++) {
+		if (fit_potential(r, d) < r->unit || !fit_open(r, d))
+			continue;
+		if (best->found && fit_room_of(r, d, 0) < r->unit && r->held[d].least > best->score.cost.loss)
+			continue;
+		(void)consider(r, mode, node, &(struct fit_set){ .n = 1, .devices = { d } }, true);
+	}
 }
 
 static void step_one(struct fit_run *r, enum fit_mode mode, bool evict)
 {
+	struct leader l = { .device = FIT_NONE };
 	struct fit_node node;
 	for (size_t at = 0; fit_node_next(r, &at, &node);) {
-		uint64_t host =
-			fit_host_room(r, &node, evict && node.host != FIT_NONE ? r->evictable[node.host] : 0);
-		if (fit_host_least(r, mode) > host || !node_takes(r, &node, evict))
+		uint64_t freed = evict && node.host != FIT_NONE ? r->held[node.host].evictable : 0;
+		if (fit_host_least(r, mode) > fit_host_room(r, &node, freed) || !node_takes(r, &node, evict))
 			continue;
-		for (size_t d = node.from; d < node.to; d++)
-			if ((evict ? fit_potential(r, d) : fit_room_of(r, d, 0)) >= r->unit &&
-				open_device(r, d))
-				one_device(r, mode, &node, d, evict);
+		if (evict)
+			one_evict(r, mode, &node);
+		else
+			one_free(r, mode, &node, &l);
 	}
+	if (l.device != FIT_NONE)
+		(void)consider(r, mode, &l.node, &(struct fit_set){ .n = 1, .devices = { l.device } }, false);
 }
 
 static uint64_t key_free(const struct fit_run *r, size_t d)
@@ -323,24 +333,20 @@ static uint64_t key_later(const struct fit_run *r, size_t d)
 	return fit_later(r, d);
 }
 
-static uint64_t sum_of(const struct fit_run *r, const struct fit_set *set, fit_key *key)
-{
-	uint64_t sum = 0;
-	for (size_t i = 0; i < set->n; i++)
-		sum = fit_add(sum, key(r, set->devices[i]));
-	return sum;
-}
-
 /* The devices of one node and kind, in one ranking: the fewest that do, and with evictions one more (it may
  * cost less). Offloading looks at every number of them. */
 static void sets_of(struct fit_run *r, enum fit_mode mode, const struct fit_node *node,
-	const struct fit_set *ranked, bool evict)
+	const struct fit_set *ranked, fit_key *key, bool evict)
 {
 	bool offloads = mode == FIT_MODE_EXPERTS || mode == FIT_MODE_PARTIAL;
 	size_t from = r->gpus ? r->gpus : offloads ? 1 : 2;
 	size_t to = r->gpus ? r->gpus : ranked->n;
 	struct fit_set set;
-	for (size_t k = from; k <= to && k <= ranked->n; k++) {
+	uint64_t sum = 0;
+	for (size_t k = 1; k <= to && k <= ranked->n; k++) {
+		sum = fit_add(sum, key(r, ranked->devices[k - 1]));
+		if (k < from || (mode == FIT_MODE_WHOLE && sum < r->whole))
+			continue;
 		if (!offloads && !evict && r->best.found && k > r->best.score.parts)
 			return;
 		fit_set_first(r, ranked, k, &set);
@@ -359,6 +365,24 @@ static void each_alone(
 			r, mode, node, &(struct fit_set){ .n = 1, .devices = { ranked->devices[i] } }, true);
 }
 
+/* Its devices together do not do, or not as few as are enough elsewhere. */
+static bool hopeless(
+	const struct fit_run *r, const struct fit_node *node, size_t like, fit_key *key, bool evict)
+{
+	uint64_t sum = 0, most = 0;
+	for (size_t d = node->from; d < node->to; d++) {
+		if (r->f->devices[d].kind != r->f->devices[like].kind || !fit_open(r, d))
+			continue;
+		uint64_t k = key(r, d);
+		sum = fit_add(sum, k);
+		most = MAX(most, k);
+	}
+	if (sum < r->whole)
+		return true;
+	__extension__ typedef unsigned __int128 wide;
+	return !evict && r->best.found && (wide)most * r->best.score.parts < r->whole;
+}
+
 static void step_sets(struct fit_run *r, enum fit_mode mode, bool evict)
 {
 	fit_key *key = evict ? key_potential : key_free;
@@ -368,24 +392,24 @@ static void step_sets(struct fit_run *r, enum fit_mode mode, bool evict)
 	for (size_t at = 0; fit_node_next(r, &at, &node);) {
 		if (!node_takes(r, &node, evict))
 			continue;
+		struct fit_kinds kinds = { { 0 } };
 		for (size_t d = node.from; d < node.to; d++) {
-			if (!fit_leads(r, &node, d))
+			if (!fit_leads(r, &kinds, d) ||
+				(mode == FIT_MODE_WHOLE && hopeless(r, &node, d, key, evict)))
 				continue;
 			group(r, &node, d, &(struct rank){ key, RANK_ROOM, least }, &ranked);
-			if (mode == FIT_MODE_WHOLE && sum_of(r, &ranked, key) < r->whole)
-				continue;
-			sets_of(r, mode, &node, &ranked, evict);
+			sets_of(r, mode, &node, &ranked, key, evict);
 			if (r->w->prefer) {
 				group(r, &node, d, &(struct rank){ key, RANK_PREFERRED, least }, &ranked);
-				sets_of(r, mode, &node, &ranked, evict);
+				sets_of(r, mode, &node, &ranked, key, evict);
 			}
 			if (r->w->share && !evict) {
 				group(r, &node, d, &(struct rank){ key, RANK_LOAD, least }, &ranked);
-				sets_of(r, mode, &node, &ranked, evict);
+				sets_of(r, mode, &node, &ranked, key, evict);
 			}
 			if (evict) {
 				group(r, &node, d, &(struct rank){ key, RANK_LOSS, least }, &ranked);
-				sets_of(r, mode, &node, &ranked, evict);
+				sets_of(r, mode, &node, &ranked, key, evict);
 				each_alone(r, mode, &node, &ranked);
 			}
 		}
@@ -423,9 +447,11 @@ bool fit_would_later(struct fit_run *r)
 	bool avoided = r->avoided, found = false;
 	fit_index(r);
 	r->avoided = true;
-	for (size_t at = 0; !found && fit_node_next(r, &at, &node);)
+	for (size_t at = 0; !found && fit_node_next(r, &at, &node);) {
+		struct fit_kinds kinds = { { 0 } };
 		for (size_t d = node.from; !found && d < node.to; d++)
-			found = fit_leads(r, &node, d) && later_on(r, &node, d);
+			found = fit_leads(r, &kinds, d) && later_on(r, &node, d);
+	}
 	r->avoided = avoided;
 	return found;
 }
@@ -518,8 +544,7 @@ static size_t piece(size_t n, size_t each)
 size_t fit_scratch_bytes(const struct fit_facts *f)
 {
 	size_t sums = 2 * piece(FIT_LAYERS_MAX + 1, sizeof(uint64_t));
-	size_t devices = 2 * piece(f->ndevices, sizeof(uint64_t)) + piece(f->ndevices, sizeof(double)) +
-			 piece(f->ndevices, sizeof(uint32_t));
+	size_t devices = piece(f->ndevices, sizeof(struct fit_held));
 	size_t uses = 2 * piece(f->nuses, sizeof(uint32_t));
 	return sums + devices + uses + 2 * piece(f->nreplicas, sizeof(uint32_t)) +
 	       piece(f->nreplicas, sizeof(struct fit_candidate));
@@ -539,13 +564,11 @@ static void begin(struct fit_run *r, const struct fit_facts *f, const struct fit
 	r->best.found = false;
 	r->f = f;
 	r->w = w;
+	r->picky = w->mask || w->avoid || w->node_id;
 	r->need = w->need;
 	r->plain = take(&at, FIT_LAYERS_MAX + 1, sizeof(uint64_t));
 	r->experts = take(&at, FIT_LAYERS_MAX + 1, sizeof(uint64_t));
-	r->evictable = take(&at, f->ndevices, sizeof(uint64_t));
-	r->staying = take(&at, f->ndevices, sizeof(uint64_t));
-	r->least = take(&at, f->ndevices, sizeof(double));
-	r->head = take(&at, f->ndevices, sizeof(uint32_t));
+	r->held = take(&at, f->ndevices, sizeof *r->held);
 	r->next = take(&at, f->nuses, sizeof(uint32_t));
 	r->owner = take(&at, f->nuses, sizeof(uint32_t));
 	r->seen = take(&at, f->nreplicas, sizeof(uint32_t));

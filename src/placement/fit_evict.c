@@ -20,12 +20,12 @@ static double loss_of(const struct fit_replica *p)
 	return p->expired || !(p->loss > 0) ? 0 : p->loss;
 }
 
-static bool never_leaves(const struct fit_run *r, size_t i)
+static inline bool never_leaves(const struct fit_run *r, size_t i)
 {
 	return r->f->replicas[i].pinned || fit_bit(r->w->protect, i);
 }
 
-static bool may_leave(const struct fit_run *r, size_t i)
+static inline bool may_leave(const struct fit_run *r, size_t i)
 {
 	const struct fit_replica *p = &r->f->replicas[i];
 	return r->w->may_evict && !p->busy && !never_leaves(r, i) && (p->expired || !p->idle_only);
@@ -37,13 +37,10 @@ void fit_index(struct fit_run *r)
 	if (r->indexed)
 		return;
 	r->indexed = true;
-	memset(r->evictable, 0, f->ndevices * sizeof *r->evictable);
-	memset(r->staying, 0, f->ndevices * sizeof *r->staying);
-	memset(r->head, 0xff, f->ndevices * sizeof *r->head);
 	memset(r->seen, 0, f->nreplicas * sizeof *r->seen);
 	r->stamp = 0;
 	for (size_t d = 0; d < f->ndevices; d++)
-		r->least[d] = INFINITY;
+		r->held[d] = (struct fit_held){ .least = INFINITY, .head = FIT_NIL };
 	for (size_t i = 0; i < f->nreplicas; i++) {
 		const struct fit_replica *p = &f->replicas[i];
 		bool goes = may_leave(r, i), stays = !goes && never_leaves(r, i);
@@ -51,15 +48,16 @@ void fit_index(struct fit_run *r)
 		if (!goes && !stays)
 			continue;
 		for (size_t u = p->first_use; u < p->first_use + p->nuses; u++) {
-			size_t d = f->uses[u].device;
-			uint64_t *sum = stays ? &r->staying[d] : &r->evictable[d];
-			*sum = fit_add(*sum, f->uses[u].bytes);
-			if (stays)
+			struct fit_held *h = &r->held[f->uses[u].device];
+			if (stays) {
+				h->staying = fit_add(h->staying, f->uses[u].bytes);
 				continue;
-			r->least[d] = MIN(r->least[d], loss);
-			r->next[u] = r->head[d];
+			}
+			h->evictable = fit_add(h->evictable, f->uses[u].bytes);
+			h->least = MIN(h->least, loss);
+			r->next[u] = h->head;
 			r->owner[u] = (uint32_t)i;
-			r->head[d] = (uint32_t)u;
+			h->head = (uint32_t)u;
 		}
 	}
 }
@@ -68,7 +66,7 @@ uint64_t fit_later(const struct fit_run *r, size_t device)
 {
 	uint64_t cap = fit_cap(r, &r->f->devices[device]);
 	return cap == UINT64_MAX ? cap
-				 : fit_sub(cap, MIN(r->staying[device], r->f->devices[device].reserved));
+				 : fit_sub(cap, MIN(r->held[device].staying, r->f->devices[device].reserved));
 }
 
 /* ---- what the node asks for by itself ------------------------------------------------------------------ */
@@ -256,7 +254,7 @@ static void collect_from(struct search *s, size_t device)
 	uint64_t freed[FIT_DIMS] = { 0 };
 	if (device == FIT_NONE)
 		return;
-	for (uint32_t u = r->head[device]; u != FIT_NIL; u = r->next[u]) {
+	for (uint32_t u = r->held[device].head; u != FIT_NIL; u = r->next[u]) {
 		uint32_t i = r->owner[u];
 		if (r->seen[i] == r->stamp)
 			continue;

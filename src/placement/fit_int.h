@@ -9,6 +9,8 @@
 #ifndef PLACEMENT_FIT_INT_H
 #define PLACEMENT_FIT_INT_H
 
+#include <string.h>
+
 #include "placement/fit.h"
 
 enum fit_mode { FIT_MODE_WHOLE, FIT_MODE_SHARE, FIT_MODE_EXPERTS, FIT_MODE_PARTIAL, FIT_MODE_HOST };
@@ -60,6 +62,11 @@ struct fit_choice {
 };
 
 #define FIT_NIL UINT32_MAX
+struct fit_held {                    /* on a device */
+	uint64_t evictable, staying; /* bytes of those that may leave, and of those that never do */
+	double least;                /* the smallest loss of one that may leave */
+	uint32_t head;               /* the first use by one that may leave */
+};
 struct fit_run {
 	const struct fit_facts *f;
 	const struct fit_want *w;
@@ -69,14 +76,14 @@ struct fit_run {
 	uint32_t gpus;    /* exactly so many; 0: as many as it takes */
 	bool divides;     /* its layers are known */
 	bool avoided;     /* devices to avoid count, too */
-	uint32_t fastest; /* lazily; 0: not known yet */
+	bool picky;       /* a mask, devices to avoid or one node are asked for */
+	uint32_t fastest; /* of all devices; when it is asked for */
+	bool fastest_known;
 	/* Sums of the first i layers. */
 	uint64_t *plain, *experts;
 	/* Who holds what; filled by fit_index. Per device: */
 	bool indexed;
-	uint64_t *evictable, *staying;
-	double *least; /* the smallest loss of one that may leave */
-	uint32_t *head;
+	struct fit_held *held;
 	/* per use: the next one of the same device, its replica */
 	uint32_t *next, *owner;
 	/* per replica */
@@ -107,16 +114,60 @@ static inline uint64_t fit_cap(const struct fit_run *r, const struct fit_device 
 		cap = fit_sub(cap, r->w->headroom);
 	return d->limit ? MIN(cap, d->limit) : cap;
 }
-/* Bytes to be had when so many of ours were freed. */
+/* Bytes to be had when so many of ours were freed; UINT64_MAX: not known. fit_cap less what ours hold. */
 static inline uint64_t fit_room_of(const struct fit_run *r, size_t device, uint64_t freed)
 {
 	const struct fit_device *d = &r->f->devices[device];
-	uint64_t cap = fit_cap(r, d);
-	return cap == UINT64_MAX ? cap : fit_sub(cap, fit_sub(d->reserved, freed));
+	uint64_t ours = fit_sub(d->reserved, freed), room = UINT64_MAX;
+	if (LIKELY(d->capacity)) {
+		uint64_t used = fit_add(ours, d->foreign);
+		used = fit_add(used, d->kind != FIT_KIND_CPU ? r->w->headroom : 0);
+		room = fit_sub(d->capacity, used);
+	}
+	return UNLIKELY(d->limit) ? MIN(room, fit_sub(d->limit, ours)) : room;
 }
 static inline uint64_t fit_host_room(const struct fit_run *r, const struct fit_node *n, uint64_t freed)
 {
 	return n->host == FIT_NONE ? UINT64_MAX : fit_room_of(r, n->host, freed);
+}
+
+static inline bool fit_same(const char *a, const char *b)
+{
+	return a == b || strcmp(a, b) == 0;
+}
+/* FIT_TAKEN: it may be looked at. */
+static inline enum fit_reason fit_bar(const struct fit_run *r, size_t device)
+{
+	const struct fit_device *d = &r->f->devices[device];
+	const struct fit_want *w = r->w;
+	if (w->node_id && !fit_same(w->node_id, d->node_id))
+		return FIT_OTHER_NODE;
+	if (w->mask ? !fit_bit(w->mask, device) : d->integrated)
+		return w->mask ? FIT_NOT_IN_MASK : FIT_INTEGRATED;
+	if (!d->usable)
+		return FIT_NOT_USABLE;
+	if (d->cordoned)
+		return FIT_CORDONED;
+	return !r->avoided && fit_bit(w->avoid, device) ? FIT_AVOIDED : FIT_TAKEN;
+}
+static inline bool fit_open(const struct fit_run *r, size_t device)
+{
+	const struct fit_device *d = &r->f->devices[device];
+	if (d->kind == FIT_KIND_CPU)
+		return false;
+	return r->picky ? fit_bar(r, device) == FIT_TAKEN : d->usable & !d->cordoned & !d->integrated;
+}
+/* For a walk over the kinds of a node: whether a device is the first of its kind that may be looked at. */
+struct fit_kinds {
+	uint64_t seen[4];
+};
+static inline bool fit_leads(const struct fit_run *r, struct fit_kinds *k, size_t device)
+{
+	uint8_t kind = r->f->devices[device].kind;
+	if (fit_bit(k->seen, kind) || !fit_open(r, device))
+		return false;
+	k->seen[kind / 64] |= (uint64_t)1 << (kind % 64);
+	return true;
 }
 
 /* fit_shape.c */
@@ -134,7 +185,7 @@ void fit_index(struct fit_run *r);
 /* Bytes to be had if everybody left who may. Needs the index. */
 static inline uint64_t fit_potential(const struct fit_run *r, size_t device)
 {
-	return fit_room_of(r, device, r->evictable[device]);
+	return fit_room_of(r, device, r->held[device].evictable);
 }
 /* Bytes to be had if everybody left but those that never do. Needs the index. */
 uint64_t fit_later(const struct fit_run *r, size_t device);
@@ -156,14 +207,10 @@ void fit_rooms(const struct fit_run *r, const struct fit_node *node, const struc
 int fit_names_cmp(const struct fit_run *r, size_t a, size_t b); /* two devices by (node, index) */
 
 bool fit_node_next(const struct fit_run *r, size_t *at, struct fit_node *ret);
-/* FIT_TAKEN: it may be looked at. */
-enum fit_reason fit_bar(const struct fit_run *r, size_t device);
 /* Devices of the node of the kind of `like` that may be looked at, roomiest first by key. */
 typedef uint64_t fit_key(const struct fit_run *r, size_t device);
 void fit_group(
 	const struct fit_run *r, const struct fit_node *node, size_t like, fit_key *key, struct fit_set *ret);
-/* Whether `device` is the first of its kind on its node that may be looked at. */
-bool fit_leads(const struct fit_run *r, const struct fit_node *node, size_t device);
 void fit_set_first(const struct fit_run *r, const struct fit_set *ranked, size_t k, struct fit_set *ret);
 /* Whether it would do once all but the pinned had left. */
 bool fit_would_later(struct fit_run *r);

@@ -166,8 +166,9 @@ void fit_missing(struct fit_run *r, struct fit_plan *ret)
 	ret->later = fit_would_later(r);
 	r->avoided = true;
 	for (size_t at = 0; fit_node_next(r, &at, &node);) {
+		struct fit_kinds kinds = { { 0 } };
 		for (size_t d = node.from; d < node.to; d++)
-			if (fit_leads(r, &node, d))
+			if (fit_leads(r, &kinds, d))
 				missing_in(r, &node, d, ret);
 		if (!r->w->cpu || node.host == FIT_NONE || fit_bar(r, node.host) != FIT_TAKEN)
 			continue;

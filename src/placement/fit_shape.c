@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { FULL = 1024 }; /* a fraction's denominator */
+enum { FULL = 256, STEP = 4 }; /* a fraction's denominator */
 
 void fit_sums(struct fit_run *r)
 {
@@ -42,9 +42,19 @@ static uint64_t cost(const struct fit_run *r, const struct division *d, size_t a
 /* The furthest end of a run from `at` that fits. */
 static size_t furthest(const struct fit_run *r, const struct division *d, size_t at, uint64_t budget)
 {
+	__extension__ typedef unsigned __int128 wide;
 	size_t lo = at, hi = r->need->nlayers;
-	if (cost(r, d, at, hi) <= budget)
+	uint64_t all = cost(r, d, at, hi);
+	if (all <= budget)
 		return hi;
+	/* Most layers are alike. */
+	size_t guess = at + (size_t)((wide)budget * (hi - at) / all);
+	if (cost(r, d, at, guess) <= budget)
+		lo = guess;
+	else
+		hi = guess;
+	if (guess + 1 < hi && cost(r, d, at, guess + 1) > budget)
+		hi = guess + 1;
 	while (hi - lo > 1) {
 		size_t mid = lo + (hi - lo) / 2;
 		if (cost(r, d, at, mid) <= budget)
@@ -83,12 +93,28 @@ static bool fill(const struct fit_run *r, const struct fit_set *set, const struc
 	return at == r->need->nlayers;
 }
 
+/* A fraction at which the rooms together are too small. */
+static unsigned below_least(const struct fit_run *r, const struct fit_set *set, const struct fit_room *room,
+	const struct division *d)
+{
+	__extension__ typedef unsigned __int128 wide;
+	wide have = 0, needed = (wide)cost(r, d, d->from, r->need->nlayers) * FULL;
+	for (size_t i = 0; i < set->n; i++)
+		have += room->devices[i];
+	unsigned t = have > needed ? 0 : have ? (unsigned)(needed / have) : FULL;
+	return t ? MIN(t, FULL) - 1 : 0;
+}
+
 /* The smallest fraction that holds everything. fill() at FULL succeeded. */
 static void balance(const struct fit_run *r, const struct fit_set *set, const struct fit_room *room,
 	const struct division *d, size_t *ends)
 {
 	size_t tried[FIT_SPLIT_MAX];
-	unsigned lo = 0, hi = FULL;
+	unsigned lo = below_least(r, set, room, d), hi = MIN(lo + STEP, FULL);
+	while (hi < FULL && !fill(r, set, room, d, hi, tried)) {
+		lo = hi;
+		hi = MIN(hi + STEP, FULL);
+	}
 	while (hi - lo > 1) {
 		unsigned mid = lo + (hi - lo) / 2;
 		if (fill(r, set, room, d, mid, tried))
@@ -236,7 +262,8 @@ static bool shape_lump(const struct fit_run *r, enum fit_mode mode, const struct
 	}
 	if (host > room->host || !ret)
 		return host <= room->host;
-	uint32_t units = r->need->nlayers < FIT_LAYERS_MAX ? (uint32_t)r->need->nlayers + 1 : 0;
+	uint32_t units =
+		r->need->nlayers && r->need->nlayers < UINT32_MAX ? (uint32_t)r->need->nlayers + 1 : 0;
 	ret->how = mode == FIT_MODE_SHARE ? FIT_SHARE : set->n > 1 ? FIT_SPLIT : FIT_ONE;
 	ret->nparts = 0;
 	for (size_t i = 0; i < set->n; i++)

@@ -139,3 +139,40 @@ test(
     { leaks: false },
   ),
 );
+
+for (const [arch, what] of [
+  ['gemma3', 'a sliding window'],
+  ['mamba', 'recurrent layers'],
+]) {
+  test(
+    `a model with ${what} takes its conversation up too, also one that was changed in the middle`,
+    withCorral(
+      () => ({
+        pools: ['kept', 'same'].map((id) =>
+          pool(id, {
+            model: model('random', '--arch', arch, '--layers', '6'),
+            ctx: 4096,
+            kv_cache: { save: id === 'kept' ? 'auto' : 'off' },
+          }),
+        ),
+      }),
+      async (corral) => {
+        const changed = [...first('marmot'), { role: 'assistant', content: 'No.' }, ...first('stoat')];
+        const one = await say(corral, 'same', first('marmot'));
+        const told = await say(corral, 'same', after(first('marmot'), one, 'Go on.'));
+        await say(corral, 'kept', first('marmot'));
+        await swapOut(corral, 'kept');
+        const two = await say(corral, 'kept', after(first('marmot'), one, 'Go on.'));
+        assert.equal(two.content, told.content, 'the same bytes as without a swap');
+        assert.ok(two.cached >= one.prompt, `${two.cached} of ${one.prompt} tokens were there`);
+
+        await swapOut(corral, 'kept');
+        const three = await say(corral, 'kept', changed);
+        const unswapped = await say(corral, 'same', changed);
+        assert.ok(three.cached >= one.prompt / 2, `${three.cached} of ${one.prompt}: back to a checkpoint`);
+        assert.equal(three.content, unswapped.content);
+      },
+      { leaks: false },
+    ),
+  );
+}

@@ -100,6 +100,29 @@ SETTINGS = [
     (131072, 1, "q8_0", 512, "on"),
 ]
 
+# On devices: model, the engine's arguments, what llama-fit-params told of each device and of the host (model,
+# context, compute in MiB). Measured with a software Vulkan device, which takes no tensor over 128 MiB.
+DEVICES = [
+    ("mistral-7b-q6_k", "-c 8192 -ngl 99", [[5566, 1024, 124]], [105, 0, 40]),
+    ("mistral-7b-q6_k", "-c 32768 -ngl 99", [[5566, 4096, 148]], [105, 0, 64]),
+    ("mistral-7b-q6_k", "-c 8192 -ngl 20", [[3347, 608, 155]], [2323, 416, 40]),
+    ("mistral-7b-q6_k", "-c 8192 -ngl 1", [[105, 0, 155]], [5566, 1024, 40]),
+    ("mistral-7b-q6_k", "-c 8192 -ngl 99", [[2901, 544, 236], [2664, 480, 196]], [105, 0, 112]),
+    ("mistral-7b-q6_k", "-c 32768 -ngl 99", [[2901, 2176, 332], [2664, 1920, 292]], [105, 0, 208]),
+    ("mistral-7b-q6_k", "-c 8192 -ngl 20 -ts 3,1", [[2559, 480, 155], [787, 128, 108]], [2323, 416, 40]),
+    ("mistral-7b-q6_k", "-c 8192 -ngl 99", [[1877, 352, 236], [1877, 352, 196], [1811, 320, 196]],
+     [105, 0, 112]),
+    ("llama-2-7b-q4_k", "-c 8192 -ngl 99", [[4064, 4096, 104]], [70, 0, 40]),
+    ("tinyllama-1.1b-q4_k", "-c 8192 -ngl 99", [[636, 176, 86]], [35, 0, 24]),
+    ("tinyllama-1.1b-q4_k", "-c 8192 -ngl 99", [[319, 96, 125], [317, 80, 130]], [35, 0, 72]),
+    ("phi-3-mini-q4_k", "-c 8192 -ngl 99", [[2219, 3072, 94]], [52, 0, 32]),
+    ("phi-3-mini-q4_k", "-c 8192 -ngl 10", [[679, 864, 176]], [1592, 2208, 37]),
+    ("granite-3.1-8b-q4_k", "-c 8192 -ngl 99", [[4941, 1280, 136]], [108, 0, 40]),
+    ("olmoe-7b-a1b-q4_k", "-c 8192 -ngl 99", [[4233, 1024, 122]], [55, 0, 24]),
+    ("olmoe-7b-a1b-q4_k", "-c 8192 -ngl 99 -ncmoe 8", [[2241, 1024, 177]], [2047, 0, 24]),
+    ("olmoe-7b-a1b-q4_k", "-c 8192 -ngl 8", [[1897, 448, 201]], [2391, 576, 24]),
+]
+
 
 def build(name):
     make, args, more = (TRAIN.get(name) or FRESH[name])

@@ -82,10 +82,10 @@ static void read_kind(const struct gguf *g, bool swa_full, struct kv_shape *ret)
 	struct view arch = { 0 };
 	uint64_t x = 0;
 	gguf_str(g, "general.architecture", &arch);
-	ret->window = gguf_arch_u64(g, "attention.sliding_window", &x) && x > 0 && !swa_full &&
-		      !is_one(arch, no_window, ARRAY_LEN(no_window));
+	ret->checkpoints = gguf_arch_u64(g, "attention.sliding_window", &x) && x > 0 && !swa_full &&
+			   !is_one(arch, no_window, ARRAY_LEN(no_window));
 	for (size_t i = 0; i < ARRAY_LEN(recurrent_keys); i++)
-		ret->recurrent = ret->recurrent || gguf_arch_u64(g, recurrent_keys[i], &x);
+		ret->checkpoints = ret->checkpoints || gguf_arch_u64(g, recurrent_keys[i], &x);
 }
 
 static int read_size(
@@ -96,8 +96,8 @@ static int read_size(
 	int r = estimate(&f, a, &sum, e);
 	if (r)
 		return r;
-	ret->recurrent = ret->recurrent || sum.model_class == ESTIMATE_HYBRID;
-	ret->slot_bytes = sum.sum.kv / MAX(a->slots, 1u) + sum.sum.recurrent;
+	ret->checkpoints = ret->checkpoints || sum.model_class == ESTIMATE_HYBRID;
+	ret->slot_bytes = (sum.sum.kv + sum.sum.recurrent) / MAX(a->slots, 1u);
 	estimate_done(&sum);
 	return 0;
 }

@@ -30,11 +30,12 @@ enum {
 void kv_fingerprint(
 	const struct strv *argv, const struct strv *env, const char *version, char out[KV_KEY_LEN + 1]);
 
-/* What a slot of the engine costs, and whether its cache may be left and taken up again. */
+/* What a slot of the engine costs, and what its file must have for it to be worth anything. */
 struct kv_shape {
-	uint64_t slot_bytes; /* at most, of one slot that is full; 0: not known */
-	bool recurrent;      /* can only go on where it stopped */
-	bool window;         /* layers that forget what is behind a window (without --swa-full) */
+	uint64_t slot_bytes; /* about, of one slot that is full, without checkpoints; 0: not known */
+	/* Recurrent layers, or such that forget what is behind a window (without --swa-full): the engine goes
+	 * back in them to a checkpoint alone, so that a file without checkpoints is read in vain. */
+	bool checkpoints;
 };
 /* Reads the model's header. Fails where it cannot be read. */
 int kv_shape_read(const char *model_path, const struct strv *argv, uint64_t ctx, uint32_t slots,
@@ -90,5 +91,8 @@ void kv_tidy(const char *root, const struct strv *ids, int64_t now_ms, int64_t m
 /* The tokens at the beginning of a saved file, as far as it is one of llama.cpp's; at most max of them.
  * Returns how many the file has; 0: not to be read. */
 size_t kv_tokens_read(const char *path, uint32_t **ret, size_t max);
+/* Whether the build that wrote it puts checkpoints there: by the version of its form, since when is known of
+ * one build alone. */
+bool kv_has_checkpoints(const char *path);
 
 #endif

@@ -18,6 +18,7 @@
 
 enum { HEAD_WORDS = 3, LIST_WORDS = 3 };
 #define MAGIC 0x67677371u /* 'ggsq' */
+enum { VERSION_CHECKPOINTS = 4 };
 
 static bool read_words(int fd, uint32_t *ret, size_t n, uint64_t at)
 {
@@ -33,11 +34,36 @@ static bool read_words(int fd, uint32_t *ret, size_t n, uint64_t at)
 	return true;
 }
 
+/* -1 unless it is a file that llama.cpp may have written. */
+static int open_file(const char *path, uint64_t *ret_bytes)
+{
+	AUTO(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+		st.st_size < (off_t)(sizeof(uint32_t) * (HEAD_WORDS + LIST_WORDS)))
+		return -1;
+	*ret_bytes = (uint64_t)st.st_size;
+	return fd_take(&fd);
+}
+
+static bool read_head(int fd, uint32_t head[HEAD_WORDS + LIST_WORDS])
+{
+	return read_words(fd, head, HEAD_WORDS + LIST_WORDS, 0) && head[0] == MAGIC;
+}
+
+bool kv_has_checkpoints(const char *path)
+{
+	uint64_t bytes;
+	uint32_t head[HEAD_WORDS + LIST_WORDS];
+	AUTO(fd_closep) int fd = open_file(path, &bytes);
+	return fd >= 0 && read_head(fd, head) && head[1] >= VERSION_CHECKPOINTS;
+}
+
 /* Where the tokens are and how many; false: nowhere. */
 static bool find_tokens(int fd, uint64_t file_bytes, uint64_t *ret_at, uint32_t *ret_n)
 {
 	uint32_t head[HEAD_WORDS + LIST_WORDS];
-	if (!read_words(fd, head, ARRAY_LEN(head), 0) || head[0] != MAGIC)
+	if (!read_head(fd, head))
 		return false;
 	bool listed = head[2] >= LIST_WORDS && head[3] == UINT32_MAX;
 	uint32_t n = listed ? head[5] : head[2];
@@ -48,14 +74,11 @@ static bool find_tokens(int fd, uint64_t file_bytes, uint64_t *ret_at, uint32_t 
 
 size_t kv_tokens_read(const char *path, uint32_t **ret, size_t max)
 {
-	AUTO(fd_closep) int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-	struct stat st;
-	uint64_t at;
+	uint64_t at, bytes;
 	uint32_t n;
+	AUTO(fd_closep) int fd = open_file(path, &bytes);
 	*ret = NULL;
-	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
-		st.st_size < (off_t)(sizeof(uint32_t) * (HEAD_WORDS + LIST_WORDS)) ||
-		!find_tokens(fd, (uint64_t)st.st_size, &at, &n) || n == 0)
+	if (fd < 0 || !find_tokens(fd, bytes, &at, &n) || n == 0)
 		return 0;
 	size_t want = MIN((size_t)n, max);
 	uint32_t *tokens = mem_try_alloc(MAX(want, (size_t)1) * sizeof *tokens);

@@ -21,15 +21,15 @@ static bool is(const char *mode, const char *what)
 	return strcmp(mode, what) == 0;
 }
 
-/* Slot 0 of three holds 5 tokens, slot 1 none, slot 2 is at work. What is saved has 25 bytes. Modes: slots,
- * nosave (501), savehang and listhang (no answer), norestore (400). */
+/* Slot 0 of three holds 500 tokens, slot 1 a few of our own, slot 2 is at work. What is saved has 25 bytes.
+ * Modes: slots, nosave (501), savehang and listhang (no answer), norestore (400). */
 static const char *on_slots(const char *mode, const char *head, int *ret_status)
 {
 	if (!strncmp(head, "GET", 3))
 		return is(mode, "listhang")
 			       ? NULL
-			       : "[{\"id\":0,\"is_processing\":false,\"id_task\":3,\"n_prompt_tokens\":5},"
-				 "{\"id\":1,\"is_processing\":false},"
+			       : "[{\"id\":0,\"is_processing\":false,\"id_task\":3,\"n_prompt_tokens\":500},"
+				 "{\"id\":1,\"is_processing\":false,\"id_task\":0,\"n_prompt_tokens\":2},"
 				 "{\"id\":2,\"is_processing\":true,\"id_task\":4,\"n_prompt_tokens\":9}]";
 	const char *at = strstr(head, "\"filename\":\"");
 	char path[1024];
@@ -46,7 +46,7 @@ static const char *on_slots(const char *mode, const char *head, int *ret_status)
 		return NULL;
 	if (restore && !file_exists(path))
 		*ret_status = 400;
-	snprintf(made, sizeof made, restore ? "{\"n_restored\":5}" : "{\"n_saved\":5,\"n_written\":25}");
+	snprintf(made, sizeof made, restore ? "{\"n_restored\":500}" : "{\"n_saved\":500,\"n_written\":25}");
 	return made;
 }
 

@@ -206,6 +206,21 @@ static void hostile_files_have_no_tokens(void **state)
 	assert_int_equal(kv_tokens_read("/dev/zero", &tokens, 100), 0);
 }
 
+static void checkpoints_come_with_a_version(void **state)
+{
+	(void)state;
+	uint32_t words[] = { 5, 6, 7 };
+	AUTO(mem_freep) char *path = at(key, "x");
+	put_words(key, "x", words, 3, 10);
+	assert_true(kv_has_checkpoints(path));
+	static const char older[] = "qsgg\2\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0\1\0\0\0";
+	assert_int_equal(file_write_atomic(path, view_of(older, 24), 0600, false), 0);
+	assert_false(kv_has_checkpoints(path));
+	assert_int_equal(file_write_atomic(path, VIEW("qsgg\4"), 0600, false), 0);
+	assert_false(kv_has_checkpoints(path));
+	assert_false(kv_has_checkpoints("/nowhere"));
+}
+
 static void of_one_moment_all_are_kept(void **state)
 {
 	(void)state;
@@ -340,6 +355,7 @@ int main(void)
 		TEST(what_was_not_written_whole_is_refused),
 		TEST(a_longer_one_takes_the_place_of_its_beginning),
 		TEST(hostile_files_have_no_tokens),
+		TEST(checkpoints_come_with_a_version),
 		TEST(of_one_moment_all_are_kept),
 		TEST(the_oldest_go_first_of_all_variants),
 		TEST(the_budget_follows_the_disk),
