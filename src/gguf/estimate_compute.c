@@ -61,14 +61,14 @@ static gnode input(struct build *b, uint64_t n0, uint64_t n1, uint8_t size)
  * laid out, and the first of which nothing uses up. */
 static gnode enter(struct build *b)
 {
-	uint64_t embd = b->m->n_embd, t = b->t;
-	(void)input(b, embd, t, 4);
+	uint64_t wide = b->m->n_embd_in, t = b->t;
+	(void)input(b, wide, t, 4);
 	gnode tokens = input(b, t, 1, 4), mixed_tokens = input(b, t, 1, 4);
-	gnode mixed = input(b, embd, t, 4), slots = input(b, t, 1, 8);
-	gnode x = b_new(b, embd, t, 1, b->weight, tokens);
-	gnode y = b_new(b, embd, t, 1, b->weight, mixed_tokens);
-	gnode z = b_new(b, embd, t, 1, mixed, 0);
-	gnode s = graph_add(&b->g, GRAPH_VIEW, graph_f32(embd, t, 1), y, slots, z);
+	gnode mixed = input(b, wide, t, 4), slots = input(b, t, 1, 8);
+	gnode x = b_new(b, wide, t, 1, b->weight, tokens);
+	gnode y = b_new(b, wide, t, 1, b->weight, mixed_tokens);
+	gnode z = b_new(b, wide, t, 1, mixed, 0);
+	gnode s = graph_add(&b->g, GRAPH_VIEW, graph_f32(wide, t, 1), y, slots, z);
 	b->g.nodes[s].root = z;
 	return x;
 }
@@ -146,9 +146,10 @@ static gnode one_after_other(struct build *b, const struct est_shape *l, gnode x
 	uint64_t embd = b->m->n_embd;
 	/* Of some architectures the norm after the attention is the one before what follows. */
 	bool after = l->t[T_ATTN_POST_NORM] && (l->t[T_FFN_NORM] || l->t[T_FFN_POST_NORM]);
-	gnode y = mix_tokens(b, l, normed(b, l, T_ATTN_NORM, x));
-	if (!y) /* a layer that is feed-forward alone */
-		return b_inplace(b, embd, b->t, 1, b_feed_forward(b, l, normed(b, l, T_ATTN_NORM, x)), x);
+	gnode y = normed(b, l, T_ATTN_NORM, x);
+	if (!l->recurrent && !l->kv && !l->t[T_ATTN_OUTPUT]) /* a layer that is feed-forward alone */
+		return b_inplace(b, embd, b->t, 1, b_feed_forward(b, l, y), x);
+	y = mix_tokens(b, l, y);
 	if (last) {
 		y = rows_wanted(b, y);
 		x = rows_wanted(b, x);

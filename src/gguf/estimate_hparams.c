@@ -29,10 +29,12 @@ static const struct swa_habit {
 };
 
 /* Those the comparison (tests/estimate) covers. */
-static const char *const known[] = { "llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe", "gemma2", "gemma3",
-	"phi2", "phi3", "deepseek2", "gpt-oss", "granite", "granitemoe", "granitehybrid", "falcon-h1",
-	"mamba", "mamba2", "rwkv6", "rwkv7", "olmoe", "olmo2", "command-r", "cohere2", "starcoder2",
-	"stablelm", "glm4", "lfm2" };
+static const char *const known[] = { "llama", "qwen2", "qwen3", "qwen2moe", "qwen3moe", "qwen2vl", "qwen3vl",
+	"qwen3vlmoe", "qwen3next", "qwen35", "qwen35moe", "gemma", "gemma2", "gemma3", "phi2", "phi3",
+	"deepseek2", "gpt-oss", "granite", "granitemoe", "granitehybrid", "falcon", "falcon-h1", "mamba",
+	"mamba2", "rwkv6", "rwkv7", "olmoe", "olmo2", "command-r", "cohere2", "starcoder2", "stablelm",
+	"glm4", "glm4moe", "lfm2", "nemotron_h", "gptneox", "exaone4", "seed_oss", "ernie4_5", "ernie4_5-moe",
+	"hunyuan-dense", "hunyuan-moe", "llama4", "smollm3", "mistral3", "internlm2", "minicpm" };
 
 static bool arch_is(const struct est_model *m, const char *name)
 {
@@ -163,7 +165,9 @@ void est_hparams_read(struct est_model *m)
 	m->lora_rank = number(m, "attention.kv_lora_rank", 0);
 	m->n_rot = number(m, "rope.dimension_count", 0);
 	double eps;
-	m->layer_norm = gguf_arch_f64(head(m), "attention.layer_norm_epsilon", &eps);
+	m->n_embd_in = est_mul(m->n_embd, est_add(1, number(m, "n_deepstack_layers", 0)));
+	m->layer_norm = gguf_arch_f64(head(m), "attention.layer_norm_epsilon", &eps) &&
+			!gguf_arch_f64(head(m), "attention.layer_norm_rms_epsilon", &eps);
 	m->n_rwkv_ways = arch_is(m, "rwkv7") || arch_is(m, "arwkv7") ? 6 : 5;
 	read_window(m);
 	for (size_t il = 0; il < m->n_layers; il++) {

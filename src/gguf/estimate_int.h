@@ -80,7 +80,8 @@ struct est_model {
 	bool known; /* an architecture the estimate was compared with */
 	uint64_t n_ctx_train, n_embd, n_vocab, n_swa;
 	uint64_t n_expert, n_expert_used, lora_rank, n_rot, n_rwkv_ways;
-	bool layer_norm; /* with a mean, not RMS */
+	uint64_t n_embd_in; /* of what comes in: pictures may bring rows for several layers */
+	bool layer_norm;    /* with a mean, not RMS */
 	size_t n_layers;
 	struct est_shape *layers;
 	uint64_t embedding_bytes; /* input tensors: on the host */

@@ -85,7 +85,7 @@ gnode b_recurrent(struct build *b, const struct est_shape *l, gnode x)
 {
 	if (l->t[T_SHORTCONV_CONV])
 		return l->t[T_SHORTCONV_IN] && l->t[T_SHORTCONV_OUT] ? short_convolution(b, l, x) : x;
-	if (!l->t[T_SSM_IN] || !l->t[T_SSM_OUT])
+	if (!l->t[T_SSM_IN] || !l->t[T_SSM_OUT] || !l->t[T_SSM_CONV1D])
 		return x;
 	bool first = l->t[T_SSM_X] && l->t[T_SSM_DT];
 	return first ? mamba(b, l, x) : mamba2(b, l, x);

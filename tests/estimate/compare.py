@@ -147,9 +147,9 @@ def on_devices(corral, folder):
 DEVICE_HEAD = """
 ## On devices
 
-The same program with software Vulkan devices, flash attention on: compute told, and how far ours is off. Weights
-and context are within 1 MiB. Layers that stay on the host are still computed on the first device for a long
-prompt; ours counts the largest matrix or layer's cache that visits it, which is an upper bound.
+The same program with software Vulkan devices, flash attention on: compute told, and how far ours is off.
+Weights and context are within 1 MiB. Layers that stay on the host are still computed on the first device for
+a long prompt; ours counts the largest matrix or layer's cache that visits it, which is an upper bound.
 
 | model | arguments | devices | compute MiB | host |
 |---|---|---|---|---|

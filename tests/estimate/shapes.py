@@ -476,6 +476,7 @@ def nemotron_h(mix, pattern, embd, ff, heads, kv, head, inner, state, ssm_heads,
           feed_forward_length=[ff if c == "-" else 0 for c in pattern],
           ssm__conv_kernel=4, ssm__inner_size=inner, ssm__state_size=state, ssm__time_step_rank=ssm_heads,
           ssm__group_count=groups)
+    m.set(attention__layer_norm_epsilon=1e-5)  # its norms are RMS all the same
     m.ends()
     for i, c in enumerate(pattern):
         m.norms(i, "attn_norm")
@@ -485,4 +486,175 @@ def nemotron_h(mix, pattern, embd, ff, heads, kv, head, inner, state, ssm_heads,
             m.qkv(i, kv=kv)
         else:
             m.ffn(i, ff, gate=False)
+    return m
+
+
+def glm4_moe(mix, layers, embd, ff, heads, kv, vocab, n, used, expert_ff, norm=True):
+    """With a prediction layer behind the others, which an engine does not load unasked."""
+    m = Model("glm4moe", mix, layers + 1, embd, vocab).attention(heads, kv, 128)
+    m.set(feed_forward_length=ff, rope__dimension_count=64, expert_count=n, expert_used_count=used,
+          expert_feed_forward_length=expert_ff, expert_shared_count=1, leading_dense_block_count=1,
+          expert_gating_func=2, expert_weights_scale=1.0, expert_weights_norm=True, nextn_predict_layers=1)
+    m.ends()
+    for i in range(layers + 1):
+        m.norms(i, "attn_norm", "post_attention_norm")
+        m.qkv(i, bias=True, norm="head" if norm else None)
+        if i == 0:
+            m.ffn(i, ff)
+            continue
+        m.experts(i, n, expert_ff)
+        m.blk(i, "exp_probs_b.bias", n)
+        m.ffn(i, expert_ff, suffix="_shexp")
+        if i == layers:
+            m.blk(i, "nextn.eh_proj.weight", 2 * embd, embd)
+            m.norms(i, "nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm")
+    return m
+
+
+def qwen3_next(mix, arch, layers, embd, heads, kv, head, vocab, n=0, used=0, ff=0, shared=0, inner=4096,
+               state=128, groups=16, time=32):
+    """Every fourth layer attends (with a gate), the others keep a state by the delta rule."""
+    m = Model(arch, mix, layers, embd, vocab, 262144).attention(heads, kv, head)
+    m.set(feed_forward_length=ff, rope__dimension_count=head // 4, ssm__conv_kernel=4, ssm__inner_size=inner,
+          ssm__state_size=state, ssm__group_count=groups, ssm__time_step_rank=time)
+    if arch.startswith("qwen35"):
+        m.set(rope__dimension_sections=[11, 11, 10, 0], full_attention_interval=4)
+    if n:
+        m.set(expert_count=n, expert_used_count=used, expert_feed_forward_length=ff,
+              expert_shared_feed_forward_length=shared)
+    m.ends()
+    keys = 2 * groups * state
+    for i in range(layers):
+        m.norms(i, "attn_norm", "post_attention_norm")
+        if i % 4 == 3:
+            m.blk(i, "attn_q.weight", embd, 2 * heads * head)
+            m.blk(i, "attn_k.weight", embd, kv * head)
+            m.blk(i, "attn_v.weight", embd, kv * head)
+            m.blk(i, "attn_output.weight", heads * head, embd)
+            m.blk(i, "attn_q_norm.weight", head)
+            m.blk(i, "attn_k_norm.weight", head)
+        else:
+            m.blk(i, "attn_qkv.weight", embd, keys + inner)
+            m.blk(i, "attn_gate.weight", embd, inner)
+            m.blk(i, "ssm_conv1d.weight", 4, keys + inner)
+            m.blk(i, "ssm_dt.bias", time)
+            m.blk(i, "ssm_a", time, kind="F32")
+            if arch == "qwen3next":
+                m.blk(i, "ssm_ba.weight", embd, 2 * time)
+            else:
+                m.blk(i, "ssm_beta.weight", embd, time)
+                m.blk(i, "ssm_alpha.weight", embd, time)
+            m.blk(i, "ssm_norm.weight", inner // time)
+            m.blk(i, "ssm_out.weight", inner, embd)
+        if n:
+            m.experts(i, n, ff)
+            m.blk(i, "ffn_gate_inp_shexp.weight", embd)
+            m.ffn(i, shared, suffix="_shexp")
+        else:
+            m.ffn(i, ff)
+    return m
+
+
+def gemma1(mix, layers, embd, ff, heads, kv, head=256):
+    m = Model("gemma", mix, layers, embd, 256000, 8192).attention(heads, kv, head)
+    m.set(feed_forward_length=ff)
+    m.ends(tied=True)
+    for i in range(layers):
+        m.norms(i, "attn_norm", "ffn_norm")
+        m.qkv(i)
+        m.ffn(i, ff)
+    return m
+
+
+def falcon(mix, layers, embd, heads, kv, vocab=65024):
+    m = Model("falcon", mix, layers, embd, vocab, 2048).attention(heads, kv, layer_norm=True, eps=1e-5)
+    m.set(feed_forward_length=4 * embd)
+    m.ends(norm_bias=True)
+    for i in range(layers):
+        m.norms(i, "attn_norm", bias=True)
+        m.qkv(i, fused=True)
+        m.ffn(i, 4 * embd, gate=False)
+    return m
+
+
+def gpt_neox(mix, layers, embd, heads, vocab=50432):
+    m = Model("gptneox", mix, layers, embd, vocab, 2048).attention(heads, layer_norm=True, eps=1e-5)
+    m.set(feed_forward_length=4 * embd, rope__dimension_count=m.head // 4, use_parallel_residual=True)
+    m.ends(norm_bias=True)
+    for i in range(layers):
+        m.norms(i, "attn_norm", "ffn_norm", bias=True)
+        m.qkv(i, bias=True, out_bias=True, fused=True)
+        m.ffn(i, 4 * embd, gate=False, bias=True)
+    return m
+
+
+def exaone4(mix, layers, embd, ff, heads, kv, vocab=102400, window=4096):
+    m = Model("exaone4", mix, layers, embd, vocab).attention(heads, kv)
+    m.set(feed_forward_length=ff)
+    if window:
+        m.set(attention__sliding_window=window)
+    m.ends()
+    for i in range(layers):
+        m.qkv(i, norm="head")
+        m.norms(i, "post_attention_norm", "post_ffw_norm")
+        m.ffn(i, ff)
+    return m
+
+
+def seed_oss(mix, layers, embd, ff, heads, kv, vocab=155136):
+    m = Model("seed_oss", mix, layers, embd, vocab, 524288).attention(heads, kv, 128)
+    m.set(feed_forward_length=ff)
+    m.ends()
+    for i in range(layers):
+        m.norms(i, "attn_norm", "post_attention_norm")
+        m.qkv(i, bias=True)
+        m.ffn(i, ff)
+    return m
+
+
+def ernie_moe(mix, layers, embd, ff, heads, kv, vocab, n, used, expert_ff, shared):
+    m = Model("ernie4_5-moe", mix, layers, embd, vocab).attention(heads, kv, 128)
+    m.set(feed_forward_length=ff, expert_count=n, expert_used_count=used,
+          expert_feed_forward_length=expert_ff, expert_shared_count=2,
+          expert_shared_feed_forward_length=shared, interleave_moe_layer_step=1,
+          leading_dense_block_count=1)
+    m.ends()
+    for i in range(layers):
+        m.norms(i, "attn_norm", "ffn_norm")
+        m.qkv(i)
+        if i == 0:
+            m.ffn(i, ff)
+            continue
+        m.experts(i, n, expert_ff)
+        m.blk(i, "exp_probs_b.bias", n)
+        m.ffn(i, shared, suffix="_shexp")
+    return m
+
+
+def hunyuan_moe(mix, layers, embd, ff, heads, kv, vocab, n, used):
+    m = Model("hunyuan-moe", mix, layers, embd, vocab).attention(heads, kv, 128)
+    m.set(feed_forward_length=ff, expert_count=n, expert_used_count=used,
+          expert_shared_feed_forward_length=ff, expert_feed_forward_length=ff)
+    m.ends(tied=True)
+    for i in range(layers):
+        m.norms(i, "attn_norm", "ffn_norm")
+        m.qkv(i, norm="head")
+        m.experts(i, n, ff)
+        m.ffn(i, ff, suffix="_shexp")
+    return m
+
+
+def llama4(mix, layers, embd, ff, heads, kv, vocab, n, used, expert_ff, step=1):
+    m = Model("llama4", mix, layers, embd, vocab, 10485760).attention(heads, kv)
+    m.set(feed_forward_length=ff, expert_count=n, expert_used_count=used,
+          expert_feed_forward_length=expert_ff, interleave_moe_layer_step=step)
+    m.ends()
+    for i in range(layers):
+        m.norms(i, "attn_norm", "ffn_norm")
+        m.qkv(i)
+        if (i + 1) % step:
+            m.ffn(i, ff)
+            continue
+        m.experts(i, n, expert_ff)
+        m.ffn(i, expert_ff, suffix="_shexp")
     return m
