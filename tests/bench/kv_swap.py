@@ -7,7 +7,7 @@ rounds: a first turn of --tokens tokens, the engine is stopped (as a swap does),
 to the stopped pool as a stream: the time from sending it to its first token, the start of the engine among
 it. The two pools must answer the same bytes. Prints the medians and their ratio, as a table or with --json.
 
-Usage: tests/bench/kv_swap.py [--build build] [--rounds 3] [--tokens 4000] [--layers 16] [--embd 512]
+Usage: tests/bench/kv_swap.py [--build build] [--rounds 3] [--tokens 4000] [--layers 8] [--embd 1024]
                               [--llama-server PATH] [--engines DIR] [--json]
 Without --llama-server Corral gets the distribution's package (--engines: a folder with engines it has got).
 """
@@ -128,8 +128,8 @@ def main():
     ap.add_argument("--build", default=str(ROOT / "build"))
     ap.add_argument("--rounds", type=int, default=3)
     ap.add_argument("--tokens", type=int, default=4000)
-    ap.add_argument("--layers", type=int, default=16)
-    ap.add_argument("--embd", type=int, default=512)
+    ap.add_argument("--layers", type=int, default=8)
+    ap.add_argument("--embd", type=int, default=1024)
     ap.add_argument("--threads", type=int, default=1)
     ap.add_argument("--llama-server")
     ap.add_argument("--engines")
