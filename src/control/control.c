@@ -20,6 +20,7 @@ static void read_leases(void *arg, const struct pool_replica *r)
 		return;
 	s->plan.leases = r->in_use;
 	s->plan.cooling = r->cooling;
+	s->tools_at = (mono_t){ atomic_load_explicit(&r->tools_at, memory_order_relaxed) };
 	if (mono_before(s->plan.busy_at, r->used_at))
 		s->plan.busy_at = r->used_at;
 }

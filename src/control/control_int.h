@@ -60,6 +60,7 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	uint32_t room_epoch; /* restart_epoch when it was reserved */
 	bool waits;
 	mono_t waits_since;
+	mono_t tools_at;         /* its last answer that ended with calls of tools */
 	enum replica_state told; /* the last state that was narrated */
 	uint64_t told_generation;
 	uint32_t restarts_told; /* counted in the metrics */

@@ -272,9 +272,10 @@ static void decide_in(struct deciding *d, struct control_pool *p, struct control
 	}
 	w->fit.may_evict = true;
 	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
-	if (plan.how == FIT_NO)
+	if (plan.how == FIT_NO) {
+		ask_again(d, sc->held_until);
 		wait_for_busy(d, p, s, sc, w);
-	else
+	} else
 		evict(d, p, s, sc, &plan);
 }
 

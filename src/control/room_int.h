@@ -36,6 +36,7 @@ struct scene { /* freed with scene_done; strings are the snapshot's */
 	struct fit_use *uses;
 	size_t words_devices, words_replicas; /* of a bit set */
 	void *scratch;
+	mono_t held_until; /* when the first that is held for its client's next turn may go */
 };
 void scene_make(struct control *c, const struct registry_snapshot *s, mono_t now, struct scene *ret);
 void scene_done(struct scene *s);

@@ -122,11 +122,16 @@ static double loss_of(const struct control_pool *p, const struct control_slot *s
 	return 60 / (60 + idle) * reload * p->cfg->evict_cost;
 }
 
-static bool held_back(const struct control_pool *p, const struct control_slot *s, mono_t now)
+/* Its client is about to come back: until when it stays; zero: it need not. */
+static mono_t held_until(const struct control_pool *p, const struct control_slot *s)
 {
 	const struct config *cfg = p->control->config;
-	return cfg->swap.hold_after == CONFIG_HOLD_ALWAYS &&
-	       mono_before(now, mono_add_ms(s->plan.busy_at, cfg->swap.hold_ms));
+	mono_t since = s->tools_at;
+	if (cfg->swap.hold_after == CONFIG_HOLD_NEVER)
+		return MONO_ZERO;
+	if (cfg->swap.hold_after == CONFIG_HOLD_ALWAYS)
+		since = s->plan.busy_at;
+	return since.ns ? mono_add_ms(since, cfg->swap.hold_ms) : MONO_ZERO;
 }
 
 static void add_uses(struct scene *sc, struct control_slot *s, const struct registry_replica *r)
@@ -150,12 +155,16 @@ static void add_replica(struct scene *sc, struct control_pool *p, struct control
 	const struct registry_replica *r, const struct pool_stats *st, mono_t now)
 {
 	bool leaves = s->role == SLOT_LEAVING || !s->plan.wanted;
+	mono_t until = held_until(p, s);
+	bool held = !leaves && mono_before(now, until);
+	if (held && mono_before(until, sc->held_until))
+		sc->held_until = until;
 	mono_t over =
 		p->cfg->keep_alive_ms < 0 ? MONO_NEVER : mono_add_ms(s->plan.busy_at, p->cfg->keep_alive_ms);
 	sc->replicas[sc->facts.nreplicas] = (struct fit_replica){
 		.replica_id = s->id,
 		.pool_id = p->cfg->id,
-		.busy = is_busy(p, s, r, st) || (!leaves && held_back(p, s, now)),
+		.busy = is_busy(p, s, r, st) || held,
 		.pinned = !leaves && (p->cfg->pinned || p->cfg->replicas_min > 0),
 		.idle_only = !leaves && p->cfg->idle_only,
 		.expired = leaves || !mono_before(now, over),
@@ -232,7 +241,7 @@ static uint64_t limit_of(const struct control *c, const struct scene *sc, size_t
 
 void scene_make(struct control *c, const struct registry_snapshot *s, mono_t now, struct scene *ret)
 {
-	*ret = (struct scene){ 0 };
+	*ret = (struct scene){ .held_until = MONO_NEVER };
 	add_devices(s, ret);
 	add_replicas(c, s, ret, now);
 	for (size_t d = 0; d < ret->facts.ndevices; d++) {

@@ -7,7 +7,7 @@ enum { DIGITS_MAX = 15 }; /* more make no count of tokens, and would not fit a d
 
 void usage_init(struct usage *u)
 {
-	*u = (struct usage){ -1, -1, -1, -1, -1, -1, -1, -1, -1 };
+	*u = (struct usage){ -1, -1, -1, -1, -1, -1, -1, -1, -1, false };
 }
 
 /* A number at the start of v (after spaces), whole or with a fraction; false: there is none. One that v ends
@@ -138,6 +138,18 @@ static void keep_end(struct usage_pieces *p, struct view v)
 	p->carry = (uint8_t)(old + n);
 }
 
+/* OpenAI's chat, Anthropic's messages, OpenAI's responses. Looked for only where numbers stand: that is the
+ * last event, and in an answer that is no stream the end, which follows the reason. */
+static bool ends_with_tools(struct view v)
+{
+	static const char *const told[] = { "\"finish_reason\":\"tool_calls\"",
+		"\"stop_reason\":\"tool_use\"", "\"type\":\"function_call\"" };
+	for (size_t i = 0; i < ARRAY_LEN(told); i++)
+		if (view_search(v, view_str(told[i])) >= 0)
+			return true;
+	return false;
+}
+
 void usage_piece(struct usage *u, struct usage_pieces *p, struct view v, bool whole)
 {
 	if (!v.n)
@@ -148,6 +160,8 @@ void usage_piece(struct usage *u, struct usage_pieces *p, struct view v, bool wh
 	if (p->carry)
 		read_cut(u, p, v);
 	bool any = usage_read(u, view_from(v, v.n - MIN(v.n, (size_t)USAGE_TAIL)));
+	if (any && !u->calls_tools)
+		u->calls_tools = ends_with_tools(v);
 	if (!whole) {
 		keep_end(p, v);
 		return;

@@ -23,6 +23,7 @@ struct usage {               /* -1: not seen */
 	int64_t cache_n;     /* timings */
 	int64_t predicted_n; /* timings */
 	double prompt_ms, per_second;
+	bool calls_tools; /* the answer ends with calls of tools: its client will be back */
 };
 void usage_init(struct usage *u);
 /* Takes every number it knows from v; a later one replaces an earlier. What a model says cannot be mistaken

@@ -110,6 +110,7 @@ struct pool_replica {
 	atomic_int fate;     /* enum pool_fate: what became of this process, once it is known */
 	/* When a stream of it last had a token (to 50 ms), when its slots were last seen to move; mono ns. */
 	atomic_int_fast64_t token_at, moved_at;
+	atomic_int_fast64_t tools_at; /* when an answer of it last ended with calls of tools; mono ns */
 	atomic_bool gone; /* taken out: no lease is granted any more; connections to it should end */
 	char id[POOL_ID_MAX];
 	uint64_t generation;

@@ -121,6 +121,32 @@ async function explain(corral, pool) {
 }
 
 {
+  const driver = stubDriver(...cards, 'account', takes('agent', 20), takes('other', 20));
+  test(
+    'an answer that called tools keeps its model for the turn that follows; a plain one does not',
+    withCorral(
+      {
+        swap: { hold: '3s' },
+        pools: [sized('agent', 20, {}, ['--finish', 'tool_calls']), sized('other', 20)],
+      },
+      async (corral) => {
+        assert.equal((await corral.chat('agent')).status, 200);
+        const other = corral.chat('other');
+        await until('it to wait', async () => (await corral.pool('other')).waiting === 1);
+        assert.equal((await corral.chat('agent', { stream: true })).status, 200);
+        const figure = await corral.figures();
+        assert.equal(figure('corral_evictions_total', { pool: 'agent' }), undefined, 'it stayed');
+        assert.equal((await other).status, 200);
+        assert.equal((await corral.figures())('corral_evictions_total', { pool: 'agent' }), 1);
+        assert.equal((await corral.chat('agent')).status, 200, 'a plain answer holds nothing up');
+        await stopAll(corral);
+      },
+      { env: driver.env },
+    ),
+  );
+}
+
+{
   const driver = stubDriver(...cards, 'account', takes('pinned', 20), takes('x', 20));
   test(
     'a pinned pool keeps its memory, and the refusal may be tried again',

@@ -194,9 +194,35 @@ static void an_event_in_pieces_is_read(void **state)
 	assert_int_equal(usage_output(&u), -1);
 }
 
+static bool calls_tools(const char *text)
+{
+	struct usage u;
+	struct usage_pieces p = { 0 };
+	usage_init(&u);
+	usage_piece(&u, &p, view_str(text), true);
+	return u.calls_tools;
+}
+
+static void calls_of_tools_are_seen(void **state)
+{
+	(void)state;
+	assert_true(calls_tools(
+		"data: {\"choices\":[{\"finish_reason\":\"tool_calls\",\"index\":0,\"delta\":{}}],"
+		"\"usage\":{\"completion_tokens\":3,\"prompt_tokens\":4}}\n\n"));
+	assert_true(calls_tools("event: message_delta\ndata: {\"delta\":{\"stop_reason\":\"tool_use\"},"
+				"\"usage\":{\"output_tokens\":25}}\n\n"));
+	assert_true(calls_tools("data: {\"response\":{\"output\":[{\"type\":\"function_call\"}],"
+				"\"usage\":{\"output_tokens\":25}}}\n\n"));
+	assert_false(calls_tools(
+		"data: {\"choices\":[{\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":4}}"));
+	assert_false(calls_tools("{\"content\":\"\\\"finish_reason\\\":\\\"tool_calls\\\"\",\"usage\":{"
+				 "\"prompt_tokens\":4}}"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(calls_of_tools_are_seen),
 		cmocka_unit_test(engines_are_understood),
 		cmocka_unit_test(no_cut_makes_another_number),
 		cmocka_unit_test(an_answer_in_pieces_is_read_whole),
