@@ -65,7 +65,8 @@ const struct command cli_commands[] = {
 		"  --flash-attn W   on, off or auto (auto, which counts as on)\n"
 		"  --gpu-layers N   so many layers on the devices, the output first (all)\n"
 		"  --devices W      auto, cpu, or how many equal GPUs (auto: those of this machine)\n"
-		"  --source W       auto, oracle (llama-fit-params) or formula\n"
+		"  --source W       auto, formula, or oracle: llama-fit-params, found on PATH or as\n"
+		"                   CORRAL_LLAMA_FIT_PARAMS names it; auto asks it where it is\n"
 		"  What follows -- is read as llama-server would: -ts 3,1 -ot exps=CPU --mmproj FILE\n" COMMON
 		"\nExamples:\n  corral estimate model.gguf --ctx 16384 --slots 4 --kv-type q8_0\n"
 		"  corral estimate model-00001-of-00003.gguf --devices 2 -- -ts 2,1 --n-cpu-moe 10\n",

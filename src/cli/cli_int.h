@@ -172,6 +172,13 @@ int keys_table(struct view body, bool color, struct buf *out) MUST_CHECK; /* -EI
 
 int devices_table(struct view body, bool color, struct buf *out) MUST_CHECK; /* -EINVAL when it is none */
 
+/* ---- asking llama-fit-params (estimate_oracle.c) --------------------------------------------------- */
+
+struct estimate;
+struct estimate_args;
+/* Puts its numbers into *e, which holds the formula's. false: it is not there or did not answer; *e stays. */
+bool estimate_oracle(const char *path, const struct estimate_args *a, struct estimate *e) MUST_CHECK;
+
 /* ---- starting a daemon (spawn.c) ------------------------------------------------------------------ */
 
 /* Starts `corral serve` detached, waits until it serves; *ret_address is where ("http://127.0.0.1:PORT").

@@ -161,7 +161,7 @@ static void json_places(yyjson_mut_doc *d, yyjson_mut_val *root, const struct es
 	yyjson_mut_obj_add_uint(d, root, "adapters_bytes", e->adapters);
 }
 
-static int print_json(const struct estimate *e, struct buf *out)
+static int print_json(const struct estimate *e, bool by_oracle, struct buf *out)
 {
 	yyjson_mut_doc *d = yyjson_mut_doc_new(NULL);
 	yyjson_mut_val *root = yyjson_mut_obj(d);
@@ -171,8 +171,8 @@ static int print_json(const struct estimate *e, struct buf *out)
 	yyjson_mut_obj_add_uint(d, root, "ctx", e->ctx);
 	yyjson_mut_obj_add_uint(d, root, "slots", e->slots);
 	yyjson_mut_obj_add_str(d, root, "class", estimate_class_name(e->model_class));
-	yyjson_mut_obj_add_str(d, root, "source", "formula");
-	yyjson_mut_obj_add_str(d, root, "confidence", confidence(e));
+	yyjson_mut_obj_add_str(d, root, "source", by_oracle ? "oracle" : "formula");
+	yyjson_mut_obj_add_str(d, root, "confidence", by_oracle ? "high" : confidence(e));
 	yyjson_mut_obj_add_real(d, root, "error_bound", e->error_permille / 1000.0);
 	if (e->note[0])
 		yyjson_mut_obj_add_str(d, root, "note", e->note);
@@ -207,7 +207,7 @@ static void add_row(struct table *t, const struct estimate_bytes *b)
 	add_cell(t, b->total);
 }
 
-static void print_text(const struct estimate *e, struct buf *out)
+static void print_text(const struct estimate *e, bool by_oracle, struct buf *out)
 {
 	static const char *const heads[] = { "WHERE", "WEIGHTS", "KV", "STATE", "COMPUTE", "OUTPUT",
 		"OVERHEAD", "TOTAL" };
@@ -225,10 +225,13 @@ static void print_text(const struct estimate *e, struct buf *out)
 	add_row(&t, &e->sum);
 	table_print(&t, color_for(1), out);
 	num_format_bytes(e->host_mapped, mapped, sizeof mapped);
-	(void)buf_addf(out,
-		"\n%llu slots of %llu tokens; a %s model; by formula, within %u.%u %% (confidence %s)\n",
-		(unsigned long long)e->slots, (unsigned long long)e->ctx, estimate_class_name(e->model_class),
-		e->error_permille / 10, e->error_permille % 10, confidence(e));
+	(void)buf_addf(out, "\n%llu slot%s of %llu tokens; a %s model; ", (unsigned long long)e->slots,
+		e->slots == 1 ? "" : "s", (unsigned long long)e->ctx, estimate_class_name(e->model_class));
+	if (by_oracle)
+		(void)buf_adds(out, "as llama-fit-params says\n");
+	else
+		(void)buf_addf(out, "by formula, within %u.%u %% (confidence %s)\n", e->error_permille / 10,
+			e->error_permille % 10, confidence(e));
 	if (e->host_mapped)
 		(void)buf_addf(
 			out, "%s of the host's are pages of the file, which the kernel may drop\n", mapped);
@@ -251,10 +254,20 @@ static int show(struct cli *c, struct ask *a, const char *path)
 		complain("estimate: %s", err.msg);
 		return CLI_FAILED;
 	}
+	/* The program knows nothing of a projector, a draft model or adapters. */
+	bool alone = !o.mmproj && !o.draft && o.files.n_lora == 0;
+	bool by_oracle = a->source != SOURCE_FORMULA && alone && estimate_oracle(path, &a->args, &e);
+	if (a->source == SOURCE_ORACLE && !by_oracle) {
+		estimate_done(&e);
+		complain("estimate: llama-fit-params was not found on PATH, or did not answer for these "
+			 "devices; "
+			 "--source formula needs no program");
+		return CLI_FAILED;
+	}
 	if (c->json)
-		(void)print_json(&e, &out);
+		(void)print_json(&e, by_oracle, &out);
 	else
-		print_text(&e, &out);
+		print_text(&e, by_oracle, &out);
 	estimate_done(&e);
 	return say(&out);
 }

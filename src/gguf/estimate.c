@@ -151,7 +151,7 @@ static int estimate_model(
 	struct est_ctx c;
 	est_ctx_init(&c, m, a);
 	e->n_devices = MIN(a->n_devices, (uint32_t)ESTIMATE_DEVICES_MAX);
-	e->ctx = c.cells;
+	e->ctx = a->unified ? c.cells / c.n_seqs : c.cells;
 	e->slots = c.n_seqs;
 	e->model_class = m->model_class;
 	e->error_permille = error_of(m->model_class);

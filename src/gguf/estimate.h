@@ -114,7 +114,7 @@ struct estimate {
 	uint64_t device_compute; /* of one device that has all layers; 0 when there is none */
 	uint64_t split_compute;  /* of the first of several that share them */
 	uint64_t device_overhead;
-	uint64_t ctx, slots; /* as the engine would round them */
+	uint64_t ctx, slots; /* of one slot, as the engine rounds it */
 	enum estimate_class model_class;
 	unsigned error_permille;      /* how far the total may be off */
 	char note[ESTIMATE_NOTE_MAX]; /* what one should know; may be empty */
