@@ -81,7 +81,7 @@ static struct look look_at_slots(struct control_pool *p, const struct registry_p
 		s->plan.failed = r && r->facts.state == REPLICA_FAILED;
 		s->plan.ready = r && r->ready;
 		if (r && s->plan.failed) {
-			if (s->role != SLOT_LEAVING)
+			if (s->role != SLOT_LEAVING && !room_tries_smaller(p, s, &r->facts))
 				l.failed = &r->facts;
 			slot_retry_failed(p, s, &r->facts, now);
 		} else if (r && r->facts.state != REPLICA_STOPPED && r->facts.state != REPLICA_ABSENT &&

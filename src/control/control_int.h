@@ -105,6 +105,10 @@ struct control_pool {
 	struct cooler *coolers;         /* one a replica that is looked at */
 	char room_text[256];            /* room.c: what it waits for, or why it can never be placed */
 	bool room_refused, room_forever;
+	/* It ran out of memory where it had been reserved: with which variant, and how often. What it needs
+	 * counts for more from then on. */
+	char oom_spec[CONFIG_SPEC_LEN + 1];
+	uint32_t ooms;
 };
 
 struct control {
@@ -178,6 +182,9 @@ void control_place(struct control *c, const struct registry_snapshot *s);
 /* room.c: reserves memory for what is to be started; who gets none has no node. When to decide again. */
 mono_t control_room(struct control *c, const struct registry_snapshot *s, mono_t now);
 void slot_room_free(struct control_slot *s);
+/* It failed for want of memory, and is about to be tried once more with less. */
+bool room_tries_smaller(
+	const struct control_pool *p, const struct control_slot *s, const struct wire_replica *f);
 /* push.c */
 void control_push(struct control *c, const struct registry_snapshot *s);
 void control_tell_proved(struct control *c, const char *replica_id, uint64_t generation, const char *by);

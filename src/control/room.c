@@ -326,6 +326,35 @@ static void give_back(struct deciding *d, struct control_slot *s)
 	slot_room_free(s);
 }
 
+/* Its engine found less memory than was reserved for it: once more, with a plan that takes less of the
+ * device. What was learned holds until the pool's engines are configured otherwise. */
+bool room_tries_smaller(
+	const struct control_pool *p, const struct control_slot *s, const struct wire_replica *f)
+{
+	enum wire_cause cause = f->last_error.cause;
+	bool oom = cause == CAUSE_OOM_VRAM || cause == CAUSE_OOM_HOST;
+	bool again = p->ooms && strcmp(p->oom_spec, p->variant.spec) == 0;
+	return oom && !again && s->room && !p->cfg->memory && s->role == SLOT_MAIN && s->plan.wanted;
+}
+
+static bool try_smaller(
+	struct deciding *d, struct control_pool *p, struct control_slot *s, const struct wire_replica *f)
+{
+	enum wire_cause cause = f->last_error.cause;
+	if (!room_tries_smaller(p, s, f))
+		return false;
+	memcpy(p->oom_spec, p->variant.spec, sizeof p->oom_spec);
+	p->ooms = 1;
+	log_event(LOG_WARN, "oom", s->id,
+		(struct log_field[]){
+			LOG_STR("pool_id", p->cfg->id), LOG_STR("cause", wire_cause_name(cause)), LOG_END },
+		"Replica %s ran out of %s memory where %s was reserved; it is tried once more with less.",
+		s->id, cause == CAUSE_OOM_VRAM ? "the device's" : "the host's", "what was computed");
+	give_back(d, s);
+	s->restart_epoch++;
+	return true;
+}
+
 static void look_at(struct deciding *d, struct control_pool *p, struct control_slot *s)
 {
 	const struct registry_replica *r =
@@ -333,6 +362,8 @@ static void look_at(struct deciding *d, struct control_pool *p, struct control_s
 	bool ended = is_gone(r) && !s->plan.wanted && !s->on_wire && !s->in_pool;
 	bool failed = r && r->online && r->facts.state == REPLICA_FAILED && r->facts.retry_in_ms < 0 &&
 		      s->room_epoch == s->restart_epoch;
+	if (failed && try_smaller(d, p, s, &r->facts))
+		return;
 	if (s->room && (ended || failed))
 		give_back(d, s);
 	else if (!s->room && has_process(r))

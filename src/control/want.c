@@ -60,6 +60,17 @@ static void take_need(struct room_want *w)
 	};
 }
 
+/* Once it ran out of memory, so much more is thought to be needed: an eighth of the whole. */
+static void learn_from_oom(const struct control_pool *p, struct room_want *w)
+{
+	if (!p->ooms || strcmp(p->oom_spec, p->variant.spec) != 0)
+		return;
+	uint64_t more = fit_need_whole(&w->need) / 8;
+	w->need.overhead += more;
+	w->need.whole += more;
+	w->need.host += w->need.host / 8;
+}
+
 static bool is_gpu(const struct fit_device *d)
 {
 	return d->kind != FIT_KIND_CPU;
@@ -128,6 +139,7 @@ void room_want_make(struct control *c, const struct registry_snapshot *s, const 
 	*ret = (struct room_want){ 0 };
 	ret->known = !p->external && (p->cfg->memory || need_of(p, rp ? rp->model : NULL, &ret->wire));
 	take_need(ret);
+	learn_from_oom(p, ret);
 	take_mask(p, sc, ret);
 	take_others(p, sc, ret);
 	ret->fit.need = &ret->need;

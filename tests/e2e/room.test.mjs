@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Models that share the memory of a 24 GB and a 12 GB card: who goes where, who leaves for whom, who waits, and
-// what is said when nothing can be done. The cards are a stub of NVIDIA's library, which books to each engine
-// that runs what its pool says it takes.
+// Models that share the memory of a 24 GB and a 12 GB card: who goes where, who leaves for whom, who waits,
+// and what is said when nothing can be done. The cards are a stub of NVIDIA's library, which books to each
+// engine that runs what its pool says it takes.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -16,7 +16,8 @@ const card = (uuid, bus, total) =>
 const cards = [card(A, 1, 24576), card(B, 2, 12288)];
 const GIB = 1024;
 const takes = (id, gib) => `engine|--alias ${id} |${gib * GIB}`;
-const sized = (id, gib, rest = {}, flags = []) => fakePool(id, flags, { memory: `${gib}GiB`, slots: 1, ...rest });
+const sized = (id, gib, rest = {}, flags = []) =>
+  fakePool(id, flags, { memory: `${gib}GiB`, slots: 1, ...rest });
 
 /** {pool: [uuid, …]} of the engines that run. */
 async function where(corral) {
@@ -42,7 +43,8 @@ async function explain(corral, pool) {
 }
 
 {
-  const driver = stubDriver(...cards, 'account', takes('a', 10), takes('b', 10), takes('c', 8), takes('d', 12));
+  const engines = [takes('a', 10), takes('b', 10), takes('c', 8), takes('d', 12)];
+  const driver = stubDriver(...cards, 'account', ...engines);
   test(
     'ten GiB here, eight there: each goes where it fits, and the cheapest idle one leaves for who does not',
     withCorral(
@@ -197,5 +199,26 @@ async function explain(corral, pool) {
       assert.equal(devices.find((d) => d.device === A).foreign_bytes, 0);
       await stopAll(corral);
     }, { env: driver.env }),
+  );
+}
+
+{
+  const driver = stubDriver(`device|${A}|Stub|00000000:01:00.0|1024|0|25|51|8.9|0`);
+  test(
+    'an engine that runs out of memory is tried once more with a larger reservation, then it has failed',
+    withCorral(
+      { pools: [fakeLlamaPool('chat', ['--start-fails', 'oom_vram'])] },
+      async (corral) => {
+        const refused = await corral.chat('chat');
+        assert.equal(refused.status, 503, refused.text);
+        assert.equal((await corral.pool('chat')).last_error.cause, 'oom_vram');
+        const { stdout } = await corral.cli('logs', 'chat', '-n', '100');
+        assert.equal(stdout.match(/--- corral: chat-0, generation/g).length, 2, stdout);
+        assert.match(corral.log(), /Replica chat-0 ran out of the device's memory/);
+        const { need } = await explain(corral, 'chat');
+        assert.equal(need.layers, 2);
+      },
+      { env: driver.env },
+    ),
   );
 }
