@@ -2,8 +2,8 @@
  *
  * The conversations in an engine's slots outlive the engine: before a healthy one is stopped, llama-server is
  * asked to write its slots to files (provision/kv/kv.h); the next engine of the same variant reads the newest
- * of them before it gets its first request. Which slot a request goes to is llama-server's own choice, by the
- * longest common beginning.
+ * of them before it gets its first request, as many as it has slots, and some older ones into its cache of
+ * prompts. Which of them a request continues is llama-server's own choice, by the longest common beginning.
  *
  * Bounds: a stop is held up by KV_SAVE_MS at most, by half of what is left when the node is being stopped, a
  * start by KV_RESTORE_MS. Whatever fails is logged and costs a prefill, nothing else.
@@ -17,65 +17,17 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "log/log.h"
-#include "node/node_int.h"
-#include "provision/kv/kv.h"
+#include "node/kv_int.h"
 
-enum {
-	KV_SAVE_MS = 10000,
-	KV_RESTORE_MS = 10000,
-	KV_ASK_MS = 2000, /* for the list of slots: one that does not answer is not waited for */
-	KV_AGE_DAYS = 30,
-	KV_TOKENS_MIN = 32, /* fewer are read again sooner than a file: our own canary, a word */
-	KV_SLOTS_BODY_MAX = 16 * 1024 * 1024,
-	KV_HEAD_BYTES = 1024 * 1024, /* what a file has beside the cache, at most about */
-};
-
-struct kv_slot {
-	uint32_t id;
-	uint64_t tokens; /* 0: the engine does not say */
-};
-
-/* A save or a restore under way. */
-struct kv_work {
-	bool saving;
-	kv_then *then; /* of a restore */
-	struct http_target *target;
-	struct http_fetch *fetch;
-	struct loop_timer deadline;
-	mono_t began;
-	struct kv_slot *slots; /* to be saved */
-	struct kv_file *files; /* to be restored, the i-th into slot i */
-	size_t n, at;
-	uint64_t tokens, bytes;
-	unsigned moved;
-};
-
-struct replica_kv {
-	char key[KV_KEY_LEN + 1];
-	struct kv_shape shape;
-	bool vain;            /* its engine writes no checkpoints, and its model needs them */
-	bool adopted;         /* it ran before us: nothing is put into its slots */
-	struct kv_file *held; /* one a slot: what was restored into it; name empty = none */
-	uint32_t nheld;
-	uint64_t restored; /* tokens, by this start */
-	struct kv_work *work;
-};
-
-static char *pool_dir(const struct replica *r)
+char *kv_pool_dir(const struct replica *r)
 {
 	return mem_fmt("%s/%s", r->node->kv_dir, r->pool_id);
 }
 
-/* As it is configured today, not as it was when the engine started. */
-static const struct node_pool *conf_of(const struct replica *r)
+const struct node_pool *kv_conf(const struct replica *r)
 {
 	const struct pool *p = node_pool_find(r->node, r->pool_id);
 	return p ? &p->conf : r->pool ? &r->pool->conf : NULL;
-}
-
-static void doc_free(yyjson_doc **d)
-{
-	yyjson_doc_free(*d);
 }
 
 /* ---- an engine is about to be started --------------------------------------------------------------------
@@ -134,7 +86,7 @@ static bool make_dir(const struct replica *r, const char *key, char **ret)
 
 void kv_launch(struct replica *r)
 {
-	const struct node_pool *c = conf_of(r);
+	const struct node_pool *c = kv_conf(r);
 	forget(r);
 	if (!c || c->engine.kind != ENGINE_LLAMACPP || c->kv_save == NODE_KV_OFF || !r->launch.has_slots)
 		return;
@@ -150,7 +102,7 @@ void kv_launch(struct replica *r)
 		return;
 	}
 	kv->nheld = r->slots;
-	kv->held = mem_alloc(MAX(r->slots, 1u) * sizeof *kv->held);
+	kv->held = mem_alloc((r->slots + KV_OLDER_MAX) * sizeof *kv->held);
 	strv_add(&r->launch.argv, "--slot-save-path");
 	strv_addf(&r->launch.argv, "%s/", dir);
 }
@@ -182,7 +134,7 @@ void kv_init(struct node *n)
 /* ---- what both have in common
  * ------------------------------------------------------------------------------ */
 
-static void work_free(struct replica *r)
+void kv_work_free(struct replica *r)
 {
 	struct kv_work *w = MEM_TAKE(r->kv->work);
 	http_fetch_cancel(&w->fetch);
@@ -203,10 +155,10 @@ void kv_cancel(struct replica *r)
 	if (!r->kv || !r->kv->work)
 		return;
 	bool saving = r->kv->work->saving;
-	work_free(r);
+	kv_work_free(r);
 	if (!saving)
 		return;
-	AUTO(mem_freep) char *dir = pool_dir(r);
+	AUTO(mem_freep) char *dir = kv_pool_dir(r);
 	AUTO(mem_freep) char *prefix = unfinished_prefix(r);
 	kv_remove_unfinished(dir, r->kv->key, prefix);
 }
@@ -227,8 +179,7 @@ static void say(const struct replica *r, const struct kv_work *w)
 		w->saving ? "saved" : "taken up again");
 }
 
-/* It is over, well or not: what had to wait for it goes on. */
-static void finish(struct replica *r)
+void kv_finish(struct replica *r)
 {
 	struct kv_work *w = r->kv->work;
 	bool saving = w->saving;
@@ -246,10 +197,10 @@ static void on_deadline(void *arg)
 	struct replica *r = arg;
 	log_warn("kv", r->id, "%s the conversations of %s took too long and was given up.",
 		r->kv->work->saving ? "Saving" : "Taking up", r->id);
-	finish(r);
+	kv_finish(r);
 }
 
-static struct kv_work *work_begin(struct replica *r, bool saving, int64_t ms)
+struct kv_work *kv_work_begin(struct replica *r, bool saving, int64_t ms)
 {
 	struct http_target_opts o = { .idle_max = 1, .idle_ms = 1000, .connect_timeout_ms = KV_ASK_MS };
 	struct http_target *t = http_target_new(r->node->loop, r->launch.address, &o, NULL);
@@ -264,8 +215,7 @@ static struct kv_work *work_begin(struct replica *r, bool saving, int64_t ms)
 	return w;
 }
 
-static void ask_slot(
-	struct replica *r, uint32_t slot, const char *action, const char *file, http_fetch_fn *fn)
+void kv_ask_slot(struct replica *r, uint32_t slot, const char *action, const char *file, http_fetch_fn *fn)
 {
 	struct kv_work *w = r->kv->work;
 	AUTO(mem_freep) char *path = mem_fmt("/slots/%u?action=%s", slot, action);
@@ -278,7 +228,7 @@ static void ask_slot(
 	w->fetch = http_fetch(w->target, &q, fn, r);
 }
 
-static void complain(const struct replica *r, const char *what, uint32_t slot, int status, struct view body,
+void kv_complain(const struct replica *r, const char *what, uint32_t slot, int status, struct view body,
 	const struct err *e)
 {
 	if (status)
@@ -324,8 +274,8 @@ static bool is_vain(struct replica *r, const struct node_pool *c, const char *di
 static void keep(struct replica *r, uint32_t slot, uint64_t tokens, uint64_t bytes)
 {
 	struct kv_work *w = r->kv->work;
-	const struct node_pool *c = conf_of(r);
-	AUTO(mem_freep) char *dir = pool_dir(r);
+	const struct node_pool *c = kv_conf(r);
+	AUTO(mem_freep) char *dir = kv_pool_dir(r);
 	AUTO(mem_freep) char *part = part_name(r, slot);
 	struct kv_file f;
 	bool vain = tokens && is_vain(r, c, dir, part);
@@ -350,16 +300,16 @@ static void on_saved(void *arg, int status, struct view body, const struct err *
 	uint32_t slot = w->slots[w->at++].id;
 	w->fetch = NULL;
 	if (status != 200) { /* it cannot, or the disk is full: the others would fare alike */
-		complain(r, "saved", slot, status, body, e);
-		finish(r);
+		kv_complain(r, "saved", slot, status, body, e);
+		kv_finish(r);
 		return;
 	}
-	AUTO(doc_free) yyjson_doc *d = yyjson_read(body.p, body.n, 0);
+	AUTO(kv_doc_free) yyjson_doc *d = yyjson_read(body.p, body.n, 0);
 	yyjson_val *o = yyjson_doc_get_root(d);
 	keep(r, slot, yyjson_get_uint(yyjson_obj_get(o, "n_saved")),
 		yyjson_get_uint(yyjson_obj_get(o, "n_written")));
 	if (r->kv->vain)
-		finish(r);
+		kv_finish(r);
 	else
 		save_next(r);
 }
@@ -383,13 +333,13 @@ static uint64_t bytes_of(const struct replica *r, const struct kv_slot *s, const
 static void save_next(struct replica *r)
 {
 	struct kv_work *w = r->kv->work;
-	const struct node_pool *c = conf_of(r);
-	AUTO(mem_freep) char *dir = pool_dir(r);
+	const struct node_pool *c = kv_conf(r);
+	AUTO(mem_freep) char *dir = kv_pool_dir(r);
 	for (; w->at < w->n; w->at++) {
 		const struct kv_slot *s = &w->slots[w->at];
 		if (kv_make_room(dir, bytes_of(r, s, dir), c ? c->kv_max_bytes : 0)) {
 			AUTO(mem_freep) char *part = part_name(r, s->id);
-			ask_slot(r, s->id, "save", part, on_saved);
+			kv_ask_slot(r, s->id, "save", part, on_saved);
 			return;
 		}
 		char size[32];
@@ -399,7 +349,7 @@ static void save_next(struct replica *r)
 			"disk).",
 			s->id, r->id, size);
 	}
-	finish(r);
+	kv_finish(r);
 }
 
 /* A slot nobody has used has no task. One that was restored and not used since has what its file has. */
@@ -418,7 +368,7 @@ static void take_slot(struct replica *r, yyjson_val *slot)
 		return;
 	uint32_t at = (uint32_t)yyjson_get_uint(id);
 	struct kv_file *held = held_in(r, at);
-	AUTO(mem_freep) char *dir = pool_dir(r);
+	AUTO(mem_freep) char *dir = kv_pool_dir(r);
 	if (used(slot))
 		w->slots[w->n++] =
 			(struct kv_slot){ at, yyjson_get_uint(yyjson_obj_get(slot, "n_prompt_tokens")) };
@@ -432,14 +382,14 @@ static void on_slots(void *arg, int status, struct view body, const struct err *
 	struct replica *r = arg;
 	struct kv_work *w = r->kv->work;
 	w->fetch = NULL;
-	AUTO(doc_free) yyjson_doc *d = status == 200 ? yyjson_read(body.p, body.n, 0) : NULL;
+	AUTO(kv_doc_free) yyjson_doc *d = status == 200 ? yyjson_read(body.p, body.n, 0) : NULL;
 	yyjson_val *all = yyjson_doc_get_root(d), *slot;
 	size_t i, n;
 	if (!yyjson_is_arr(all)) {
 		log_warn("kv", r->id,
 			"The slots of %s are not saved: it does not say which are used (%d%s%s).", r->id,
 			status, e ? ": " : "", e ? e->msg : "");
-		finish(r);
+		kv_finish(r);
 		return;
 	}
 	w->slots = mem_alloc((yyjson_arr_size(all) + 1) * sizeof *w->slots);
@@ -460,7 +410,7 @@ static int64_t save_ms(const struct node *n)
 
 bool kv_worth_saving(const struct replica *r)
 {
-	const struct node_pool *c = conf_of(r);
+	const struct node_pool *c = kv_conf(r);
 	return r->kv && !r->kv->work && r->keeper && r->launch.address && r->state == REPLICA_READY &&
 	       r->failure.cause == CAUSE_NONE && c && c->kv_save != NODE_KV_OFF;
 }
@@ -471,7 +421,7 @@ bool kv_save(struct replica *r)
 	int64_t ms = save_ms(r->node);
 	if (ms <= 0 || !make_dir(r, r->kv->key, &dir))
 		return false;
-	struct kv_work *w = work_begin(r, true, ms);
+	struct kv_work *w = kv_work_begin(r, true, ms);
 	if (!w)
 		return false;
 	struct http_fetch_req q = { .method = "GET",
@@ -480,105 +430,4 @@ bool kv_save(struct replica *r)
 		.timeout_ms = MIN(ms, (int64_t)KV_ASK_MS) };
 	w->fetch = http_fetch(w->target, &q, on_slots, r);
 	return true;
-}
-
-/* ---- before it is used
- * ----------------------------------------------------------------------------------------- */
-
-static void restore_next(struct replica *r);
-
-static void on_restored(void *arg, int status, struct view body, const struct err *e)
-{
-	struct replica *r = arg;
-	struct kv_work *w = r->kv->work;
-	const struct kv_file *f = &w->files[w->at];
-	w->fetch = NULL;
-	AUTO(mem_freep) char *dir = pool_dir(r);
-	AUTO(doc_free) yyjson_doc *d = status == 200 ? yyjson_read(body.p, body.n, 0) : NULL;
-	yyjson_val *n = yyjson_obj_get(yyjson_doc_get_root(d), "n_restored");
-	if (status == 200 && yyjson_get_uint(n) > 0) {
-		r->kv->held[w->at] = *f;
-		w->moved++;
-		w->tokens += yyjson_get_uint(n);
-		w->bytes += f->bytes;
-		r->kv->restored = w->tokens;
-	} else {
-		complain(r, "taken up", (uint32_t)w->at, status, body, e);
-		if (status >= 400 && status < 500)
-			kv_remove(dir, f); /* it cannot be read: nor will it be the next time */
-	}
-	w->at++;
-	restore_next(r);
-}
-
-static void restore_next(struct replica *r)
-{
-	struct kv_work *w = r->kv->work;
-	if (w->at == w->n) {
-		finish(r);
-		return;
-	}
-	ask_slot(r, (uint32_t)w->at, "restore", w->files[w->at].name, on_restored);
-}
-
-/* Two replicas of a pool take up different conversations. */
-static bool taken_by_another(const struct replica *r, const struct kv_file *f)
-{
-	struct map_entry *e;
-	for (size_t i = 0; (e = map_next(&r->node->replicas, &i));) {
-		const struct replica *o = e->value;
-		if (o == r || !o->kv || !o->keeper || strcmp(o->pool_id, r->pool_id) != 0)
-			continue;
-		for (uint32_t k = 0; k < o->kv->nheld; k++)
-			if (strcmp(o->kv->held[k].name, f->name) == 0)
-				return true;
-		for (size_t k = 0; o->kv->work && k < o->kv->work->n && o->kv->work->files; k++)
-			if (strcmp(o->kv->work->files[k].name, f->name) == 0)
-				return true;
-	}
-	return false;
-}
-
-static size_t choose(struct replica *r, struct kv_file **ret)
-{
-	AUTO(mem_freep) char *dir = pool_dir(r);
-	AUTO(kv_list_done) struct kv_list l;
-	size_t n = 0;
-	kv_list(dir, r->kv->key, &l);
-	*ret = mem_alloc(MAX(r->kv->nheld, 1u) * sizeof **ret);
-	for (size_t i = 0; i < l.len && n < r->kv->nheld; i++)
-		if (l.items[i].tokens < r->ctx && !taken_by_another(r, &l.items[i]))
-			(*ret)[n++] = l.items[i];
-	return n;
-}
-
-bool kv_restore(struct replica *r, kv_then *then)
-{
-	const struct node_pool *c = conf_of(r);
-	struct kv_file *files = NULL;
-	if (!r->kv || r->kv->adopted || r->kv->work || !c || c->kv_save == NODE_KV_OFF)
-		return false;
-	memset(r->kv->held, 0, r->kv->nheld * sizeof *r->kv->held);
-	size_t n = choose(r, &files);
-	struct kv_work *w = n ? work_begin(r, false, KV_RESTORE_MS) : NULL;
-	if (!w) {
-		free(files);
-		return false;
-	}
-	w->files = files;
-	w->n = n;
-	w->then = then;
-	replica_progress(r, "engine_start", -1, "The conversations of before are being taken up");
-	restore_next(r);
-	return true;
-}
-
-uint64_t kv_restored(const struct replica *r)
-{
-	return r->kv ? r->kv->restored : 0;
-}
-
-bool kv_busy(const struct replica *r)
-{
-	return r->kv && r->kv->work;
 }

@@ -2,10 +2,10 @@
  *
  * The node's inside, for the files of this folder alone. Files: pools.c definitions of pools · replica.c the
  * state machine · verdict.c what follows an end · start.c build, command line, keeper · gate.c how many load
- * at once · kv.c conversations that outlive it · adopt.c engines that run already · prove.c readiness and
- * canary · external.c servers that are not ours · desired.c what is wanted · facts.c what is said · handoff.c
- * the files about an engine · report.c the registry · tidy.c files that are nobody's any more · api.c, logs.c
- * the routes.
+ * at once · kv.c, kv_restore.c conversations that outlive it · adopt.c engines that run already · prove.c
+ * readiness and canary · external.c servers that are not ours · desired.c what is wanted · facts.c what is
+ * said · handoff.c the files about an engine · report.c the registry · tidy.c files that are nobody's any
+ * more · api.c, logs.c the routes.
  */
 #ifndef NODE_NODE_INT_H
 #define NODE_NODE_INT_H
@@ -159,7 +159,7 @@ struct node {
 	int64_t device_error_told_ms; /* wall clock of the last one in the log */
 	struct loop_timer figures;
 	struct loop_timer calm; /* an engine has ended not long ago */
-	struct list followers; /* struct log_stream */
+	struct list followers;  /* struct log_stream */
 	size_t nfollowers;
 	struct http_fetch *leaving;
 	struct list gate; /* replicas that wait for their turn to load */
@@ -226,7 +226,7 @@ void devices_done(struct node *n);
 /* What r may use becomes r->devices and what goes with it: 0. -EAGAIN: nobody knows yet, replica_provide is
  * called when it is known. Else r is FAILED. */
 int devices_take(struct replica *r) MUST_CHECK;
-void devices_busy(struct node *n); /* a replica's state changed: how often to look */
+void devices_busy(struct node *n);  /* a replica's state changed: how often to look */
 void devices_ended(struct node *n); /* an engine has: its memory comes back */
 /* Adds them when they are due (all: in any case). */
 void devices_facts(struct node *n, bool all, struct wire_node *f);

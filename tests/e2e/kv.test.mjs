@@ -140,6 +140,35 @@ test(
   ),
 );
 
+test(
+  'more conversations than slots: older ones come back from the cache of prompts, each with its own bytes',
+  withCorral(
+    () => ({
+      pools: [
+        pool('chat', { slots: 1 }),
+        pool('same', { slots: 4, kv_cache: { save: 'off' } }),
+      ],
+    }),
+    async (corral) => {
+      const names = ['heron', 'otter', 'lynx'];
+      const said = {};
+      for (const name of names) {
+        said[name] = await say(corral, 'chat', first(name));
+        await swapOut(corral, 'chat');
+      }
+      assert.equal(files(corral).length, 3);
+      for (const name of names) {
+        const next = after(first(name), said[name], 'And then?');
+        const kept = await say(corral, 'chat', next);
+        assert.ok(kept.cached >= said[name].prompt, `${name}: ${kept.cached} of ${said[name].prompt}`);
+        await say(corral, 'same', first(name));
+        assert.equal(kept.content, (await say(corral, 'same', next)).content);
+      }
+    },
+    { leaks: false },
+  ),
+);
+
 for (const [arch, what] of [
   ['gemma3', 'a sliding window'],
   ['mamba', 'recurrent layers'],

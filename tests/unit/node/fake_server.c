@@ -22,7 +22,8 @@ static bool is(const char *mode, const char *what)
 }
 
 /* Slot 0 of three holds 500 tokens, slot 1 a few of our own, slot 2 is at work. What is saved has 25 bytes.
- * Modes: slots, nosave (501), savehang and listhang (no answer), norestore (400). */
+ * Modes: slots, elsewhere (completions go to slot 1), nosave (501), savehang and listhang (no answer),
+ * norestore (400). */
 static const char *on_slots(const char *mode, const char *head, int *ret_status)
 {
 	if (!strncmp(head, "GET", 3))
@@ -40,7 +41,10 @@ static const char *on_slots(const char *mode, const char *head, int *ret_status)
 	at += strlen("\"filename\":\"");
 	snprintf(path, sizeof path, "%s%.*s", save_path, (int)strcspn(at, "\""), at);
 	bool restore = strstr(head, "=restore");
-	if (!restore && file_write_atomic(path, VIEW("qsgg: twenty-five bytes.."), 0600, false))
+	/* version 4, one token, which no other process writes */
+	char file[26] = "qsgg\4\0\0\0\1\0\0\0....and nine.";
+	memcpy(file + 12, &(uint32_t){ (uint32_t)getpid() }, 4);
+	if (!restore && file_write_atomic(path, view_of(file, 25), 0600, false))
 		*ret_status = 500;
 	if (is(mode, "savehang"))
 		return NULL;
@@ -62,6 +66,8 @@ static bool answer(int fd, const char *mode, const char *head)
 	} else if (!strncmp(head, "GET /props", 10)) {
 		body = !strcmp(mode, "smallctx") ? "{\"default_generation_settings\":{\"n_ctx\":128}}"
 						 : "{\"default_generation_settings\":{\"n_ctx\":4096}}";
+	} else if (save_path && !strncmp(head, "POST /completion", 16)) {
+		body = is(mode, "elsewhere") ? "{\"id_slot\":1}" : "{\"id_slot\":0}";
 	} else if (strstr(head, " /slots")) {
 		body = on_slots(mode, head, &status);
 	} else if (!strcmp(mode, "canary500")) {

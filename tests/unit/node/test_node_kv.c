@@ -218,6 +218,46 @@ static void an_engine_that_was_taken_over_is_saved_too(void **state)
 	free_model(b);
 }
 
+/* Two conversations of an engine with one slot. Returns how many tokens the third start took up. */
+static uint64_t third_start(struct bench *b, const char *mode)
+{
+	llama(b, mode)->slots = 1;
+	start_node(b);
+	for (int i = 0; i < 2; i++) {
+		run(b);
+		swap_out(b);
+	}
+	assert_int_equal(saved(b), 2);
+	run(b);
+	return find(b, "chat-0")->kv_restored_tokens;
+}
+
+static void an_older_one_goes_into_the_cache_of_prompts(void **state)
+{
+	struct bench *b = *state;
+	assert_int_equal(third_start(b, "--fake=slots"), 1000);
+	swap_out(b); /* so that all of its log is there */
+	AUTO(mem_freep) char *log = read_text(b, "log/chat-0.log");
+	char *at = strstr(log, "generation 3");
+	static const char *const steps[] = { "POST /completion", "action=restore", "POST /completion",
+		"action=restore" };
+	for (size_t i = 0; i < ARRAY_LEN(steps);
+		i++) { /* our canary, the older one, aside with it, the newer */
+		assert_non_null(at);
+		at = strstr(at + 1, steps[i]);
+	}
+	assert_non_null(at);
+	free_model(b);
+}
+
+static void where_a_request_goes_elsewhere_the_newest_is_taken_up(void **state)
+{
+	struct bench *b = *state;
+	assert_int_equal(third_start(b, "--fake=elsewhere"), 500);
+	assert_int_equal(saved(b), 2);
+	free_model(b);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(int argc, char **argv)
@@ -228,6 +268,8 @@ int main(int argc, char **argv)
 		log_set_level(LOG_ERROR);
 	const struct CMUnitTest tests[] = {
 		T(used_slots_are_saved_and_taken_up),
+		T(an_older_one_goes_into_the_cache_of_prompts),
+		T(where_a_request_goes_elsewhere_the_newest_is_taken_up),
 		T(a_save_that_hangs_holds_up_no_stop),
 		T(an_engine_that_cannot_is_stopped_nevertheless),
 		T(what_is_condemned_is_not_saved),
