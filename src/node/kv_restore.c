@@ -12,27 +12,40 @@
 
 static void restore_next(struct replica *r);
 
-static void taken_up(struct replica *r, struct kv_file *where, const struct kv_file *f)
+/* What the file under way is in, once the engine has read it. */
+static struct kv_file *place(struct replica *r)
+{
+	const struct kv_work *w = r->kv->work;
+	return &r->kv->held[w->at < w->nolder ? r->kv->nheld + w->at : w->at - w->nolder];
+}
+
+static void taken_up(struct replica *r)
 {
 	struct kv_work *w = r->kv->work;
-	*where = *f;
+	const struct kv_file *f = &w->files[w->at];
 	w->moved++;
 	w->tokens += f->tokens;
 	w->bytes += f->bytes;
 	r->kv->restored = w->tokens;
 }
 
-/* Whether the engine has read the file; one it could not read goes. */
+/* Whether the engine has read the file; one it could not read goes, and with one that broke it off all is
+ * over.
+ */
 static bool was_read(struct replica *r, uint32_t slot, int status, struct view body, const struct err *e)
 {
-	const struct kv_file *f = &r->kv->work->files[r->kv->work->at];
+	struct kv_work *w = r->kv->work;
+	const struct kv_file *f = &w->files[w->at];
 	AUTO(kv_doc_free) yyjson_doc *d = status == 200 ? yyjson_read(body.p, body.n, 0) : NULL;
 	if (status == 200 && yyjson_get_uint(yyjson_obj_get(yyjson_doc_get_root(d), "n_restored")) > 0)
 		return true;
 	kv_complain(r, "taken up", slot, status, body, e);
 	AUTO(mem_freep) char *dir = kv_pool_dir(r);
-	if (status >= 400 && status < 500)
+	if (!status || (status >= 400 && status < 500))
 		kv_remove(dir, f); /* nor will it the next time */
+	place(r)->name[0] = '\0';
+	if (!status)
+		w->n = w->at + 1;
 	return false;
 }
 
@@ -40,10 +53,9 @@ static void on_restored(void *arg, int status, struct view body, const struct er
 {
 	struct replica *r = arg;
 	struct kv_work *w = r->kv->work;
-	uint32_t slot = (uint32_t)(w->at - w->nolder);
 	w->fetch = NULL;
-	if (was_read(r, slot, status, body, e))
-		taken_up(r, &r->kv->held[slot], &w->files[w->at]);
+	if (was_read(r, (uint32_t)(w->at - w->nolder), status, body, e))
+		taken_up(r);
 	w->at++;
 	restore_next(r);
 }
@@ -54,19 +66,19 @@ static void on_moved_aside(void *arg, int status, struct view body, const struct
 {
 	(void)e;
 	struct replica *r = arg;
-	struct replica_kv *kv = r->kv;
-	struct kv_work *w = kv->work;
+	struct kv_work *w = r->kv->work;
 	w->fetch = NULL;
 	AUTO(kv_doc_free) yyjson_doc *d = status == 200 ? yyjson_read(body.p, body.n, 0) : NULL;
 	yyjson_val *slot = yyjson_obj_get(yyjson_doc_get_root(d), "id_slot");
 	if (yyjson_is_uint(slot) && yyjson_get_uint(slot) == 0) {
-		taken_up(r, &kv->held[kv->nheld + w->at], &w->files[w->at]);
+		taken_up(r);
 		w->at++;
 	} else {
 		log_debug("kv", r->id,
 			"Slot 0 of %s did not get the request (%d): no more older conversations.", r->id,
 			status);
-		w->at = w->nolder;
+		place(r)->name[0] = '\0';
+		w->at = status ? w->nolder : w->n;
 	}
 	restore_next(r);
 }
@@ -105,14 +117,28 @@ static void on_older_restored(void *arg, int status, struct view body, const str
 static void restore_next(struct replica *r)
 {
 	struct kv_work *w = r->kv->work;
-	if (w->at < w->nolder && mono_ms_between(w->began, mono_now()) > KV_OLDER_MS)
+	if (w->at < w->nolder && w->nolder < w->n && mono_ms_between(w->began, mono_now()) > KV_OLDER_MS)
 		w->at = w->nolder;
-	if (w->at == w->n)
+	if (w->at == w->n) {
 		kv_finish(r);
-	else if (w->at < w->nolder)
+		return;
+	}
+	*place(r) = w->files[w->at];
+	if (w->at < w->nolder)
 		kv_ask_slot(r, 0, "restore", w->files[w->at].name, on_older_restored);
 	else
 		kv_ask_slot(r, (uint32_t)(w->at - w->nolder), "restore", w->files[w->at].name, on_restored);
+}
+
+void kv_suspect(struct replica *r)
+{
+	AUTO(mem_freep) char *dir = kv_pool_dir(r);
+	for (uint32_t i = 0; r->kv && r->kv->held && i < r->kv->nheld + KV_OLDER_MAX; i++) {
+		struct kv_file *f = &r->kv->held[i];
+		if (f->name[0])
+			kv_remove(dir, f);
+		f->name[0] = '\0';
+	}
 }
 
 /* Two replicas of a pool take up different conversations. */

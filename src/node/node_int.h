@@ -250,6 +250,8 @@ bool kv_worth_saving(const struct replica *r);     /* it is well and may hold co
 bool kv_save(struct replica *r) MUST_CHECK;
 /* Files go into its slots. True: then(r) follows; false: there is nothing to do. */
 bool kv_restore(struct replica *r, kv_then *then) MUST_CHECK;
+/* It crashed: what it had taken up is not given to the next one, or that might crash too. */
+void kv_suspect(struct replica *r);
 uint64_t kv_restored(const struct replica *r); /* tokens, by this start */
 bool kv_busy(const struct replica *r);         /* one of the two is under way */
 void kv_cancel(struct replica *r);             /* nothing follows any more */

@@ -19,6 +19,8 @@ void replica_crashed(struct replica *r, enum restart_end how)
 {
 	struct restart_verdict v = restart_ended(&r->restart, mono_now(), how);
 	r->retry_at = mono_add_ms(mono_now(), v.delay_ms);
+	if (how == RESTART_END_CRASH)
+		kv_suspect(r);
 	r->restarts++;
 	switch (v.what) {
 	case RESTART_NOW:

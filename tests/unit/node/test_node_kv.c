@@ -80,6 +80,12 @@ static size_t times(struct bench *b, const char *text)
 	return n;
 }
 
+static bool third_life(struct bench *b, const char *id)
+{
+	const struct wire_replica *r = find(b, id);
+	return r && r->state == REPLICA_READY && r->generation == 3;
+}
+
 static void run(struct bench *b)
 {
 	want(b, "chat", false, 0);
@@ -170,6 +176,33 @@ static void a_file_that_does_not_fit_is_removed(void **state)
 	assert_int_equal(find(b, "chat-0")->kv_restored_tokens, 0);
 	until_logged(b, "chat-0", "action=restore HTTP/1.1 -> 400");
 	assert_int_equal(saved(b), 0);
+	free_model(b);
+}
+
+static void a_file_that_ends_an_engine_is_not_given_to_the_next(void **state)
+{
+	struct bench *b = *state;
+	llama(b, "--fake=restorecrash");
+	start_node(b);
+	run(b);
+	swap_out(b);
+	assert_int_equal(saved(b), 1);
+	want(b, "chat", false, 0);
+	until(b, third_life, "chat-0"); /* the second ended with the file */
+	assert_int_equal(find(b, "chat-0")->kv_restored_tokens, 0);
+	assert_int_equal(saved(b), 0);
+	free_model(b);
+}
+
+static void a_restart_takes_them_up(void **state)
+{
+	struct bench *b = *state;
+	llama(b, "--fake=slots");
+	start_node(b);
+	run(b);
+	want(b, "chat", false, 1);
+	until(b, second_life, "chat-0");
+	assert_int_equal(find(b, "chat-0")->kv_restored_tokens, 500);
 	free_model(b);
 }
 
@@ -274,6 +307,8 @@ int main(int argc, char **argv)
 		T(an_engine_that_cannot_is_stopped_nevertheless),
 		T(what_is_condemned_is_not_saved),
 		T(a_file_that_does_not_fit_is_removed),
+		T(a_file_that_ends_an_engine_is_not_given_to_the_next),
+		T(a_restart_takes_them_up),
 		T(off_is_off_at_once),
 		T(a_header_that_says_nothing_saves_nothing),
 		T(an_engine_that_was_taken_over_is_saved_too),
