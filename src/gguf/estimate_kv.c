@@ -24,7 +24,7 @@ void est_ctx_init(struct est_ctx *c, const struct est_model *m, const struct est
 	uint64_t all = est_pad(est_mul(per_slot, slots), CELLS_PAD);
 	c->cells = a->unified ? all : est_pad(all / slots, CELLS_PAD);
 	c->n_ctx = est_mul(c->cells, c->n_streams);
-	uint64_t batch = MIN(c->n_ctx, (uint64_t)MAX(a->n_batch, 1u));
+	uint64_t batch = MIN(est_mul(per_slot, slots), (uint64_t)MAX(a->n_batch, 1u)); /* not rounded up */
 	uint64_t ubatch = MIN(batch, (uint64_t)(a->n_ubatch ? a->n_ubatch : batch));
 	c->n_tokens = MIN(MIN(c->n_ctx, ubatch), (uint64_t)BATCH_MAX);
 	uint64_t seen = est_mul(m->n_swa, a->unified ? slots : 1);

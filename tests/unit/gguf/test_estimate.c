@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/buf.h"
@@ -69,20 +70,25 @@ static void layer_tensor(
 	tensor(m, name, d0, d1, type);
 }
 
+static void model_bytes(struct model *m, struct buf *b)
+{
+	(void)buf_adds(b, "GGUF");
+	put(b, 3, 4);
+	put(b, m->n_tensors, 8);
+	put(b, m->n_keys, 8);
+	(void)buf_add(b, m->keys.data, m->keys.len);
+	if (m->tensors.len)
+		(void)buf_add(b, m->tensors.data, m->tensors.len);
+	while (b->len % 32)
+		(void)buf_addc(b, 0);
+}
+
 static struct gguf *model_gguf(struct model *m)
 {
 	AUTO(buf_done) struct buf b = BUF(4 * MIB);
 	struct gguf *g = NULL;
 	struct err e = { 0 };
-	(void)buf_adds(&b, "GGUF");
-	put(&b, 3, 4);
-	put(&b, m->n_tensors, 8);
-	put(&b, m->n_keys, 8);
-	(void)buf_add(&b, m->keys.data, m->keys.len);
-	if (m->tensors.len)
-		(void)buf_add(&b, m->tensors.data, m->tensors.len);
-	while (b.len % 32)
-		(void)buf_addc(&b, 0);
+	model_bytes(m, &b);
 	if (gguf_parse("m", buf_view(&b), b.len + m->offset, &g, &e) < 0)
 		fail_msg("%s", e.msg);
 	buf_done(&m->keys);
@@ -358,6 +364,122 @@ static void test_nothing_at_all(void **state)
 	estimate_done(&e);
 }
 
+static struct gguf *projector(void)
+{
+	struct model m = model_new("clip");
+	key(&m, "clip.vision.embedding_length", 64);
+	key(&m, "clip.vision.feed_forward_length", 128);
+	key(&m, "clip.vision.image_size", 224);
+	key(&m, "clip.vision.patch_size", 14);
+	key(&m, "clip.vision.attention.head_count", 4);
+	tensor(&m, "v.patch_embd.weight", 64, 64, F16);
+	return model_gguf(&m);
+}
+
+/* A draft model, a projector and an adapter lie where the model does; each is told by itself. */
+static void test_companions(void **state)
+{
+	(void)state;
+	AUTO(gguf_freep) struct gguf *g = llama(4, false);
+	AUTO(gguf_freep) struct gguf *draft = llama(1, false);
+	AUTO(gguf_freep) struct gguf *eye = projector();
+	struct estimate_files f = { .parts = (const struct gguf *const *)&g, .n_parts = 1 };
+	struct estimate_args a;
+	struct estimate e;
+	struct err err = { 0 };
+	estimate_args_init(&a);
+	a.ctx = 1024;
+	a.n_devices = 1;
+	struct estimate alone = run(g, &a);
+	f.draft = draft;
+	f.mmproj = eye;
+	f.lora[0] = eye;
+	f.n_lora = 1;
+	assert_int_equal(estimate(&f, &a, &e, &err), 0);
+	assert_true(e.draft > LAYER && e.projector > 64 * 64 * 2);
+	assert_int_equal(e.adapters, 64 * 64 * 2);
+	assert_int_equal(e.device[0].overhead, alone.device[0].overhead);
+	assert_int_equal(e.sum.total, alone.sum.total + e.draft + e.projector + e.adapters);
+	assert_int_equal(e.device[0].kv, alone.device[0].kv / 4 * 5);
+	estimate_done(&e);
+	estimate_done(&alone);
+}
+
+/* What is computed on a device and lies on the host visits it; several devices hold more than one. */
+static void test_compute_of_devices(void **state)
+{
+	(void)state;
+	AUTO(gguf_freep) struct gguf *g = llama(8, false);
+	struct estimate_args a;
+	estimate_args_init(&a);
+	a.ctx = 4096;
+	a.n_devices = 1;
+	struct estimate one = run(g, &a);
+	a.n_gpu_layers = 3;
+	struct estimate some = run(g, &a);
+	a.n_gpu_layers = ESTIMATE_ALL;
+	a.n_devices = 2;
+	struct estimate two = run(g, &a);
+	assert_int_equal(one.device[0].compute, one.device_compute);
+	assert_true(some.device[0].compute > one.device[0].compute);
+	assert_int_equal(two.device[0].compute, two.split_compute);
+	assert_true(two.device[1].compute > one.device[0].compute);
+	assert_true(two.host.compute > one.host.compute);
+	estimate_done(&one);
+	estimate_done(&some);
+	estimate_done(&two);
+}
+
+static void write_part(const char *folder, unsigned no, unsigned count)
+{
+	AUTO(buf_done) struct buf b = BUF(4 * MIB);
+	char path[128];
+	struct model m = model_new("llama");
+	key(&m, "split.no", no);
+	key(&m, "split.count", count);
+	key(&m, "llama.block_count", 2);
+	layer_tensor(&m, no, "attn_q.weight", 32, 4, F16);
+	model_bytes(&m, &b);
+	(void)snprintf(path, sizeof path, "%s/m-%05u-of-%05u.gguf", folder, no + 1, count);
+	FILE *file = fopen(path, "w");
+	assert_non_null(file);
+	assert_int_equal(fwrite(b.data, 1, b.len, file), b.len);
+	assert_int_equal(fclose(file), 0);
+	assert_int_equal(truncate(path, (off_t)(b.len + m.offset)), 0);
+	buf_done(&m.keys);
+	buf_done(&m.tensors);
+}
+
+static void test_a_model_in_parts(void **state)
+{
+	(void)state;
+	char folder[] = "/tmp/estimate-XXXXXX", path[128];
+	struct gguf_set set = { 0 };
+	struct estimate_args a;
+	struct estimate e;
+	struct err err = { 0 };
+	assert_non_null(mkdtemp(folder));
+	write_part(folder, 0, 2);
+	(void)snprintf(path, sizeof path, "%s/m-00001-of-00002.gguf", folder);
+	assert_true(gguf_set_open(path, &set, &err) < 0);
+	assert_non_null(strstr(err.msg, "m-00002-of-00002.gguf"));
+	write_part(folder, 1, 2);
+	assert_int_equal(gguf_set_open(path, &set, &err), 0);
+	struct estimate_files f = { .parts = set.items, .n_parts = set.len };
+	estimate_args_init(&a);
+	assert_int_equal(estimate(&f, &a, &e, &err), 0);
+	assert_int_equal(e.sum.weights, 2 * 256);
+	assert_int_equal(e.layers[1].weights, 256);
+	estimate_done(&e);
+	gguf_set_done(&set);
+	assert_int_equal(unlink(path), 0);
+	(void)snprintf(path, sizeof path, "%s/m-00002-of-00002.gguf", folder);
+	assert_true(gguf_set_open(path, &set, &err) < 0);
+	assert_non_null(strstr(err.msg, "name the first"));
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(folder), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -370,6 +492,9 @@ int main(void)
 		cmocka_unit_test(test_hostile_numbers),
 		cmocka_unit_test(test_no_layers_and_too_many),
 		cmocka_unit_test(test_nothing_at_all),
+		cmocka_unit_test(test_companions),
+		cmocka_unit_test(test_compute_of_devices),
+		cmocka_unit_test(test_a_model_in_parts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
