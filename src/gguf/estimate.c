@@ -10,6 +10,9 @@
 
 /* What a driver keeps for a process that computes on a device, before any of our bytes. */
 #define DEVICE_OVERHEAD (300 * MIB)
+/* An engine by itself, and its vocabulary: text, scores, the way back from text to token. */
+#define HOST_OVERHEAD (32 * MIB)
+enum { TOKEN_OVERHEAD = 256 };
 
 const char *estimate_class_name(enum estimate_class c)
 {
@@ -102,10 +105,9 @@ static int add_draft(
 		d.device[i].overhead = 0;
 		bytes_add(&e->device[i], &d.device[i]);
 	}
+	d.host.overhead = 0;
 	bytes_add(&e->host, &d.host);
-	e->draft = d.sum.total;
-	for (size_t i = 0; i < e->n_devices; i++)
-		e->draft = e->draft > d.device_overhead ? e->draft - d.device_overhead : e->draft;
+	e->draft = d.sum.total - d.sum.overhead;
 	e->host_mapped = est_add(e->host_mapped, d.host_mapped);
 	estimate_done(&d);
 	return 0;
@@ -169,7 +171,8 @@ static int estimate_model(
 	be_careful(m, e);
 	e->sum.weights = 0;
 	e->host_mapped = a->mapped ? e->host.weights : 0;
-	e->host.overhead = a->host_cache;
+	e->host.overhead =
+		est_add(a->host_cache, est_add(HOST_OVERHEAD, est_mul(m->n_vocab, TOKEN_OVERHEAD)));
 	note_cache(&c, e);
 	return 0;
 }

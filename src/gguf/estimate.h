@@ -86,7 +86,8 @@ const char *estimate_class_name(enum estimate_class c);
 struct estimate_bytes {
 	uint64_t weights, kv, recurrent, compute;
 	uint64_t output;   /* the buffer the answers' logits come in */
-	uint64_t overhead; /* a device's context and what the driver keeps; the host's cache of prompts */
+	uint64_t overhead; /* a device's context and what the driver keeps; on the host the engine itself, its
+			      vocabulary and its cache of prompts */
 	uint64_t total;
 };
 
