@@ -169,6 +169,28 @@ test(
   ),
 );
 
+test(
+  'one engine at a time: each turn evicts the other model and finds its own conversation',
+  withCorral(
+    () => ({
+      budget: { replicas: 1 },
+      pools: ['one', 'two'].map((id) => pool(id, { slots: 1 })),
+    }),
+    async (corral) => {
+      const said = {};
+      for (const id of ['one', 'two']) said[id] = await say(corral, id, first(id));
+      for (const id of ['one', 'two']) {
+        const next = await say(corral, id, after(first(id), said[id], 'Go on.'));
+        assert.ok(next.cached >= said[id].prompt, `${id}: ${next.cached} of ${said[id].prompt}`);
+      }
+      const figure = await corral.figures();
+      assert.equal(figure('corral_evictions_total', { pool: 'one' }), 2);
+      assert.equal(figure('corral_evictions_total', { pool: 'two' }), 1);
+    },
+    { leaks: false },
+  ),
+);
+
 for (const [arch, what] of [
   ['gemma3', 'a sliding window'],
   ['mamba', 'recurrent layers'],
