@@ -17,15 +17,17 @@ static gnode project(struct build *b, const struct est_shape *l, enum est_tensor
 		y = b_norm(b, y, wide, b->t, false);
 	y = b_view(b, y, head, heads, b->t);
 	if (norm && !whole) {
-		y = b_inplace(b, head, heads, b->t, y, 0);
+		y = b_new(b, head, heads, b->t, y, 0);
 		y = b_inplace(b, head, heads, b->t, y, b->weight);
 	}
 	return y;
 }
 
+/* Straight from the matrix it is not done in place: a second view of what the matrix made is about. */
 static gnode rope(struct build *b, const struct est_shape *l, uint64_t heads, gnode x)
 {
-	return b_inplace(b, l->key, heads, b->t, x, b->pos);
+	enum graph_kind kind = b->g.nodes[x].kind == GRAPH_VIEW ? GRAPH_NEW : GRAPH_INPLACE;
+	return graph_add(&b->g, kind, graph_f32(l->key, heads, b->t), x, b->pos, 0);
 }
 
 struct qkv {

@@ -90,7 +90,7 @@ TRAIN = {
     "lfm2-1.2b-q8_0": (s.lfm2, ("Q8_0", 16, 2048, 8192, 32, 8, {2, 5, 8, 10, 12, 14}), {}),
 }
 
-# These were measured once the formula was done, and nothing was changed for them.
+# These were not looked at while the formula was made.
 FRESH = {
     "tinyllama-1.1b-q4_k": (s.llama, ("Q4_K", 22, 2048, 5632, 32, 4, 32000), {}),
     "mistral-small-24b-q4_k": (s.llama, ("Q4_K", 40, 5120, 32768, 32, 8, 131072), {"head": 128}),

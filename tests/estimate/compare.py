@@ -81,7 +81,7 @@ recurrent state, and the compute buffer, for which the graph of one batch is put
 arithmetic and laid out as the engine's allocator would. This page compares it with what
 `{program} -fitp on --no-repack` says on the host ({models} shapes of real models of {archs}
 architectures, {n} runs). Its numbers are cut to whole MiB; what that explains is not counted. *Fresh*
-shapes were measured when the formula was done, and nothing was changed for them.
+shapes were not looked at while the formula was made.
 
 Allowed: weights and context 1 MiB; compute 5 % dense, 8 % MoE, 15 % hybrid and MLA; total 2 / 3 / 5 %.
 Written by `tests/estimate/compare.py`, which is also the test.
