@@ -300,7 +300,12 @@ static void on_saved(void *arg, int status, struct view body, const struct err *
 	uint32_t slot = w->slots[w->at++].id;
 	w->fetch = NULL;
 	if (status != 200) { /* it cannot, or the disk is full: the others would fare alike */
-		kv_complain(r, "saved", slot, status, body, e);
+		if (status == 501)
+			log_info("kv", r->id,
+				"Conversations of %s do not outlive its engine, which cannot save them.",
+				r->id);
+		else
+			kv_complain(r, "saved", slot, status, body, e);
 		kv_finish(r);
 		return;
 	}
