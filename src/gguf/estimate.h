@@ -47,7 +47,7 @@ struct estimate_args {
 	char *mmproj, *draft;
 	struct strv lora;
 };
-/* llama-server's own defaults, one slot, everything on the host. */
+/* llama-server's own defaults, but one slot, everything on the host, no cache of prompts. */
 void estimate_args_init(struct estimate_args *a);
 void estimate_args_done(struct estimate_args *a);
 /* What llama-server's arguments change in *a (which was initialised). Others are passed over. Fails on a
