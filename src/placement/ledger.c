@@ -33,7 +33,8 @@ struct holder { /* an owner */
 struct device {
 	size_t number;
 	uint64_t capacity, used, foreign;
-	bool read; /* `used` is known */
+	bool read;         /* `used` is known */
+	uint64_t expected; /* of the next reading: what is known to have returned since the last */
 	wide booked, wanted;
 	wide most, least; /* what ours use at most, and at least */
 	size_t owners, nreturning;
@@ -310,6 +311,8 @@ void ledger_gone(struct ledger *l, struct ledger_owner o)
 		if (!e->live)
 			continue;
 		bool last = h->nlive == 1;
+		struct device *d = l->devices[e->device];
+		d->expected = narrow((wide)d->expected + (e->used - e->returned));
 		end(l, e);
 		if (last)
 			return;
@@ -325,18 +328,40 @@ static void end_awaited(struct ledger *l, struct entry *e)
 	end(l, e);
 }
 
-/* What was seen to become free is credited to those that return, the first released first. */
-static void credit(struct ledger *l, struct device *d, uint64_t freed)
+static void credit_to(struct ledger *l, struct entry *e, uint64_t bytes)
+{
+	count(l, e, false);
+	e->returned += bytes;
+	count(l, e, true);
+	if (e->used - e->returned <= MIN(SLACK, e->used / 8))
+		end_awaited(l, e);
+}
+
+static struct entry *returns_as_much(struct device *d, uint64_t freed)
 {
 	LIST_FOREACH(e, &d->returning, struct entry, on_device)
 	{
+		uint64_t rest = e->used - e->returned;
+		if (freed > SLACK && MAX(rest, freed) - MIN(rest, freed) <= SLACK)
+			return e;
+	}
+	return NULL;
+}
+
+/* What was seen to become free is credited to the one that holds as much, else to the first released first.
+ */
+static void credit(struct ledger *l, struct device *d, uint64_t freed)
+{
+	struct entry *match = returns_as_much(d, freed);
+	if (match) {
+		credit_to(l, match, MIN(freed, match->used - match->returned));
+		return;
+	}
+	LIST_FOREACH(e, &d->returning, struct entry, on_device)
+	{
 		uint64_t part = MIN(freed, e->used - e->returned);
-		count(l, e, false);
-		e->returned += part;
-		count(l, e, true);
 		freed -= part;
-		if (e->used - e->returned <= MIN(SLACK, e->used / 8))
-			end_awaited(l, e);
+		credit_to(l, e, part);
 	}
 }
 
@@ -351,7 +376,8 @@ void ledger_reading(struct ledger *l, size_t device, uint64_t used, mono_t now)
 	if (device >= l->ndevices)
 		return;
 	struct device *d = l->devices[device];
-	uint64_t freed = d->read ? less(d->used, used) : 0;
+	uint64_t freed = d->read ? less(less(d->used, used), d->expected) : 0;
+	d->expected = 0;
 	d->used = used;
 	d->read = true;
 	if (d->nreturning) {

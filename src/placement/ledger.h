@@ -55,7 +55,8 @@ int ledger_adopt(
 int ledger_measured(struct ledger *l, struct ledger_owner o, size_t device, uint64_t bytes) MUST_CHECK;
 /* Its processes were ended: its memory is awaited. -ENOENT: there is none such. Again: nothing changes. */
 int ledger_release(struct ledger *l, struct ledger_owner o, mono_t now) MUST_CHECK;
-/* It is known to use nothing (it never started; its processes are gone from the driver's list). */
+/* It is known to use nothing (it never started; its processes are gone from the driver's list): before the
+ * reading that shows it. */
 void ledger_gone(struct ledger *l, struct ledger_owner o);
 
 /* What the driver says is used on the device, by anybody. */
