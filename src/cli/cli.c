@@ -76,6 +76,20 @@ const struct command cli_commands[] = {
 	{ "explain", "POOL | REQUEST", "Why a pool is where it is, or cannot be; what became of a request",
 		COMMON "\nExamples:\n  corral explain chat\n  corral explain 0034f1c29a07\n", cmd_explain,
 		false },
+	{ "simulate", "TRACE", "What a trace of requests costs when models take turns; nothing is started",
+		"  --log            each load and eviction, too\n" COMMON
+		"\nA trace has a line a thing; # begins a remark:\n"
+		"  device 24GiB [foreign=2GiB]\n"
+		"  host 64GiB\n"
+		"  model NAME bytes=20GiB [host=2GiB slots=2 load=4s return=200ms keep_alive=10m cost=1\n"
+		"        pinned]\n"
+		"  swap [max_wait=60s hold=10s hold_after=tool_calls|always|never]\n"
+		"  request NAME [at=0s for=2s key=1 tools]\n"
+		"  agent NAME [at=0s turns=10 for=3s tool=2s key=1]\n"
+		"  poisson NAME every=5s until=10m [at=0s for=2s key=1 seed=1]\n"
+		"  fail NAME at=30s\n"
+		"\nExamples:\n  corral simulate two-agents.trace\n  corral simulate --log box.trace\n",
+		cmd_simulate, false },
 	{ "logs", "POOL", "The engine's output",
 		"  -f, --follow     go on as it is written\n"
 		"  -n, --lines N    the last N lines (100)\n" COMMON
