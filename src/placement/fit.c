@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "placement/fit_int.h"
 
+#include <math.h>
 #include <string.h>
 
 uint64_t fit_need_whole(const struct fit_need *n)
@@ -294,7 +295,13 @@ static void one_free(struct fit_run *r, enum fit_mode mode, const struct fit_nod
 static void one_evict(struct fit_run *r, enum fit_mode mode, const struct fit_node *node)
 {
 	const struct fit_choice *best = &r->best;
+	double host = node->host == FIT_NONE ? INFINITY : r->held[node->host].least;
+	bool only_for_room = !r->w->never_with && !r->f->replicas_max;
 	for (size_t d = node->from; d < node->to; d++) {
+		/* Somebody leaves, of this device or of the host: nobody there costs as little as was found.
+		 */
+		if (best->found && only_for_room && MIN(host, r->held[d].least) > best->score.cost.loss)
+			continue;
 		if (fit_potential(r, d) < r->unit || !fit_open(r, d))
 			continue;
 		if (best->found && fit_room_of(r, d, 0) < r->unit && r->held[d].least > best->score.cost.loss)
