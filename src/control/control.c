@@ -10,6 +10,7 @@
 
 #include "base/mem.h"
 #include "log/log.h"
+#include "placement/ledger.h"
 
 /* ---- one pool ------------------------------------------------------------------------------------------ */
 
@@ -383,6 +384,7 @@ struct control *control_new(const struct control_opts *o)
 	buf_init(&c->pushed, WIRE_BODY_MAX);
 	buf_init(&c->pushing, WIRE_BODY_MAX);
 	buf_init(&c->strays, WIRE_BODY_MAX);
+	c->ledger = ledger_new();
 	control_set_config(c, o->config);
 	registry_watch(o->registry, on_registry, c);
 	metrics_on_collect(o->metrics, control_collect, c);
@@ -401,6 +403,7 @@ void control_free(struct control *c)
 		pool_free(c->pools[--c->npools]);
 	loop_defer_cancel(&c->wake);
 	kept_done(c);
+	ledger_freep(&c->ledger);
 	free(c->by_id);
 	free(c->pools);
 	map_done(&c->by_name);

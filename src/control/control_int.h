@@ -57,6 +57,7 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	/* room.c: what it holds of devices (NULL: nothing, or nothing is known), since when it waits for it
 	 */
 	struct slot_room *room;
+	uint64_t room_owner; /* of the ledger */
 	uint32_t room_epoch; /* restart_epoch when it was reserved */
 	bool waits;
 	mono_t waits_since;
@@ -135,8 +136,9 @@ struct control {
 	struct loop_timer push_again;
 	uint64_t revision;
 	bool quiet;
-	mono_t returns_by; /* room.c: what ended engines held may not be seen as free before */
-	uint64_t free_when_back;
+	struct ledger *ledger; /* room.c: who holds how much of which device */
+	uint64_t next_owner, read_revision;
+	mono_t returns_by; /* what ended engines held may not be seen as free before */
 };
 
 /* control.c */
@@ -181,7 +183,7 @@ void disabled_text(
 void control_place(struct control *c, const struct registry_snapshot *s);
 /* room.c: reserves memory for what is to be started; who gets none has no node. When to decide again. */
 mono_t control_room(struct control *c, const struct registry_snapshot *s, mono_t now);
-void slot_room_free(struct control_slot *s);
+void slot_room_free(struct control *c, struct control_slot *s, mono_t now);
 /* It failed for want of memory, and is about to be tried once more with less. */
 bool room_tries_smaller(
 	const struct control_pool *p, const struct control_slot *s, const struct wire_replica *f);

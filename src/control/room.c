@@ -15,11 +15,10 @@
 #include "control/room_int.h"
 #include "log/log.h"
 
-/* Memory that does not return this long after its engine has ended is somebody else's. */
-enum { RETURN_MS = 5000 };
-
-void slot_room_free(struct control_slot *s)
+void slot_room_free(struct control *c, struct control_slot *s, mono_t now)
 {
+	if (s->room && s->room->nuses)
+		(void)!ledger_release(c->ledger, slot_owner(s), now);
 	free(s->room);
 	s->room = NULL;
 	s->waits = false;
@@ -39,14 +38,34 @@ static bool has_process(const struct registry_replica *r)
 
 /* ---- what is reserved -------------------------------------------------------------------------------- */
 
-static void add_use(struct slot_room *r, const struct fit_device *d, uint64_t bytes)
+static void add_use(struct slot_room *r, const struct scene *sc, size_t device, uint64_t bytes)
 {
-	if (r->nuses == ROOM_USES_MAX)
+	if (r->nuses == ROOM_USES_MAX || !bytes)
 		return;
 	struct room_use *u = &r->uses[r->nuses++];
-	snprintf(u->node_id, sizeof u->node_id, "%s", d->node_id);
-	snprintf(u->device_id, sizeof u->device_id, "%s", d->device_id);
+	snprintf(u->device_id, sizeof u->device_id, "%s", sc->devices[device].device_id);
+	u->device = sc->booked[device];
 	u->bytes = bytes;
+}
+
+/* Into the ledger, and to the slot. False: it is not there, whatever the planner thought. */
+static bool book(struct control *c, struct control_slot *s, struct slot_room *r, bool found)
+{
+	struct ledger_part parts[ROOM_USES_MAX];
+	for (size_t i = 0; i < r->nuses; i++)
+		parts[i] = (struct ledger_part){ r->uses[i].device, r->uses[i].bytes };
+	s->room_owner = ++c->next_owner;
+	s->room_epoch = s->restart_epoch;
+	int e = 0;
+	if (r->nuses)
+		e = found ? ledger_adopt(c->ledger, slot_owner(s), parts, r->nuses)
+			  : ledger_reserve(c->ledger, slot_owner(s), parts, r->nuses, NULL);
+	if (e) {
+		free(r);
+		return false;
+	}
+	s->room = r;
+	return true;
 }
 
 static void append(char *to, size_t cap, const char *word)
@@ -66,10 +85,10 @@ static void take_parts(struct slot_room *r, const struct scene *sc, const struct
 		snprintf(number, sizeof number, "%u", plan->parts[i].layers);
 		if (plan->nparts > 1)
 			append(r->split, sizeof r->split, number);
-		add_use(r, d, plan->parts[i].bytes);
+		add_use(r, sc, plan->parts[i].device, plan->parts[i].bytes);
 	}
-	if (plan->host != FIT_NONE && plan->host_bytes)
-		add_use(r, &sc->devices[plan->host], plan->host_bytes);
+	if (plan->host != FIT_NONE)
+		add_use(r, sc, plan->host, plan->host_bytes);
 }
 
 static bool any_gpu(const struct scene *sc)
@@ -80,8 +99,8 @@ static bool any_gpu(const struct scene *sc)
 	return false;
 }
 
-static void reserve(struct control_slot *s, const struct scene *sc, const struct room_want *w,
-	const struct fit_plan *plan)
+static bool reserve(struct control *c, struct control_slot *s, const struct scene *sc,
+	const struct room_want *w, const struct fit_plan *plan)
 {
 	struct slot_room *r = NEW(struct slot_room);
 	r->how = plan->how;
@@ -91,15 +110,13 @@ static void reserve(struct control_slot *s, const struct scene *sc, const struct
 	r->planned = w->need.nlayers && plan->how != FIT_HOST && plan->how != FIT_SHARE;
 	r->gpu_layers = plan->gpu_layers;
 	r->cpu_experts = plan->cpu_experts;
-	slot_room_free(s);
-	s->room = r;
-	s->room_epoch = s->restart_epoch;
+	return book(c, s, r, false);
 }
 
 /* One that runs already, started by another orchestratord or for a reload: what it holds is what is measured,
  * or what its model needs on the devices it says it has. */
-static void reserve_found(struct control_slot *s, const struct scene *sc, const struct room_want *w,
-	const struct registry_replica *r)
+static void reserve_found(struct control *c, struct control_slot *s, const struct scene *sc,
+	const struct room_want *w, const struct registry_replica *r)
 {
 	struct slot_room *room = NEW(struct slot_room);
 	struct mask m;
@@ -114,12 +131,11 @@ static void reserve_found(struct control_slot *s, const struct scene *sc, const 
 			if (strcmp(d->node_id, r->node_id) != 0 || (!cpu && !mask_has_index(&m, d->index)))
 				continue;
 			if (pass)
-				add_use(room, d, cpu ? w->need.host : whole / n);
+				add_use(room, sc, i, cpu ? w->need.host : whole / n);
 			else
 				n += !cpu;
 		}
-	slot_room_free(s);
-	s->room = room;
+	(void)book(c, s, room, true);
 }
 
 /* ---- who leaves -------------------------------------------------------------------------------------- */
@@ -266,10 +282,8 @@ static void decide_in(struct deciding *d, struct control_pool *p, struct control
 		return; /* it is started as it is configured */
 	w->fit.may_evict = false;
 	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
-	if (plan.how != FIT_NO && !plan.nvictims) {
-		reserve(s, sc, w, &plan);
+	if (plan.how != FIT_NO && !plan.nvictims && reserve(d->c, s, sc, w, &plan))
 		return;
-	}
 	w->fit.may_evict = true;
 	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
 	if (plan.how == FIT_NO) {
@@ -302,28 +316,15 @@ static void found(
 	AUTO(room_want_done) struct room_want w;
 	scene_make(d->c, d->snap, d->now, &sc);
 	room_want_make(d->c, d->snap, &sc, p, r->node_id, &w);
-	reserve_found(s, &sc, &w, r);
+	reserve_found(d->c, s, &sc, &w, r);
 }
 
 /* ---- all of them -------------------------------------------------------------------------------------- */
 
-static uint64_t all_free(const struct registry_snapshot *s)
-{
-	uint64_t bytes = 0;
-	for (size_t i = 0; i < s->nnodes; i++)
-		for (size_t k = 0; k < s->nodes[i]->ndevices; k++)
-			bytes += s->nodes[i]->devices[k].memory_free_bytes;
-	return bytes;
-}
-
 static void give_back(struct deciding *d, struct control_slot *s)
 {
-	uint64_t bytes = 0;
-	for (size_t i = 0; i < s->room->nuses; i++)
-		bytes += s->room->uses[i].bytes;
-	d->c->returns_by = mono_add_ms(d->now, RETURN_MS);
-	d->c->free_when_back = all_free(d->snap) + bytes / 2;
-	slot_room_free(s);
+	d->c->returns_by = mono_add_ms(d->now, LEDGER_RETURN_MS);
+	slot_room_free(d->c, s, d->now);
 }
 
 /* Its engine found less memory than was reserved for it: once more, with a plan that takes less of the
@@ -386,13 +387,27 @@ static bool has_waiting(const struct control_pool *p)
 	return st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
 }
 
+static bool anything_returns(struct control *c, const struct registry_snapshot *snap)
+{
+	AUTO(scene_done) struct scene sc;
+	struct ledger_view v = { 0 };
+	scene_make(c, snap, MONO_ZERO, &sc);
+	for (size_t i = 0; i < sc.facts.ndevices && !v.returning; i++)
+		ledger_look(c->ledger, sc.booked[i], &v);
+	return v.returning > 0;
+}
+
 mono_t control_room(struct control *c, const struct registry_snapshot *snap, mono_t now)
 {
 	struct deciding d = { .c = c, .snap = snap, .now = now, .next = MONO_NEVER };
+	if (snap->revision != c->read_revision)
+		scene_read(c, snap, now);
+	c->read_revision = snap->revision;
 	for (size_t i = 0; i < c->npools; i++)
 		for (size_t k = 0; k < c->pools[i]->nslots && !c->pools[i]->external; k++)
 			look_at(&d, c->pools[i], c->pools[i]->slots[k]);
-	if (all_free(snap) >= c->free_when_back)
+	ask_again(&d, ledger_tick(c->ledger, now));
+	if (c->returns_by.ns && !anything_returns(c, snap))
 		c->returns_by = MONO_ZERO;
 	for (int first = 1; first >= 0; first--) /* those somebody waits for go first */
 		for (size_t i = 0; i < c->npools; i++) {

@@ -8,12 +8,14 @@
 
 #include "control/control_int.h"
 #include "placement/fit.h"
+#include "placement/ledger.h"
 
 enum { ROOM_ID_MAX = 160, ROOM_USES_MAX = FIT_SPLIT_MAX + 1 };
 
 /* What a replica holds, from before its engine is started until its memory is seen to return. */
 struct room_use {
-	char node_id[64], device_id[ROOM_ID_MAX];
+	char device_id[ROOM_ID_MAX];
+	size_t device; /* of the ledger */
 	uint64_t bytes;
 };
 struct slot_room {
@@ -30,6 +32,7 @@ struct scene { /* freed with scene_done; strings are the snapshot's */
 	struct fit_facts facts;
 	struct fit_device *devices;
 	const struct wire_device **wire; /* of devices */
+	size_t *booked;                  /* of devices: the ledger's number */
 	struct fit_replica *replicas;
 	struct control_slot **slots; /* of replicas */
 	struct control_pool **pools; /* of replicas */
@@ -40,7 +43,9 @@ struct scene { /* freed with scene_done; strings are the snapshot's */
 };
 void scene_make(struct control *c, const struct registry_snapshot *s, mono_t now, struct scene *ret);
 void scene_done(struct scene *s);
-size_t scene_device(const struct scene *s, const char *node_id, const char *device_id); /* FIT_NONE */
+/* What the nodes' devices say, into the ledger: what ours use, what is used at all. */
+void scene_read(struct control *c, const struct registry_snapshot *s, mono_t now);
+struct ledger_owner slot_owner(const struct control_slot *s);
 
 struct room_want { /* freed with room_want_done */
 	struct fit_want fit;

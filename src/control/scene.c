@@ -16,6 +16,7 @@ void scene_done(struct scene *s)
 {
 	free(s->devices);
 	free(s->wire);
+	free(s->booked);
 	free(s->replicas);
 	free(s->slots);
 	free(s->pools);
@@ -40,8 +41,19 @@ static uint64_t host_capacity(uint64_t total)
 	return total > keep ? total - keep : total;
 }
 
-static void add_device(struct scene *sc, const struct registry_node *n, const struct wire_device *d)
+static size_t ledger_of(struct control *c, const struct registry_node *n, const struct wire_device *d)
 {
+	uint64_t capacity =
+		kind_of(d) == FIT_KIND_CPU ? host_capacity(d->memory_total_bytes) : d->memory_total_bytes;
+	return ledger_device(c->ledger, n->node_id, d->device_id, capacity);
+}
+
+static void add_device(
+	struct control *c, struct scene *sc, const struct registry_node *n, const struct wire_device *d)
+{
+	struct ledger_view v;
+	sc->booked[sc->facts.ndevices] = ledger_of(c, n, d);
+	ledger_look(c->ledger, sc->booked[sc->facts.ndevices], &v);
 	sc->wire[sc->facts.ndevices] = d;
 	sc->devices[sc->facts.ndevices++] = (struct fit_device){
 		.node_id = n->node_id,
@@ -50,31 +62,38 @@ static void add_device(struct scene *sc, const struct registry_node *n, const st
 		.kind = kind_of(d),
 		.usable = n->online && n->registered && d->state && strcmp(d->state, "ok") == 0,
 		.integrated = d->integrated,
-		.capacity = kind_of(d) == FIT_KIND_CPU ? host_capacity(d->memory_total_bytes)
-						       : d->memory_total_bytes,
+		.capacity = v.capacity,
+		.reserved = v.booked,
+		.foreign = v.foreign + v.over,
 	};
 }
 
-static void add_devices(const struct registry_snapshot *s, struct scene *sc)
+static void add_devices(struct control *c, const struct registry_snapshot *s, struct scene *sc)
 {
 	size_t n = 1;
 	for (size_t i = 0; i < s->nnodes; i++)
 		n += s->nodes[i]->ndevices;
 	sc->devices = mem_alloc(n * sizeof *sc->devices);
 	sc->wire = mem_alloc(n * sizeof(const struct wire_device *));
+	sc->booked = mem_alloc(n * sizeof *sc->booked);
 	for (size_t i = 0; i < s->nnodes; i++)
 		for (size_t k = 0; k < s->nodes[i]->ndevices; k++)
-			add_device(sc, s->nodes[i], &s->nodes[i]->devices[k]);
+			add_device(c, sc, s->nodes[i], &s->nodes[i]->devices[k]);
 	sc->facts.devices = sc->devices;
 }
 
-size_t scene_device(const struct scene *s, const char *node_id, const char *device_id)
+/* FIT_NONE: no node shows it any more. */
+static size_t device_of(const struct scene *s, size_t booked)
 {
 	for (size_t i = 0; i < s->facts.ndevices; i++)
-		if (strcmp(s->devices[i].device_id, device_id) == 0 &&
-			strcmp(s->devices[i].node_id, node_id) == 0)
+		if (s->booked[i] == booked)
 			return i;
 	return FIT_NONE;
+}
+
+struct ledger_owner slot_owner(const struct control_slot *s)
+{
+	return (struct ledger_owner){ s->id, s->room_owner };
 }
 
 /* What the driver says that process tree holds; 0: it does not say. */
@@ -87,19 +106,43 @@ static uint64_t measured(const struct wire_device *d, const char *replica_id)
 	return bytes;
 }
 
-static bool holds(const struct registry_replica *r)
+/* A reservation becomes what was measured once it is Ready; a measurement that is far smaller was taken while
+ * the model was still being loaded. Where the driver tells of no process it stays. */
+static void read_slot(
+	struct control *c, const struct wire_device *d, size_t booked, const struct control_slot *s)
 {
-	return r && (r->facts.state == REPLICA_STARTING || r->facts.state == REPLICA_PROVING ||
-			    r->facts.state == REPLICA_READY || r->facts.state == REPLICA_DRAINING);
+	uint64_t had = ledger_booked(c->ledger, slot_owner(s), booked), m = measured(d, s->id);
+	if (had && m >= had / 2 && m != had)
+		(void)!ledger_measured(c->ledger, slot_owner(s), booked, m);
+	else if (had && !d->nuses)
+		(void)!ledger_measured(c->ledger, slot_owner(s), booked, had);
 }
 
-/* A reservation becomes what was measured once it is Ready; a measurement that is far smaller was taken while
- * the model was still being loaded. */
-static uint64_t held_bytes(
-	const struct room_use *u, const struct wire_device *d, const struct registry_replica *r)
+static void read_device(struct control *c, const struct wire_device *d, size_t booked, mono_t now)
 {
-	uint64_t m = r && r->facts.state == REPLICA_READY ? measured(d, r->facts.replica_id) : 0;
-	return m >= u->bytes / 2 && m ? m : u->bytes;
+	uint64_t used = d->memory_total_bytes > d->memory_free_bytes
+				? d->memory_total_bytes - d->memory_free_bytes
+				: 0;
+	if (kind_of(d) == FIT_KIND_CPU) { /* its share for everybody else is no stranger's */
+		uint64_t kept = d->memory_total_bytes - host_capacity(d->memory_total_bytes);
+		used = used > kept ? used - kept : 0;
+	}
+	for (size_t i = 0; i < c->npools; i++)
+		for (size_t k = 0; k < c->pools[i]->nslots; k++) {
+			const struct control_slot *s = c->pools[i]->slots[k];
+			if (s->room && s->plan.ready)
+				read_slot(c, d, booked, s);
+		}
+	ledger_reading(c->ledger, booked, used, now);
+}
+
+void scene_read(struct control *c, const struct registry_snapshot *s, mono_t now)
+{
+	for (size_t i = 0; i < s->nnodes; i++)
+		for (size_t k = 0; k < s->nodes[i]->ndevices; k++) {
+			const struct wire_device *d = &s->nodes[i]->devices[k];
+			read_device(c, d, ledger_of(c, s->nodes[i], d), now);
+		}
 }
 
 static bool is_busy(const struct control_pool *p, const struct control_slot *s,
@@ -134,18 +177,16 @@ static mono_t held_until(const struct control_pool *p, const struct control_slot
 	return since.ns ? mono_add_ms(since, cfg->swap.hold_ms) : MONO_ZERO;
 }
 
-static void add_uses(struct scene *sc, struct control_slot *s, const struct registry_replica *r)
+static void add_uses(const struct control *c, struct scene *sc, const struct control_slot *s)
 {
 	struct fit_replica *f = &sc->replicas[sc->facts.nreplicas];
 	f->first_use = sc->facts.nuses;
 	for (size_t i = 0; i < s->room->nuses; i++) {
-		const struct room_use *u = &s->room->uses[i];
-		size_t d = scene_device(sc, u->node_id, u->device_id);
+		size_t d = device_of(sc, s->room->uses[i].device);
 		if (d == FIT_NONE)
 			continue;
-		uint64_t bytes = held_bytes(u, sc->wire[d], r);
+		uint64_t bytes = ledger_booked(c->ledger, slot_owner(s), s->room->uses[i].device);
 		sc->uses[sc->facts.nuses++] = (struct fit_use){ d, bytes };
-		sc->devices[d].reserved += bytes;
 		sc->devices[d].replicas++;
 		f->nuses++;
 	}
@@ -172,7 +213,7 @@ static void add_replica(struct scene *sc, struct control_pool *p, struct control
 	};
 	sc->slots[sc->facts.nreplicas] = s;
 	sc->pools[sc->facts.nreplicas] = p;
-	add_uses(sc, s, r);
+	add_uses(p->control, sc, s);
 	sc->facts.nreplicas++;
 }
 
@@ -196,25 +237,6 @@ static void add_replicas(struct control *c, const struct registry_snapshot *s, s
 	}
 	sc->facts.replicas = sc->replicas;
 	sc->facts.uses = sc->uses;
-}
-
-/* What is used and is not ours: by the driver's list of processes, else by what ours have reserved. */
-static uint64_t foreign_of(const struct registry_snapshot *s, const struct scene *sc, size_t d)
-{
-	const struct wire_device *w = sc->wire[d];
-	uint64_t ours = 0;
-	for (size_t i = 0; i < s->nreplicas; i++)
-		if (holds(s->replicas[i]))
-			ours += measured(w, s->replicas[i]->facts.replica_id);
-	if (!w->nuses)
-		ours = sc->devices[d].reserved;
-	uint64_t used = w->memory_total_bytes > w->memory_free_bytes
-				? w->memory_total_bytes - w->memory_free_bytes
-				: 0;
-	uint64_t kept =
-		w->memory_total_bytes - sc->devices[d].capacity; /* the host's own share is not foreign */
-	used = used > kept ? used - kept : 0;
-	return used > ours ? used - ours : 0;
 }
 
 /* The operator's bound on what ours may hold of a device; 0: none. */
@@ -242,11 +264,9 @@ static uint64_t limit_of(const struct control *c, const struct scene *sc, size_t
 void scene_make(struct control *c, const struct registry_snapshot *s, mono_t now, struct scene *ret)
 {
 	*ret = (struct scene){ .held_until = MONO_NEVER };
-	add_devices(s, ret);
+	add_devices(c, s, ret);
 	add_replicas(c, s, ret, now);
 	for (size_t d = 0; d < ret->facts.ndevices; d++) {
-		if (ret->devices[d].capacity)
-			ret->devices[d].foreign = foreign_of(s, ret, d);
 		ret->devices[d].limit = limit_of(c, ret, d);
 	}
 	ret->facts.replicas_max = c->config->budget.replicas;

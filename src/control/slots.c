@@ -71,17 +71,17 @@ struct control_slot *slot_add(
 	return s;
 }
 
-static void slot_free(struct control_slot *s)
+static void slot_free(struct control *c, struct control_slot *s)
 {
 	variant_done(&s->variant);
-	slot_room_free(s);
+	slot_room_free(c, s, mono_now());
 	free(s);
 }
 
 void slots_done(struct control_pool *p)
 {
 	for (size_t i = 0; i < p->nslots; i++)
-		slot_free(p->slots[i]);
+		slot_free(p->control, p->slots[i]);
 	free(p->slots);
 	p->slots = NULL;
 	p->nslots = 0;
@@ -152,7 +152,7 @@ void slots_tidy(struct control_pool *p, const struct registry_pool *rp)
 		if (spare && !s->plan.wanted && !s->in_pool && !s->on_wire && is_gone(slot_replica(rp, s))) {
 			p->epochs = MAX(p->epochs, s->restart_epoch);
 			mains -= main;
-			slot_free(s);
+			slot_free(p->control, s);
 			continue;
 		}
 		p->slots[kept++] = s;
