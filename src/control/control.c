@@ -404,6 +404,7 @@ void control_free(struct control *c)
 	loop_defer_cancel(&c->wake);
 	kept_done(c);
 	ledger_freep(&c->ledger);
+	free(c->awaited);
 	free(c->by_id);
 	free(c->pools);
 	map_done(&c->by_name);

@@ -58,6 +58,7 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	 */
 	struct slot_room *room;
 	uint64_t room_owner; /* of the ledger */
+	int room_pid;        /* of the engine that holds it, once it was Ready; 0: not known */
 	uint32_t room_epoch; /* restart_epoch when it was reserved */
 	bool waits;
 	mono_t waits_since;
@@ -138,6 +139,8 @@ struct control {
 	bool quiet;
 	struct ledger *ledger; /* room.c: who holds how much of which device */
 	uint64_t next_owner, read_revision;
+	struct awaited *awaited; /* those whose memory is on its way back, by their processes */
+	size_t nawaited;
 	mono_t returns_by; /* what ended engines held may not be seen as free before */
 };
 

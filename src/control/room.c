@@ -15,10 +15,17 @@
 #include "control/room_int.h"
 #include "log/log.h"
 
+/* What strangers hold may be what an engine has not given back yet: so long it is waited for. */
+enum { STRANGERS_MS = 2 * LEDGER_RETURN_MS };
+
 void slot_room_free(struct control *c, struct control_slot *s, mono_t now)
 {
-	if (s->room && s->room->nuses)
+	if (s->room && s->room->nuses) {
 		(void)!ledger_release(c->ledger, slot_owner(s), now);
+		scene_await(c, s);
+		c->returns_by = mono_add_ms(now, LEDGER_RETURN_MS);
+	}
+	s->room_pid = 0;
 	free(s->room);
 	s->room = NULL;
 	s->waits = false;
@@ -198,7 +205,7 @@ static bool could_ever(const struct scene *sc, const struct room_want *w, uint64
 static void refuse_room(struct control_pool *p, const struct scene *sc, const struct room_want *w,
 	const struct fit_plan *plan)
 {
-	char need[32] = "?", has[32] = "?", lacks[32] = "?";
+	char need[32] = "?", has[32] = "?", lacks[32] = "?", foreign[32] = "?";
 	const struct fit_device *d = plan->closest == FIT_NONE ? NULL : &sc->devices[plan->closest];
 	uint64_t bytes = w->fit.share ? w->fit.share : fit_need_whole(&w->need);
 	num_format_bytes(bytes, need, sizeof need);
@@ -210,17 +217,38 @@ static void refuse_room(struct control_pool *p, const struct scene *sc, const st
 		return;
 	}
 	num_format_bytes(d->capacity, has, sizeof has);
+	num_format_bytes(d->foreign, foreign, sizeof foreign);
 	snprintf(p->room_text, sizeof p->room_text,
-		"it needs %s of memory; %s %u comes closest with %s in all: %s are missing there%s", need,
+		"it needs %s of memory; %s %u comes closest with %s in all: %s are missing there%s%s%s", need,
 		d->kind == FIT_KIND_CPU ? "host" : "device", d->index, has, lacks,
+		d->foreign >= MIB ? ", programs that are not Corral's hold " : "",
+		d->foreign >= MIB ? foreign : "",
 		w->fit.offload == FIT_OFFLOAD_NEVER ? " (offload: never keeps all of it on devices)" : "");
 }
 
-static bool someone_starts(const struct scene *sc, const struct control_slot *but)
+static bool leaves(const struct control_slot *s)
 {
-	for (size_t i = 0; i < sc->facts.nreplicas; i++)
-		if (sc->slots[i] != but && sc->slots[i]->plan.wanted && !sc->slots[i]->plan.ready &&
-			!sc->slots[i]->plan.failed)
+	return s->role == SLOT_LEAVING || !s->plan.wanted;
+}
+
+/* Memory is on its way: an engine starts, or ends, or what it held is not seen to be free yet. */
+static const char *unsettled(const struct deciding *d, const struct scene *sc, const struct control_slot *but)
+{
+	for (size_t i = 0; i < sc->facts.nreplicas; i++) {
+		const struct control_slot *s = sc->slots[i];
+		if (leaves(s))
+			return "another engine is ending";
+		if (s != but && !s->plan.ready && !s->plan.failed)
+			return "another engine is being started";
+	}
+	return d->c->returns_by.ns ? "what an engine held is being given back" : NULL;
+}
+
+static bool strangers_hold(const struct scene *sc, const struct room_want *w)
+{
+	for (size_t i = 0; i < sc->facts.ndevices; i++)
+		if (sc->devices[i].kind != FIT_KIND_CPU && bit_get(w->mask, i) &&
+			sc->devices[i].foreign >= MIB)
 			return true;
 	return false;
 }
@@ -232,17 +260,30 @@ static void wait_for_busy(struct deciding *d, struct control_pool *p, struct con
 	struct fit_plan plan;
 	for (size_t i = 0; i < sc->facts.nreplicas; i++) { /* one that starts is let be */
 		const struct control_slot *v = sc->slots[i];
-		sc->replicas[i].busy = sc->pools[i]->external || (!v->in_pool && v->role != SLOT_LEAVING);
+		sc->replicas[i].busy = sc->pools[i]->external || (!v->in_pool && !leaves(v));
 	}
 	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
-	if (plan.how == FIT_NO && someone_starts(sc, s)) {
-		waits(d, p, s, "another engine is being started");
+	const char *what = unsettled(d, sc, s);
+	if (plan.how == FIT_NO && what) {
+		waits(d, p, s, what);
+		ask_again(d, d->c->returns_by.ns ? d->c->returns_by : MONO_NEVER);
 		return;
+	}
+	bool forever = !could_ever(sc, w, w->fit.share ? w->fit.share : fit_need_whole(&w->need));
+	if (plan.how == FIT_NO && !forever && strangers_hold(sc, w)) {
+		waits(d, p, s, "programs that are not Corral's hold it");
+		mono_t until = mono_add_ms(s->waits_since, STRANGERS_MS);
+		ask_again(d, until);
+		if (mono_before(d->now, until))
+			return;
 	}
 	if (plan.how == FIT_NO) {
 		s->node = NULL;
 		p->room_refused = true;
 		refuse_room(p, sc, w, &plan);
+		log_event(LOG_WARN, "no_room", s->id,
+			(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_END },
+			"Replica %s is not started: %s.", s->id, p->room_text);
 		return;
 	}
 	waits(d, p, s, "those that hold it are busy");
@@ -262,7 +303,7 @@ static void evict(struct deciding *d, struct control_pool *p, struct control_slo
 {
 	bool more = false;
 	for (size_t i = 0; i < plan->nvictims; i++)
-		more |= sc->slots[plan->victims[i]]->role != SLOT_LEAVING;
+		more |= !leaves(sc->slots[plan->victims[i]]);
 	if (more && mono_before(d->now, d->c->returns_by)) {
 		waits(d, p, s, "what an engine held is being given back");
 		ask_again(d, d->c->returns_by);
@@ -321,12 +362,6 @@ static void found(
 
 /* ---- all of them -------------------------------------------------------------------------------------- */
 
-static void give_back(struct deciding *d, struct control_slot *s)
-{
-	d->c->returns_by = mono_add_ms(d->now, LEDGER_RETURN_MS);
-	slot_room_free(d->c, s, d->now);
-}
-
 /* Its engine found less memory than was reserved for it: once more, with a plan that takes less of the
  * device. What was learned holds until the pool's engines are configured otherwise. */
 bool room_tries_smaller(
@@ -351,7 +386,7 @@ static bool try_smaller(
 			LOG_STR("pool_id", p->cfg->id), LOG_STR("cause", wire_cause_name(cause)), LOG_END },
 		"Replica %s ran out of %s memory where %s was reserved; it is tried once more with less.",
 		s->id, cause == CAUSE_OOM_VRAM ? "the device's" : "the host's", "what was computed");
-	give_back(d, s);
+	slot_room_free(d->c, s, d->now);
 	s->restart_epoch++;
 	return true;
 }
@@ -363,10 +398,12 @@ static void look_at(struct deciding *d, struct control_pool *p, struct control_s
 	bool ended = is_gone(r) && !s->plan.wanted && !s->on_wire && !s->in_pool;
 	bool failed = r && r->online && r->facts.state == REPLICA_FAILED && r->facts.retry_in_ms < 0 &&
 		      s->room_epoch == s->restart_epoch;
+	if (s->room && r && r->facts.state == REPLICA_READY)
+		s->room_pid = r->facts.pid;
 	if (failed && try_smaller(d, p, s, &r->facts))
 		return;
 	if (s->room && (ended || failed))
-		give_back(d, s);
+		slot_room_free(d->c, s, d->now);
 	else if (!s->room && has_process(r))
 		found(d, p, s, r);
 }

@@ -28,6 +28,14 @@ struct slot_room {
 	bool planned; /* the division is ours to say */
 };
 
+enum { AWAITED_LOOKS = 64 }; /* then the ledger's own time-out has decided long ago */
+struct awaited {
+	char id[POOL_ID_MAX];
+	uint64_t owner;
+	int pid;
+	unsigned looks;
+};
+
 struct scene { /* freed with scene_done; strings are the snapshot's */
 	struct fit_facts facts;
 	struct fit_device *devices;
@@ -45,6 +53,8 @@ void scene_make(struct control *c, const struct registry_snapshot *s, mono_t now
 void scene_done(struct scene *s);
 /* What the nodes' devices say, into the ledger: what ours use, what is used at all. */
 void scene_read(struct control *c, const struct registry_snapshot *s, mono_t now);
+/* Its engine was ended: what it held is looked for. */
+void scene_await(struct control *c, const struct control_slot *s);
 struct ledger_owner slot_owner(const struct control_slot *s);
 
 struct room_want { /* freed with room_want_done */

@@ -48,6 +48,20 @@ static size_t ledger_of(struct control *c, const struct registry_node *n, const 
 	return ledger_device(c->ledger, n->node_id, d->device_id, capacity);
 }
 
+/* Where the driver lists processes, what is not ours is known; else the ledger's estimate holds. */
+static uint64_t foreign_of(const struct wire_device *d, const struct ledger_view *v)
+{
+	uint64_t ours = 0;
+	uint64_t used = d->memory_total_bytes > d->memory_free_bytes
+				? d->memory_total_bytes - d->memory_free_bytes
+				: 0;
+	for (size_t i = 0; i < d->nuses; i++)
+		ours += d->uses[i].replica_id ? d->uses[i].bytes : 0;
+	if (!d->nuses)
+		return v->foreign + v->over;
+	return (used > ours ? used - ours : 0) + v->over;
+}
+
 static void add_device(
 	struct control *c, struct scene *sc, const struct registry_node *n, const struct wire_device *d)
 {
@@ -64,7 +78,7 @@ static void add_device(
 		.integrated = d->integrated,
 		.capacity = v.capacity,
 		.reserved = v.booked,
-		.foreign = v.foreign + v.over,
+		.foreign = foreign_of(d, &v),
 	};
 }
 
@@ -136,8 +150,50 @@ static void read_device(struct control *c, const struct wire_device *d, size_t b
 	ledger_reading(c->ledger, booked, used, now);
 }
 
+/* Whether any device that tells of processes still lists that one; *ret_told: whether one tells at all. */
+static bool is_listed(const struct registry_snapshot *s, int pid, bool *ret_told)
+{
+	bool listed = false;
+	for (size_t i = 0; i < s->nnodes; i++)
+		for (size_t k = 0; k < s->nodes[i]->ndevices; k++) {
+			const struct wire_device *d = &s->nodes[i]->devices[k];
+			for (size_t u = 0; u < d->nuses; u++)
+				listed |= d->uses[u].pid == pid;
+			*ret_told |= d->nuses > 0;
+		}
+	return listed;
+}
+
+/* Where the driver tells of processes, one that it does not list any more holds nothing: what another engine
+ * takes meanwhile is not mistaken for it. */
+static void forget_gone(struct control *c, const struct registry_snapshot *s)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < c->nawaited; i++) {
+		struct awaited *a = &c->awaited[i];
+		struct ledger_owner o = { a->id, a->owner };
+		bool told = false, listed = is_listed(s, a->pid, &told);
+		if (told && !listed)
+			ledger_gone(c->ledger, o);
+		else if (++a->looks < AWAITED_LOOKS)
+			c->awaited[kept++] = *a;
+	}
+	c->nawaited = kept;
+}
+
+void scene_await(struct control *c, const struct control_slot *s)
+{
+	if (!s->room_pid)
+		return;
+	c->awaited = mem_realloc(c->awaited, (c->nawaited + 1) * sizeof *c->awaited);
+	struct awaited *a = &c->awaited[c->nawaited++];
+	*a = (struct awaited){ .owner = s->room_owner, .pid = s->room_pid };
+	snprintf(a->id, sizeof a->id, "%s", s->id);
+}
+
 void scene_read(struct control *c, const struct registry_snapshot *s, mono_t now)
 {
+	forget_gone(c, s);
 	for (size_t i = 0; i < s->nnodes; i++)
 		for (size_t k = 0; k < s->nodes[i]->ndevices; k++) {
 			const struct wire_device *d = &s->nodes[i]->devices[k];
