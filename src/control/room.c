@@ -17,6 +17,8 @@
 
 /* What strangers hold may be what an engine has not given back yet: so long it is waited for. */
 enum { STRANGERS_MS = 2 * LEDGER_RETURN_MS };
+/* Who waits for memory is looked at again so often, whatever is told meanwhile. */
+enum { AGAIN_MS = 1000 };
 
 void slot_room_free(struct control *c, struct control_slot *s, mono_t now)
 {
@@ -64,9 +66,11 @@ static bool book(struct control *c, struct control_slot *s, struct slot_room *r,
 	s->room_owner = ++c->next_owner;
 	s->room_epoch = s->restart_epoch;
 	int e = 0;
-	if (r->nuses)
-		e = found ? ledger_adopt(c->ledger, slot_owner(s), parts, r->nuses)
-			  : ledger_reserve(c->ledger, slot_owner(s), parts, r->nuses, NULL);
+	if (r->nuses && !found)
+		e = ledger_reserve(c->ledger, slot_owner(s), parts, r->nuses, NULL);
+	/* The planner had the driver's list of processes, the ledger an estimate of what strangers hold. */
+	if (r->nuses && (found || e == -ENOSPC))
+		e = ledger_adopt(c->ledger, slot_owner(s), parts, r->nuses);
 	if (e) {
 		free(r);
 		return false;
@@ -266,7 +270,7 @@ static void wait_for_busy(struct deciding *d, struct control_pool *p, struct con
 	const char *what = unsettled(d, sc, s);
 	if (plan.how == FIT_NO && what) {
 		waits(d, p, s, what);
-		ask_again(d, d->c->returns_by.ns ? d->c->returns_by : MONO_NEVER);
+		ask_again(d, mono_add_ms(d->now, AGAIN_MS));
 		return;
 	}
 	bool forever = !could_ever(sc, w, w->fit.share ? w->fit.share : fit_need_whole(&w->need));
@@ -310,6 +314,7 @@ static void evict(struct deciding *d, struct control_pool *p, struct control_slo
 		return;
 	}
 	waits(d, p, s, "another engine is ending");
+	ask_again(d, mono_add_ms(d->now, AGAIN_MS));
 	for (size_t i = 0; i < plan->nvictims; i++)
 		make_leave(d->c, sc, s, plan->victims[i], d->now);
 }
