@@ -38,42 +38,44 @@ static const struct smaller {
 	{ "slots: 1, half the ctx and engine.args: [-ctk, q8_0, -ctv, q8_0]", 272, 1 },
 };
 
-static bool fits_with(const struct question *q, unsigned permille_cache, unsigned per_slot, unsigned weights)
+/* Settings, and a model of about so much (in 1024ths) less weight as the last. */
+enum { SMALLER_MODEL = 614 };
+
+static void shrink(const struct question *q, size_t i, struct fit_need *need, struct fit_layer *layers)
 {
-	struct room_want w = q->w;
-	struct fit_plan plan;
-	uint32_t slots = per_slot && q->p->cfg->slots ? q->p->cfg->slots : 1;
-	AUTO(mem_freep) struct fit_layer *layers = mem_alloc((w.need.nlayers + 1) * sizeof *layers);
-	for (size_t i = 0; i < w.need.nlayers; i++) {
-		layers[i] = w.need.layers[i];
-		layers[i].cache = layers[i].cache / 1024 * permille_cache / slots;
-		layers[i].weights = layers[i].weights / 1024 * weights;
-		layers[i].experts = layers[i].experts / 1024 * weights;
+	bool model = i == ARRAY_LEN(smaller);
+	uint64_t cache = model ? 1024 : smaller[i].cache, weights = model ? SMALLER_MODEL : 1024;
+	uint64_t slots = !model && smaller[i].per_slot ? MAX(q->p->cfg->slots, 1u) : 1;
+	*need = q->w.need;
+	need->layers = layers;
+	for (size_t k = 0; k < need->nlayers; k++) {
+		const struct fit_layer *l = &q->w.need.layers[k];
+		layers[k] = (struct fit_layer){ l->weights / 1024 * weights, l->experts / 1024 * weights,
+			l->cache / 1024 * cache / slots };
 	}
-	w.need.layers = layers;
-	w.fit.need = &w.need;
-	fit_plan(&q->sc.facts, &w.fit, q->sc.scratch, &plan, NULL);
-	return plan.how != FIT_NO && plan.how <= q->plan.how + (q->plan.how == FIT_NO ? FIT_HOST : 0) &&
-	       (plan.how == FIT_ONE || plan.how == FIT_SPLIT || q->plan.how == FIT_NO);
 }
 
 static val *help_json(doc *d, const struct question *q)
 {
+	enum { N = ARRAY_LEN(smaller) + 1 };
 	val *list = yyjson_mut_arr(d);
-	bool whole = q->plan.how == FIT_ONE || q->plan.how == FIT_SPLIT || q->plan.how == FIT_SHARE ||
-		     q->plan.how == FIT_HOST;
-	if (whole || !q->w.need.nlayers)
+	size_t nlayers = q->w.need.nlayers;
+	if (q->plan.how != FIT_NO || !nlayers)
 		return list;
-	for (size_t i = 0; i < ARRAY_LEN(smaller); i++)
-		if ((!smaller[i].per_slot || q->p->cfg->slots > 1) &&
-			fits_with(q, smaller[i].cache, smaller[i].per_slot, 1024)) {
-			yyjson_mut_arr_add_str(d, list, smaller[i].text);
-			break;
-		}
-	if (!yyjson_mut_arr_size(list) && fits_with(q, 1024, 0, 600))
+	struct fit_need needs[N];
+	const struct fit_need *tried[N];
+	AUTO(mem_freep) struct fit_layer *layers = mem_alloc(N * nlayers * sizeof *layers);
+	for (size_t i = 0; i < N; i++) {
+		shrink(q, i, &needs[i], layers + i * nlayers);
+		tried[i] = &needs[i];
+	}
+	size_t first = fit_first_that_fits(&q->sc.facts, &q->w.fit, tried, N, q->sc.scratch);
+	if (first < ARRAY_LEN(smaller))
+		yyjson_mut_arr_add_str(d, list, smaller[first].text);
+	else if (first < N)
 		yyjson_mut_arr_add_str(
 			d, list, "a smaller quantisation of the model: about 60 % of its size");
-	if (!yyjson_mut_arr_size(list) && q->w.fit.offload == FIT_OFFLOAD_NEVER)
+	if (q->w.fit.offload == FIT_OFFLOAD_NEVER)
 		yyjson_mut_arr_add_str(d, list, "offload: auto (some of the model stays in host memory)");
 	return list;
 }

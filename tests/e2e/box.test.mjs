@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ten models of the real llama-server share a 24 GB and a 12 GB card that hold three or four of them, under
-// clients that ask for all of them: nothing is over-committed, nothing busy is stopped, everybody is answered.
-// The cards are a stub of NVIDIA's library that books to each engine what its pool says it takes.
+// Ten models of the real llama-server share a 24 GB and a 12 GB card that hold three or four of them, while
+// clients ask for all of them: nothing is over-committed, nothing busy is stopped, everybody is answered. The
+// cards are a stub of NVIDIA's library that books to each engine what its pool says it takes.
 // CORRAL_TEST_SLOW=1 goes on for five minutes.
 
 import assert from 'node:assert/strict';
