@@ -205,7 +205,8 @@ static val *runs_json(doc *d, const struct question *q)
 
 static void ask(struct question *q, const struct registry_snapshot *snap)
 {
-	scene_make(q->c, snap, mono_now(), &q->sc);
+	mono_t now = mono_now();
+	scene_make(q->c, snap, now, now, &q->sc);
 	room_want_make(q->c, snap, &q->sc, q->p, NULL, &q->w);
 	q->w.fit.replica_id = q->p->cfg->id;
 	q->reasons = mem_alloc((q->sc.facts.ndevices + 1) * sizeof *q->reasons);

@@ -291,7 +291,8 @@ static void wait_for_busy(struct deciding *d, struct control_pool *p, struct con
 		return;
 	}
 	waits(d, p, s, "those that hold it are busy");
-	mono_t bound = mono_add_ms(s->waits_since, d->c->config->swap.max_wait_ms);
+	struct swap_policy policy = room_swap_policy(d->c);
+	mono_t bound = swap_due(&(struct swap_waiting){ .since = s->waits_since }, &policy);
 	if (mono_before(d->now, bound)) {
 		ask_again(d, bound);
 		return;
@@ -344,7 +345,7 @@ static void decide(struct deciding *d, struct control_pool *p, struct control_sl
 	AUTO(scene_done) struct scene sc;
 	AUTO(room_want_done) struct room_want w;
 	bool refused = p->room_refused;
-	scene_make(d->c, d->snap, d->now, &sc);
+	scene_make(d->c, d->snap, s->waits ? s->waits_since : d->now, d->now, &sc);
 	room_want_make(d->c, d->snap, &sc, p, s->node, &w);
 	p->room_refused = false;
 	p->room_text[0] = '\0';
@@ -360,7 +361,7 @@ static void found(
 {
 	AUTO(scene_done) struct scene sc;
 	AUTO(room_want_done) struct room_want w;
-	scene_make(d->c, d->snap, d->now, &sc);
+	scene_make(d->c, d->snap, d->now, d->now, &sc);
 	room_want_make(d->c, d->snap, &sc, p, r->node_id, &w);
 	reserve_found(d->c, s, &sc, &w, r);
 }
@@ -433,7 +434,7 @@ static bool anything_returns(struct control *c, const struct registry_snapshot *
 {
 	AUTO(scene_done) struct scene sc;
 	struct ledger_view v = { 0 };
-	scene_make(c, snap, MONO_ZERO, &sc);
+	scene_make(c, snap, MONO_ZERO, MONO_ZERO, &sc);
 	for (size_t i = 0; i < sc.facts.ndevices && !v.returning; i++)
 		ledger_look(c->ledger, sc.booked[i], &v);
 	return v.returning > 0;

@@ -9,6 +9,7 @@
 #include "control/control_int.h"
 #include "placement/fit.h"
 #include "placement/ledger.h"
+#include "placement/swap.h"
 
 enum { ROOM_ID_MAX = 160, ROOM_USES_MAX = FIT_SPLIT_MAX + 1 };
 
@@ -47,9 +48,13 @@ struct scene { /* freed with scene_done; strings are the snapshot's */
 	struct fit_use *uses;
 	size_t words_devices, words_replicas; /* of a bit set */
 	void *scratch;
+	mono_t since;      /* who asks has waited from then on */
 	mono_t held_until; /* when the first that is held for its client's next turn may go */
 };
-void scene_make(struct control *c, const struct registry_snapshot *s, mono_t now, struct scene *ret);
+/* since: who asks has waited from then on. */
+void scene_make(
+	struct control *c, const struct registry_snapshot *s, mono_t since, mono_t now, struct scene *ret);
+struct swap_policy room_swap_policy(const struct control *c);
 void scene_done(struct scene *s);
 /* What the nodes' devices say, into the ledger: what ours use, what is used at all. */
 void scene_read(struct control *c, const struct registry_snapshot *s, mono_t now);

@@ -221,16 +221,25 @@ static double loss_of(const struct control_pool *p, const struct control_slot *s
 	return 60 / (60 + idle) * reload * p->cfg->evict_cost;
 }
 
-/* Its client is about to come back: until when it stays; zero: it need not. */
-static mono_t held_until(const struct control_pool *p, const struct control_slot *s)
+struct swap_policy room_swap_policy(const struct control *c)
 {
-	const struct config *cfg = p->control->config;
-	mono_t since = s->tools_at;
-	if (cfg->swap.hold_after == CONFIG_HOLD_NEVER)
-		return MONO_ZERO;
-	if (cfg->swap.hold_after == CONFIG_HOLD_ALWAYS)
-		since = s->plan.busy_at;
-	return since.ns ? mono_add_ms(since, cfg->swap.hold_ms) : MONO_ZERO;
+	return (struct swap_policy){ .max_wait_ms = c->config->swap.max_wait_ms,
+		.hold_ms = c->config->swap.hold_ms,
+		.hold_after = (enum swap_hold)c->config->swap.hold_after };
+}
+static_assert((int)SWAP_HOLD_TOOL_CALLS == (int)CONFIG_HOLD_TOOL_CALLS, "one numbering");
+static_assert((int)SWAP_HOLD_NEVER == (int)CONFIG_HOLD_NEVER, "one numbering");
+
+/* Whether its client is about to come back; keys are not told apart, the model is what is kept. */
+static bool is_held(const struct control *c, const struct control_slot *s, const struct scene *sc, mono_t now,
+	mono_t *ret_until)
+{
+	struct swap_policy policy = room_swap_policy(c);
+	struct swap_loaded l = { .replied = s->plan.busy_at.ns != 0,
+		.reply_at = policy.hold_after == SWAP_HOLD_TOOL_CALLS ? s->tools_at : s->plan.busy_at,
+		.tool_calls = s->tools_at.ns != 0 };
+	struct swap_waiting w = { .since = sc->since };
+	return swap_turn(&l, &w, &policy, now, ret_until) == SWAP_HELD;
 }
 
 static void add_uses(const struct control *c, struct scene *sc, const struct control_slot *s)
@@ -252,8 +261,8 @@ static void add_replica(struct scene *sc, struct control_pool *p, struct control
 	const struct registry_replica *r, const struct pool_stats *st, mono_t now)
 {
 	bool leaves = s->role == SLOT_LEAVING || !s->plan.wanted;
-	mono_t until = held_until(p, s);
-	bool held = !leaves && mono_before(now, until);
+	mono_t until = MONO_NEVER;
+	bool held = !leaves && is_held(p->control, s, sc, now, &until);
 	if (held && mono_before(until, sc->held_until))
 		sc->held_until = until;
 	mono_t over =
@@ -317,9 +326,10 @@ static uint64_t limit_of(const struct control *c, const struct scene *sc, size_t
 	return limit;
 }
 
-void scene_make(struct control *c, const struct registry_snapshot *s, mono_t now, struct scene *ret)
+void scene_make(
+	struct control *c, const struct registry_snapshot *s, mono_t since, mono_t now, struct scene *ret)
 {
-	*ret = (struct scene){ .held_until = MONO_NEVER };
+	*ret = (struct scene){ .since = since, .held_until = MONO_NEVER };
 	add_devices(c, s, ret);
 	add_replicas(c, s, ret, now);
 	for (size_t d = 0; d < ret->facts.ndevices; d++) {
