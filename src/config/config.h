@@ -82,8 +82,9 @@ struct config_pool {
 	uint32_t slots;
 	char *devices; /* as mask_parse takes it (base/mask.h) */
 	uint32_t replicas_min, replicas_max;
-	uint32_t gpus;   /* devices per replica; 0 = auto */
-	uint64_t memory; /* bytes of each device; 0 = auto */
+	uint32_t gpus;       /* devices per replica; 0 = auto */
+	uint64_t memory;     /* bytes of each device; 0 = auto */
+	uint64_t host_cache; /* bytes; 0 = auto */
 	enum config_offload offload;
 	bool pinned, idle_only;
 	uint32_t evict_cost;

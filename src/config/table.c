@@ -234,6 +234,11 @@ const struct field config_fields[] = {
 		.doc = "What a replica takes of each of its devices, where Corral cannot know it from a "
 		       "model "
 		       "file. `auto`: computed for llama.cpp; for other engines nothing is reserved."),
+	POOL("host_cache", SIZE, host_cache, .dflt = "auto", .words = auto_zero, .min = 1 << 20,
+		.max = (uint64_t)1 << 50, .flags = FIELD_ENGINE,
+		.doc = "Host memory a llama.cpp engine may keep old conversations in (`--cache-ram`). "
+		       "`auto`: a "
+		       "tenth of the host's memory shared by the pools, at most 2 GiB."),
 	POOL("offload", ENUM, offload, .dflt = "auto", .words = offload_words,
 		.doc = "A model larger than its GPUs: `auto` keeps experts, then whole layers in host memory "
 		       "(slower, and said so). `never`: it is refused."),

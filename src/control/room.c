@@ -257,6 +257,35 @@ static bool strangers_hold(const struct scene *sc, const struct room_want *w)
 	return false;
 }
 
+/* The host alone, and the model is larger than what is free of it: its pages come from the file as they are
+ * needed. Slow, but it serves, as the engine by itself would. */
+static bool serve_mapped(struct deciding *d, struct control_pool *p, struct control_slot *s,
+	const struct scene *sc, const struct room_want *w)
+{
+	if (!w->fit.cpu || !w->wire.host_mapped || w->fit.share)
+		return false;
+	struct fit_plan plan;
+	struct fit_need need = w->need;
+	struct fit_want want = w->fit;
+	AUTO(mem_freep) struct fit_layer *layers = mem_alloc((need.nlayers + 1) * sizeof *layers);
+	for (size_t i = 0; i < need.nlayers; i++)
+		layers[i].cache = need.layers[i].cache;
+	need.layers = layers;
+	need.output = 0;
+	need.whole -= MIN(need.whole, w->wire.host_mapped);
+	want.need = &need;
+	want.may_evict = false;
+	fit_plan(&sc->facts, &want, sc->scratch, &plan, NULL);
+	if (plan.how != FIT_HOST || !reserve(d->c, s, sc, w, &plan))
+		return false;
+	log_event(LOG_WARN, "mapped", s->id, (struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_END },
+		"The model of %s is larger than the free memory of the host: it is read from its file as it "
+		"is "
+		"needed, which is slow.",
+		s->id);
+	return true;
+}
+
 /* Busy replicas would have to go. Until the bound is over they may go on as they like. */
 static void wait_for_busy(struct deciding *d, struct control_pool *p, struct control_slot *s,
 	struct scene *sc, const struct room_want *w)
@@ -281,6 +310,8 @@ static void wait_for_busy(struct deciding *d, struct control_pool *p, struct con
 		if (mono_before(d->now, until))
 			return;
 	}
+	if (plan.how == FIT_NO && serve_mapped(d, p, s, sc, w))
+		return;
 	if (plan.how == FIT_NO) {
 		s->node = NULL;
 		p->room_refused = true;

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
@@ -37,6 +38,20 @@ static char *model_path(const struct config *c, const struct config_pool *p)
 	return has_file(p) ? agent_model_path(c, p->model, want) : NULL;
 }
 
+/* A tenth of the host's memory for all pools together, as if there were at most CACHE_POOLS: a folder full of
+ * models that were found does not run all at once. */
+enum { CACHE_MAX_MIB = 2048, CACHE_MIN_MIB = 64, CACHE_POOLS = 8 };
+
+static uint64_t cache_mib(const struct config *c, const struct config_pool *p)
+{
+	if (p->host_cache)
+		return MAX(p->host_cache / MIB, (uint64_t)1);
+	uint64_t pages = (uint64_t)MAX(sysconf(_SC_PHYS_PAGES), 0L);
+	uint64_t mib = pages * (uint64_t)MAX(sysconf(_SC_PAGESIZE), 0L) / MIB;
+	uint64_t share = mib / 10 / MIN(MAX(c->npools, (size_t)1), (size_t)CACHE_POOLS);
+	return MAX(MIN(share, (uint64_t)CACHE_MAX_MIB), (uint64_t)CACHE_MIN_MIB);
+}
+
 static void convert_pool(const struct config *c, const struct config_pool *p, struct node_pool *n)
 {
 	char spec[CONFIG_SPEC_LEN + 1];
@@ -46,6 +61,7 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 	n->model_path = model_path(c, p);
 	n->ctx = p->ctx;
 	n->slots = p->slots;
+	n->cache_ram_mib = cache_mib(c, p);
 	n->devices = mem_strdup(p->devices);
 	n->canary = (enum node_canary)p->canary;
 	n->start_timeout_ms = p->start_timeout_ms;

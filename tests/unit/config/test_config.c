@@ -84,6 +84,7 @@ static void test_defaults(void **state)
 	AUTO(config_unrefp) struct config *d = good("pools: [{id: a, model: a.gguf}]");
 	const struct config_pool *p = &d->pools[0];
 	assert_true(p->ctx == 0 && p->slots == 2 && p->replicas_min == 0 && p->replicas_max == 1);
+	assert_true(!p->pinned && p->evict_cost == 1 && !p->memory && !p->host_cache && !p->never_with.len);
 	assert_true(p->keep_alive_ms == 600000 && p->cancel_grace_ms == 2000 && p->start_timeout_ms == 0);
 	assert_true(p->queue_capacity == 64 && p->queue_policy == CONFIG_POLICY_REJECT &&
 		    p->queue_max_wait_ms == 600000);
@@ -272,6 +273,12 @@ static void test_mistakes(void **state)
 {
 	one_mistake("gpu: some", 1, 6, "gpu", "found \"some\"|auto, required, optional or none");
 	one_mistake("gpu:", 1, 1, "gpu", "found nothing");
+	one_mistake("budget: {device_bytes: [0]}", 1, 24, "budget.device_bytes", "found \"0\"|DEVICE=SIZE");
+	one_mistake("budget: {device_bytes: [cpu=1GiB]}", 1, 24, "budget.device_bytes", "before the =");
+	one_mistake("pools: [{id: a, model: a.gguf, never_with: [b]}]", 1, 44, "pools[0].never_with",
+		"found \"b\"|ids of pools");
+	one_mistake("pools: [{id: a, model: a.gguf, never_with: [a]}]", 1, 44, "pools[0].never_with",
+		"this pool itself");
 	one_mistake("gpu: [a]", 1, 6, "gpu", "found a list");
 	one_mistake("log: json", 1, 6, "log", "a mapping");
 	one_mistake("body:\n  max: 3 bananas\n", 2, 8, "body.max", "found \"3 bananas\"|64MiB");
