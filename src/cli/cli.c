@@ -90,6 +90,12 @@ const struct command cli_commands[] = {
 		"  fail NAME at=30s\n"
 		"\nExamples:\n  corral simulate two-agents.trace\n  corral simulate --log box.trace\n",
 		cmd_simulate, false },
+	{ "doctor", "", "What could keep Corral from serving here, and the fix",
+		"GPUs and their drivers, device files, ports, disk, folders, engines, configuration, "
+		"memory,\n"
+		"limits, the clock. Needs no daemon. Exit status 1 when something fails.\n\n" COMMON
+		"\nExamples:\n  corral doctor\n  corral doctor --config corral.yaml --json\n",
+		cmd_doctor, false },
 	{ "logs", "POOL", "The engine's output",
 		"  -f, --follow     go on as it is written\n"
 		"  -n, --lines N    the last N lines (100)\n" COMMON
@@ -151,10 +157,13 @@ const struct command cli_commands[] = {
 		"  corral config reload --dry-run\n"
 		"  corral config show --effective\n",
 		cmd_config, false },
-	{ "gpu-probe", "[--interval MS | --ask]", "What the NVIDIA driver says, one JSON object a line",
+	{ "gpu-probe", "[--vendor V] [--interval MS | --ask]",
+		"What a GPU maker's driver says, one JSON object a line",
 		"  Loads the driver's library, which the daemons never do: they start this and kill it when "
 		"it\n"
 		"  hangs.\n\n"
+		"  --vendor V       nvidia (the default) or amd\n"
+		"  --sysfs DIR      instead of /sys\n"
 		"  --interval MS    go on, one sample every MS\n"
 		"  --ask            one sample for each line of the standard input\n" COMMON
 		"\nExamples:\n  corral gpu-probe\n  corral gpu-probe --interval 1000\n",

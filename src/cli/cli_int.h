@@ -42,6 +42,7 @@ int cmd_devices(struct cli *c, const struct command *cmd, int argc, char **argv)
 int cmd_plan(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_explain(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_simulate(struct cli *c, const struct command *cmd, int argc, char **argv);
+int cmd_doctor(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_gpu_probe(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_version(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_help(struct cli *c, const struct command *cmd, int argc, char **argv);

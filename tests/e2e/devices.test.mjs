@@ -111,6 +111,68 @@ const probes = (corral) => corral.processes().filter((p) => p.argv.includes('gpu
 }
 
 {
+  const mig = (uuid, n) => `mig|${uuid}|Stub MIG ${n}g|00000000:01:00.0|${n * 4096}|0|||8.9|0|${A}`;
+  const lines = [...both(), mig('MIG-aa', 1), mig('MIG-bb', 2), `power|${B}|99000|200000`, `ecc|${B}|3|1`];
+  const driver = stubDriver(...lines, `path|${A}|${B}|10`, `nvlink|${A}|00000000:02:00.0|4`);
+  test(
+    'MIG instances are devices, power, memory errors and an Xid are told, and what lies between GPUs',
+    withCorral(
+      {
+        pools: [
+          fakePool('part', [], { devices: 'MIG-bb' }),
+          fakePool('whole', [], { devices: '0' }),
+          fakePool('a'),
+        ],
+      },
+      async (corral) => {
+        await state(corral, 'MIG-bb', 'ok');
+        const all = await devices(corral);
+        assert.deepEqual(all.map((d) => d.uuid), [A, B, 'MIG-aa', 'MIG-bb', 'cpu']);
+        const [a, b, , part] = all;
+        assert.deepEqual([a.split, b.split, part.parent], [true, false, A]);
+        assert.deepEqual([b.power_w, b.power_limit_w, b.ecc_corrected, b.ecc_uncorrected], [99, 200, 3, 1]);
+        assert.deepEqual([a.power_w, a.ecc_corrected, a.last_error], [null, null, null]);
+        assert.deepEqual(a.links, [{ device: B, path: 'switch', fabric_links: 4 }]);
+
+        for (const id of ['part', 'a']) assert.equal((await corral.chat(id)).status, 200);
+        const env = (id) => environment(corral.engineOf(id).pid).CUDA_VISIBLE_DEVICES;
+        assert.deepEqual([env('part'), env('a')], ['MIG-bb', B], 'never one that is divided');
+        const refused = await corral.chat('whole');
+        assert.match(refused.json.error.message, /divided into MIG instances/);
+
+        driver.say(...lines, `xid|${B}|79|1`);
+        const told = await until('the Xid', async () => (await gpu(corral, B)).last_error);
+        assert.match(told.message, /^Xid 79: the GPU has fallen off the bus$/);
+        assert.equal((await gpu(corral, B)).state, 'ok', 'an event is no loss');
+        assert.match(corral.log(), /reports: Xid 79/);
+        assert.match((await corral.cli('devices')).stdout, /0 and 1: one PCI Express switch, 4 direct links/);
+        const figure = await corral.figures();
+        assert.equal(figure('corral_device_power_watts', { device: B }), 99);
+        assert.equal(figure('corral_device_ecc_errors', { device: B, kind: 'uncorrected' }), 1);
+      },
+      { env: driver.env, leaks: false },
+    ),
+  );
+}
+
+{
+  const driver = stubDriver('engine|fake-engine|6000', 'account', ...both(0));
+  test(
+    "the stub's memory follows the engines that run, and comes back after a kill -9",
+    withCorral({ pools: [fakePool('a', [], { devices: '0' })] }, async (corral) => {
+      await state(corral, A, 'ok');
+      assert.equal((await corral.chat('a')).status, 200);
+      const used = (n) => async () => (await gpu(corral, A)).memory_used_bytes === n * 2 ** 20;
+      await until('its memory', used(6000), 30000);
+      assert.equal((await gpu(corral, A)).replicas[0].memory_bytes, 6000 * 2 ** 20);
+      assert.equal((await gpu(corral, B)).memory_used_bytes, 0);
+      await corral.post('/v1/pools/a/disable', {});
+      await until('its memory to come back', used(0), 30000);
+    }, { env: driver.env, leaks: false }),
+  );
+}
+
+{
   const driver = stubDriver(...both());
   test(
     'a driver that hangs is killed, lost, and comes back; engines that run go on',
@@ -142,6 +204,18 @@ const probes = (corral) => corral.processes().filter((p) => p.argv.includes('gpu
   );
 }
 
+/** corral doctor: its findings. */
+async function doctor(corral, expected) {
+  const { code, stdout } = await corral.cli('doctor', '--json');
+  assert.equal(code, expected, stdout);
+  const { findings } = JSON.parse(stdout);
+  return (check, words) => {
+    const found = findings.find((f) => f.check === check && words.test(f.message));
+    assert.ok(found, `${check} ${words}: ${stdout}`);
+    return found;
+  };
+}
+
 /** A bus with one NVIDIA GPU. */
 function oneOnTheBus(dir) {
   const at = path.join(dir, 'bus/pci/devices/0000:01:00.0');
@@ -168,6 +242,10 @@ test(
       const [d] = await devices(corral);
       assert.deepEqual([d.state, d.pci], ['unusable', '0000:01:00.0']);
       assert.equal(probes(corral).length, 0, 'no probe is kept for a driver that cannot be asked');
+      const found = await doctor(corral, 1);
+      assert.match(found('gpu', /version mismatch/).fix, /restart the machine/);
+      assert.equal(found('ports', /a daemon runs/).state, 'ok');
+      assert.equal(found('daemon', /answers at/).state, 'ok');
     },
     { env: hidden('init|18'), leaks: false },
   ),
