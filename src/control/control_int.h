@@ -107,6 +107,7 @@ struct control_pool {
 	struct cooler *coolers;         /* one a replica that is looked at */
 	char room_text[256];            /* room.c: what it waits for, or why it can never be placed */
 	bool room_refused, room_forever;
+	bool cpu_engine; /* its engine was seen to use the CPU alone, though there is a GPU */
 	/* It ran out of memory where it had been reserved: with which variant, and how often. What it needs
 	 * counts for more from then on. */
 	char oom_spec[CONFIG_SPEC_LEN + 1];

@@ -49,6 +49,7 @@ static void take(struct control_pool *p, struct config *cfg, const struct config
 	p->config = config_ref(cfg);
 	p->cfg = pc;
 	config_pool_spec(pc, p->spec);
+	p->cpu_engine = false; /* it may be another engine now */
 	p->external = pc->engine.mode == CONFIG_MODE_EXTERNAL;
 	config_unref(old);
 	struct pool_opts o = pool_opts_of(p);

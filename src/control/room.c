@@ -19,6 +19,8 @@
 enum { STRANGERS_MS = 2 * LEDGER_RETURN_MS };
 /* Who waits for memory is looked at again so often, whatever is told meanwhile. */
 enum { AGAIN_MS = 1000 };
+/* More than a driver's first answer may take (gpu/monitor.h). */
+enum { DEVICES_MS = 15000 };
 
 void slot_room_free(struct control *c, struct control_slot *s, mono_t now)
 {
@@ -88,6 +90,7 @@ static void append(char *to, size_t cap, const char *word)
 static void take_parts(struct slot_room *r, const struct scene *sc, const struct fit_plan *plan)
 {
 	char number[16];
+	r->on_gpu = plan->nparts > 0;
 	for (size_t i = 0; i < plan->nparts; i++) {
 		const struct fit_device *d = &sc->devices[plan->parts[i].device];
 		const struct wire_device *w = sc->wire[plan->parts[i].device];
@@ -351,12 +354,27 @@ static void evict(struct deciding *d, struct control_pool *p, struct control_slo
 		make_leave(d->c, sc, s, plan->victims[i], d->now);
 }
 
+/* Its node has not told of any yet: the drivers are being asked. A node that never does is not waited for. */
+static void wait_for_devices(struct deciding *d, struct control_pool *p, struct control_slot *s)
+{
+	mono_t until = mono_add_ms(s->waits ? s->waits_since : d->now, DEVICES_MS);
+	const char *node = s->node;
+	waits(d, p, s, "its node's devices are not known yet");
+	ask_again(d, until);
+	if (!mono_before(d->now, until))
+		s->node = node;
+}
+
 static void decide_in(struct deciding *d, struct control_pool *p, struct control_slot *s, struct scene *sc,
 	struct room_want *w)
 {
 	struct fit_plan plan;
 	w->fit.replica_id = s->id;
-	if (!w->known || !sc->facts.ndevices)
+	if (w->known && !sc->facts.ndevices) {
+		wait_for_devices(d, p, s);
+		return;
+	}
+	if (!w->known)
 		return; /* it is started as it is configured */
 	w->fit.may_evict = false;
 	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
@@ -437,6 +455,10 @@ static void look_at(struct deciding *d, struct control_pool *p, struct control_s
 		      s->room_epoch == s->restart_epoch;
 	if (s->room && r && r->facts.state == REPLICA_READY)
 		s->room_pid = r->facts.pid;
+	if (s->room && s->room->on_gpu && has_process(r) && str_same(r->facts.device_mask, "cpu")) {
+		p->cpu_engine = true; /* its engine cannot use what is there */
+		slot_room_free(d->c, s, d->now);
+	}
 	if (failed && try_smaller(d, p, s, &r->facts))
 		return;
 	if (s->room && (ended || failed))

@@ -26,7 +26,7 @@ struct slot_room {
 	char devices[FIT_SPLIT_MAX * 48],
 		split[FIT_SPLIT_MAX * 12]; /* for the wire; empty: the pool's own, one */
 	uint32_t gpu_layers, cpu_experts;
-	bool planned; /* the division is ours to say */
+	bool planned, on_gpu; /* the division is ours to say; some of it is on a GPU */
 };
 
 enum { AWAITED_LOOKS = 64 }; /* then the ledger's own time-out has decided long ago */

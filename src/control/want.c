@@ -98,12 +98,13 @@ static void take_mask(const struct control_pool *p, const struct scene *sc, stru
 			in |= is_gpu(d) && names(&m.ids[k], sc->wire[i]);
 		any |= in;
 		usable |= in && d->usable;
+		in &= !p->cpu_engine;
 		if (!is_gpu(d) || (in && policy != CONFIG_GPU_NONE))
 			bit_set(w->mask,
 				i); /* the host is no device of a mask: `cpu` says whether it may serve */
 	}
 	w->fit.mask = w->mask;
-	w->fit.cpu = m.kind == MASK_CPU || policy == CONFIG_GPU_NONE ||
+	w->fit.cpu = p->cpu_engine || m.kind == MASK_CPU || policy == CONFIG_GPU_NONE ||
 		     (m.kind == MASK_AUTO && policy == CONFIG_GPU_AUTO && !any) ||
 		     (m.kind == MASK_AUTO && policy == CONFIG_GPU_OPTIONAL && !usable);
 }

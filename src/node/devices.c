@@ -59,6 +59,11 @@ static int choose(const struct replica *r, struct gpu_choice *ret, struct err *e
 	if (!err)
 		err = gpu_choose(m, n->opts.gpu, gpu_monitor_list(n->gpus), buf_str(&looked), ret, e);
 	free(m);
+	/* what the planner chose is not what the operator asked for: it gives way where the engine cannot use
+	 * it */
+	const char *own = r->pool->conf.devices;
+	if (!err && r->want.devices && (!own || strcmp(own, "auto") == 0))
+		ret->asked = strcmp(r->want.devices, "cpu") == 0;
 	if (!err && ret->len && cpu_build(r->pool))
 		err = keep_to_cpu(ret, e);
 	return err;
@@ -395,9 +400,9 @@ void devices_facts(struct node *n, bool all, struct wire_node *f)
 	if (!n->gpus || !gpu_monitor_known(n->gpus))
 		return;
 	bool set = n->devices_gen != n->devices_sent;
-	bool figures = n->figures_gen != n->figures_sent &&
-		       (loop_timer_active(&n->calm) ||
-			       mono_ms_between(n->devices_told, mono_now()) >= FIGURES_MS);
+	bool figures =
+		n->figures_gen != n->figures_sent &&
+		(loop_timer_active(&n->calm) || mono_ms_between(n->devices_told, mono_now()) >= FIGURES_MS);
 	if (!all && !set && !figures)
 		return;
 	const struct gpu_list *l = gpu_monitor_list(n->gpus);

@@ -7,9 +7,11 @@
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
 import { test } from 'node:test';
 
-import { isAlive, realPool, stubDriver, until, withCorral } from './harness.mjs';
+import { isAlive, model, realPool, root, stubDriver, until, withCorral } from './harness.mjs';
 
 const A = 'GPU-aaaa1111-0000-0000-0000-000000000000';
 const B = 'GPU-bbbb2222-0000-0000-0000-000000000000';
@@ -50,6 +52,40 @@ function held(corral) {
   return sum;
 }
 
+/** Debian's llama-server as the operator's program: of the package it is known that it uses the CPU alone. */
+function asProgram(dir) {
+  const given = process.env.CORRAL_TEST_LLAMA_SERVER;
+  if (given) return given;
+  const engines = path.join(root, 'build/test-shared/engines/llamacpp');
+  const name = fs.existsSync(engines) && fs.readdirSync(engines).find((f) => f.startsWith('package-'));
+  assert.ok(name, 'the package was fetched');
+  const lib = path.join(engines, name, 'usr/lib/x86_64-linux-gnu');
+  const backends = path.join(lib, 'ggml/backends0');
+  const words = ['--inhibit-cache', '--argv0', 'llama-server', '--library-path', `${lib}:${lib}/llama`];
+  const text = `#!/bin/sh
+cd '${backends}' && exec ./llama-server ${words.join(' ')} '${engines}/${name}/usr/bin/llama-server' "$@"
+`;
+  const program = path.join(dir, 'llama-server');
+  fs.writeFileSync(program, text, { mode: 0o755 });
+  return program;
+}
+
+test('the package is there', withCorral({ pools: [realPool('warm')] }, async (corral) => {
+  assert.equal((await corral.chat('warm')).status, 200);
+  await corral.post('/v1/pools/warm/stop', {});
+  await until('it to be gone', () => corral.engines().length === 0);
+}));
+
+const programs = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-box-'));
+const pool = (id) => ({
+  id,
+  model: model('random'),
+  memory: `${sizes[id]}GiB`,
+  slots: 2,
+  ctx: 512,
+  engine: { mode: 'binary', path: path.join(programs, 'llama-server'), args: ['-t', '1'] },
+});
+
 const driver = stubDriver(
   card(A, 1),
   card(B, 2),
@@ -63,9 +99,12 @@ test(
     {
       swap: { max_wait: '2s' },
       starting_max: 4,
-      pools: ids.map((id) => realPool(id, { memory: `${sizes[id]}GiB`, slots: 2, ctx: 512 })),
+      pools: ids.map(pool),
     },
     async (corral) => {
+      const program = asProgram(programs);
+      if (program !== path.join(programs, 'llama-server'))
+        fs.symlinkSync(program, path.join(programs, 'llama-server'));
       let over = false;
       const counts = {};
       const problems = [];

@@ -173,7 +173,7 @@ test('embedding and rerank models are served as such', async (t) => {
         ['rank', 'rerank'],
       ],
     );
-    assert.match(corral.log(), /embed is an embedding model/);
+    await until('the log to say so', () => /embed is an embedding model/.test(corral.log()));
     const body = { model: 'embed', input: 'some words' };
     const { status, json, text } = await withDeadline(corral.post('/v1/embeddings', body), 'it', 120000);
     assert.equal(status, 200, text);
