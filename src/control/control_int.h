@@ -2,10 +2,10 @@
  *
  * The reconciler's inside. Files: control.c life and the reconciliation of one pool · slots.c the replicas a
  * pool has or wants · facts.c facts to traffic · refuse.c why a pool refuses · plan.c, place.c, push.c how
- * many, where, and the wish on the wire · ops.c what operators ask · bluegreen.c, reload.c, memory.c other
- * engines in place of those that run · reconfigure.c another configuration · kept.c what is on the disk ·
- * state.c what others are shown · cool.c what needs looking after · hung.c what makes no progress · fate.c
- * what became of one · figures.c the metrics.
+ * many, where, and the wish on the wire · room.c, scene.c, want.c, explain.c memory: who gets it, and why ·
+ * ops.c what operators ask · bluegreen.c, reload.c, memory.c other engines in place of those that run ·
+ * reconfigure.c another configuration · kept.c what is on the disk · state.c what others are shown · cool.c
+ * what needs looking after · hung.c what makes no progress · fate.c what became of one · figures.c the metrics.
  */
 #ifndef CONTROL_CONTROL_INT_H
 #define CONTROL_CONTROL_INT_H
