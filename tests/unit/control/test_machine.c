@@ -247,6 +247,9 @@ static void say(struct world *w)
 	struct wire_model m = { .pool_id = (char *)(uintptr_t) "a",
 		.path = (char *)(uintptr_t) "/m/one.gguf",
 		.size_bytes = w->size_bytes };
+	struct wire_device cpu = { .device_id = (char *)(uintptr_t) "cpu",
+		.kind = (char *)(uintptr_t) "cpu",
+		.state = (char *)(uintptr_t) "ok" }; /* there is always one */
 	for (size_t i = 0; i < w->nengines; i++)
 		fill(&w->engines[i], &list[i]);
 	struct wire_node n = { .node_id = (char *)(uintptr_t) "n",
@@ -256,6 +259,8 @@ static void say(struct world *w)
 		.complete = true,
 		.models = &m,
 		.nmodels = 1,
+		.devices = &cpu,
+		.ndevices = 1,
 		.replicas = list,
 		.nreplicas = w->nengines,
 		.seq = ++w->seq };
