@@ -30,7 +30,7 @@ static void describe(struct control_pool *p, const struct wire_replica *best, co
 {
 	char text[POOL_STATUS_MAX];
 	if (!best && p->room_text[0])
-		snprintf(text, sizeof text, "%s", p->room_text);
+		snprintf(text, sizeof text, "%.*s", (int)sizeof text - 1, p->room_text);
 	else if (!best)
 		snprintf(text, sizeof text, "no engine of it runs");
 	else if (st->circuits && st->circuits == st->replicas)

@@ -4,8 +4,9 @@
  * pool has or wants · facts.c facts to traffic · refuse.c why a pool refuses · plan.c, place.c, push.c how
  * many, where, and the wish on the wire · room.c, scene.c, want.c, explain.c memory: who gets it, and why ·
  * ops.c what operators ask · bluegreen.c, reload.c, memory.c other engines in place of those that run ·
- * reconfigure.c another configuration · kept.c what is on the disk · state.c what others are shown · cool.c
- * what needs looking after · hung.c what makes no progress · fate.c what became of one · figures.c the metrics.
+ * reconfigure.c another configuration · kept.c what is on the disk · state.c what others are shown ·
+ * cool.c what needs looking after · hung.c what makes no progress · fate.c what became of one · figures.c the
+ * metrics.
  */
 #ifndef CONTROL_CONTROL_INT_H
 #define CONTROL_CONTROL_INT_H
@@ -57,9 +58,10 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	/* room.c: what it holds of devices (NULL: nothing, or nothing is known), since when it waits for it
 	 */
 	struct slot_room *room;
-	uint64_t room_owner; /* of the ledger */
-	int room_pid;        /* of the engine that holds it, once it was Ready; 0: not known */
-	uint32_t room_epoch; /* restart_epoch when it was reserved */
+	uint64_t room_owner;     /* of the ledger */
+	uint64_t oom_generation; /* the one that ran out of memory and is being started again; 0: none */
+	int room_pid;            /* of the engine that holds it, once it was Ready; 0: not known */
+	uint32_t room_epoch;     /* restart_epoch when it was reserved */
 	bool waits;
 	mono_t waits_since;
 	mono_t tools_at;         /* its last answer that ended with calls of tools */
@@ -105,7 +107,7 @@ struct control_pool {
 	struct wire_error reload_error; /* why the last one failed; message NULL: it did not */
 	struct pool_refusal refusal;    /* what the pool is closed with; code 0: open */
 	struct cooler *coolers;         /* one a replica that is looked at */
-	char room_text[256];            /* room.c: what it waits for, or why it can never be placed */
+	char room_text[384];            /* room.c: what it waits for, or why it can never be placed */
 	bool room_refused, room_forever;
 	bool cpu_engine; /* its engine was seen to use the CPU alone, though there is a GPU */
 	/* It ran out of memory where it had been reserved: with which variant, and how often. What it needs
@@ -188,7 +190,9 @@ void control_place(struct control *c, const struct registry_snapshot *s);
 /* room.c: reserves memory for what is to be started; who gets none has no node. When to decide again. */
 mono_t control_room(struct control *c, const struct registry_snapshot *s, mono_t now);
 void slot_room_free(struct control *c, struct control_slot *s, mono_t now);
-/* It failed for want of memory, and is about to be tried once more with less. */
+/* That generation ran out of memory, and the next one is under way: its failure is no verdict. */
+bool room_tries_again(const struct control_slot *s, const struct wire_replica *f);
+/* It failed for want of memory, and is about to be tried once more with less (or is being tried). */
 bool room_tries_smaller(
 	const struct control_pool *p, const struct control_slot *s, const struct wire_replica *f);
 /* push.c */

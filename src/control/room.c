@@ -419,9 +419,16 @@ static void found(
 
 /* Its engine found less memory than was reserved for it: once more, with a plan that takes less of the
  * device. What was learned holds until the pool's engines are configured otherwise. */
+bool room_tries_again(const struct control_slot *s, const struct wire_replica *f)
+{
+	return s->oom_generation && s->oom_generation == f->generation;
+}
+
 bool room_tries_smaller(
 	const struct control_pool *p, const struct control_slot *s, const struct wire_replica *f)
 {
+	if (room_tries_again(s, f))
+		return true;
 	enum wire_cause cause = f->last_error.cause;
 	bool oom = cause == CAUSE_OOM_VRAM || cause == CAUSE_OOM_HOST;
 	bool again = p->ooms && strcmp(p->oom_spec, p->variant.spec) == 0;
@@ -432,8 +439,9 @@ static bool try_smaller(
 	struct deciding *d, struct control_pool *p, struct control_slot *s, const struct wire_replica *f)
 {
 	enum wire_cause cause = f->last_error.cause;
-	if (!room_tries_smaller(p, s, f))
+	if (room_tries_again(s, f) || !room_tries_smaller(p, s, f))
 		return false;
+	s->oom_generation = f->generation;
 	memcpy(p->oom_spec, p->variant.spec, sizeof p->oom_spec);
 	p->ooms = 1;
 	log_event(LOG_WARN, "oom", s->id,
@@ -452,7 +460,7 @@ static void look_at(struct deciding *d, struct control_pool *p, struct control_s
 		slot_replica(registry_snapshot_pool(d->snap, view_str(p->cfg->id)), s);
 	bool ended = is_gone(r) && !s->plan.wanted && !s->on_wire && !s->in_pool;
 	bool failed = r && r->online && r->facts.state == REPLICA_FAILED && r->facts.retry_in_ms < 0 &&
-		      s->room_epoch == s->restart_epoch;
+		      s->room_epoch == s->restart_epoch && !room_tries_again(s, &r->facts);
 	if (s->room && r && r->facts.state == REPLICA_READY)
 		s->room_pid = r->facts.pid;
 	if (s->room && s->room->on_gpu && has_process(r) && str_same(r->facts.device_mask, "cpu")) {

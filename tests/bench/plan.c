@@ -38,7 +38,7 @@ static void make_facts(size_t ndevices, size_t nreplicas, bool full, bool equal)
 	rnd_seed(&rnd, 7);
 	for (size_t i = 0; i < all; i++) {
 		bool host = i % (PER_NODE + 1) == PER_NODE;
-		uint64_t size = equal ? 24 : 12 << rnd_below(&rnd, 3);
+		uint64_t size = equal ? 24 : (uint64_t)12 << rnd_below(&rnd, 3);
 		devices[i] = (struct fit_device){ .node_id = i % (PER_NODE + 1) ? devices[i - 1].node_id
 										: mem_fmt("node-%05zu",
 											  i / (PER_NODE + 1)),
