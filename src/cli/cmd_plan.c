@@ -195,8 +195,9 @@ static int request_page(struct view body, bool color, struct buf *out)
 	yyjson_obj_foreach(root, i, n, key, v)
 	{
 		char *text = yyjson_is_null(v) || yyjson_is_str(v) ? NULL : yyjson_val_write(v, 0, NULL);
-		table_add(&t, "%s", yyjson_get_str(key));
-		table_add(&t, "%s", yyjson_is_str(v) ? yyjson_get_str(v) : text ? text : "-");
+		const char *name = yyjson_get_str(key), *said = yyjson_get_str(v);
+		table_add(&t, "%s", name ? name : "");
+		table_add(&t, "%s", said ? said : text ? text : "-");
 		free(text);
 	}
 	if (!r)
