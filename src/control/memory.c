@@ -27,7 +27,7 @@ uint64_t mem_available(struct view meminfo)
 static bool is_named(const struct mask *m, const struct wire_device *d)
 {
 	if (m->kind == MASK_AUTO)
-		return !d->integrated;
+		return !d->integrated && !d->split;
 	for (size_t i = 0; i < m->len; i++) {
 		const struct mask_id *id = &m->ids[i];
 		if (id->is_index ? id->index == d->index

@@ -34,6 +34,14 @@ static uint8_t kind_of(const struct wire_device *d)
 	return ARRAY_LEN(kinds);
 }
 
+/* The planner joins devices of one kind alone. A part of a divided GPU is of a kind of its own: an engine
+ * takes one of them, and nothing beside it. */
+static uint8_t group_of(const struct wire_device *d)
+{
+	enum { FIRST_PART = 16 };
+	return d->parent ? (uint8_t)(FIRST_PART + d->index % (UINT8_MAX - FIRST_PART)) : kind_of(d);
+}
+
 /* Some of the host stays for everybody else. */
 static uint64_t host_capacity(uint64_t total)
 {
@@ -73,8 +81,8 @@ static void add_device(
 		.node_id = n->node_id,
 		.device_id = d->device_id,
 		.index = d->index,
-		.kind = kind_of(d),
-		.usable = n->online && n->registered && d->state && strcmp(d->state, "ok") == 0,
+		.kind = group_of(d),
+		.usable = n->online && n->registered && !d->split && d->state && strcmp(d->state, "ok") == 0,
 		.integrated = d->integrated,
 		.capacity = v.capacity,
 		.reserved = v.booked,

@@ -68,7 +68,7 @@ static int find(const struct mask_id *id, const struct gpu_list *list, const str
 static int choose_list(
 	const struct mask *m, const struct gpu_list *list, struct gpu_choice *ret, struct err *reterr)
 {
-	ret->asked = true;
+	ret->asked = ret->named = true;
 	for (size_t i = 0; i < m->len; i++) {
 		const struct gpu_device *d;
 		int r = find(&m->ids[i], list, &d, reterr);
@@ -154,7 +154,7 @@ static int choose_auto(enum gpu_policy policy, const struct gpu_list *list, cons
 int gpu_choose(const struct mask *m, enum gpu_policy policy, const struct gpu_list *list, const char *looked,
 	struct gpu_choice *ret, struct err *reterr)
 {
-	ret->cpu = ret->asked = false;
+	ret->cpu = ret->asked = ret->named = false;
 	ret->len = 0;
 	ret->note[0] = '\0';
 	if (m->kind == MASK_LIST && policy == GPU_POLICY_NONE)
@@ -228,9 +228,9 @@ void gpu_choice_env(const struct gpu_choice *c, struct strv *out)
 		return; /* there is no GPU to keep away from */
 	if (cuda)
 		strv_add(out, "CUDA_DEVICE_ORDER=PCI_BUS_ID");
-	if (c->asked || cuda)
+	if (c->asked || c->named || cuda)
 		env_add(out, "CUDA_VISIBLE_DEVICES", c, cuda);
-	if (!c->asked)
+	if (!c->asked && !c->named)
 		return;
 	env_hip(out, c);
 	if (!c->cpu) /* an empty list means all of them to Vulkan; --device none keeps llama.cpp away */

@@ -125,6 +125,7 @@ enum gpu_policy { GPU_POLICY_AUTO, GPU_POLICY_REQUIRED, GPU_POLICY_OPTIONAL, GPU
 
 struct gpu_choice {
 	bool cpu;
+	bool named; /* a list named them: the engine is kept on exactly these, whoever wrote it */
 	bool asked; /* the configuration asked for exactly this: the engine is told, whatever it would take */
 	size_t len;
 	struct gpu_device gpus[GPU_DEVICES_MAX]; /* of one kind, as the mask names them */

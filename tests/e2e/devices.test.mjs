@@ -122,6 +122,7 @@ const probes = (corral) => corral.processes().filter((p) => p.argv.includes('gpu
           fakePool('part', [], { devices: 'MIG-bb' }),
           fakePool('whole', [], { devices: '0' }),
           fakePool('a'),
+          fakeLlamaPool('planned'),
         ],
       },
       async (corral) => {
@@ -134,9 +135,10 @@ const probes = (corral) => corral.processes().filter((p) => p.argv.includes('gpu
         assert.deepEqual([a.power_w, a.ecc_corrected, a.last_error], [null, null, null]);
         assert.deepEqual(a.links, [{ device: B, path: 'switch', fabric_links: 4 }]);
 
-        for (const id of ['part', 'a']) assert.equal((await corral.chat(id)).status, 200);
+        for (const id of ['part', 'a', 'planned']) assert.equal((await corral.chat(id)).status, 200);
         const env = (id) => environment(corral.engineOf(id).pid).CUDA_VISIBLE_DEVICES;
         assert.deepEqual([env('part'), env('a')], ['MIG-bb', B], 'never one that is divided');
+        assert.ok([B, 'MIG-aa', 'MIG-bb'].includes(env('planned')), env('planned'));
         const refused = await corral.chat('whole');
         assert.match(refused.json.error.message, /divided into MIG instances/);
 
@@ -158,7 +160,7 @@ const probes = (corral) => corral.processes().filter((p) => p.argv.includes('gpu
 {
   const driver = stubDriver('engine|fake-engine|6000', 'account', ...both(0));
   test(
-    "the stub's memory follows the engines that run, and comes back after a kill -9",
+    "the stub's memory follows the engines that run, and comes back when they end",
     withCorral({ pools: [fakePool('a', [], { devices: '0' })] }, async (corral) => {
       await state(corral, A, 'ok');
       assert.equal((await corral.chat('a')).status, 200);

@@ -238,6 +238,12 @@ static void makers_are_not_mixed(void **state)
 	assert_true(strv_has(&amd.env, "CUDA_VISIBLE_DEVICES="));
 	AUTO(chosen_done) struct chosen a = choose("auto", GPU_POLICY_AUTO, l);
 	assert_string_equal(buf_str(&a.mask), "0");
+	/* A planner's list is no wish of the operator's, and the engine is kept on it all the same. */
+	struct strv env = { 0 };
+	amd.c->asked = false;
+	gpu_choice_env(amd.c, &env);
+	assert_true(strv_has(&env, "HIP_VISIBLE_DEVICES=1"));
+	strv_done(&env);
 }
 
 /* ---- samples ------------------------------------------------------------------------------------------- */
