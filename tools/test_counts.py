@@ -7,9 +7,12 @@ Usage: tools/test_counts.py KIND FILE...    KIND: tap meson vtc node cucumber
 Prints "PASSED FAILED SKIPPED" on the first line; then a line "failed NAME" or "skipped NAME" each.
 A runner that ran nothing counts as one failure: an empty run must not look like a good one.
 """
+import itertools
 import json
 import re
 import sys
+
+REASON = 400  # the most characters of an error that a line repeats
 
 TAP_LINE = re.compile(r"^(\s*)(not ok|ok)\b\s*\d*\s*-?\s*(.*)$")
 TAP_SKIP = re.compile(r"\s*#\s*(SKIP|TODO)\b.*$", re.I)
@@ -89,6 +92,18 @@ def count_vtc(counts, text):
         counts.add(state, name)
 
 
+def node_reason(lines):
+    """What the YAML block of a failed test gives as its error, on one line; "" without one."""
+    said = []
+    for line in itertools.takewhile(lambda line: line.strip() != "...", lines):
+        if said and not re.match(r"^ {4,}\S|^\s*$", line):
+            break
+        if said or re.match(r"^\s*error: ", line):
+            said.append(line.strip())
+    text = " ".join(word for word in said if word)
+    return f" ({text[:REASON]})" if text else ""
+
+
 def count_node(counts, text):
     """node's TAP: subtests are indented; a leaf is a point whose YAML block does not say type: 'suite'."""
     lines = text.splitlines()
@@ -105,7 +120,8 @@ def count_node(counts, text):
             continue
         skip = TAP_SKIP.search(match[3])
         state = "skipped" if skip else "passed" if match[2] == "ok" else "failed"
-        counts.add(state, TAP_SKIP.sub("", match[3]))
+        name = TAP_SKIP.sub("", match[3])
+        counts.add(state, name + node_reason(lines[number + 1:]) if state == "failed" else name)
     said = {key: int(value) for key, value in re.findall(r"^# (tests|fail|cancelled) (\d+)", text, re.M)}
     if not said:
         counts.add("failed", "node did not reach its summary")

@@ -70,11 +70,12 @@ cd '${backends}' && exec ./llama-server ${words.join(' ')} '${engines}/${name}/u
   return program;
 }
 
-test('the package is there', withCorral({ pools: [realPool('warm')] }, async (corral) => {
-  assert.equal((await corral.chat('warm')).status, 200);
-  await corral.post('/v1/pools/warm/stop', {});
+const warm = { pools: [realPool('warm')] };
+const unload = async (corral) => {
+  assert.equal((await corral.post('/v1/pools/warm/stop', {})).status, 202);
   await until('it to be gone', () => corral.engines().length === 0);
-}));
+};
+test('the package is there', withCorral(warm, unload, { warm: ['warm'] })); // its fetch starts threads that stay
 
 const programs = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-box-'));
 const pool = (id) => ({

@@ -414,14 +414,12 @@ export class Corral {
   processes() {
     return processesOf(this.dir, this.child?.pid ? [this.child.pid] : []);
   }
-  /** Engine processes: neither the daemons nor a keeper. */
+  /** Engine processes: neither the daemons nor a keeper. One that is ending has no program anymore: none. */
   engines() {
-    return this.processes().filter(
-      (p) =>
-        !p.daemon &&
-        !/corral-keeper$/.test(p.argv[0] ?? '') &&
-        !/corral-keeper$/.test(readLink(`/proc/${p.pid}/exe`)),
-    );
+    return this.processes().filter((p) => {
+      const program = readLink(`/proc/${p.pid}/exe`);
+      return !p.daemon && program && ![p.argv[0] ?? '', program].some((w) => /corral-keeper$/.test(w));
+    });
   }
 
   /** The engine of a pool: its command line names the pool or its replica. */

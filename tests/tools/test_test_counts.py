@@ -39,6 +39,9 @@ CASES = [
      "#    top  TEST c.vtc skipped (0.1)\n", "1 1 1"),
     ("vtc: nothing ran", "vtc", "no such file\n", "0 1 0"),
     ("node counts leaves, not suites", "node", NODE, "1 1 0"),
+    ("node: the reason of a failure is on its line", "node",
+     "not ok 1 - t\n  ---\n  duration_ms: 1\n  error: |-\n    one\n    \n    two\n  code: 'E'\n  ...\n"
+     "# tests 1\n# fail 1\n", "0 1 0\nfailed t (error: |- one two)"),
     ("node: a file without a test", "node", "ok 1 - x.test.mjs\n# tests 1\n# fail 0\n", "0 1 0"),
     ("node: no summary", "node", "ok 1 - a\n", "1 1 0"),
     ("cucumber: passed", "cucumber", feature("passed", "passed"), "1 0 0"),
@@ -58,7 +61,8 @@ def main():
             report.flush()
             command = [sys.executable, str(COUNTS), kind, report.name]
             done = subprocess.run(command, capture_output=True, text=True)
-        got = done.stdout.splitlines()[0] if done.stdout else done.stderr
+        lines = expected.count("\n") + 1
+        got = "\n".join(done.stdout.splitlines()[:lines]) if done.stdout else done.stderr
         failures += got != expected
         print(f"{'ok' if got == expected else 'not ok'} {number} - {title}")
         if got != expected:

@@ -298,7 +298,7 @@ CASE(an_infinite_loss_leaves_last)
 
 CASE(more_than_can_be_searched_leave_by_rule)
 {
-	static char ids[64][8];
+	static char ids[64][16];
 	GPU(80);
 	for (int i = 0; i < 40; i++) {
 		(void)snprintf(ids[i], sizeof ids[i], "r%02d", i);
