@@ -75,7 +75,8 @@ const unload = async (corral) => {
   assert.equal((await corral.post('/v1/pools/warm/stop', {})).status, 202);
   await until('it to be gone', () => corral.engines().length === 0);
 };
-test('the package is there', withCorral(warm, unload, { warm: ['warm'] })); // its fetch starts threads that stay
+// Before threads are counted: its fetch starts some that stay.
+test('the package is there', withCorral(warm, unload, { warm: ['warm'] }));
 
 const programs = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-box-'));
 const pool = (id) => ({
