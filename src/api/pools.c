@@ -3,6 +3,7 @@
  * What pools, replicas, models and nodes look like from outside.
  */
 #include <stdlib.h>
+#include <math.h>
 #include <string.h>
 #include <yyjson.h>
 
@@ -46,24 +47,33 @@ static val *error_json(doc *d, const struct wire_error *e)
 	return o;
 }
 
-struct circuit_of {
+struct traffic_of {
 	const char *id;
 	enum pool_circuit circuit;
+	struct pool_speed speed;
 };
 
-static void read_circuit(void *arg, const struct pool_replica *r)
+static void read_traffic(void *arg, const struct pool_replica *r)
 {
-	struct circuit_of *c = arg;
-	if (strcmp(r->id, c->id) == 0)
-		c->circuit = r->circuit;
+	struct traffic_of *t = arg;
+	if (strcmp(r->id, t->id) != 0)
+		return;
+	t->circuit = r->circuit;
+	pool_replica_speed(r, &t->speed);
 }
 
-/* Of one that traffic does not know: closed, nothing failed there. */
-static const char *circuit_name(struct pool *traffic, const char *replica_id)
+/* Of one that traffic does not know: closed, nothing failed there, nothing was measured. */
+static void add_traffic(doc *d, val *o, struct pool *traffic, const char *replica_id)
 {
-	struct circuit_of c = { .id = replica_id };
-	pool_each_replica(traffic, read_circuit, &c);
-	return pool_circuit_name(c.circuit);
+	struct traffic_of t = { .id = replica_id,
+		.speed = { .prefill_tokens_per_s = -1, .tokens_per_s = -1 } };
+	pool_each_replica(traffic, read_traffic, &t);
+	add_str(d, o, "circuit", pool_circuit_name(t.circuit));
+	if (t.speed.prefill_tokens_per_s > 0)
+		yyjson_mut_obj_add_real(
+			d, o, "prefill_tokens_per_s", round(t.speed.prefill_tokens_per_s * 10) / 10);
+	if (t.speed.tokens_per_s > 0)
+		yyjson_mut_obj_add_real(d, o, "tokens_per_s", round(t.speed.tokens_per_s * 10) / 10);
 }
 
 static val *replica_json(doc *d, struct pool *traffic, const struct registry_replica *r)
@@ -86,7 +96,7 @@ static val *replica_json(doc *d, struct pool *traffic, const struct registry_rep
 	yyjson_mut_obj_add_bool(d, o, "live", r->live);
 	yyjson_mut_obj_add_bool(d, o, "ready", r->ready);
 	yyjson_mut_obj_add_bool(d, o, "draining", r->draining);
-	add_str(d, o, "circuit", circuit_name(traffic, f->replica_id));
+	add_traffic(d, o, traffic, f->replica_id);
 	yyjson_mut_obj_add_uint(d, o, "slots_total", f->slots_total);
 	yyjson_mut_obj_add_uint(d, o, "leases", f->leases);
 	yyjson_mut_obj_add_uint(d, o, "ctx", f->ctx);

@@ -171,6 +171,8 @@ static void detail_replicas(yyjson_val *pool, struct buf *out)
 			buf_addf(&b, ", on %s", str_of(r, "device"));
 		if (*str_of(r, "device_note"))
 			buf_addf(&b, " (%s)", str_of(r, "device_note"));
+		if (yyjson_get_num(yyjson_obj_get(r, "tokens_per_s")) > 0)
+			buf_addf(&b, ", %.1f tokens/s", yyjson_get_num(yyjson_obj_get(r, "tokens_per_s")));
 		if (num_of(r, "restarts"))
 			buf_addf(&b, ", restarted %lld times", num_of(r, "restarts"));
 		if (*str_of(p, "text"))

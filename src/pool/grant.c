@@ -213,22 +213,37 @@ static bool takes(struct pool *p, const struct pool_replica *r, const struct wai
 	return !avoids(p, w, r);
 }
 
+static uint64_t cost_of(const struct pool_replica *r, mono_t now)
+{
+	uint64_t cost = atomic_load_explicit(&r->cost_ns, memory_order_relaxed);
+	int64_t at = atomic_load_explicit(&r->measured_at, memory_order_relaxed);
+	return cost && now.ns - at < POOL_SPEED_KEPT_MS * INT64_C(1000000) ? cost : 0;
+}
+
+/* Where both speeds are known: the one whose slots, with this request among them, have less to do for their
+ * number. A card of three times the speed gets three requests for the other's one, and the first. Otherwise
+ * the one of which a smaller part is busy; of two idle ones the one that is not known, so that it gets known.
+ * Fractions are compared without dividing. */
+static bool rather(const struct pool_replica *r, const struct pool_replica *than, mono_t now)
+{
+	uint64_t mine = r->in_use + r->cooling, theirs = than->in_use + than->cooling;
+	uint64_t cost = cost_of(r, now), other = cost_of(than, now);
+	if (!cost || !other) {
+		bool new = !cost &&other && !mine && !theirs;
+		return new || mine * than->cap < theirs * r->cap;
+	}
+	return (mine + 1) * than->cap * cost < (theirs + 1) * r->cap * other;
+}
+
 /* Readiness, free slots, least loaded, then the smaller id, in whose order the list is: the same state gives
- * the same answer. Loads are compared as fractions without dividing. */
-static struct pool_replica *pick(struct pool *p, const struct waiter *w, const struct pool_replica *kept)
+ * the same answer. */
+static struct pool_replica *pick(
+	struct pool *p, const struct waiter *w, const struct pool_replica *kept, mono_t now)
 {
 	struct pool_replica *best = NULL;
 	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
 	{
-		if (r == kept || !takes(p, r, w))
-			continue;
-		if (!best) {
-			best = r;
-			continue;
-		}
-		uint64_t mine = (uint64_t)(r->in_use + r->cooling) * best->cap;
-		uint64_t theirs = (uint64_t)(best->in_use + best->cooling) * r->cap;
-		if (mine < theirs)
+		if (r != kept && takes(p, r, w) && (!best || rather(r, best, now)))
 			best = r;
 	}
 	return best;
@@ -267,7 +282,7 @@ static struct pool_replica *kept_for_a_suspect(struct pool *p)
 
 struct lease pool_grant(struct pool *p, struct waiter *w, mono_t now)
 {
-	struct pool_replica *r = pick(p, w, kept_for_a_suspect(p));
+	struct pool_replica *r = pick(p, w, kept_for_a_suspect(p), now);
 	return r ? grant(p, r, w, now) : (struct lease){ 0 };
 }
 
@@ -286,7 +301,7 @@ static bool grant_list(struct pool *p, struct list *head, struct pool_replica **
 	{
 		if (w->doubts)
 			continue;
-		struct pool_replica *r = pick(p, w, *kept);
+		struct pool_replica *r = pick(p, w, *kept, now);
 		if (r) {
 			pool_leave_queue(p, w);
 			w->lease = grant(p, r, w, now);

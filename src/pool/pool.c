@@ -31,6 +31,9 @@ struct pool *pool_new(const struct pool_opts *o)
 	p->o.id = p->id;
 	atomic_init(&p->refs, 1);
 	atomic_init(&p->demanded, false);
+	atomic_init(&p->mean_prefilled, 0);
+	atomic_init(&p->mean_tokens, 0);
+	atomic_init(&p->reads_measured, false);
 	take_progress(p, &o->progress);
 	p->start.pct = -1;
 	pthread_mutex_init(&p->lock, NULL);

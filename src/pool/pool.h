@@ -111,6 +111,11 @@ struct pool_replica {
 	/* When a stream of it last had a token (to 50 ms), when its slots were last seen to move; mono ns. */
 	atomic_int_fast64_t token_at, moved_at;
 	atomic_int_fast64_t tools_at; /* when an answer of it last ended with calls of tools; mono ns */
+	/* Moving means of what was measured (pool_replica_served), 0: not known. ns for a token of a prompt,
+	 * for one of an answer; what the pool's usual request takes, and when that was last known. */
+	atomic_uint_fast32_t prefill_ns, token_ns;
+	atomic_uint_fast64_t cost_ns;
+	atomic_int_fast64_t measured_at;
 	atomic_bool gone; /* taken out: no lease is granted any more; connections to it should end */
 	char id[POOL_ID_MAX];
 	uint64_t generation;
@@ -214,6 +219,24 @@ void lease_failed(const struct lease *l, mono_t now);
  * request without a token that was sent before the silence began, or soon after (grace_ms), or one whose
  * client left. */
 bool pool_replica_reads_prompt(struct pool_replica *r, mono_t silent_since, int64_t grace_ms);
+/* What a request took that the replica answered whole; < 0: not known. Any thread, without a lock. */
+struct pool_served {
+	int64_t prefilled; /* tokens of its prompt that were read, cached ones not counted */
+	double prefill_ms;
+	int64_t tokens; /* of the answer */
+	double tokens_per_s;
+};
+enum {
+	POOL_SERVED_PROMPT_MIN = 32, /* shorter ones say little of a speed */
+	POOL_SERVED_TOKENS_MIN = 4,
+	POOL_SPEED_KEPT_MS = 600000, /* a speed that nothing confirmed for so long is forgotten */
+};
+void pool_replica_served(struct pool_replica *r, const struct pool_served *s, mono_t now);
+struct pool_speed {
+	double prefill_tokens_per_s, tokens_per_s; /* of one request; < 0: not known */
+	uint64_t cost_ns; /* what the pool's usual request takes on it; 0: not known */
+};
+void pool_replica_speed(const struct pool_replica *r, struct pool_speed *ret);
 /* C: n cooling leases of the replica are over (clamped to those there are). */
 void pool_cooled(struct pool_replica *r, uint32_t n);
 

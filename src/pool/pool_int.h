@@ -16,6 +16,9 @@ struct pool {
 	char *id;
 	atomic_uint refs;
 	atomic_bool demanded;                  /* on_demand was called and not seen yet */
+	/* Of a request, SPEED_MEAN_SCALE times: prompt tokens read, tokens written; 0: not known. */
+	atomic_uint_fast32_t mean_prefilled, mean_tokens;
+	atomic_bool reads_measured; /* of some replica it is known how fast it reads */
 	atomic_int_fast64_t progress_after_ms; /* of o.progress, to be read without the lock; -1: off */
 	pthread_mutex_t lock;
 	/* under lock */
@@ -36,6 +39,10 @@ struct pool {
 	struct pool_start start;
 	struct pool_stats stats; /* the running counts of it alone */
 };
+
+enum { SPEED_MEAN_SCALE = 16 };
+/* ns, 18 minutes: multiplied by leases and slots it fits into 64 bits. */
+#define SPEED_COST_MAX (UINT64_C(1) << 40)
 
 /* grant.c, under the lock */
 /* A slot for w now, or an empty lease. */

@@ -224,6 +224,18 @@ void life_record(const struct request *q, struct req_record *r)
 	fill(q, r, mono_now());
 }
 
+/* What its replica is chosen by from now on. */
+static void tell_speed(const struct request *q, const struct req_record *r, mono_t now)
+{
+	if (!q->replica || r->status >= 400 || q->code)
+		return;
+	struct pool_served s = { .prefilled = r->prompt_tokens - MAX(r->cached_tokens, (int64_t)0),
+		.prefill_ms = r->prefill_ms,
+		.tokens = r->output_tokens,
+		.tokens_per_s = r->tokens_per_s };
+	pool_replica_served(q->replica, &s, now);
+}
+
 void life_over(struct request *q, int status, const char *outcome, mono_t now)
 {
 	if (!q->px->o.records)
@@ -235,6 +247,7 @@ void life_over(struct request *q, int status, const char *outcome, mono_t now)
 	r->state = REQ_RECORD_FINISHED;
 	r->status = q->code == CODE_CANCELLED ? 499 : status;
 	copy(r->outcome, sizeof r->outcome, view_str(outcome));
+	tell_speed(q, r, now);
 	if (waits_still)
 		req_records_add(q->px->o.records, r);
 	else

@@ -125,7 +125,7 @@ def row_rps(c, a):
             got = tail(c, a, ('corral', 'nginx'), conns)
             got |= interleaved(c, a, ('haproxy',), conns)
         else:
-            got = interleaved(c, a, PEERS, conns)
+            got = interleaved(c, a, PEERS, conns, times=DELAY_ROUNDS if conns == 32 else 1)
         values = one(got, 'rps')
         if conns == 1:
             figures.append(figure('requests a second, 1 connection', '1/s', values, higher=True))
@@ -403,16 +403,18 @@ def row_gone(c, a):
                    against='value')]
 
 
-def grown(c, a, sizes, times=1):
-    """sizes: [(label, connections)], the second ten times the first; the factor is per request."""
-    rounds = {label: [] for label, _ in sizes}
-    for i in range(a.rounds * times + 1):
-        for label, conns in sizes:
-            cost = loaded(c, label.split(' ')[0], conns, a.seconds)['cpu_us']
-            if i:
-                rounds[label].append(cost)
-    small, large = (median(rounds[label]) for label, _ in sizes)
-    return large / small, f'{small:.1f} → {large:.1f} µs'
+def grown(c, a, sizes, names=('corral',), times=1):
+    """{name: (factor, "1 × → 10 ×")} of the cost of a request. sizes: [(label, connections)], the second ten
+    times the first; a label that is empty is the contestant itself. Rounds of all are interleaved."""
+    rounds = {(n, i): [] for n in names for i in (0, 1)}
+    for number in range(a.rounds * times + 1):
+        for n in names:
+            for i, (label, conns) in enumerate(sizes):
+                cost = loaded(c, label or n, conns, a.seconds)['cpu_us']
+                if number:
+                    rounds[n, i].append(cost)
+    cost = {n: [median(rounds[n, i]) for i in (0, 1)] for n in names}
+    return {n: (large / small, f'{small:.1f} → {large:.1f} µs') for n, (small, large) in cost.items()}
 
 
 def row_growth(c, a):
@@ -425,17 +427,19 @@ def row_growth(c, a):
     figures = []
     for what, sizes in (('pools', (('pools1', 64), ('pools10', 64))),
                         ('replicas', (('corral', 64), ('replicas10', 64)))):
-        factor, note = grown(c, a, sizes)
+        factor, note = grown(c, a, sizes)['corral']
         figures.append(figure(f'CPU per request at 10 × the {what}', '× of 1 ×', {'corral': factor}, 1.3,
                               against='value', note=note))
     for label in ('pools1', 'pools10', 'replicas10'):
         c.stop(label)
     for name in PEERS[1:]:
         c.start(name, ports[0])
-    got = {n: grown(c, a, ((f'{n} 1', 64), (f'{n} 10', 640)), DELAY_ROUNDS if n == 'corral' else 1)
-           for n in PEERS}
-    r = figure('CPU per request at 10 × the connections', '× of 1 ×', {'corral': got['corral'][0]}, 1.3,
-               against='value', note=got['corral'][1])
+    got = grown(c, a, (('', 64), ('', 640)), PEERS, DELAY_ROUNDS)
+    # 640 connections and what the kernel keeps for them leave the CPU's cache: that is the machine's part,
+    # and on a shared one it moves (1.2 to 1.7 for one and the same proxy). It shows in the peers.
+    machine = sum(got[n][0] for n in PEERS[1:]) / len(PEERS[1:])
+    r = figure('CPU per request at 10 × the connections', '× of 1 ×', {'corral': got['corral'][0]},
+               max(1.3, round(machine, 2)), against='value', note=got['corral'][1])
     r['values'] = {n: factor for n, (factor, _) in got.items()}
     return [*figures, r]
 

@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import Anthropic from '@anthropic-ai/sdk';
 import OpenAI from 'openai';
-import { fakeLlamaPool, fakePool, send, until, withCorral } from './harness.mjs';
+import { fakeLlamaPool, fakePool, send, stubDriver, until, withCorral } from './harness.mjs';
 
 const hello = [{ role: 'user', content: 'Hello' }];
 
@@ -229,6 +229,29 @@ test(
     { leaks: false },
   ),
 );
+
+{
+  const card = 'device|GPU-aaaa1111-0000-0000-0000-000000000000|Stub|00000000:01:00.0|12288|0|25|51|8.9|0';
+  const driver = stubDriver(card, 'account');
+  test(
+    'a model that fits no device: no retry, and what is missing',
+    withCorral(
+      () => ({ pools: [fakePool('huge', [], { memory: '30GiB' })] }),
+      async (corral) => {
+        for (const [name, way] of Object.entries(ways)) {
+          const seen = recorder();
+          const error = await thrown(way.run(way.client(corral, seen), 'huge'));
+          assert.equal(seen.answers.length, 1, name);
+          assert.equal(error.status, 503, name);
+          assert.equal(seen.answers[0].headers.get('x-should-retry'), 'false', name);
+          assert.match(error.message, /needs 30\.0 GiB/, name);
+        }
+        assert.deepEqual(corral.engines(), [], 'nothing was tried');
+      },
+      { env: driver.env, leaks: false },
+    ),
+  );
+}
 
 // ---- errors in a stream ------------------------------------------------------------------------------
 
