@@ -76,6 +76,7 @@ struct cooler;
 struct reload;
 struct demand;
 
+enum { CONTROL_SPEEDS_MAX = 16 }; /* devices a pool remembers */
 struct control_pool {
 	struct control *control;
 	struct config *config; /* a reference; cfg is in it */
@@ -109,6 +110,11 @@ struct control_pool {
 	struct cooler *coolers;         /* one a replica that is looked at */
 	char room_text[384];            /* room.c: what it waits for, or why it can never be placed */
 	bool room_refused, room_forever;
+	struct control_speed { /* speeds.c */
+		size_t device; /* of the ledger */
+		uint32_t speed;
+	} speeds[CONTROL_SPEEDS_MAX];
+	size_t nspeeds;
 	bool cpu_engine; /* its engine was seen to use the CPU alone, though there is a GPU */
 	/* It ran out of memory where it had been reserved: with which variant, and how often. What it needs
 	 * counts for more from then on. */

@@ -395,6 +395,7 @@ static void decide(struct deciding *d, struct control_pool *p, struct control_sl
 	AUTO(room_want_done) struct room_want w;
 	bool refused = p->room_refused;
 	scene_make(d->c, d->snap, s->waits ? s->waits_since : d->now, d->now, &sc);
+	room_speeds(d->c, p, &sc);
 	room_want_make(d->c, d->snap, &sc, p, s->node, &w);
 	p->room_refused = false;
 	p->room_text[0] = '\0';

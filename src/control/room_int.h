@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the device planner is asked, made of the registry's snapshot and of what is reserved. Files: scene.c
- * the devices and who holds them · want.c one replica's wish · room.c decisions.
+ * the devices and who holds them · speeds.c how fast they were · want.c one replica's wish · room.c
+ * decisions.
  */
 #ifndef CONTROL_ROOM_INT_H
 #define CONTROL_ROOM_INT_H
@@ -61,6 +62,9 @@ void scene_read(struct control *c, const struct registry_snapshot *s, mono_t now
 /* Its engine was ended: what it held is looked for. */
 void scene_await(struct control *c, const struct control_slot *s);
 struct ledger_owner slot_owner(const struct control_slot *s);
+
+/* How fast each device was for p, into the scene; and what any pool's engines show now is remembered. */
+void room_speeds(struct control *c, const struct control_pool *p, struct scene *sc);
 
 struct room_want { /* freed with room_want_done */
 	struct fit_want fit;

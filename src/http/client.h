@@ -69,7 +69,8 @@ void http_call_cancel(struct http_call *c);
 void http_call_deadline(struct http_call *c, int64_t ms);
 bool http_call_reused(const struct http_call *c);             /* ran on a pooled connection */
 bool http_call_got_byte(const struct http_call *c);           /* a byte of the response came */
-int64_t http_call_response_length(const struct http_call *c); /* of on_head: -1 unknown */
+/* Of on_head: -1 unknown; of a HEAD what it would be. */
+int64_t http_call_response_length(const struct http_call *c);
 
 /* ---- whole small exchanges -------------------------------------------------------------------- */
 /* status 0: it failed and e says why. body is valid during the call alone. Always called from the loop. */

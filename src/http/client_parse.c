@@ -51,7 +51,7 @@ static int on_headers_complete(llhttp_t *p)
 	struct http_headers h;
 	if (gather_headers(&c->head, &h))
 		return HPE_USER;
-	bool no_body = c->call->head_request || p->status_code == 204 || p->status_code == 304;
+	bool no_body = p->status_code == 204 || p->status_code == 304;
 	int64_t length = no_body ? 0
 			 : (p->flags & F_CONTENT_LENGTH)
 				 ? (int64_t)MIN(p->content_length, (uint64_t)INT64_MAX)

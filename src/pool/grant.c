@@ -146,11 +146,20 @@ static bool another_serves(struct pool *p, const struct pool_replica *than)
 	return false;
 }
 
+/* One that serves, or is just being looked at because it failed, too. */
+static bool another_may_serve(struct pool *p, const struct pool_replica *than)
+{
+	LIST_FOREACH(r, &p->replicas, struct pool_replica, node)
+	if (r != than && !r->draining && r->circuit == CIRCUIT_CLOSED)
+		return true;
+	return false;
+}
+
 /* A request that r failed, which lives, is not sent again: to wait until r's circuit lets one through is to
  * try once more what failed already. */
 static bool failed_for_good(struct pool *p, const struct waiter *w, const struct pool_replica *r)
 {
-	return w->failures >= POOL_FAILURES_MAX || (r->circuit != CIRCUIT_CLOSED && !another_serves(p, r));
+	return w->failures >= POOL_FAILURES_MAX || (r->circuit != CIRCUIT_CLOSED && !another_may_serve(p, r));
 }
 
 bool pool_settle(struct pool *p, struct waiter *w, mono_t now)

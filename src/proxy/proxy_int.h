@@ -19,11 +19,9 @@ struct request {
 	struct route route;
 	struct auth_key *key; /* a reference; NULL: none was needed */
 	enum request_state state;
-	char id[PROXY_REQUEST_ID_MAX + 1];
 	struct view method; /* a constant */
 	struct buf path;    /* what goes to the engine: path and query */
 	struct spool spool;
-	struct body_scan scan;
 	struct multipart_scan *form; /* of a multipart/form-data body; NULL: it is JSON, or not looked at */
 	bool scanning;
 	struct pool *pool; /* a reference */
@@ -67,6 +65,9 @@ struct request {
 	struct life life;
 	enum corral_code code; /* of an error of ours */
 	struct loop_work freeing;
+	/* Not cleared for the next request (request_new): most of it is never touched. */
+	char id[PROXY_REQUEST_ID_MAX + 1];
+	struct body_scan scan;
 };
 
 enum { GAPS_MAX = 32 };
@@ -104,8 +105,10 @@ struct proxy {
 	uint64_t next_id;   /* of records: starts anywhere, so that an old id names nothing after a restart */
 	struct map figures; /* "pool route" → struct pool_figures */
 	struct pool_figures *recent[64];
-	struct list spare; /* requests that are over, to be used again; at most SPARE_MAX */
-	size_t nspare;
+	/* Requests that are over, to be used again: with those that run as many as ran at once of late. */
+	struct list spare;
+	size_t nspare, peak;
+	unsigned begun;             /* since the peak was looked at */
 	struct buf head;            /* of a request to an engine, while it is put together */
 	struct list quiet;          /* streams of whose answer nothing was relayed, the oldest first */
 	struct loop_timer progress; /* the first of them that is to be told something, or before */

@@ -15,7 +15,11 @@
 #include "base/rnd.h"
 #include "log/log.h"
 
-enum { SPARE_MAX = 128, SPARE_BYTES = 2048 }; /* requests of a loop, and bytes of each of their buffers */
+enum {
+	SPARE_MIN = 128,     /* requests of a loop that are kept though fewer ran at once … */
+	SPARE_BYTES = 2048,  /* … and bytes of each of their buffers */
+	PEAK_REQUESTS = 8192 /* so many requests later a peak is forgotten */
+};
 
 static void keep_small(struct buf *b)
 {
@@ -154,7 +158,7 @@ static void request_free(void *arg)
 	spool_reset(&q->spool, SPARE_BYTES);
 	pool_replica_unref(q->replica);
 	pool_unref(q->pool);
-	if (px->nspare == SPARE_MAX) {
+	if (px->nspare + px->running >= MAX(px->peak, (size_t)SPARE_MIN)) {
 		request_end_spare(q);
 		return;
 	}
@@ -169,7 +173,13 @@ static struct request *request_new(struct proxy *px)
 	if (n) {
 		px->nspare--;
 		struct buf path = q->path, head = q->head, hold = q->hold, memory = q->spool.memory;
-		*q = (struct request){ .path = path, .head = head, .hold = hold, .spool.memory = memory };
+		memset(q, 0, offsetof(struct request, id));
+		q->id[0] = '\0';
+		body_scan_init(&q->scan);
+		q->path = path;
+		q->head = head;
+		q->hold = hold;
+		q->spool.memory = memory;
 	}
 	q->px = px;
 	return q;
@@ -613,6 +623,9 @@ void proxy_start(struct proxy *px, struct http_exchange *x, const struct route *
 	set_path(q);
 	list_append(&px->requests, &q->node);
 	px->running++;
+	if (++px->begun == PEAK_REQUESTS)
+		px->begun = 0, px->peak = 0;
+	px->peak = MAX(px->peak, px->running);
 	request_scan_begin(q);
 	life_begin(q);
 	http_handle(x, &request_handler, q);

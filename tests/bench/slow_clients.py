@@ -53,7 +53,7 @@ def arguments():
     return p.parse_args()
 
 
-def others(c, rounds=3):
+def others(c, rounds=9):
     """The median p99 in µs of rounds of a second; an answer that is not 2xx is an error."""
     return median([rows.wrk(c, c.ports['corral'], 4, 1)['p99_us'] for _ in range(rounds)])
 

@@ -71,6 +71,8 @@ test(
       req.on('data', (d) => parts.push(d));
       req.on('end', () => {
         res.setHeader('content-type', 'application/json');
+        if (req.url === '/file') res.setHeader('content-length', 12345);
+        if (req.method === 'HEAD') return res.end();
         if (req.method === 'GET') return res.end('{"object":"list","data":[{"id":"far/whisper"}]}');
         seen.push({ head: req.headers, body: Buffer.concat(parts) });
         return res.end('{"text":"heard"}');
@@ -108,6 +110,15 @@ test(
           ]);
           assert.equal(sha256(seen.at(-1).body), sha256(want));
           assert.equal(Number(seen.at(-1).head['content-length']), want.length);
+
+          // What a HEAD says of the body's length is the engine's word: none, where it says none.
+          for (const [where, length] of [
+            ['file', '12345'],
+            ['pipe', undefined],
+          ]) {
+            const head = await send(corral.url, 'HEAD', `/upstream/ears/${where}`);
+            assert.deepEqual([head.status, head.headers['content-length'], head.text], [200, length, '']);
+          }
         },
         { leaks: false },
       )(t);

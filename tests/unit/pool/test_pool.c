@@ -668,12 +668,34 @@ static void test_live_failure(void **state)
 	world_end(&w);
 }
 
-/* The only one, and its circuit is not closed: whom it failed does not wait for the trial, who has not been
- * there does. Where another takes requests, it is sent there. */
+struct named {
+	const char *id;
+	struct pool_replica *r;
+};
+
+static void find_named(void *arg, const struct pool_replica *r)
+{
+	struct named *n = arg;
+	if (strcmp(r->id, n->id) == 0)
+		n->r = (struct pool_replica *)(uintptr_t)r;
+}
+
+static void set_down(struct world *w, const char *id, bool down)
+{
+	struct named n = { .id = id };
+	pool_each_replica(w->pool, find_named, &n);
+	if (down)
+		pool_replica_down(n.r);
+	else
+		pool_replica_up(n.r, mono_now());
+}
+
+/* Its circuit is not closed, and it is the only one: whom it failed does not wait for the trial, who has not
+ * been there does. Where another takes requests, it is sent there; where one is just looked at, it waits. */
 static void test_live_failure_of_the_only_one(void **state)
 {
 	(void)state;
-	for (int another = 0; another < 2; another++) {
+	for (int another = 0; another < 3; another++) {
 		struct world w;
 		world_make(&w, 8, POOL_REJECT);
 		put(&w, "p-0", 1, 2);
@@ -686,10 +708,18 @@ static void test_live_failure_of_the_only_one(void **state)
 		assert_int_equal(r->circuit, CIRCUIT_CLOSED);
 		if (another)
 			put(&w, "p-1", 1, 2);
+		if (another == 2)
+			set_down(&w, "p-1", true);
 		assert_int_equal(fails(&w, 0, true), POOL_QUEUED);
 		pool_replica_up(r, mono_now());
 		assert_int_equal(r->circuit, CIRCUIT_OPEN);
 		turn(&w);
+		if (another == 2) {
+			assert_string_equal(on(&w, 0), "-");
+			assert_int_equal(w.clients[0].refusals, 0);
+			set_down(&w, "p-1", false);
+			turn(&w);
+		}
 		assert_string_equal(on(&w, 0), another ? "p-1" : "-");
 		assert_int_equal(w.clients[0].refusals, !another);
 		assert_int_equal(w.clients[0].w.failures, 1);
