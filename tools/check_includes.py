@@ -47,7 +47,7 @@ ONLY_IN = {
     "uv.h": {"loop"},
     "llhttp.h": {"http"},
     "libfyaml.h": {"config"},
-    "sqlite3.h": {"registry", "provision", "auth"},
+    "sqlite3.h": {"registry", "provision", "auth", "gguf"},
 }
 # The executable's main() and the shared wiring beside the roles hold all roles.
 ROLE_ROOT = "role"

@@ -65,8 +65,9 @@ const struct command cli_commands[] = {
 		"  --flash-attn W   on, off or auto (auto, which counts as on)\n"
 		"  --gpu-layers N   so many layers on the devices, the output first (all)\n"
 		"  --devices W      auto, cpu, or how many equal GPUs (auto: those of this machine)\n"
-		"  --source W       auto, formula, or oracle: llama-fit-params, found on PATH or as\n"
-		"                   CORRAL_LLAMA_FIT_PARAMS names it; auto asks it where it is\n"
+		"  --source W       learned: what an engine of this machine was seen to take; oracle:\n"
+		"                   llama-fit-params, found on PATH or as CORRAL_LLAMA_FIT_PARAMS names\n"
+		"                   it; formula; auto: the first of them that knows\n"
 		"  What follows -- is read as llama-server would: -ts 3,1 -ot exps=CPU --mmproj FILE\n" COMMON
 		"\nExamples:\n  corral estimate model.gguf --ctx 16384 --slots 4 --kv-type q8_0\n"
 		"  corral estimate model-00001-of-00003.gguf --devices 2 -- -ts 2,1 --n-cpu-moe 10\n",

@@ -5,19 +5,25 @@
 #include <stdio.h>
 #include <yyjson.h>
 
+#include "base/clock.h"
+#include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "cli/cli_int.h"
+#include "config/config.h"
 #include "gguf/estimate.h"
+#include "gguf/learned.h"
 #include "gpu/gpu.h"
 
 enum { OPT_CTX = 1, OPT_SLOTS, OPT_KV, OPT_UBATCH, OPT_FLASH, OPT_LAYERS, OPT_DEVICES, OPT_SOURCE };
-enum source { SOURCE_AUTO, SOURCE_FORMULA, SOURCE_ORACLE };
+enum source { SOURCE_AUTO, SOURCE_FORMULA, SOURCE_ORACLE, SOURCE_LEARNED };
+static const char *const source_names[] = { "auto", "formula", "oracle", "learned" };
 
 struct ask {
 	struct estimate_args args;
 	enum source source;
 	uint64_t ctx;
+	struct strv words; /* the engine's arguments, as they are written */
 };
 
 /* What the engine's own option of that meaning would say of it. */
@@ -60,14 +66,13 @@ static int set_devices(struct ask *a, const char *value)
 
 static int set_source(struct ask *a, const char *value)
 {
-	static const char *const names[] = { "auto", "formula", "oracle" };
-	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-		if (strcmp(value, names[i]) == 0) {
+	for (size_t i = 0; i < ARRAY_LEN(source_names); i++) {
+		if (strcmp(value, source_names[i]) == 0) {
 			a->source = (enum source)i;
 			return 0;
 		}
 	}
-	complain("estimate: --source takes auto, formula or oracle, found \"%.40s\"", value);
+	complain("estimate: --source takes auto, learned, oracle or formula, found \"%.40s\"", value);
 	return CLI_USAGE;
 }
 
@@ -161,7 +166,7 @@ static void json_places(yyjson_mut_doc *d, yyjson_mut_val *root, const struct es
 	yyjson_mut_obj_add_uint(d, root, "adapters_bytes", e->adapters);
 }
 
-static int print_json(const struct estimate *e, bool by_oracle, struct buf *out)
+static int print_json(const struct estimate *e, enum source by, const struct learned *l, struct buf *out)
 {
 	yyjson_mut_doc *d = yyjson_mut_doc_new(NULL);
 	yyjson_mut_val *root = yyjson_mut_obj(d);
@@ -171,9 +176,13 @@ static int print_json(const struct estimate *e, bool by_oracle, struct buf *out)
 	yyjson_mut_obj_add_uint(d, root, "ctx", e->ctx);
 	yyjson_mut_obj_add_uint(d, root, "slots", e->slots);
 	yyjson_mut_obj_add_str(d, root, "class", estimate_class_name(e->model_class));
-	yyjson_mut_obj_add_str(d, root, "source", by_oracle ? "oracle" : "formula");
-	yyjson_mut_obj_add_str(d, root, "confidence", by_oracle ? "high" : confidence(e));
+	yyjson_mut_obj_add_str(d, root, "source", source_names[by]);
+	yyjson_mut_obj_add_str(d, root, "confidence", by == SOURCE_FORMULA ? confidence(e) : "high");
 	yyjson_mut_obj_add_real(d, root, "error_bound", e->error_permille / 1000.0);
+	if (by == SOURCE_LEARNED) {
+		yyjson_mut_obj_add_str(d, root, "engine_version", l->build);
+		yyjson_mut_obj_add_sint(d, root, "learned_at_ms", l->learned_ms);
+	}
 	if (e->note[0])
 		yyjson_mut_obj_add_str(d, root, "note", e->note);
 	size_t n;
@@ -207,7 +216,24 @@ static void add_row(struct table *t, const struct estimate_bytes *b)
 	add_cell(t, b->total);
 }
 
-static void print_text(const struct estimate *e, bool by_oracle, struct buf *out)
+static void add_source(const struct estimate *e, enum source by, const struct learned *l, struct buf *out)
+{
+	char at[WALL_STR_LEN + 1];
+	if (by == SOURCE_ORACLE) {
+		(void)buf_adds(out, "as llama-fit-params says\n");
+	} else if (by == SOURCE_LEARNED) {
+		wall_format(l->learned_ms, at);
+		(void)buf_adds(out, "learned from engine ");
+		clean_add(out, view_str(l->build), false);
+		(void)buf_addf(out, " at %s, within %u.%u %% (confidence high)\n", at, e->error_permille / 10,
+			e->error_permille % 10);
+	} else {
+		(void)buf_addf(out, "by formula, within %u.%u %% (confidence %s)\n", e->error_permille / 10,
+			e->error_permille % 10, confidence(e));
+	}
+}
+
+static void print_text(const struct estimate *e, enum source by, const struct learned *l, struct buf *out)
 {
 	static const char *const heads[] = { "WHERE", "WEIGHTS", "KV", "STATE", "COMPUTE", "OUTPUT",
 		"OVERHEAD", "TOTAL" };
@@ -227,11 +253,7 @@ static void print_text(const struct estimate *e, bool by_oracle, struct buf *out
 	num_format_bytes(e->host_mapped, mapped, sizeof mapped);
 	(void)buf_addf(out, "\n%llu slot%s of %llu tokens; a %s model; ", (unsigned long long)e->slots,
 		e->slots == 1 ? "" : "s", (unsigned long long)e->ctx, estimate_class_name(e->model_class));
-	if (by_oracle)
-		(void)buf_adds(out, "as llama-fit-params says\n");
-	else
-		(void)buf_addf(out, "by formula, within %u.%u %% (confidence %s)\n", e->error_permille / 10,
-			e->error_permille % 10, confidence(e));
+	add_source(e, by, l, out);
 	if (e->host_mapped)
 		(void)buf_addf(
 			out, "%s of the host's are pages of the file, which the kernel may drop\n", mapped);
@@ -239,11 +261,64 @@ static void print_text(const struct estimate *e, bool by_oracle, struct buf *out
 		clean_add(out, view_str(e->note), false), (void)buf_addc(out, '\n');
 }
 
+/* What a pool's engine was seen to take. False, with the reason in reterr: nothing is known of the same. */
+static bool by_learned(const struct cli *c, const struct ask *a, const struct opened *o,
+	const struct estimate *e, struct learned *ret, struct err *reterr)
+{
+	AUTO(config_unrefp) struct config *cfg = NULL;
+	AUTO(config_errors_done) struct config_errors errs = { 0 };
+	struct config_source src = { .path = c->config_path };
+	struct learned_key k;
+	if (config_load(&src, &cfg, &errs)) {
+		err_set(reterr, -EINVAL,
+			"the configuration, which says where it is kept, has errors: run "
+			"`corral config check`");
+		return false;
+	}
+	AUTO(mem_freep) char *path = path_join(cfg->state_dir, LEARNED_NAME);
+	const struct strv no_env = { 0 };
+	learned_key_make(&o->files, &a->args, e, &a->words, &no_env, &k);
+	int r = learned_find(path, &k, ret, reterr);
+	if (r == -ENOENT)
+		err_set(reterr, r,
+			"nothing was learned yet of this model with %llu slot%s of %llu tokens, these "
+			"arguments and "
+			"%s; it is once a pool of it was ready (ledger %.200s); --source formula needs none",
+			(unsigned long long)e->slots, e->slots == 1 ? "" : "s", (unsigned long long)e->ctx,
+			strcmp(k.place, "cpu") == 0 ? "the CPU alone" : "so many GPUs", path);
+	return r == 0;
+}
+
+/* The best source there is, or the one that is asked for, becomes *e; which it was. SOURCE_AUTO: none. */
+static enum source choose(const struct cli *c, const struct ask *a, const char *path, const struct opened *o,
+	struct estimate *e, struct learned *l)
+{
+	struct err err = { 0 };
+	/* The program knows nothing of a projector, a draft model or adapters. */
+	bool alone = !o->mmproj && !o->draft && o->files.n_lora == 0;
+	if ((a->source == SOURCE_AUTO || a->source == SOURCE_LEARNED) && by_learned(c, a, o, e, l, &err)) {
+		learned_apply(l, e);
+		return SOURCE_LEARNED;
+	}
+	if (a->source == SOURCE_LEARNED) {
+		complain("estimate: %s", err.msg);
+		return SOURCE_AUTO;
+	}
+	if (a->source != SOURCE_FORMULA && alone && estimate_oracle(path, &a->args, e))
+		return SOURCE_ORACLE;
+	if (a->source != SOURCE_ORACLE)
+		return SOURCE_FORMULA;
+	complain("estimate: llama-fit-params was not found on PATH, or did not answer for these devices; "
+		 "--source formula needs no program");
+	return SOURCE_AUTO;
+}
+
 static int show(struct cli *c, struct ask *a, const char *path)
 {
 	AUTO(buf_done) struct buf out = BUF(1 * MIB);
 	AUTO(opened_done) struct opened o = { 0 };
 	struct estimate e = { 0 };
+	struct learned l = { 0 };
 	struct err err = { 0 };
 	if (a->ctx)
 		a->args.ctx = a->ctx;
@@ -254,22 +329,13 @@ static int show(struct cli *c, struct ask *a, const char *path)
 		complain("estimate: %s", err.msg);
 		return CLI_FAILED;
 	}
-	/* The program knows nothing of a projector, a draft model or adapters. */
-	bool alone = !o.mmproj && !o.draft && o.files.n_lora == 0;
-	bool by_oracle = a->source != SOURCE_FORMULA && alone && estimate_oracle(path, &a->args, &e);
-	if (a->source == SOURCE_ORACLE && !by_oracle) {
-		estimate_done(&e);
-		complain("estimate: llama-fit-params was not found on PATH, or did not answer for these "
-			 "devices; "
-			 "--source formula needs no program");
-		return CLI_FAILED;
-	}
-	if (c->json)
-		(void)print_json(&e, by_oracle, &out);
-	else
-		print_text(&e, by_oracle, &out);
+	enum source by = choose(c, a, path, &o, &e, &l);
+	if (by != SOURCE_AUTO && c->json)
+		(void)print_json(&e, by, &l, &out);
+	else if (by != SOURCE_AUTO)
+		print_text(&e, by, &l, &out);
 	estimate_done(&e);
-	return say(&out);
+	return by == SOURCE_AUTO ? CLI_FAILED : say(&out);
 }
 
 int cmd_estimate(struct cli *c, const struct command *cmd, int argc, char **argv)
@@ -289,12 +355,14 @@ int cmd_estimate(struct cli *c, const struct command *cmd, int argc, char **argv
 	(void)set_devices(&a, "auto");
 	if (options_read(c, cmd, &o, argc, argv, &first, &status) == 0) {
 		struct err e = { 0 };
-		const char *const *engine = (const char *const *)argv + first + 1;
-		if (estimate_args_read(&a.args, engine, (size_t)(argc - first - 1), &e) == 0)
+		for (int i = first + 1; i < argc; i++)
+			strv_add(&a.words, argv[i]);
+		if (estimate_args_read(&a.args, (const char *const *)a.words.items, a.words.len, &e) == 0)
 			status = show(c, &a, argv[first]);
 		else
 			complain("estimate: %s", e.msg), status = CLI_USAGE;
 	}
 	estimate_args_done(&a.args);
+	strv_done(&a.words);
 	return status;
 }

@@ -54,6 +54,8 @@ void estimate_args_done(struct estimate_args *a);
  * value that is none: what was found, what is accepted. */
 int estimate_args_read(
 	struct estimate_args *a, const char *const *argv, size_t n, struct err *reterr) MUST_CHECK;
+/* Whether the word is one of these arguments, and then whether the next word may be its value. */
+bool estimate_arg_is_known(const char *word, bool *ret_takes_next);
 /* "f16", "q8_0" …: what a KV cache may hold. false: none of them. */
 bool estimate_kv_type(struct view name, uint32_t *ret_type);
 

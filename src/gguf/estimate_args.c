@@ -278,6 +278,14 @@ static const struct arg *find(struct view word, struct view *ret_value)
 	return NULL;
 }
 
+bool estimate_arg_is_known(const char *word, bool *ret_takes_next)
+{
+	struct view value;
+	const struct arg *arg = find(view_str(word), &value);
+	*ret_takes_next = arg && !value.p && arg->value != NO_VALUE;
+	return arg != NULL;
+}
+
 static bool is_word(struct view next)
 {
 	return view_starts(next, VIEW("-")) && !view_eqs(next, "-1");

@@ -224,6 +224,7 @@ static void on_change(void *arg, unsigned what)
 	if (!gpu_monitor_known(n->gpus))
 		return;
 	n->figures_gen++;
+	learn_figures(n);
 	if (what & GPU_CHANGED_SET) {
 		n->devices_gen++;
 		narrate(n);
@@ -316,6 +317,31 @@ static const char *replica_of(const struct node *n, int pid)
 			return id;
 	}
 	return NULL;
+}
+
+static const struct gpu_device *device_at(const struct node *n, uint32_t index)
+{
+	const struct gpu_list *l = n->gpus && gpu_monitor_known(n->gpus) ? gpu_monitor_list(n->gpus) : NULL;
+	for (size_t i = 0; l && i < l->len; i++)
+		if (l->items[i].kind != GPU_CPU && l->items[i].index == index)
+			return &l->items[i];
+	return NULL;
+}
+
+uint64_t devices_used(const struct replica *r, uint32_t index)
+{
+	const struct gpu_device *d = device_at(r->node, index);
+	uint64_t sum = 0;
+	for (size_t i = 0; d && i < d->nprocesses; i++)
+		if (str_same(replica_of(r->node, d->processes[i].pid), r->id))
+			sum += d->processes[i].bytes;
+	return sum;
+}
+
+const char *devices_kind(const struct node *n, uint32_t index)
+{
+	const struct gpu_device *d = device_at(n, index);
+	return d ? gpu_kind_name(d->kind) : "unknown";
 }
 
 static char *text_or_null(const char *s)

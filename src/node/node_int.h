@@ -2,10 +2,10 @@
  *
  * The node's inside, for the files of this folder alone. Files: pools.c definitions of pools · replica.c the
  * state machine · verdict.c what follows an end · start.c build, command line, keeper · gate.c how many load
- * at once · kv.c, kv_restore.c conversations that outlive it · adopt.c engines that run already · prove.c
- * readiness and canary · external.c servers that are not ours · desired.c what is wanted · facts.c what is
- * said · handoff.c the files about an engine · report.c the registry · tidy.c files that are nobody's any
- * more · api.c, logs.c the routes.
+ * at once · kv.c, kv_restore.c conversations that outlive it · learn.c what it takes · adopt.c engines that
+ * run already · prove.c readiness and canary · external.c servers that are not ours · desired.c what is
+ * wanted · facts.c what is said · handoff.c the files about an engine · report.c the registry · tidy.c files
+ * that are nobody's any more · api.c, logs.c the routes.
  */
 #ifndef NODE_NODE_INT_H
 #define NODE_NODE_INT_H
@@ -79,11 +79,12 @@ struct replica {
 	struct engine_job *job;
 	struct engine_launch launch;
 	struct keeper *keeper;
-	bool external;         /* a server that is not ours is being watched */
-	bool stopping;         /* we asked it to end */
-	bool held;             /* it may start again once its end has been told */
-	bool proven;           /* adopted from a run in which it had been ready */
-	struct replica_kv *kv; /* NULL: its conversations end with it */
+	bool external;               /* a server that is not ours is being watched */
+	bool stopping;               /* we asked it to end */
+	bool held;                   /* it may start again once its end has been told */
+	bool proven;                 /* adopted from a run in which it had been ready */
+	struct replica_kv *kv;       /* NULL: its conversations end with it */
+	struct replica_learn *learn; /* NULL: nothing is learned of it */
 	struct failure failure;
 	char *socket_path;
 	uint32_t ctx, slots; /* of this start */
@@ -230,6 +231,9 @@ void devices_busy(struct node *n);  /* a replica's state changed: how often to l
 void devices_ended(struct node *n); /* an engine has: its memory comes back */
 /* Adds them when they are due (all: in any case). */
 void devices_facts(struct node *n, bool all, struct wire_node *f);
+/* What r's processes hold of the GPU of that index, as its driver says; 0: it does not say. */
+uint64_t devices_used(const struct replica *r, uint32_t index);
+const char *devices_kind(const struct node *n, uint32_t index); /* "cuda", …; "unknown" */
 void devices_were_told(struct node *n, uint64_t devices_gen, uint64_t figures_gen);
 
 /* start.c */
@@ -256,6 +260,12 @@ uint64_t kv_restored(const struct replica *r); /* tokens, by this start */
 bool kv_busy(const struct replica *r);         /* one of the two is under way */
 void kv_cancel(struct replica *r);             /* nothing follows any more */
 void kv_done(struct replica *r);
+
+/* learn.c */
+void learn_launch(struct replica *r); /* its command line is there: asks it to say what it takes */
+void learn_ready(struct replica *r);  /* it has said all */
+void learn_figures(struct node *n);   /* the driver's figures have changed */
+void learn_done(struct replica *r);
 
 /* gate.c */
 void gate_enter(struct replica *r); /* replica_launch follows, at once or when others have loaded */

@@ -264,5 +264,6 @@ void replica_ready(struct replica *r)
 		(struct log_field[]){ LOG_STR("pool_id", r->pool_id), LOG_STR("replica_id", r->id),
 			LOG_INT("duration_ms", r->load_ms), LOG_END },
 		"Replica %s is ready after %lld ms.", r->id, (long long)r->load_ms);
+	learn_ready(r);
 	check_props(r);
 }

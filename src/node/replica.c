@@ -95,6 +95,7 @@ void replica_free(struct replica *r)
 	struct node *n = r->node;
 	replica_quiet(r);
 	kv_done(r);
+	learn_done(r);
 	gate_leave(r);
 	loop_timer_stop(&r->retry);
 	loop_defer_cancel(&r->work);

@@ -99,7 +99,7 @@ static int build_launch(struct replica *r, struct err *e)
 			r->socket_path, strlen(r->socket_path), (int)NET_UNIX_PATH_MAX);
 	int err = engine_launch_build(&p->build, &p->conf.engine, &params, &r->launch, e);
 	if (!err)
-		kv_launch(r);
+		kv_launch(r), learn_launch(r);
 	return err;
 }
 

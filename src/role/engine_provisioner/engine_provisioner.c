@@ -69,7 +69,7 @@ static void read_model(void *arg, const struct node_pool *pool, struct wire_mode
 	if (!ret->ctx)
 		ret->ctx = f.n_ctx_train ? (uint32_t)MIN(f.n_ctx_train, (uint64_t)8192) : 8192;
 	free(ret->need);
-	ret->need = agent_need(pool, ret->path, ret->ctx);
+	ret->need = agent_need(pool, ret->path, ret->ctx, a->config->state_dir);
 }
 
 /* ---- the process

@@ -78,8 +78,8 @@ static int args_of(const struct node_pool *p, uint32_t ctx, struct estimate_args
 	return r;
 }
 
-static int compute(
-	const struct node_pool *p, const char *path, uint32_t ctx, struct wire_need *ret, struct err *e)
+static int compute(const struct node_pool *p, const char *path, uint32_t ctx, const char *state_dir,
+	struct wire_need *ret, struct err *e)
 {
 	struct gguf_set set = { 0 };
 	struct estimate_args a;
@@ -103,8 +103,10 @@ static int compute(
 	a.n_devices = 0;
 	if (!r)
 		r = estimate(&f, &a, &cpu, e);
-	if (!r)
+	if (!r) {
 		combine(&gpu, &cpu, fixed, ret);
+		need_learned(state_dir, p, &f, &a, &gpu, &cpu, ret);
+	}
 	estimate_done(&gpu);
 	estimate_done(&cpu);
 	gguf_set_done(&set);
@@ -112,12 +114,12 @@ static int compute(
 	return r;
 }
 
-char *agent_need(const struct node_pool *p, const char *path, uint32_t ctx)
+char *agent_need(const struct node_pool *p, const char *path, uint32_t ctx, const char *state_dir)
 {
 	struct wire_need n = { 0 };
 	struct err e = { 0 };
 	AUTO(buf_done) struct buf text = BUF(WIRE_STRING_MAX);
-	if (compute(p, path, ctx, &n, &e)) {
+	if (compute(p, path, ctx, state_dir, &n, &e)) {
 		log_info("estimate", p->id, "What the model of pool %s needs in memory is not known: %s.",
 			p->id, e.msg);
 		return NULL;
