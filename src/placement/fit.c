@@ -16,161 +16,8 @@ uint64_t fit_need_whole(const struct fit_need *n)
 	return sum;
 }
 
-/* ---- nodes, devices, sets ------------------------------------------------------------------------------ */
-
-bool fit_node_next(const struct fit_run *r, size_t *at, struct fit_node *ret)
-{
-	const struct fit_facts *f = r->f;
-	if (*at >= f->ndevices)
-		return false;
-	size_t end = *at + 1;
-	while (end < f->ndevices && fit_same(f->devices[end].node_id, f->devices[*at].node_id))
-		end++;
-	bool host = f->devices[end - 1].kind == FIT_KIND_CPU;
-	*ret = (struct fit_node){ *at, end - host, host ? end - 1 : FIT_NONE };
-	*at = end;
-	return true;
-}
-
-/* How devices of a group are ranked. */
-struct rank {
-	fit_key *key;
-	enum { RANK_ROOM, RANK_PREFERRED, RANK_LOSS, RANK_LOAD } by;
-	uint64_t least; /* keys below it are left out */
-};
-
-/* What leaving costs at least, where the whole or the share does not fit as it is. */
-static double loss_on(const struct fit_run *r, size_t device)
-{
-	return fit_room_of(r, device, 0) >= r->unit ? 0 : r->held[device].least;
-}
-
-/* Of devices with these keys. */
-static int rank_cmp(
-	const struct fit_run *r, const struct rank *rank, size_t a, uint64_t key_a, size_t b, uint64_t key_b)
-{
-	const struct fit_device *x = &r->f->devices[a], *y = &r->f->devices[b];
-	bool pa = fit_bit(r->w->prefer, a), pb = fit_bit(r->w->prefer, b);
-	if (rank->by == RANK_PREFERRED && pa != pb)
-		return pa ? -1 : 1;
-	if (rank->by == RANK_LOSS && loss_on(r, a) != loss_on(r, b))
-		return loss_on(r, a) < loss_on(r, b) ? -1 : 1;
-	if (rank->by == RANK_LOAD && x->replicas != y->replicas)
-		return x->replicas < y->replicas ? -1 : 1;
-	if (key_a != key_b)
-		return key_a > key_b ? -1 : 1;
-	if (pa != pb)
-		return pa ? -1 : 1;
-	return x->index < y->index ? -1 : x->index > y->index;
-}
-
-static void group(const struct fit_run *r, const struct fit_node *node, size_t like, const struct rank *rank,
-	struct fit_set *ret)
-{
-	uint64_t keys[FIT_SPLIT_MAX];
-	ret->n = 0;
-	for (size_t d = node->from; d < node->to; d++) {
-		if (r->f->devices[d].kind != r->f->devices[like].kind || !fit_open(r, d))
-			continue;
-		uint64_t key = rank->key(r, d);
-		size_t at = ret->n;
-		if (key < rank->least)
-			continue;
-		while (at > 0 && rank_cmp(r, rank, d, key, ret->devices[at - 1], keys[at - 1]) < 0)
-			at--;
-		if (at == FIT_SPLIT_MAX)
-			continue;
-		size_t end = MIN(ret->n, FIT_SPLIT_MAX - 1);
-		memmove(&ret->devices[at + 1], &ret->devices[at], (end - at) * sizeof ret->devices[0]);
-		memmove(&keys[at + 1], &keys[at], (end - at) * sizeof keys[0]);
-		ret->devices[at] = d;
-		keys[at] = key;
-		ret->n = end + 1;
-	}
-}
-
-void fit_group(
-	const struct fit_run *r, const struct fit_node *node, size_t like, fit_key *key, struct fit_set *ret)
-{
-	group(r, node, like, &(struct rank){ key, RANK_ROOM, 0 }, ret);
-}
-
-void fit_set_first(const struct fit_run *r, const struct fit_set *ranked, size_t k, struct fit_set *ret)
-{
-	ret->n = k;
-	for (size_t i = 0; i < k; i++) {
-		size_t at = i, d = ranked->devices[i];
-		for (; at > 0 && r->f->devices[ret->devices[at - 1]].index > r->f->devices[d].index; at--)
-			ret->devices[at] = ret->devices[at - 1];
-		ret->devices[at] = d;
-	}
-}
-
-/* ---- which of two is better ---------------------------------------------------------------------------- */
-
-static uint32_t fastest(struct fit_run *r)
-{
-	for (size_t i = 0; i < r->f->ndevices && !r->fastest_known; i++)
-		r->fastest = MAX(r->fastest, r->f->devices[i].speed);
-	r->fastest_known = true;
-	return r->fastest ? r->fastest : 1;
-}
-
-static int cmp_u64(uint64_t a, uint64_t b)
-{
-	return a < b ? -1 : a > b;
-}
-
-/* replicas ÷ speed */
-static int cmp_load(struct fit_run *r, const struct fit_score *a, const struct fit_score *b)
-{
-	__extension__ typedef unsigned __int128 wide;
-	if (!a->replicas || !b->replicas || a->speed == b->speed)
-		return cmp_u64(a->replicas, b->replicas);
-	wide x = (wide)a->replicas * (b->speed ? b->speed : fastest(r));
-	wide y = (wide)b->replicas * (a->speed ? a->speed : fastest(r));
-	return x < y ? -1 : x > y;
-}
-
-int fit_names_cmp(const struct fit_run *r, size_t a, size_t b)
-{
-	const struct fit_device *x = &r->f->devices[a], *y = &r->f->devices[b];
-	int c = x->node_id == y->node_id ? 0 : strcmp(x->node_id, y->node_id);
-	return c ? c : cmp_u64(x->index, y->index);
-}
-
-static int cmp_score(struct fit_run *r, const struct fit_score *a, const struct fit_score *b)
-{
-	int c = fit_cost_cmp(&a->cost, &b->cost);
-	c = c ? c : cmp_u64(a->offloaded, b->offloaded);
-	c = c ? c : cmp_u64(a->parts, b->parts);
-	c = c ? c : cmp_u64(a->siblings, b->siblings);
-	c = c ? c : cmp_u64(a->not_preferred, b->not_preferred);
-	c = c ? c : cmp_u64(a->node_siblings, b->node_siblings);
-	c = c ? c : cmp_load(r, a, b);
-	c = c ? c : cmp_u64(b->left, a->left);
-	if (!c && a->speed != b->speed)
-		c = cmp_u64(b->speed ? b->speed : fastest(r), a->speed ? a->speed : fastest(r));
-	return c ? c : fit_names_cmp(r, a->device, b->device);
-}
-
-/* Replicas of the same pool: on these devices, and on the node. */
-static void count_siblings(
-	const struct fit_run *r, const struct fit_node *node, const struct fit_set *set, struct fit_score *s)
-{
-	for (size_t i = 0; i < r->nsiblings; i++) {
-		const struct fit_replica *p = &r->f->replicas[r->siblings[i]];
-		bool here = false, near = false;
-		for (size_t u = p->first_use; u < p->first_use + p->nuses; u++) {
-			size_t d = r->f->uses[u].device;
-			near |= (d >= node->from && d < node->to) || d == node->host;
-			for (size_t k = 0; k < set->n; k++)
-				here |= set->devices[k] == d;
-		}
-		s->siblings += here;
-		s->node_siblings += near;
-	}
-}
+/* ---- one place --------------------------------------------------------------------------------------------
+ */
 
 /* Uses of these devices that end with the victims. */
 static uint64_t uses_gone(const struct fit_run *r, const struct fit_set *set, const struct fit_victims *gone)
@@ -183,22 +30,6 @@ static uint64_t uses_gone(const struct fit_run *r, const struct fit_set *set, co
 				n += set->devices[k] == r->f->uses[u].device;
 	}
 	return n;
-}
-
-/* What does not depend on how it is divided. rooms: what is free before placing. */
-static void score_set(const struct fit_run *r, const struct fit_node *node, const struct fit_set *set,
-	const struct fit_room *room, struct fit_score *s)
-{
-	*s = (struct fit_score){ .parts = (uint32_t)set->n, .device = set->n ? set->devices[0] : node->host };
-	for (size_t i = 0; i < set->n; i++) {
-		const struct fit_device *d = &r->f->devices[set->devices[i]];
-		s->not_preferred += !fit_bit(r->w->prefer, set->devices[i]);
-		s->replicas += d->replicas;
-		s->speed = i ? MIN(s->speed, d->speed) : d->speed;
-		s->left = fit_add(s->left, room->devices[i] == UINT64_MAX ? 0 : room->devices[i]);
-	}
-	count_siblings(r, node, set, s);
-	s->left = fit_sub(s->left, r->w->share ? r->unit * set->n : r->whole);
 }
 
 /* Makes it the choice if it is possible and better. true: it is possible; false: it is not, or not better. */
@@ -217,16 +48,16 @@ static bool consider(struct fit_run *r, enum fit_mode mode, const struct fit_nod
 	if (evict && best->found && fit_cost_cmp(&gone.cost, &best->score.cost) > 0)
 		return true;
 	fit_rooms(r, node, set, &gone, &room);
-	score_set(r, node, set, &room, &score);
+	fit_score_set(r, node, set, &room, &score);
 	score.cost = gone.cost;
 	score.replicas = fit_sub(score.replicas, uses_gone(r, set, &gone));
 	bool offloads = mode == FIT_MODE_EXPERTS || mode == FIT_MODE_PARTIAL;
-	if (!offloads && best->found && cmp_score(r, &score, &best->score) >= 0)
+	if (!offloads && best->found && fit_score_cmp(r, &score, &best->score) >= 0)
 		return evict;
 	if (!fit_shape(r, mode, node, set, &room, offloads ? &plan : NULL))
 		return false;
 	score.offloaded = offloads ? plan.host_bytes : 0;
-	if (best->found && cmp_score(r, &score, &best->score) >= 0)
+	if (best->found && fit_score_cmp(r, &score, &best->score) >= 0)
 		return true;
 	best->found = true;
 	best->mode = mode;
@@ -245,7 +76,7 @@ static bool node_takes(struct fit_run *r, const struct fit_node *node, bool evic
 {
 	if (r->w->node_id && !fit_same(r->w->node_id, r->f->devices[node->from].node_id))
 		return false;
-	if (r->w->never_with && fit_company(r, node) > (evict ? FIT_LEAVES : FIT_ALONE))
+	if (r->unwelcome && fit_company(r, node) > (evict ? FIT_LEAVES : FIT_ALONE))
 		return false;
 	return evict || !r->f->replicas_max || !fit_surplus(r, node);
 }
@@ -258,7 +89,7 @@ struct leader {
 	struct fit_node node;
 };
 
-/* As cmp_score does. Most are told apart at first sight. */
+/* As fit_score_cmp does. Most are told apart at first sight. */
 static inline bool beats(struct fit_run *r, size_t device, uint64_t room, const struct leader *l)
 {
 	const struct fit_device *d = &r->f->devices[device];
@@ -271,7 +102,7 @@ static inline bool beats(struct fit_run *r, size_t device, uint64_t room, const 
 	struct fit_score b = { .replicas = l->replicas, .speed = l->speed, .device = l->device };
 	a.left = fit_sub(room, r->unit);
 	b.left = fit_sub(l->room, r->unit);
-	return l->device == FIT_NONE || cmp_score(r, &a, &b) < 0;
+	return l->device == FIT_NONE || fit_score_cmp(r, &a, &b) < 0;
 }
 
 /* Nobody leaves. */
@@ -295,36 +126,20 @@ static void one_free(struct fit_run *r, enum fit_mode mode, const struct fit_nod
 static void one_evict(struct fit_run *r, enum fit_mode mode, const struct fit_node *node)
 {
 	const struct fit_choice *best = &r->best;
-	double host = node->host == FIT_NONE ? INFINITY : r->held[node->host].least;
-	bool only_for_room = !r->w->never_with && !r->f->replicas_max;
+	double host = node->host == FIT_NONE ? INFINITY : fit_held(r, node->host)->least;
+	bool only_for_room = !r->unwelcome && !r->f->replicas_max;
 	for (size_t d = node->from; d < node->to; d++) {
+		double here = fit_held(r, d)->least;
 		/* Somebody leaves, of this device or of the host: nobody there costs as little as was found.
 		 */
-		if (best->found && only_for_room && MIN(host, r->held[d].least) > best->score.cost.loss)
+		if (best->found && only_for_room && MIN(host, here) > best->score.cost.loss)
 			continue;
 		if (fit_potential(r, d) < r->unit || !fit_open(r, d))
 			continue;
-		if (best->found && fit_room_of(r, d, 0) < r->unit && r->held[d].least > best->score.cost.loss)
+		if (best->found && fit_room_of(r, d, 0) < r->unit && here > best->score.cost.loss)
 			continue;
 		(void)consider(r, mode, node, &(struct fit_set){ .n = 1, .devices = { d } }, true);
 	}
-}
-
-static void step_one(struct fit_run *r, enum fit_mode mode, bool evict)
-{
-	struct leader l = { .device = FIT_NONE };
-	struct fit_node node;
-	for (size_t at = 0; fit_node_next(r, &at, &node);) {
-		uint64_t freed = evict && node.host != FIT_NONE ? r->held[node.host].evictable : 0;
-		if (fit_host_least(r, mode) > fit_host_room(r, &node, freed) || !node_takes(r, &node, evict))
-			continue;
-		if (evict)
-			one_evict(r, mode, &node);
-		else
-			one_free(r, mode, &node, &l);
-	}
-	if (l.device != FIT_NONE)
-		(void)consider(r, mode, &l.node, &(struct fit_set){ .n = 1, .devices = { l.device } }, false);
 }
 
 static uint64_t key_free(const struct fit_run *r, size_t d)
@@ -390,46 +205,105 @@ static bool hopeless(
 	return !evict && r->best.found && (wide)most * r->best.score.parts < r->whole;
 }
 
-static void step_sets(struct fit_run *r, enum fit_mode mode, bool evict)
+static void some_sets(struct fit_run *r, const struct fit_step *s, const struct fit_node *node)
 {
-	fit_key *key = evict ? key_potential : key_free;
+	fit_key *key = s->evict ? key_potential : key_free;
 	uint64_t least = r->w->share ? r->unit : 0;
-	struct fit_node node;
+	struct fit_kinds kinds = { { 0 } };
 	struct fit_set ranked;
-	for (size_t at = 0; fit_node_next(r, &at, &node);) {
-		if (!node_takes(r, &node, evict))
+	for (size_t d = node->from; d < node->to; d++) {
+		if (!fit_leads(r, &kinds, d) ||
+			(s->mode == FIT_MODE_WHOLE && hopeless(r, node, d, key, s->evict)))
 			continue;
-		struct fit_kinds kinds = { { 0 } };
-		for (size_t d = node.from; d < node.to; d++) {
-			if (!fit_leads(r, &kinds, d) ||
-				(mode == FIT_MODE_WHOLE && hopeless(r, &node, d, key, evict)))
-				continue;
-			group(r, &node, d, &(struct rank){ key, RANK_ROOM, least }, &ranked);
-			sets_of(r, mode, &node, &ranked, key, evict);
-			if (r->w->prefer) {
-				group(r, &node, d, &(struct rank){ key, RANK_PREFERRED, least }, &ranked);
-				sets_of(r, mode, &node, &ranked, key, evict);
-			}
-			if (r->w->share && !evict) {
-				group(r, &node, d, &(struct rank){ key, RANK_LOAD, least }, &ranked);
-				sets_of(r, mode, &node, &ranked, key, evict);
-			}
-			if (evict) {
-				group(r, &node, d, &(struct rank){ key, RANK_LOSS, least }, &ranked);
-				sets_of(r, mode, &node, &ranked, key, evict);
-				each_alone(r, mode, &node, &ranked);
-			}
+		fit_ranked(r, node, d, &(struct fit_rank){ key, RANK_ROOM, least }, &ranked);
+		sets_of(r, s->mode, node, &ranked, key, s->evict);
+		if (r->w->prefer) {
+			fit_ranked(r, node, d, &(struct fit_rank){ key, RANK_PREFERRED, least }, &ranked);
+			sets_of(r, s->mode, node, &ranked, key, s->evict);
+		}
+		if (r->w->share && !s->evict) {
+			fit_ranked(r, node, d, &(struct fit_rank){ key, RANK_LOAD, least }, &ranked);
+			sets_of(r, s->mode, node, &ranked, key, s->evict);
+		}
+		if (s->evict) {
+			fit_ranked(r, node, d, &(struct fit_rank){ key, RANK_LOSS, least }, &ranked);
+			sets_of(r, s->mode, node, &ranked, key, s->evict);
+			each_alone(r, s->mode, node, &ranked);
 		}
 	}
 }
 
-static void step_host(struct fit_run *r, bool evict)
+static void visit(
+	struct fit_run *r, const struct fit_step *s, const struct fit_node *node, struct leader *leader)
 {
+	uint64_t freed = s->evict && node->host != FIT_NONE ? fit_held(r, node->host)->evictable : 0;
+	if (s->host > fit_host_room(r, node, freed) || !node_takes(r, node, s->evict))
+		return;
+	if (s->sets)
+		some_sets(r, s, node);
+	else if (s->mode != FIT_MODE_HOST && s->evict)
+		one_evict(r, s->mode, node);
+	else if (s->mode != FIT_MODE_HOST)
+		one_free(r, s->mode, node, leader);
+	else if (node->host != FIT_NONE && fit_bar(r, node->host) == FIT_TAKEN)
+		(void)consider(r, s->mode, node, &(struct fit_set){ .n = 0 }, s->evict);
+}
+
+/* Whether nothing of that score would be the best any more. */
+static bool is_beaten(struct fit_run *r, const struct fit_score *floor, const struct leader *l)
+{
+	if (l->device == FIT_NONE)
+		return r->best.found && fit_score_cmp(r, floor, &r->best.score) >= 0;
+	struct fit_score lead = { .parts = 1, .not_preferred = 1, .replicas = l->replicas };
+	lead.speed = l->speed;
+	lead.left = fit_sub(l->room, r->unit);
+	lead.device = l->device;
+	return fit_score_cmp(r, floor, &lead) >= 0;
+}
+
+/* First the node that promises most, then those that still promise more than was found. */
+static void visit_by_table(struct fit_run *r, const struct fit_step *s, struct leader *l)
+{
+	const struct fit_table *t = r->table;
+	struct fit_score floor, least = { .parts = 0 };
 	struct fit_node node;
-	for (size_t at = 0; fit_node_next(r, &at, &node);)
-		if (node.host != FIT_NONE && node_takes(r, &node, evict) &&
-			fit_bar(r, node.host) == FIT_TAKEN)
-			(void)consider(r, FIT_MODE_HOST, &node, &(struct fit_set){ .n = 0 }, evict);
+	size_t first = FIT_NONE;
+	bool picky = r->picky && s->mode != FIT_MODE_HOST;
+	for (size_t n = 0; n < t->nnodes; n++) {
+		if (!fit_floor(r, s, n, &floor) ||
+			(first != FIT_NONE && fit_score_cmp(r, &floor, &least) >= 0) ||
+			(picky && !fit_any_open(r, &t->nodes[n])))
+			continue;
+		fit_node_of(t, n, &node);
+		if (!node_takes(r, &node, s->evict))
+			continue;
+		first = n;
+		least = floor;
+	}
+	if (first == FIT_NONE)
+		return;
+	fit_node_of(t, first, &node);
+	visit(r, s, &node, l);
+	for (size_t n = 0; n < t->nnodes; n++) {
+		if (n == first || !fit_floor(r, s, n, &floor) || is_beaten(r, &floor, l) ||
+			(picky && !fit_any_open(r, &t->nodes[n])))
+			continue;
+		fit_node_of(t, n, &node);
+		visit(r, s, &node, l);
+	}
+}
+
+static void step(struct fit_run *r, enum fit_mode mode, bool sets, bool evict)
+{
+	const struct fit_step s = { mode, sets, evict, fit_host_least(r, mode) };
+	struct leader l = { .device = FIT_NONE };
+	struct fit_node node;
+	if (r->table)
+		visit_by_table(r, &s, &l);
+	for (size_t at = 0; !r->table && fit_node_next(r, &at, &node);)
+		visit(r, &s, &node, &l);
+	if (l.device != FIT_NONE)
+		(void)consider(r, mode, &l.node, &(struct fit_set){ .n = 1, .devices = { l.device } }, false);
 }
 
 static bool later_on(const struct fit_run *r, const struct fit_node *node, size_t d)
@@ -456,6 +330,8 @@ bool fit_would_later(struct fit_run *r)
 	r->avoided = true;
 	for (size_t at = 0; !found && fit_node_next(r, &at, &node);) {
 		struct fit_kinds kinds = { { 0 } };
+		if (r->table && !fit_might_later(r, node.number))
+			continue;
 		for (size_t d = node.from; !found && d < node.to; d++)
 			found = fit_leads(r, &kinds, d) && later_on(r, &node, d);
 	}
@@ -482,9 +358,9 @@ static bool whole_steps(struct fit_run *r)
 		if (evict && !can_evict(r))
 			break;
 		if (one)
-			step_one(r, mode, evict);
+			step(r, mode, false, evict);
 		if (sets && !r->best.found)
-			step_sets(r, mode, evict);
+			step(r, mode, true, evict);
 	}
 	return r->best.found;
 }
@@ -493,9 +369,9 @@ static bool offload_steps(struct fit_run *r)
 {
 	static const enum fit_mode modes[] = { FIT_MODE_EXPERTS, FIT_MODE_PARTIAL };
 	for (size_t m = 0; m < ARRAY_LEN(modes); m++) {
-		step_sets(r, modes[m], false);
+		step(r, modes[m], true, false);
 		if (!r->best.found && can_evict(r))
-			step_sets(r, modes[m], true);
+			step(r, modes[m], true, true);
 		if (r->best.found)
 			return true;
 	}
@@ -523,9 +399,9 @@ static void decide(struct fit_run *r)
 	if (!w->cpu)
 		return;
 	r->avoided = true;
-	step_host(r, false);
+	step(r, FIT_MODE_HOST, false, false);
 	if (!r->best.found && can_evict(r))
-		step_host(r, true);
+		step(r, FIT_MODE_HOST, false, true);
 }
 
 static void write_plan(struct fit_run *r, struct fit_plan *ret)
@@ -553,8 +429,9 @@ size_t fit_scratch_bytes(const struct fit_facts *f)
 	size_t sums = 2 * piece(FIT_LAYERS_MAX + 1, sizeof(uint64_t));
 	size_t devices = piece(f->ndevices, sizeof(struct fit_held));
 	size_t uses = 2 * piece(f->nuses, sizeof(uint32_t));
+	size_t table = piece(f->ndevices / 64 + 1, sizeof(uint64_t)) + piece(f->ndevices, 1);
 	return sums + devices + uses + 2 * piece(f->nreplicas, sizeof(uint32_t)) +
-	       piece(f->nreplicas, sizeof(struct fit_candidate));
+	       piece(f->nreplicas, sizeof(struct fit_candidate)) + table;
 }
 
 static void *take(char **at, size_t n, size_t each)
@@ -580,12 +457,14 @@ static void begin(struct fit_run *r, const struct fit_facts *f, const struct fit
 	r->owner = take(&at, f->nuses, sizeof(uint32_t));
 	r->seen = take(&at, f->nreplicas, sizeof(uint32_t));
 	r->candidates = take(&at, f->nreplicas, sizeof(struct fit_candidate));
+	r->table = f->table;
+	r->own = take(&at, f->ndevices / 64 + 1, sizeof *r->own);
+	r->company = take(&at, f->ndevices, 1);
+	r->unwelcome = fit_bit_next(w->never_with, 0, f->nreplicas) < f->nreplicas;
 	r->gpus = w->share && !w->gpus ? 1 : w->gpus;
 	r->siblings = take(&at, f->nreplicas, sizeof(uint32_t));
-	for (size_t i = 0; w->siblings && i < f->nreplicas;
-		i = w->siblings[i / 64] ? i + 1 : (i / 64 + 1) * 64)
-		if (fit_bit(w->siblings, i))
-			r->siblings[r->nsiblings++] = (uint32_t)i;
+	for (size_t i = 0; (i = fit_bit_next(w->siblings, i, f->nreplicas)) < f->nreplicas; i++)
+		r->siblings[r->nsiblings++] = (uint32_t)i;
 	fit_sums(r);
 	r->unit = w->share ? w->share : r->whole;
 }

@@ -29,7 +29,8 @@
  *
  * Bounds: FIT_SPLIT_MAX devices a replica, FIT_LAYERS_MAX layers (a need with more is not divided),
  * FIT_VICTIMS_MAX that leave for one. An integrated device's memory is the host's: it is asked for there too.
- * Costs: a pass over the devices a step, one over replicas and their uses when somebody has to leave.
+ * Costs: a pass over the devices a step, one over replicas and their uses when somebody has to leave; with a
+ * table (fit_table.h) a pass over the nodes and a look at those that can be the best.
  */
 #ifndef PLACEMENT_FIT_H
 #define PLACEMENT_FIT_H
@@ -103,6 +104,8 @@ struct fit_facts {
 	const struct fit_use *uses;
 	size_t nuses;
 	uint32_t replicas_max; /* an operator's bound on replicas of ours on a node; 0: none */
+	const struct fit_table
+		*table; /* kept beside them, see fit_table.h; NULL: each call finds out itself */
 };
 
 /* ---- what is wanted ------------------------------------------------------------------------------- */

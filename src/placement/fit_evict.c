@@ -31,6 +31,42 @@ static inline bool may_leave(const struct fit_run *r, size_t i)
 	return r->w->may_evict && !p->busy && !never_leaves(r, i) && (p->expired || !p->idle_only);
 }
 
+void fit_hold(const struct fit_run *r, const uint32_t *owner, const uint32_t *next, struct fit_held *ret)
+{
+	*ret = (struct fit_held){ .least = INFINITY, .head = ret->head };
+	for (uint32_t u = ret->head; u != FIT_NIL; u = next[u]) {
+		const struct fit_replica *p = &r->f->replicas[owner[u]];
+		if (may_leave(r, owner[u])) {
+			ret->evictable = fit_add(ret->evictable, r->f->uses[u].bytes);
+			ret->least = MIN(ret->least, loss_of(p));
+			ret->expired |= p->expired;
+		} else if (never_leaves(r, owner[u])) {
+			ret->staying = fit_add(ret->staying, r->f->uses[u].bytes);
+		}
+	}
+}
+
+/* The table's entries, but those of devices on which a protected one is. */
+static void index_by_table(struct fit_run *r)
+{
+	const struct fit_facts *f = r->f;
+	const struct fit_table *t = r->table;
+	r->next = t->next;
+	r->owner = t->owner;
+	memset(r->own, 0, (f->ndevices / 64 + 1) * sizeof *r->own);
+	for (size_t i = 0; (i = fit_bit_next(r->w->protect, i, f->nreplicas)) < f->nreplicas; i++) {
+		const struct fit_replica *p = &f->replicas[i];
+		for (size_t u = p->first_use; u < p->first_use + p->nuses; u++) {
+			size_t d = f->uses[u].device;
+			if (fit_bit(r->own, d))
+				continue;
+			r->own[d / 64] |= (uint64_t)1 << (d % 64);
+			r->held[d].head = t->held[d].head;
+			fit_hold(r, t->owner, t->next, &r->held[d]);
+		}
+	}
+}
+
 void fit_index(struct fit_run *r)
 {
 	const struct fit_facts *f = r->f;
@@ -39,6 +75,10 @@ void fit_index(struct fit_run *r)
 	r->indexed = true;
 	memset(r->seen, 0, f->nreplicas * sizeof *r->seen);
 	r->stamp = 0;
+	if (r->table) {
+		index_by_table(r);
+		return;
+	}
 	for (size_t d = 0; d < f->ndevices; d++)
 		r->held[d] = (struct fit_held){ .least = INFINITY, .head = FIT_NIL };
 	for (size_t i = 0; i < f->nreplicas; i++) {
@@ -62,13 +102,6 @@ void fit_index(struct fit_run *r)
 	}
 }
 
-uint64_t fit_later(const struct fit_run *r, size_t device)
-{
-	uint64_t cap = fit_cap(r, &r->f->devices[device]);
-	return cap == UINT64_MAX ? cap
-				 : fit_sub(cap, MIN(r->held[device].staying, r->f->devices[device].reserved));
-}
-
 /* ---- what the node asks for by itself ------------------------------------------------------------------ */
 
 static bool is_on(const struct fit_run *r, size_t replica, const struct fit_node *node)
@@ -85,26 +118,46 @@ static bool is_on(const struct fit_run *r, size_t replica, const struct fit_node
 /* The next of never_with on the node, from *at; FIT_NONE at the end. */
 static size_t next_unwelcome(const struct fit_run *r, const struct fit_node *node, size_t *at)
 {
-	const uint64_t *bits = r->w->never_with;
-	for (size_t i = *at; bits && i < r->f->nreplicas;) {
-		uint64_t word = bits[i / 64] >> (i % 64);
-		if (!word) {
-			i = (i / 64 + 1) * 64;
+	size_t n = r->f->nreplicas;
+	for (size_t i = *at; r->unwelcome && (i = fit_bit_next(r->w->never_with, i, n)) < n; i++) {
+		if (!is_on(r, i, node))
 			continue;
-		}
-		i += (size_t)__builtin_ctzll(word);
-		if (i < r->f->nreplicas && is_on(r, i, node)) {
-			*at = i + 1;
-			return i;
-		}
-		i++;
+		*at = i + 1;
+		return i;
 	}
 	return FIT_NONE;
+}
+
+/* For all nodes of the table at once. */
+static void know_company(struct fit_run *r)
+{
+	const struct fit_facts *f = r->f;
+	const struct fit_table *t = r->table;
+	uint8_t everywhere = FIT_ALONE;
+	r->company_known = true;
+	memset(r->company, FIT_ALONE, t->nnodes);
+	for (size_t i = 0; (i = fit_bit_next(r->w->never_with, i, f->nreplicas)) < f->nreplicas; i++) {
+		const struct fit_replica *p = &f->replicas[i];
+		uint8_t is = may_leave(r, i) ? FIT_LEAVES : FIT_STAYS;
+		if (!p->nuses)
+			everywhere = MAX(everywhere, is);
+		for (size_t u = p->first_use; u < p->first_use + p->nuses; u++) {
+			uint8_t *c = &r->company[t->node_of[f->uses[u].device]];
+			*c = MAX(*c, is);
+		}
+	}
+	for (size_t n = 0; everywhere && n < t->nnodes; n++)
+		r->company[n] = MAX(r->company[n], everywhere);
 }
 
 enum fit_company fit_company(struct fit_run *r, const struct fit_node *node)
 {
 	enum fit_company found = FIT_ALONE;
+	if (r->table) {
+		if (!r->company_known)
+			know_company(r);
+		return (enum fit_company)r->company[node->number];
+	}
 	for (size_t at = 0, i; (i = next_unwelcome(r, node, &at)) != FIT_NONE;) {
 		if (!may_leave(r, i))
 			return FIT_STAYS;
@@ -118,7 +171,9 @@ uint32_t fit_surplus(struct fit_run *r, const struct fit_node *node)
 	uint32_t most = r->f->replicas_max, n = 1;
 	if (!most)
 		return 0;
-	for (size_t i = 0; i < r->f->nreplicas; i++)
+	if (r->table)
+		n += r->table->nodes[node->number].on + r->table->nowhere;
+	for (size_t i = 0; !r->table && i < r->f->nreplicas; i++)
 		n += is_on(r, i, node);
 	return n > most ? n - most : 0;
 }
@@ -254,9 +309,9 @@ static void collect_from(struct search *s, size_t device)
 	uint64_t freed[FIT_DIMS] = { 0 };
 	if (device == FIT_NONE)
 		return;
-	for (uint32_t u = r->held[device].head; u != FIT_NIL; u = r->next[u]) {
+	for (uint32_t u = fit_held(r, device)->head; u != FIT_NIL; u = r->next[u]) {
 		uint32_t i = r->owner[u];
-		if (r->seen[i] == r->stamp)
+		if (r->seen[i] == r->stamp || (r->table && !may_leave(r, i)))
 			continue;
 		r->seen[i] = r->stamp;
 		s->c[s->n++] = (struct fit_candidate){ i, r->f->replicas[i].expired,

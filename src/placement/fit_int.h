@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Inside the device planner: one call's working state, shared by its files.
- *   fit.c         the steps, and which of two possible places is better
+ *   fit.c         the steps
+ *   fit_rank.c    nodes and groups of devices, and which of two possible places is better
+ *   fit_bound.c   which nodes cannot be the best, by the table
+ *   fit_table.c   the table that is kept beside the facts
  *   fit_shape.c   whether a need goes into given rooms, and how it is divided
  *   fit_evict.c   who holds what, and whose leaving costs the least
  *   fit_reason.c  why a device was not taken, and what is missing
@@ -17,6 +20,7 @@ enum fit_mode { FIT_MODE_WHOLE, FIT_MODE_SHARE, FIT_MODE_EXPERTS, FIT_MODE_PARTI
 
 struct fit_node {
 	size_t from, to, host; /* devices [from, to) without the host; host or FIT_NONE */
+	size_t number;         /* in the table, if there is one */
 };
 struct fit_set { /* devices of one node and kind that are thought of together, by index */
 	size_t n;
@@ -65,29 +69,72 @@ struct fit_choice {
 struct fit_held {                    /* on a device */
 	uint64_t evictable, staying; /* bytes of those that may leave, and of those that never do */
 	double least;                /* the smallest loss of one that may leave */
-	uint32_t head;               /* the first use by one that may leave */
+	uint32_t head;               /* the first use; of a call's own: by one that may leave */
+	bool expired;                /* one that may leave is */
+};
+
+struct fit_summary {                /* of a node in the table; bounds, whatever is wanted */
+	uint32_t from, to, host;    /* as fit_node; FIT_NIL: no host */
+	uint32_t first;             /* the device of the smallest index */
+	uint32_t rank;              /* by name */
+	uint32_t n;                 /* devices that are usable and not cordoned: the next five are theirs */
+	uint32_t replicas;          /* the fewest on one */
+	uint32_t speed;             /* the fastest; 0: of one it is not known */
+	bool odd;                   /* one's capacity is not known, or it has a limit */
+	uint64_t most_later, later; /* bytes to be had once all but the pinned left: the most, the sum */
+	uint32_t fastest;           /* of all */
+	uint32_t on;                /* replicas of ours */
+	double least;               /* the smallest loss of one that may leave */
+	bool expired, changed;      /* one that may leave is; it has to be summed up again */
+	uint64_t host_free, host_potential;
+};
+struct fit_holding {
+	bool known;
+	uint32_t first, n; /* uses */
+};
+struct fit_table {
+	struct fit_summary *nodes;
+	uint32_t nnodes;
+	uint32_t nowhere; /* replicas that are not known to hold anything */
+	/* Per device; the rooms, free and with all that may leave gone, stand in each node's part, the most
+	 * first. */
+	uint32_t *node_of;
+	uint64_t *free, *potential;
+	struct fit_held *held;
+	/* per use: the next of its device, its replica, its device; per replica: its uses */
+	uint32_t *next, *owner, *on;
+	struct fit_holding *held_by;
+	size_t uses, replicas; /* places for them */
+	uint32_t *changed;
+	size_t nchanged;
 };
 struct fit_run {
 	const struct fit_facts *f;
 	const struct fit_want *w;
 	const struct fit_need *need;
-	uint64_t whole;   /* on one device */
-	uint64_t unit;    /* on each device: the share, or the whole */
-	uint32_t gpus;    /* exactly so many; 0: as many as it takes */
-	bool divides;     /* its layers are known */
-	bool avoided;     /* devices to avoid count, too */
-	bool picky;       /* a mask, devices to avoid or one node are asked for */
-	uint32_t fastest; /* of all devices; when it is asked for */
+	const struct fit_table *table; /* or NULL */
+	uint64_t whole;                /* on one device */
+	uint64_t unit;                 /* on each device: the share, or the whole */
+	uint32_t gpus;                 /* exactly so many; 0: as many as it takes */
+	bool divides;                  /* its layers are known */
+	bool avoided;                  /* devices to avoid count, too */
+	bool picky;                    /* a mask, devices to avoid or one node are asked for */
+	bool unwelcome;                /* there are some it may not run with */
+	uint32_t fastest;              /* of all devices; when it is asked for */
 	bool fastest_known;
 	/* Sums of the first i layers. */
 	uint64_t *plain, *experts;
 	/* Who holds what; filled by fit_index. Per device: */
 	bool indexed;
 	struct fit_held *held;
+	uint64_t *own; /* with a table: bits of those whose entry is the call's, not the table's */
 	/* per use: the next one of the same device, its replica */
 	uint32_t *next, *owner;
 	/* per replica */
 	uint32_t *seen, stamp;
+	/* per node of the table: enum fit_company */
+	uint8_t *company;
+	bool company_known;
 	uint32_t *siblings; /* those of the same pool */
 	size_t nsiblings;
 	struct fit_candidate *candidates;
@@ -97,6 +144,17 @@ struct fit_run {
 static inline bool fit_bit(const uint64_t *bits, size_t i)
 {
 	return bits && (bits[i / 64] >> (i % 64) & 1);
+}
+/* The first that is set from i on; >= n: none. */
+static inline size_t fit_bit_next(const uint64_t *bits, size_t i, size_t n)
+{
+	while (bits && i < n) {
+		uint64_t word = bits[i / 64] >> (i % 64);
+		if (word)
+			return i + (size_t)__builtin_ctzll(word);
+		i = (i / 64 + 1) * 64;
+	}
+	return n;
 }
 static inline uint64_t fit_add(uint64_t a, uint64_t b)
 {
@@ -182,13 +240,28 @@ uint64_t fit_host_least(const struct fit_run *r, enum fit_mode mode);
 /* fit_evict.c */
 
 void fit_index(struct fit_run *r);
-/* Bytes to be had if everybody left who may. Needs the index. */
+/* Sums up who holds a device, from ret->head on. */
+void fit_hold(const struct fit_run *r, const uint32_t *owner, const uint32_t *next, struct fit_held *ret);
+/* These need the index. */
+static inline const struct fit_held *fit_held(const struct fit_run *r, size_t device)
+{
+	return r->table && !fit_bit(r->own, device) ? &r->table->held[device] : &r->held[device];
+}
+/* Bytes to be had if everybody left who may. */
 static inline uint64_t fit_potential(const struct fit_run *r, size_t device)
 {
-	return fit_room_of(r, device, r->held[device].evictable);
+	return fit_room_of(r, device, r->w->may_evict ? fit_held(r, device)->evictable : 0);
 }
-/* Bytes to be had if everybody left but those that never do. Needs the index. */
-uint64_t fit_later(const struct fit_run *r, size_t device);
+/* Bytes to be had if everybody left but those that never do. */
+static inline uint64_t fit_later_with(const struct fit_run *r, size_t device, uint64_t staying)
+{
+	uint64_t cap = fit_cap(r, &r->f->devices[device]);
+	return cap == UINT64_MAX ? cap : fit_sub(cap, MIN(staying, r->f->devices[device].reserved));
+}
+static inline uint64_t fit_later(const struct fit_run *r, size_t device)
+{
+	return fit_later_with(r, device, fit_held(r, device)->staying);
+}
 /* Those on the node that may not run beside it. */
 enum fit_company { FIT_ALONE, FIT_LEAVES, FIT_STAYS };
 enum fit_company fit_company(struct fit_run *r, const struct fit_node *node);
@@ -202,16 +275,49 @@ int fit_cost_cmp(const struct fit_cost *a, const struct fit_cost *b);
 void fit_rooms(const struct fit_run *r, const struct fit_node *node, const struct fit_set *set,
 	const struct fit_victims *gone, struct fit_room *ret);
 
-/* fit.c */
+/* fit_rank.c */
 
-int fit_names_cmp(const struct fit_run *r, size_t a, size_t b); /* two devices by (node, index) */
-
+/* The next node from *at, which begins at 0. */
 bool fit_node_next(const struct fit_run *r, size_t *at, struct fit_node *ret);
-/* Devices of the node of the kind of `like` that may be looked at, roomiest first by key. */
+void fit_node_of(const struct fit_table *t, size_t number, struct fit_node *ret);
+/* How devices of a group are ranked. */
 typedef uint64_t fit_key(const struct fit_run *r, size_t device);
+struct fit_rank {
+	fit_key *key;
+	enum { RANK_ROOM, RANK_PREFERRED, RANK_LOSS, RANK_LOAD } by;
+	uint64_t least; /* keys below it are left out */
+};
+/* Devices of the node of the kind of `like` that may be looked at, the best first. */
+void fit_ranked(const struct fit_run *r, const struct fit_node *node, size_t like,
+	const struct fit_rank *rank, struct fit_set *ret);
+/* The same, roomiest first by key. */
 void fit_group(
 	const struct fit_run *r, const struct fit_node *node, size_t like, fit_key *key, struct fit_set *ret);
 void fit_set_first(const struct fit_run *r, const struct fit_set *ranked, size_t k, struct fit_set *ret);
+int fit_names_cmp(const struct fit_run *r, size_t a, size_t b); /* two devices by (node, index) */
+int fit_score_cmp(struct fit_run *r, const struct fit_score *a, const struct fit_score *b);
+/* What does not depend on how it is divided, nor on who leaves. room: what is free before placing. */
+void fit_score_set(const struct fit_run *r, const struct fit_node *node, const struct fit_set *set,
+	const struct fit_room *room, struct fit_score *s);
+
+/* fit_bound.c: of nodes of the table */
+
+struct fit_step {
+	enum fit_mode mode;
+	bool sets; /* several devices, or some of it in host memory */
+	bool evict;
+	uint64_t host; /* what the host holds at least */
+};
+/* A score that nothing on the node is better than; false: nothing on it will do. */
+bool fit_floor(const struct fit_run *r, const struct fit_step *s, size_t number, struct fit_score *ret);
+/* Whether a mask, a node or devices to avoid leave anything of it. */
+bool fit_any_open(const struct fit_run *r, const struct fit_summary *s);
+/* Whether something on it might do later, or come closer than what was found. */
+bool fit_might_later(const struct fit_run *r, size_t number);
+bool fit_might_be_closer(const struct fit_run *r, size_t number, const struct fit_plan *found);
+
+/* fit.c */
+
 /* Whether it would do once all but the pinned had left. */
 bool fit_would_later(struct fit_run *r);
 

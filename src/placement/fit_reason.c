@@ -167,7 +167,8 @@ void fit_missing(struct fit_run *r, struct fit_plan *ret)
 	r->avoided = true;
 	for (size_t at = 0; fit_node_next(r, &at, &node);) {
 		struct fit_kinds kinds = { { 0 } };
-		for (size_t d = node.from; d < node.to; d++)
+		bool might = !r->table || fit_might_be_closer(r, node.number, ret);
+		for (size_t d = node.from; might && d < node.to; d++)
 			if (fit_leads(r, &kinds, d))
 				missing_in(r, &node, d, ret);
 		if (!r->w->cpu || node.host == FIT_NONE || fit_bar(r, node.host) != FIT_TAKEN)
@@ -212,7 +213,7 @@ static enum fit_reason for_room(
 /* What bars every device of a node. */
 static enum fit_reason node_bar(struct fit_run *r, const struct fit_plan *p, const struct fit_node *node)
 {
-	if (r->w->never_with && fit_company(r, node) == FIT_STAYS)
+	if (r->unwelcome && fit_company(r, node) == FIT_STAYS)
 		return FIT_NEVER_WITH;
 	return p->how == FIT_NO && fit_surplus(r, node) ? FIT_BUDGET : FIT_TAKEN;
 }

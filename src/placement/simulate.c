@@ -332,7 +332,7 @@ static void facts(struct sim *x, size_t who, bool drain, struct fit_facts *ret)
 		for (size_t p = 0; p < m->nparts; p++)
 			x->uses[nuses++] = (struct fit_use){ m->parts[p].device, m->parts[p].bytes };
 	}
-	*ret = (struct fit_facts){ x->devices, x->s->ndevices, x->replicas, n, x->uses, nuses, 0 };
+	*ret = (struct fit_facts){ x->devices, x->s->ndevices, x->replicas, n, x->uses, nuses, 0, NULL };
 }
 
 static void plan_for(struct sim *x, size_t who, bool drain, struct fit_facts *f, struct fit_plan *ret)

@@ -59,7 +59,46 @@ void scene_layers(size_t n, uint64_t weights, uint64_t experts)
 void scene_facts(struct fit_facts *ret)
 {
 	*ret = (struct fit_facts){ s.devices, s.ndevices, s.replicas, s.nreplicas, s.uses, s.nuses,
-		s.replicas_max };
+		s.replicas_max, NULL };
+}
+
+static void same_plan(const struct fit_plan *a, const struct fit_plan *b)
+{
+	assert_int_equal(a->how, b->how);
+	assert_int_equal(a->nparts, b->nparts);
+	for (size_t i = 0; i < a->nparts; i++) {
+		assert_int_equal(a->parts[i].device, b->parts[i].device);
+		assert_int_equal(a->parts[i].layers, b->parts[i].layers);
+		assert_int_equal(a->parts[i].bytes, b->parts[i].bytes);
+	}
+	assert_int_equal(a->gpu_layers, b->gpu_layers);
+	assert_int_equal(a->cpu_experts, b->cpu_experts);
+	assert_int_equal(a->host, b->host);
+	assert_int_equal(a->host_bytes, b->host_bytes);
+	assert_int_equal(a->nvictims, b->nvictims);
+	for (size_t i = 0; i < a->nvictims; i++)
+		assert_int_equal(a->victims[i], b->victims[i]);
+	assert_true(a->loss <= b->loss && a->loss >= b->loss);
+	assert_int_equal(a->closest, b->closest);
+	assert_int_equal(a->together, b->together);
+	assert_int_equal(a->missing, b->missing);
+	assert_int_equal(a->host_missing, b->host_missing);
+	assert_int_equal(a->later, b->later);
+}
+
+void scene_plan_with(struct fit_table *t)
+{
+	struct fit_plan plan;
+	enum fit_reason reasons[SCENE_DEVICES];
+	struct fit_facts f;
+	scene_facts(&f);
+	f.table = t;
+	AUTO(mem_freep) void *scratch = mem_alloc(fit_scratch_bytes(&f));
+	memset(scratch, 0xa5, fit_scratch_bytes(&f));
+	fit_plan(&f, &s.want, scratch, &plan, reasons);
+	same_plan(&plan, &s.plan);
+	for (size_t d = 0; d < s.ndevices; d++)
+		assert_int_equal(reasons[d], s.reasons[d]);
 }
 
 void scene_plan(void)
@@ -72,6 +111,8 @@ void scene_plan(void)
 	AUTO(mem_freep) void *scratch = mem_alloc(fit_scratch_bytes(&f));
 	memset(scratch, 0xa5, fit_scratch_bytes(&f)); /* nothing may depend on what it held */
 	fit_plan(&f, &s.want, scratch, &s.plan, s.reasons);
+	AUTO(fit_table_freep) struct fit_table *t = fit_table_new(&f);
+	scene_plan_with(t);
 }
 
 static void add_units(uint64_t bytes)

@@ -30,6 +30,7 @@
 
 #include "base/buf.h"
 #include "placement/fit.h"
+#include "placement/fit_table.h"
 
 /* The scene macros set defaults that a case overrides. */
 #pragma GCC diagnostic ignored "-Woverride-init"
@@ -110,7 +111,8 @@ void scene_layers(size_t n, uint64_t weights, uint64_t experts);
 /* ---- plan, after --------------------------------------------------------------------------------------- */
 
 void scene_facts(struct fit_facts *ret);
-void scene_plan(void);
+void scene_plan(void);                     /* without a table, and the same with one */
+void scene_plan_with(struct fit_table *t); /* the same as it was */
 const char *scene_text(void);
 void expect_plan(const char *expected, const char *file, int line);
 void expect_reason(size_t device, enum fit_reason reason, const char *file, int line);

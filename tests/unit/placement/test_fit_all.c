@@ -27,10 +27,9 @@ static uint64_t seed_from_outside(void)
 	return seed;
 }
 
-static void random_devices(void)
+static void random_devices(size_t nodes)
 {
-	size_t nodes = 1 + below(3);
-	static const char *const names[] = { "a", "b", "c" };
+	static const char *const names[] = { "n3", "n1", "n2", "n8", "n5", "n4", "n9", "n6", "n7", "n0" };
 	for (size_t n = 0; n < nodes; n++) {
 		size_t count = 1 + below(4);
 		for (size_t i = 0; i < count; i++)
@@ -107,7 +106,7 @@ static void random_want(void)
 static void random_scene(void)
 {
 	size_t n = below(14);
-	random_devices();
+	random_devices(1 + below(3));
 	for (size_t i = 0; i < n; i++)
 		random_replica(i);
 	random_want();
@@ -298,6 +297,81 @@ CASE(every_plan_keeps_what_it_promises)
 	assert_true(evictions > ROUNDS / 50);
 }
 
+/* Changes of what there is, told to a table; ties are frequent, and so are nodes without room. */
+static void random_change(struct fit_table *t, size_t fresh)
+{
+	struct fit_facts f;
+	if (below(2) && s.nreplicas) {
+		size_t i = below(s.nreplicas);
+		struct fit_replica *p = &s.replicas[i];
+		*p = (struct fit_replica){ p->replica_id, p->pool_id, p->first_use, p->nuses, below(4) == 0,
+			below(8) == 0, below(8) == 0, below(4) == 0, (double)below(5) };
+		uint64_t bytes = below(4) * GIB;
+		if (p->nuses && below(2)) {
+			s.devices[s.uses[p->first_use].device].reserved += bytes;
+			s.uses[p->first_use].bytes += bytes;
+		} else if (below(8) == 0) {
+			p->nuses = 0; /* it is not known where it is */
+		}
+		scene_facts(&f);
+		fit_table_replica(t, &f, i);
+	} else if (below(2) && s.nreplicas) { /* one goes, the last takes its place */
+		size_t i = below(s.nreplicas), last = s.nreplicas - 1;
+		struct fit_replica gone = s.replicas[i];
+		for (size_t u = gone.first_use; u < gone.first_use + gone.nuses; u++) {
+			s.devices[s.uses[u].device].reserved -= s.uses[u].bytes;
+			s.devices[s.uses[u].device].replicas--;
+		}
+		s.replicas[i] = s.replicas[last];
+		s.nreplicas--;
+		scene_facts(&f);
+		fit_table_replica(t, &f, i);
+		fit_table_replica(t, &f, last);
+	} else if (s.nreplicas < 40) {
+		size_t had = s.nreplicas;
+		random_replica(fresh);
+		scene_facts(&f);
+		if (s.nreplicas > had)
+			fit_table_replica(t, &f, had);
+	}
+	size_t d = below(s.ndevices);
+	s.devices[d].usable = below(10) > 0;
+	s.devices[d].cordoned = below(10) == 0;
+	s.devices[d].foreign = below(3) * GIB;
+	s.devices[d].speed = (uint32_t)below(3) * 50;
+	scene_facts(&f);
+	fit_table_device(t, &f, d);
+}
+
+CASE(a_table_gives_the_same_plan_as_a_look_at_everything)
+{
+	enum { ROUNDS = 4000, CHANGES = 12 };
+	seed_from_outside();
+	for (int i = 0; i < ROUNDS; i++) {
+		struct buf text = s.text;
+		struct fit_facts f;
+		memset(&s, 0, sizeof s);
+		s.text = text;
+		random_devices(1 + below(10));
+		for (size_t k = 0, n = below(40); k < n; k++)
+			random_replica(k);
+		if (below(3) == 0) /* some card, some model: many nodes are alike */
+			for (size_t d = 0; d < s.ndevices; d++)
+				s.devices[d].capacity = MAX((uint64_t)24 * GIB, s.devices[d].reserved);
+		scene_facts(&f);
+		AUTO(fit_table_freep) struct fit_table *t = fit_table_new(&f);
+		for (int k = 0; k < CHANGES; k++) {
+			random_change(t, 40 + (size_t)k);
+			memset(s.protect, 0, sizeof s.protect);
+			memset(s.never_with, 0, sizeof s.never_with);
+			memset(s.siblings, 0, sizeof s.siblings);
+			random_want();
+			PLAN();
+			scene_plan_with(t);
+		}
+	}
+}
+
 /* On one device, where every set can be tried: nobody finds a cheaper one. */
 CASE(no_set_of_victims_costs_less)
 {
@@ -334,6 +408,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		UNIT(every_plan_keeps_what_it_promises),
+		UNIT(a_table_gives_the_same_plan_as_a_look_at_everything),
 		UNIT(no_set_of_victims_costs_less),
 	};
 	return cmocka_run_group_tests_name("fit_all", tests, NULL, NULL);

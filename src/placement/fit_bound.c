@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Which nodes cannot be the best, by what the table says of them. Every bound here errs to one side: a node
+ * that is left out could not have been chosen.
+ */
+#include "placement/fit_int.h"
+
+static inline bool offloads(enum fit_mode mode)
+{
+	return mode == FIT_MODE_EXPERTS || mode == FIT_MODE_PARTIAL;
+}
+
+/* A room of the table with what is to stay free. */
+static inline uint64_t shifted(const struct fit_run *r, const struct fit_summary *s, uint64_t room)
+{
+	return s->odd ? room : fit_sub(room, r->w->headroom);
+}
+
+static uint64_t sum_of(const struct fit_run *r, const struct fit_summary *s, const uint64_t *rooms, size_t n)
+{
+	uint64_t sum = 0;
+	for (size_t i = 0; i < n; i++)
+		sum = fit_add(sum, shifted(r, s, rooms[i]));
+	return sum;
+}
+
+/* Whether one of the bits [from, to) is as said. */
+static bool any(const uint64_t *bits, bool set, size_t from, size_t to)
+{
+	for (size_t i = from; i < to; i++)
+		if (fit_bit(bits, i) == set)
+			return true;
+	return false;
+}
+
+bool fit_any_open(const struct fit_run *r, const struct fit_summary *s)
+{
+	const struct fit_want *w = r->w;
+	if (w->mask && !any(w->mask, true, s->from, s->to))
+		return false;
+	return r->avoided || !w->avoid || any(w->avoid, false, s->from, s->to);
+}
+
+/* The fewest devices, the roomiest first, that are enough together; 0: all are too small. ret_sum: of them.
+ */
+static size_t fewest(const struct fit_run *r, const struct fit_step *step, const struct fit_summary *s,
+	const uint64_t *rooms, uint64_t *ret_sum)
+{
+	size_t n = MIN(s->n, FIT_SPLIT_MAX), from = r->gpus ? r->gpus : offloads(step->mode) ? 1 : 2;
+	uint64_t sum = 0;
+	if (!step->sets) {
+		*ret_sum = shifted(r, s, rooms[0]);
+		return *ret_sum >= r->unit;
+	}
+	if (n < from || (step->mode == FIT_MODE_SHARE && shifted(r, s, rooms[from - 1]) < r->unit))
+		return 0;
+	if (offloads(step->mode)) {
+		*ret_sum = sum_of(r, s, rooms, n);
+		return from;
+	}
+	for (size_t k = 1; k <= (r->gpus ? from : n); k++) {
+		sum = fit_add(sum, shifted(r, s, rooms[k - 1]));
+		*ret_sum = sum;
+		if (k >= from && (step->mode == FIT_MODE_SHARE || sum >= r->whole))
+			return k;
+	}
+	return 0;
+}
+
+/* Whether nothing does there unless somebody leaves the devices or the host. */
+static bool somebody_leaves(const struct fit_run *r, const struct fit_step *step, const struct fit_summary *s)
+{
+	const uint64_t *rooms = r->table->free + s->from;
+	if (step->host > s->host_free)
+		return true;
+	if (offloads(step->mode) || step->mode == FIT_MODE_HOST)
+		return false;
+	if (!step->sets)
+		return shifted(r, s, rooms[0]) < r->unit;
+	if (step->mode == FIT_MODE_SHARE)
+		return shifted(r, s, rooms[r->gpus - 1]) < r->unit;
+	return sum_of(r, s, rooms, MIN(s->n, FIT_SPLIT_MAX)) < r->whole;
+}
+
+static uint32_t not_preferred(const struct fit_run *r, const struct fit_summary *s, uint32_t parts)
+{
+	uint32_t n = parts;
+	for (uint32_t d = s->from; r->w->prefer && n && d < s->to; d++)
+		n -= fit_bit(r->w->prefer, d);
+	return n;
+}
+
+bool fit_floor(const struct fit_run *r, const struct fit_step *step, size_t number, struct fit_score *ret)
+{
+	const struct fit_summary *s = &r->table->nodes[number];
+	const uint64_t *rooms = (step->evict ? r->table->potential : r->table->free) + s->from;
+	bool host = step->mode == FIT_MODE_HOST;
+	uint64_t sum = 0;
+	size_t parts = 0;
+	if (step->host > (step->evict ? s->host_potential : s->host_free) || (host && s->host == FIT_NIL))
+		return false;
+	if (!host && (!s->n || !(parts = fewest(r, step, s, rooms, &sum))))
+		return false;
+	*ret = (struct fit_score){ .parts = (uint32_t)parts,
+		.not_preferred = not_preferred(r, s, (uint32_t)parts),
+		.replicas = step->evict ? 0 : (uint64_t)parts * s->replicas,
+		.speed = host ? 0 : s->speed,
+		.left = fit_sub(sum, r->w->share ? r->unit * parts : r->whole),
+		.device = host ? s->host : s->first };
+	if (offloads(step->mode))
+		ret->offloaded = fit_add(step->host, fit_sub(r->whole, sum));
+	if (step->evict && somebody_leaves(r, step, s))
+		ret->cost = (struct fit_cost){ s->least, !s->expired, 1 };
+	return true;
+}
+
+bool fit_might_later(const struct fit_run *r, size_t number)
+{
+	const struct fit_summary *s = &r->table->nodes[number];
+	if (r->w->share)
+		return s->most_later >= r->unit;
+	return (r->divides || r->gpus > 1 ? s->later : s->most_later) >= r->whole;
+}
+
+/* The least that any number of them lacks together, and how many these are; 0 devices: there are too few. */
+static uint64_t lacks(const struct fit_run *r, const struct fit_summary *s, size_t *ret_together)
+{
+	const uint64_t *rooms = (r->w->may_evict ? r->table->potential : r->table->free) + s->from;
+	size_t n = MIN(s->n, FIT_SPLIT_MAX), from = r->gpus ? r->gpus : 1;
+	size_t to = r->gpus ? r->gpus : r->divides ? n : 1;
+	uint64_t have = 0, needed = r->w->share ? r->unit : r->whole, least = UINT64_MAX;
+	*ret_together = 0;
+	for (size_t k = 1; k <= MIN(to, n); k++) {
+		uint64_t room = shifted(r, s, rooms[k - 1]);
+		have = fit_add(have, room);
+		if (k > 1 && r->divides && !r->w->share)
+			needed = fit_add(needed, r->need->compute + r->need->overhead);
+		uint64_t bytes = fit_sub(needed, r->w->share ? room : have);
+		if (k < from || (*ret_together && bytes >= least))
+			continue;
+		least = bytes;
+		*ret_together = k;
+	}
+	return least;
+}
+
+bool fit_might_be_closer(const struct fit_run *r, size_t number, const struct fit_plan *found)
+{
+	const struct fit_summary *s = &r->table->nodes[number];
+	size_t together = 0;
+	uint64_t least = s->n ? lacks(r, s, &together) : UINT64_MAX;
+	if (!s->n)
+		return false;
+	if (found->closest == FIT_NONE || (together && !least))
+		return true;
+	if (!found->later && r->divides && r->w->offload == FIT_OFFLOAD_AUTO && !r->w->share) {
+		uint64_t there = fit_add(fit_host_least(r, FIT_MODE_EXPERTS),
+			fit_sub(r->whole,
+				sum_of(r, s, r->table->potential + s->from, MIN(s->n, FIT_SPLIT_MAX))));
+		if (MAX(fit_sub(there, s->host_potential), 1) <= found->missing)
+			return true;
+	}
+	if (!together || least != found->missing)
+		return together && least < found->missing;
+	if (found->host_missing || together != found->together)
+		return found->host_missing || together < found->together;
+	return fit_names_cmp(r, found->closest, s->first) > 0;
+}
