@@ -287,6 +287,7 @@ struct pool_opts pool_opts_of(struct control_pool *p)
 		.progress = { .mode = (enum pool_progress_mode)cfg->progress.mode,
 			.after_ms = cfg->progress.after_ms,
 			.every_ms = cfg->progress.every_ms },
+		.keeps = cfg->engine.kind == CONFIG_ENGINE_LLAMACPP && cfg->kv.save != CONFIG_KV_OFF,
 		.on_demand = on_demand,
 		.on_free = demand_unref,
 		.arg = p->demand,

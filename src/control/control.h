@@ -79,6 +79,9 @@ const struct config *control_config(const struct control *c); /* the one in forc
 enum pool_state control_pool_state(struct control *c, struct control_pool *p);
 /* The node's own address for its provisioner API ("unix:…"), or NULL while none is online. */
 const char *control_node_address(struct control *c);
+/* Appends what the node has to know of whose conversations its engines hold, before it stops them, as far as
+ * there is room. */
+void control_talks(struct control *c, struct buf *b);
 /* Puts the pools' lease counts into the registry; before anybody reads both. */
 void control_report_leases(struct control *c);
 

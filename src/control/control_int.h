@@ -68,7 +68,11 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	enum replica_state told; /* the last state that was narrated */
 	uint64_t told_generation;
 	uint32_t restarts_told; /* counted in the metrics */
-	mono_t retried_at;      /* the last time control asked for another try of a failed one */
+	/* talks.c: whose conversations it holds, and whose waited for it; NULL: none are kept */
+	char *talks, *kv_for;
+	char *kv_found;             /* what its engine found of before: wire_replica.kv_found */
+	uint64_t kv_settled, nsaid; /* of kv_found: a bit each; so many requests were looked at for that */
+	mono_t retried_at;          /* the last time control asked for another try of a failed one */
 };
 
 struct slot_room;
@@ -205,6 +209,10 @@ bool room_tries_smaller(
 void control_push(struct control *c, const struct registry_snapshot *s);
 void control_tell_proved(struct control *c, const char *replica_id, uint64_t generation, const char *by);
 void push_done(struct control *c);
+/* talks.c: brings s->talks up to date, while its replica is in the pool */
+void slot_note_talks(struct control_pool *p, struct control_slot *s);
+void slot_found_talks(struct control_slot *s, const char *kv_found);    /* a new engine */
+void slot_note_waiting(struct control_pool *p, struct control_slot *s); /* and s->kv_for */
 /* cool.c: what became of that generation of a replica of p, as the registry has it now */
 enum pool_fate control_fate_now(struct control_pool *p, const char *replica_id, uint64_t generation);
 /* hung.c */

@@ -13,6 +13,7 @@ void slot_take_out(struct control_pool *p, struct control_slot *s, bool cut)
 	if (!s->in_pool)
 		return;
 	s->in_pool = false;
+	slot_note_talks(p, s);
 	struct pool_replica *r = pool_take_replica(p->pool, s->id, control_fate_now(p, s->id, s->generation));
 	if (r)
 		p->control->o.on_replica_gone(p->control->o.arg, r, cut);
@@ -57,6 +58,8 @@ static void put_in(struct control_pool *p, struct control_slot *s, const struct 
 		.draining = !s->plan.wanted || p->op != OP_NONE, /* each waits for the last lease */
 		.pid = f->pid,
 	};
+	if (!s->in_pool || s->generation != f->generation)
+		slot_found_talks(s, f->kv_found);
 	s->in_pool = true;
 	s->generation = f->generation;
 	struct pool_replica *old = pool_put_replica(p->pool, &facts);

@@ -138,6 +138,8 @@ void control_collect(void *arg, struct metrics *m)
 		set2(m, "corral_pool_slots", id, "cooling", s.cooling);
 		set1(m, "corral_pool_ready", id, control_pool_state(c, p) == POOL_STATE_READY);
 		collect_circuits(m, p);
+		for (size_t k = 0; k < p->nslots; k++)
+			slot_note_talks(p, p->slots[k]); /* counts what they tell */
 	}
 	AUTO(registry_snapshot_unrefp)
 	const struct registry_snapshot *s = registry_snapshot_ref(c->o.registry);

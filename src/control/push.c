@@ -81,6 +81,7 @@ static void add_want(
 	w->restart_epoch = s->restart_epoch;
 	w->pulled_in = waiting;
 	w->keep_alive_ms = p->cfg->keep_alive_ms;
+	w->kv_for = mem_strdup(s->kv_for);
 	const struct slot_room *r = s->room;
 	if (!r)
 		return;
@@ -91,7 +92,8 @@ static void add_want(
 	w->split = r->planned && r->split[0] ? mem_strdup(r->split) : NULL;
 }
 
-/* What the node is to run: the replicas the planner put there. */
+/* What the node is to run: the replicas the planner put there. revision 0: without what changes with every
+ * request, and is told with the next change of the set. */
 static void encode(struct control *c, const char *node_id, uint64_t revision, struct buf *b)
 {
 	struct wire_desired d = { .fence = 0, .revision = revision };
@@ -102,6 +104,7 @@ static void encode(struct control *c, const char *node_id, uint64_t revision, st
 		bool waiting = st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
 		for (size_t k = 0; k < p->nslots; k++) {
 			struct control_slot *s = p->slots[k];
+			slot_note_waiting(p, s);
 			if (!s->node || strcmp(s->node, node_id) != 0)
 				continue;
 			/* Once it serves, who pulled it in is history: the wish must not flip with the queue.
@@ -111,6 +114,11 @@ static void encode(struct control *c, const char *node_id, uint64_t revision, st
 			add_want(&d, p, s, pulled);
 		}
 	}
+	AUTO(buf_done) struct buf talks = BUF(WIRE_STRING_MAX);
+	if (revision)
+		control_talks(c, &talks);
+	if (talks.len)
+		d.talks = mem_strdup(buf_str(&talks));
 	(void)wire_desired_encode(&d, b);
 	wire_desired_done(&d);
 }

@@ -74,6 +74,9 @@ struct control_slot *slot_add(
 static void slot_free(struct control *c, struct control_slot *s)
 {
 	variant_done(&s->variant);
+	free(s->talks);
+	free(s->kv_for);
+	free(s->kv_found);
 	slot_room_free(c, s, mono_now());
 	free(s);
 }

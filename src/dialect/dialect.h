@@ -147,6 +147,7 @@ struct body_scan {
 	uint64_t max_tokens;
 	uint64_t bytes;                  /* read so far */
 	uint64_t model_begin, model_end; /* byte offsets of model's string, quotes included */
+	uint64_t talk_at; /* byte offset behind the key of the messages (`messages`, `input`); 0: none */
 	/* inside */
 	const char *failed; /* what is wrong, at `bytes`; NULL: nothing is */
 	bool seen_model, seen_stream;
@@ -172,6 +173,14 @@ int body_scan_feed(struct body_scan *s, struct view bytes);
 int body_scan_end(struct body_scan *s); /* the body is complete */
 /* What is wrong and at which byte. -EINVAL; 0 and *e as it was: nothing is. */
 int body_scan_error(const struct body_scan *s, struct err *e);
+
+/* ---- conversations ------------------------------------------------------------------------------- */
+
+enum { TALK_LOOKED_AT = 64 * 1024 }; /* bytes of a body's messages that say whose conversation it is */
+/* Of a body from talk_at on, or as much of that as is looked at: what the next turn begins with, too, which
+ * is the messages up to the first of role "user". p NULL: there is none. */
+struct view talk_beginning(struct view v);
+uint64_t talk_hash(uint64_t seed, struct view v); /* never 0 */
 
 /* ---- events ------------------------------------------------------------------------------------------ */
 

@@ -34,7 +34,7 @@ enum scan_state {
 	S_LITERAL,
 };
 enum number_state { N_MINUS, N_ZERO, N_INT, N_DOT, N_FRACTION, N_E, N_SIGN, N_EXPONENT };
-enum field { F_NONE, F_MODEL, F_STREAM, F_USER, F_LIMIT /* and the SCAN_LIMITS - 1 after it */ };
+enum field { F_NONE, F_TALK, F_MODEL, F_STREAM, F_USER, F_LIMIT /* and the SCAN_LIMITS - 1 after it */ };
 enum keep { KEEP_NOTHING, KEEP_TEXT, KEEP_USER, KEEP_MODEL };
 
 void body_scan_init(struct body_scan *s)
@@ -127,13 +127,14 @@ static enum field field_of(struct view key)
 		[4] = { "user", F_USER },
 		[5] = { "model", F_MODEL },
 		[6] = { "stream", F_STREAM },
+		[8] = { "messages", F_TALK },
 		[9] = { "n_predict", F_LIMIT },
 		[10] = { "max_tokens", F_LIMIT + 1 },
 		[17] = { "max_output_tokens", F_LIMIT + 2 },
 		[21] = { "max_completion_tokens", F_LIMIT + 3 },
 	};
 	if (key.n >= SCAN_KEY_MAX || by_length[key.n].name[0] != key.p[0])
-		return F_NONE;
+		return view_eqs(key, "input") ? F_TALK : F_NONE;
 	return memcmp(by_length[key.n].name, key.p, key.n) == 0 ? by_length[key.n].field : F_NONE;
 }
 
@@ -163,6 +164,10 @@ static const char *end_key(struct body_scan *s, struct view key, const char *p)
 	if (s->depth != 1)
 		return p + 1;
 	s->field = s->too_long || !key.n ? F_NONE : (uint8_t)field_of(key);
+	if (s->field == F_TALK) { /* where it is, is all that is wanted of it */
+		s->talk_at = offset_of(s, p) + 1;
+		s->field = F_NONE;
+	}
 	if (s->field == F_MODEL && s->seen_model)
 		return fail(s, p, "`model` stands here a second time; send it once");
 	if (s->field == F_STREAM && s->seen_stream)

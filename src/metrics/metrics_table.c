@@ -55,6 +55,11 @@ const struct metric_family metric_families[] = {
 	{ "corral_leases", "Slots in use.", G, { "pool" } },
 	{ "corral_engine_restarts_total", "Engines started again, by the reason.", C, { "pool", "reason" } },
 	{ "corral_model_load_seconds", "From an engine's start to its readiness.", H, { "pool" } },
+	{ "corral_kv_conversations_total",
+		"Conversations saved before that a request continued after its engine was back: hit, the "
+		"engine counted "
+		"its tokens as cached; miss, it read them again.",
+		C, { "pool", "result" } },
 	{ "corral_kv_restored_tokens_total",
 		"Tokens of conversations that engines took up at their start instead of reading them again.",
 		C, { "pool" } },

@@ -228,6 +228,7 @@ static void post_stop(struct call *c)
 {
 	AUTO(doc_free) yyjson_doc *d = c->body.len ? yyjson_read(c->body.data, c->body.len, 0) : NULL;
 	yyjson_val *v = yyjson_obj_get(yyjson_doc_get_root(d), "deadline_ms");
+	kv_told(c->node, yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(d), "talks")));
 	int64_t ms = yyjson_is_uint(v) ? (int64_t)MIN(yyjson_get_uint(v), (uint64_t)86400000) : 10000;
 	struct stop_wait *w = NEW(struct stop_wait);
 	w->x = c->x;
@@ -302,7 +303,7 @@ void api_on_request(void *arg, struct http_exchange *x)
 	else if (view_eqs(path, "/v1/node/register") && m == HTTP_M_POST)
 		with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_register);
 	else if (view_eqs(path, "/v1/node/stop") && m == HTTP_M_POST)
-		with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_stop);
+		with_body(n, x, VIEW(""), WIRE_BODY_MAX, post_stop);
 	else if (!replica_route(n, x, path, m))
 		api_error(x, 404, "%.*s %.*s is no route of the node", VIEW_ARG(http_method_name(x)),
 			(int)MIN(path.n, (size_t)200), path.p);

@@ -28,6 +28,7 @@ static void take_want(struct replica *r, const struct wire_want *w)
 	mem_setstr(&r->want.spec, w->spec);
 	mem_setstr(&r->want.model, w->model);
 	mem_setstr(&r->want.split, w->split);
+	mem_setstr(&r->want.kv_for, w->kv_for);
 	r->want.planned = w->planned;
 	r->want.gpu_layers = w->gpu_layers;
 	r->want.cpu_experts = w->cpu_experts;
@@ -75,6 +76,7 @@ static void read_again(struct node *n, const struct wire_desired *d)
 void desired_apply(struct node *n, const struct wire_desired *d)
 {
 	read_again(n, d);
+	kv_told(n, d->talks);
 	struct map_entry *e;
 	bool first = !n->told;
 	n->told = true;

@@ -76,6 +76,8 @@ void replica_facts(const struct replica *r, struct wire_replica *f)
 		/* what was never healthy has 0; an engine taken over was, before we knew it */
 		.load_ms = r->state == REPLICA_READY ? MAX(r->load_ms, (int64_t)1) : r->load_ms,
 		.kv_restored_tokens = kv_restored(r),
+		.kv_found = kv_found(r),
+		.kv_kept = kv_kept(r),
 		.has_slots = r->launch.has_slots,
 		.remote_models = copy_models(r->remote_models),
 	};

@@ -271,15 +271,16 @@ static bool is_vain(struct replica *r, const struct node_pool *c, const char *di
 	return true;
 }
 
+/* What the last one asked for has written. */
 static void keep(struct replica *r, uint32_t slot, uint64_t tokens, uint64_t bytes)
 {
 	struct kv_work *w = r->kv->work;
 	const struct node_pool *c = kv_conf(r);
 	AUTO(mem_freep) char *dir = kv_pool_dir(r);
 	AUTO(mem_freep) char *part = part_name(r, slot);
-	struct kv_file f;
+	struct kv_file f = { .tokens = tokens, .bytes = bytes, .of = w->slots[w->at - 1].of };
 	bool vain = tokens && is_vain(r, c, dir, part);
-	int e = tokens && !vain ? kv_keep(dir, r->kv->key, part, tokens, bytes, wall_ms(), &f) : -ENODATA;
+	int e = tokens && !vain ? kv_keep(dir, r->kv->key, part, wall_ms(), &f) : -ENODATA;
 	if (e) {
 		kv_remove_unfinished(dir, r->kv->key, part);
 		if (e != -ENODATA)
@@ -374,9 +375,11 @@ static void take_slot(struct replica *r, yyjson_val *slot)
 	uint32_t at = (uint32_t)yyjson_get_uint(id);
 	struct kv_file *held = held_in(r, at);
 	AUTO(mem_freep) char *dir = kv_pool_dir(r);
-	if (used(slot))
-		w->slots[w->n++] =
-			(struct kv_slot){ at, yyjson_get_uint(yyjson_obj_get(slot, "n_prompt_tokens")) };
+	struct kv_slot s = { .id = at, .tokens = yyjson_get_uint(yyjson_obj_get(slot, "n_prompt_tokens")) };
+	if (used(slot) && kv_whose(r, s.tokens, &s.of))
+		w->slots[w->n++] = s;
+	else if (used(slot))
+		log_debug("kv", r->id, "Slot %u of %s is not saved: nobody knows whose it is.", at, r->id);
 	else if (held && !yyjson_get_bool(yyjson_obj_get(slot, "is_processing")) &&
 		 kv_touch(dir, held, wall_ms()) != 0)
 		log_debug("kv", r->id, "%s is not there any more.", held->name);

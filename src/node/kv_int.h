@@ -17,13 +17,21 @@ enum {
 	KV_OLDER_MS = 1000, /* and how long a start may take for them */
 	KV_ASK_MS = 2000,   /* for the list of slots: one that does not answer is not waited for */
 	KV_AGE_DAYS = 30,
-	KV_TOKENS_MIN = 32, /* fewer are read again sooner than a file: our own canary, a word */
+	KV_SAID_MAX = 32,    /* requests it is told of, */
+	KV_WAITING_MAX = 16, /* that wait for a start, */
+	KV_FOUND_MAX = 64,   /* and conversations it tells of */
+	KV_TOKENS_MIN = 32,  /* fewer are read again sooner than a file: our own canary, a word */
 	KV_SLOTS_BODY_MAX = 16 * 1024 * 1024,
 	KV_HEAD_BYTES = 1024 * 1024, /* what a file has beside the cache, at most about */
 };
 
+struct kv_said { /* one request */
+	struct kv_whose of;
+	int64_t prompt, output; /* tokens; -1: not known */
+};
 struct kv_slot {
 	uint32_t id;
+	struct kv_whose of;
 	uint64_t tokens; /* 0: the engine does not say */
 };
 
@@ -50,7 +58,14 @@ struct replica_kv {
 	/* One a slot: what was restored into it; behind them KV_OLDER_MAX beside. Name empty = none. */
 	struct kv_file *held;
 	uint32_t nheld;
-	uint64_t restored; /* tokens, by this start */
+	uint64_t restored;                   /* tokens, by this start */
+	struct kv_whose found[KV_FOUND_MAX]; /* there was a file at this start */
+	size_t nfound;
+	/* kv_whose.c: the last requests, the newest first; whose all were, unless several */
+	struct kv_said said[KV_SAID_MAX];
+	size_t nsaid;
+	uint64_t owner;
+	bool asked, several;
 	struct kv_work *work;
 };
 
@@ -65,6 +80,13 @@ void kv_finish(struct replica *r);
 void kv_ask_slot(struct replica *r, uint32_t slot, const char *action, const char *file, http_fetch_fn *fn);
 void kv_complain(const struct replica *r, const char *what, uint32_t slot, int status, struct view body,
 	const struct err *e);
+/* "<owner>:<talk> …"; NULL allowed. Returns how many. */
+size_t kv_whose_list(const char *text, struct kv_whose *ret, size_t max);
+/* Whose a slot with so many tokens is; false: nobody knows. */
+bool kv_whose(const struct replica *r, uint64_t tokens, struct kv_whose *ret) MUST_CHECK;
+/* Leaves of the list what r may take up, in the order in which it should: of those keys alone whose requests
+ * wait for it; where none waits, all, unless they are several keys'. */
+void kv_mine(const struct replica *r, struct kv_list *l);
 static inline void kv_doc_free(yyjson_doc **d)
 {
 	yyjson_doc_free(*d);

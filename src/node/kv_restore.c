@@ -180,7 +180,11 @@ static void choose(struct replica *r, struct kv_work *w)
 	struct kv_file older[KV_OLDER_MAX];
 	uint64_t room = cache_bytes(r) / 2;
 	size_t slots = 0, n = 0;
+	kv_remove_broken(dir, r->kv->key);
 	kv_list(dir, r->kv->key, &l);
+	for (r->kv->nfound = 0; r->kv->nfound < MIN(l.len, (size_t)KV_FOUND_MAX); r->kv->nfound++)
+		r->kv->found[r->kv->nfound] = l.items[r->kv->nfound].of;
+	kv_mine(r, &l);
 	struct kv_file *newest = mem_alloc(MAX(r->kv->nheld, 1u) * sizeof *newest);
 	for (size_t i = 0; i < l.len; i++) {
 		const struct kv_file *f = &l.items[i];

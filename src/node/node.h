@@ -11,8 +11,9 @@
  * answers the same; POST …/prove takes {"generation": N, "by": "request"|"own"}; GET …/logs takes
  * tail=N and follow=1; POST …/condemn takes {"generation": N, "cause": "hung", "message": "…"} and is 409 for
  * another generation; POST /v1/node/config/reload takes {"dry_run": B}, answers {"pools": N}, or 400 with
- * what is wrong in the file; POST /v1/node/stop takes {"deadline_ms": N} and answers {"stopped": N, "killed":
- * N} when nothing is left. Errors are {"error": {"message": …}}. A replica in PROVING has an address only
+ * what is wrong in the file; POST /v1/node/stop takes {"deadline_ms": N, "talks": as in the desired set} and
+ * answers {"stopped": N, "killed": N} when nothing is left. Errors are {"error": {"message": …}}. A replica in
+ * PROVING has an address only
  * while it waits for a request to be its canary.
  */
 #ifndef NODE_NODE_H
@@ -36,14 +37,13 @@ struct node_pool {
 	uint32_t ctx;           /* tokens per request; 0 = auto: what read_model says */
 	uint32_t slots;         /* 0 = 2 */
 	enum node_canary canary;
-	int64_t start_timeout_ms;   /* 0 = 5 min + 20 s for each GiB of the model */
-	int64_t grace_ms;           /* between SIGTERM and SIGKILL: 0 = 5 s */
-	const char *devices;        /* a mask (base/mask.h); NULL = "auto" */
-	const char *prefer, *avoid; /* lists of devices; NULL: none. Checked here, the planner's to follow */
-	const char *spec;           /* fingerprint of its configuration (config_pool_spec); NULL = none */
-	enum node_kv_save kv_save;  /* whether conversations outlive the engine (provision/kv/kv.h) */
-	uint64_t kv_max_bytes;      /* of disk they may take; 0 = by what is free */
-	uint64_t cache_ram_mib;     /* llama.cpp's prompt cache in host memory: 0 = 1 GiB */
+	int64_t start_timeout_ms;  /* 0 = 5 min + 20 s for each GiB of the model */
+	int64_t grace_ms;          /* between SIGTERM and SIGKILL: 0 = 5 s */
+	const char *devices;       /* a mask (base/mask.h); NULL = "auto" */
+	const char *spec;          /* fingerprint of its configuration (config_pool_spec); NULL = none */
+	enum node_kv_save kv_save; /* whether conversations outlive the engine (provision/kv/kv.h) */
+	uint64_t kv_max_bytes;     /* of disk they may take; 0 = by what is free */
+	uint64_t cache_ram_mib;    /* llama.cpp's prompt cache in host memory: 0 = 1 GiB */
 };
 
 /* Fills what is known of a pool's model: path, problem, sizes, the ctx that `auto` became. ret has pool_id

@@ -256,9 +256,12 @@ bool kv_save(struct replica *r) MUST_CHECK;
 bool kv_restore(struct replica *r, kv_then *then) MUST_CHECK;
 /* It crashed: what it had taken up is not given to the next one, or that might crash too. */
 void kv_suspect(struct replica *r);
-uint64_t kv_restored(const struct replica *r); /* tokens, by this start */
-bool kv_busy(const struct replica *r);         /* one of the two is under way */
-void kv_cancel(struct replica *r);             /* nothing follows any more */
+uint64_t kv_restored(const struct replica *r);   /* tokens, by this start */
+char *kv_found(const struct replica *r);         /* as wire_replica.kv_found; the caller frees it */
+bool kv_kept(const struct replica *r);           /* its conversations outlive it */
+void kv_told(struct node *n, const char *talks); /* wire_desired.talks; NULL allowed */
+bool kv_busy(const struct replica *r);           /* one of the two is under way */
+void kv_cancel(struct replica *r);               /* nothing follows any more */
 void kv_done(struct replica *r);
 
 /* learn.c */

@@ -112,6 +112,7 @@ void replica_free(struct replica *r)
 	free(r->want.spec);
 	free(r->want.model);
 	free(r->want.split);
+	free(r->want.kv_for);
 	free(r->spec);
 	free(r->model);
 	free(r->engine_version);

@@ -34,6 +34,7 @@ struct pool *pool_new(const struct pool_opts *o)
 	atomic_init(&p->mean_prefilled, 0);
 	atomic_init(&p->mean_tokens, 0);
 	atomic_init(&p->reads_measured, false);
+	atomic_init(&p->keeps, o->keeps);
 	take_progress(p, &o->progress);
 	p->start.pct = -1;
 	pthread_mutex_init(&p->lock, NULL);
@@ -85,6 +86,8 @@ void pool_set_limits(struct pool *p, const struct pool_opts *o)
 	p->o.queue_capacity = o->queue_capacity;
 	p->o.slots = o->slots;
 	p->o.policy = o->policy;
+	p->o.keeps = o->keeps;
+	atomic_store_explicit(&p->keeps, o->keeps, memory_order_relaxed);
 	p->o.max_wait_ms = o->max_wait_ms;
 	p->o.cancel_grace_ms = o->cancel_grace_ms;
 	p->o.stall_ms = o->stall_ms;

@@ -62,6 +62,11 @@ struct pool_progress {
 enum pool_policy { POOL_REJECT, POOL_DROP_LRU };
 
 struct pool;
+/* Whose a request is, as hashes. owner: its API key's, 0: none was needed. talk: its conversation's, 0: not
+ * known. */
+struct pool_talk {
+	uint64_t owner, talk;
+};
 struct pool_opts {
 	const char *id;
 	uint32_t queue_capacity; /* waiting requests; above it the policy decides */
@@ -73,6 +78,7 @@ struct pool_opts {
 	/* Silence of a replica: after a stream's first token, and before it. The proxy judges by them. */
 	int64_t stall_ms, first_token_ms;
 	struct pool_progress progress;
+	bool keeps; /* conversations of its engines outlive them: requests say whose they are */
 	/* Called on any thread, without a lock: somebody waits and nothing can be granted now, somebody was
 	 * refused because the pool is closed, or a replica was reported as failing. At most one call is
 	 * outstanding until pool_demand_seen. */
@@ -90,6 +96,7 @@ void pool_options(struct pool *p, struct pool_opts *ret); /* a copy; id stays va
 void pool_set_limits(struct pool *p, const struct pool_opts *o);
 /* progress.after_ms, -1: nothing is told. Without the lock. */
 int64_t pool_progress_after_ms(const struct pool *p);
+bool pool_keeps(const struct pool *p); /* likewise */
 void pool_demand_seen(struct pool *p); /* C: the next demand calls on_demand again */
 
 /* ---- replicas ------------------------------------------------------------------------------------- */
@@ -139,11 +146,14 @@ struct pool_replica {
 	bool loads;          /* it is down because its model is still being loaded: no failure */
 	uint32_t downs;      /* so often since a request was last answered */
 	enum pool_circuit circuit;
-	uint32_t failures;           /* live ones in a row, while the circuit is closed */
-	mono_t circuit_until;        /* open: then one may try; half open: then another one may, too */
-	uint64_t trial, first_trial; /* half open: leases; trial 0: the next has one */
-	uint64_t alone;              /* the lease of a suspect that nobody joins; 0 = none */
-	struct lease_facts *leases;  /* a place each; in_use of nplaces are held */
+	uint32_t failures;             /* live ones in a row, while the circuit is closed */
+	mono_t circuit_until;          /* open: then one may try; half open: then another one may, too */
+	uint64_t trial, first_trial;   /* half open: leases; trial 0: the next has one */
+	uint64_t alone;                /* the lease of a suspect that nobody joins; 0 = none */
+	struct pool_said *said;        /* the last POOL_SAID_MAX of nsaid, a ring; NULL: none yet */
+	uint64_t nsaid, nasked, owner; /* owner: of all that were asked, unless several */
+	bool several;
+	struct lease_facts *leases; /* a place each; in_use of nplaces are held */
 	uint32_t nplaces,
 		free_place; /* free_place: of those that are free, the first, counted from 1; 0: none */
 };
@@ -153,6 +163,11 @@ struct lease_facts {
 	mono_t since;
 	bool spoke;  /* its request got the first token of its answer */
 	bool failed; /* its answer is a failure of the replica's own */
+};
+/* A request that a replica has served, or that was given up. */
+struct pool_said {
+	struct pool_talk of;
+	int64_t prompt, output, cached; /* tokens; -1: not known, as of one that was given up */
 };
 struct pool_replica *pool_replica_ref(struct pool_replica *r);
 void pool_replica_unref(struct pool_replica *r);
@@ -237,6 +252,21 @@ struct pool_speed {
 	uint64_t cost_ns; /* what the pool's usual request takes on it; 0: not known */
 };
 void pool_replica_speed(const struct pool_replica *r, struct pool_speed *ret);
+/* ---- whose conversations it holds: of pools that keep them alone (talk.c) ---- */
+enum { POOL_SAID_MAX = 32 };
+/* A request of t's is about to be sent there. */
+void pool_replica_asked(struct pool_replica *r, const struct pool_talk *t);
+void pool_replica_said(struct pool_replica *r, const struct pool_said *s); /* and is over */
+struct pool_talks {                                                        /* of one replica */
+	struct pool_said said[POOL_SAID_MAX]; /* the last ones, the newest first */
+	size_t n;
+	uint64_t nsaid, nasked, owner; /* in all; owner: of all that were asked, unless several */
+	bool several;
+};
+/* False: no such replica is in the pool. */
+bool pool_get_talks(struct pool *p, const char *replica_id, struct pool_talks *ret);
+/* Of those who wait, the first ones; returns how many. */
+size_t pool_waiting_talks(struct pool *p, struct pool_talk *ret, size_t max);
 /* C: n cooling leases of the replica are over (clamped to those there are). */
 void pool_cooled(struct pool_replica *r, uint32_t n);
 
@@ -273,6 +303,7 @@ struct waiter {
 	struct loop_work work;
 	enum { WAITER_IDLE, WAITER_QUEUED, WAITER_POSTED } state; /* under the pool's mutex */
 	enum pool_priority priority;
+	struct pool_talk talk; /* where the pool keeps them */
 	mono_t since;
 	struct lease lease;           /* what was granted, while it is on its way */
 	struct pool_refusal *refusal; /* likewise; the pool's */

@@ -20,6 +20,7 @@ struct pool {
 	atomic_uint_fast32_t mean_prefilled, mean_tokens;
 	atomic_bool reads_measured; /* of some replica it is known how fast it reads */
 	atomic_int_fast64_t progress_after_ms; /* of o.progress, to be read without the lock; -1: off */
+	atomic_bool keeps;                     /* o.keeps, likewise */
 	pthread_mutex_t lock;
 	/* under lock */
 	struct list replicas; /* by id, ascending; a reference each */

@@ -25,6 +25,7 @@ void pool_replica_unref(struct pool_replica *r)
 	free(r->device);
 	free(r->remote_model);
 	free(r->leases);
+	free(r->said);
 	free(r);
 }
 

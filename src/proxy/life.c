@@ -248,10 +248,12 @@ void life_over(struct request *q, int status, const char *outcome, mono_t now)
 	r->status = q->code == CODE_CANCELLED ? 499 : status;
 	copy(r->outcome, sizeof r->outcome, view_str(outcome));
 	tell_speed(q, r, now);
+	int64_t prompt = r->prompt_tokens, output = r->output_tokens, cached = r->cached_tokens;
 	if (waits_still)
 		req_records_add(q->px->o.records, r);
 	else
 		req_records_end(q->px->o.records);
+	talk_over(q, prompt, output, cached);
 }
 
 /* "0.4": milliseconds with one decimal. */

@@ -130,6 +130,11 @@ void request_drop_lease(struct request *q, bool cool);
 /* note.c */
 void note_request(const struct request *q, int status, const char *outcome, mono_t now);
 
+/* talk.c: whose conversation it is; nothing where its pool keeps none */
+void talk_read(struct request *q); /* its body is complete, its pool known */
+void talk_sent(struct request *q); /* to q->replica, now */
+void talk_over(struct request *q, int64_t prompt, int64_t output, int64_t cached); /* -1: not known */
+
 /* body.c: what the body wants. A body that is refused ends the request (_end: false). */
 void request_scan_begin(struct request *q);
 void request_scan(struct request *q, struct view v);

@@ -575,6 +575,7 @@ static void on_body_end(void *arg)
 	if (view_eq_ci(http_header_get(http_headers(q->x), "x-corral-priority"), VIEW("batch")))
 		q->waiter.priority = POOL_BATCH;
 	read_deadline(q);
+	talk_read(q);
 	progress_begin(q);
 	request_acquire(q, false);
 }

@@ -117,6 +117,7 @@ void request_send(struct request *q)
 		.flags = q->fresh ? HTTP_CALL_FRESH : 0,
 	};
 	q->state = REQ_SENT;
+	talk_sent(q);
 	q->sent = 0;
 	life_sent(q);
 	q->call = http_call_start(t, &r, &relay_ops, q);

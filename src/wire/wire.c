@@ -120,6 +120,8 @@ static const struct wf replica_fields[] = {
 	NUM(started_at_ms, WF_I64, WR_PROCESS, 0, INT64_MAX),
 	NUM(load_ms, WF_I64, WR_PROCESS, 0, INT64_MAX),
 	NUM(kv_restored_tokens, WF_U64, WR_PROCESS, 0, 0),
+	STR(kv_found, WR_PROCESS),
+	NUM(kv_kept, WF_BOOL, WR_PROCESS, 0, 0),
 	NUM(conn_idle_ms, WF_I64, WR_TRAITS, 0, INT64_MAX),
 	NUM(conn_requests, WF_U32, WR_TRAITS, 0, UINT32_MAX),
 	NUM(has_slots, WF_BOOL, WR_TRAITS, 0, 0),
@@ -218,12 +220,14 @@ static const struct wf want_fields[] = {
 	NUM(gpu_layers, WF_U32, 0, 0, UINT32_MAX),
 	NUM(cpu_experts, WF_U32, 0, 0, UINT32_MAX),
 	STR(split, 0),
+	STR(kv_for, 0),
 };
 #undef S
 #define S wire_desired
 static const struct wf desired_fields[] = {
 	NUM(fence, WF_U64, 0, 0, 0),
 	NUM(revision, WF_U64, 0, 0, 0),
+	STR(talks, 0),
 };
 #undef S
 
@@ -333,6 +337,7 @@ void wire_desired_done(struct wire_desired *d)
 	for (size_t i = 0; i < d->nwants; i++)
 		wf_done(&wf_want, &d->wants[i]);
 	free(d->wants);
+	free(d->talks);
 	*d = (struct wire_desired){ 0 };
 }
 

@@ -94,7 +94,7 @@ enum {
 	WR_ERROR = 1 << 8,  /* last_error, message NULL = cleared by a success */
 	WR_PROGRESS = 1 << 9,
 	WR_RESTARTS = 1 << 10, /* restarts, retry_in_ms */
-	WR_PROCESS = 1 << 11,  /* pid, started_at_ms, load_ms, kv_restored_tokens */
+	WR_PROCESS = 1 << 11,  /* pid, started_at_ms, load_ms, kv_… */
 	WR_TRAITS = 1 << 12,   /* conn_idle_ms, conn_requests, has_slots, remote_models */
 	WR_ALL = (1 << 13) - 1,
 };
@@ -123,7 +123,9 @@ struct wire_replica {
 	int pid;
 	int64_t started_at_ms, load_ms;
 	uint64_t kv_restored_tokens; /* of conversations that this process took up at its start */
-	int64_t conn_idle_ms;        /* close our idle connections after this; 0 = default 4 s */
+	char *kv_found; /* those it found: "<owner>:<talk>+ …", '-' for '+' where it was not taken up */
+	bool kv_kept;   /* they outlive it */
+	int64_t conn_idle_ms; /* close our idle connections after this; 0 = default 4 s */
 	/* the engine closes a connection after so many requests; 0 = no limit known */
 	uint32_t conn_requests;
 	bool has_slots;       /* GET /slots tells which slots are busy */
@@ -257,10 +259,14 @@ struct wire_want { /* one replica that should run */
 	bool planned;
 	uint32_t gpu_layers, cpu_experts;
 	char *split;
+	char *kv_for; /* whose conversations wait for it: "<owner>:<talk> …", in hexadecimal; NULL: nobody's
+		       */
 };
 struct wire_desired {
 	uint64_t fence;    /* election revision; 0 at home; a smaller one than the last is refused */
 	uint64_t revision; /* rises with every change by this sender */
+	char *talks;       /* whose conversations replicas hold, also such as are not wanted any more: a line
+			      each (control/talks.c); NULL: nothing new */
 	struct wire_want *wants;
 	size_t nwants;
 };

@@ -10,8 +10,8 @@ const pool = (id, rest = {}) => ({ ...realPool(id), model: model('random', '--la
 /** Tells of something else with each name; one token a character. */
 const story = (name, length = 1200) => `${name} `.repeat(length).slice(0, length);
 
-async function say(corral, id, messages) {
-  const answer = await corral.chat(id, { messages, max_tokens: 12, temperature: 0 });
+async function say(corral, id, messages, headers = {}) {
+  const answer = await corral.chat(id, { messages, max_tokens: 12, temperature: 0 }, { headers });
   assert.equal(answer.status, 200, answer.text);
   const { choices, usage } = answer.json;
   return {
@@ -66,7 +66,7 @@ test(
       await swapOut(corral, 'kept');
       const [file, ...more] = files(corral);
       assert.equal(more.length, 0, 'a slot that was never used leaves no file');
-      assert.match(file.name, /^\d+-\d+-\d+\.kv$/);
+      assert.match(file.name, /^\d+-\d+-\d+-0{16}-[0-9a-f]{16}\.kv$/);
       assert.equal(fs.statSync(file.path).mode & 0o777, 0o600);
       assert.equal(fs.statSync(path.dirname(file.path)).mode & 0o777, 0o700);
 
@@ -85,6 +85,69 @@ test(
       assert.equal(cold.cached, 0, 'without the saved cache everything is read again');
       assert.equal(cold.content, two.content);
       assert.equal(files(corral).length, 1, 'and nothing of it is on the disk');
+    },
+    { leaks: false },
+  ),
+);
+
+const result = async (corral, pool) => {
+  const figure = await corral.figures();
+  const count = (result) => figure('corral_kv_conversations_total', { pool, result }) ?? 0;
+  return { hit: count('hit'), miss: count('miss') };
+};
+
+for (const slots of [1, 2]) {
+  test(
+    `what one API key's engine held is nothing for another key's request, and there for its own (${slots})`,
+    withCorral(
+      () => ({ pools: [pool('chat', { slots })] }),
+      async (corral) => {
+        const [ann, ben] = await Promise.all(
+          ['ann', 'ben'].map(async (name) => {
+            const made = await corral.cli('key', 'create', name);
+            assert.equal(made.code, 0, made.stderr);
+            return { authorization: `Bearer ${made.stdout.trim()}` };
+          }),
+        );
+        const one = await say(corral, 'chat', first('tortoise'), ann);
+        const next = after(first('tortoise'), one, 'Go on.');
+        await swapOut(corral, 'chat');
+        const [file] = files(corral);
+        assert.doesNotMatch(file.name, /-0{16}-/, 'it is filed by its key');
+
+        const other = await say(corral, 'chat', next, ben);
+        assert.equal(other.cached, 0, 'the same words of another key are read anew');
+        await swapOut(corral, 'chat');
+        assert.equal(files(corral).length, 2, 'each has its own');
+        assert.deepEqual(await result(corral, 'chat'), { hit: 0, miss: 0 });
+
+        const two = await say(corral, 'chat', next, ann);
+        assert.ok(two.cached >= one.prompt, `${two.cached} of ${one.prompt}`);
+        assert.equal(two.content, other.content);
+        assert.deepEqual(await result(corral, 'chat'), { hit: 1, miss: 0 });
+      },
+      { leaks: false },
+    ),
+  );
+}
+
+test(
+  'X-Corral-Session says which conversation it is, whatever it begins with; what did not help is a miss',
+  withCorral(
+    () => ({ pools: [pool('chat')] }),
+    async (corral) => {
+      const session = { 'x-corral-session': 'otters' };
+      const one = await say(corral, 'chat', first('otter'), session);
+      await swapOut(corral, 'chat');
+      const edited = [{ role: 'user', content: `${story('otter')} And more.` }];
+      const two = await say(corral, 'chat', edited, session);
+      assert.ok(two.cached >= one.prompt / 2, `${two.cached} of ${one.prompt}`);
+      assert.deepEqual(await result(corral, 'chat'), { hit: 1, miss: 0 });
+
+      await swapOut(corral, 'chat');
+      const three = await say(corral, 'chat', first('heron'), session);
+      assert.ok(three.cached < 32, `${three.cached} of another story`);
+      assert.deepEqual(await result(corral, 'chat'), { hit: 1, miss: 1 });
     },
     { leaks: false },
   ),

@@ -2,9 +2,9 @@
  *
  * Conversations on disk: what llama-server's slots held when it was stopped, for the next engine of the same
  * variant. One folder a pool, in it one a variant (kv_fingerprint), in it one file a conversation. A file's
- * name says when it was saved, how many tokens and how many bytes it has: a file is whole when it has such a
- * name and that size, so there is nothing beside it that could disagree with it. Anything else in such a
- * folder is what a save left unfinished.
+ * name says when it was saved, how many tokens and bytes it has, and whose it is: a file is whole when it has
+ * such a name and that size, so there is nothing beside it that could disagree with it. Anything else in such
+ * a folder is what a save left unfinished.
  *
  * What lies there is read as hostile: a name that is not exactly what we write, a size that differs, a link
  * or anything that is no regular file is no conversation. Blocks on the disk. Bound: KV_FILES_MAX files a
@@ -18,7 +18,7 @@
 
 enum {
 	KV_KEY_LEN = 16,
-	KV_NAME_MAX = 64,
+	KV_NAME_MAX = 96,
 	KV_FILES_MAX = 1024, /* of a pool; the oldest go first */
 };
 
@@ -43,30 +43,39 @@ int kv_shape_read(const char *model_path, const struct strv *argv, uint64_t ctx,
 
 /* ---- files ------------------------------------------------------------------------------------------ */
 
+/* As hashes. owner: the API key's, 0: none was needed. talk: the conversation's, 0: not known. */
+struct kv_whose {
+	uint64_t owner, talk;
+};
 struct kv_file {
 	char name[KV_NAME_MAX];
 	char key[KV_KEY_LEN + 1]; /* the variant's folder */
 	int64_t saved_ms;
 	uint64_t tokens, bytes;
+	struct kv_whose of;
 };
 struct kv_list {
 	struct kv_file *items; /* the newest first */
 	size_t len;
 };
 void kv_list_done(struct kv_list *l);
-/* "1732791000123-2023-8318728.kv"; false: not a name of ours. */
+/* "1732791000123-2023-8318728-<owner>-<talk>.kv", the last two 16 hexadecimal digits each; false: not a name
+ * of ours. */
 bool kv_name_parse(struct view name, struct kv_file *ret);
 /* Whole conversations in pool_dir, of one variant or (key NULL) of all. Nothing there: an empty list. */
 void kv_list(const char *pool_dir, const char *key, struct kv_list *ret);
-/* tmp, a name in the variant's folder, becomes a conversation; *ret is it. What it continues is removed: a
- * file of the variant whose tokens are the beginning of its tokens. -EINVAL: it has not `bytes` bytes. */
-int kv_keep(const char *pool_dir, const char *key, const char *tmp, uint64_t tokens, uint64_t bytes,
-	int64_t now_ms, struct kv_file *ret) MUST_CHECK;
+/* tmp, a name in the variant's folder, becomes the conversation *f, whose tokens, bytes and of are set. What
+ * it continues is removed: a file of the variant and the owner whose tokens are the beginning of its tokens.
+ * -EINVAL: it has not f->bytes bytes. */
+int kv_keep(
+	const char *pool_dir, const char *key, const char *tmp, int64_t now_ms, struct kv_file *f) MUST_CHECK;
 /* It was in a slot until now and nothing was added: as if saved now. */
 int kv_touch(const char *pool_dir, struct kv_file *f, int64_t now_ms) MUST_CHECK;
 void kv_remove(const char *pool_dir, const struct kv_file *f);
 /* Removes what a save of this name prefix left unfinished in the variant's folder. */
 void kv_remove_unfinished(const char *pool_dir, const char *key, const char *prefix);
+/* Removes those of the variant that have not the size their name says. */
+void kv_remove_broken(const char *pool_dir, const char *key);
 
 /* ---- how much there may be ---------------------------------------------------------------------------- */
 

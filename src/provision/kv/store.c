@@ -22,8 +22,9 @@ enum { TOKENS_MAX = 16 * 1024 * 1024 };
 
 static void name_make(struct kv_file *f)
 {
-	snprintf(f->name, sizeof f->name, "%lld-%llu-%llu.kv", (long long)f->saved_ms,
-		(unsigned long long)f->tokens, (unsigned long long)f->bytes);
+	snprintf(f->name, sizeof f->name, "%lld-%llu-%llu-%016llx-%016llx.kv", (long long)f->saved_ms,
+		(unsigned long long)f->tokens, (unsigned long long)f->bytes, (unsigned long long)f->of.owner,
+		(unsigned long long)f->of.talk);
 }
 
 static bool take_number(struct view *v, char end, uint64_t max, uint64_t *ret)
@@ -35,14 +36,31 @@ static bool take_number(struct view *v, char end, uint64_t max, uint64_t *ret)
 	return true;
 }
 
+static bool take_hash(struct view *v, char end, uint64_t *ret)
+{
+	static const char digits[] = "0123456789abcdef";
+	*ret = 0;
+	for (size_t i = 0; i < 16; i++) {
+		const char *at = i < v->n && v->p[i] ? strchr(digits, v->p[i]) : NULL;
+		if (!at)
+			return false;
+		*ret = *ret << 4 | (uint64_t)(at - digits);
+	}
+	if (v->n == 16 || v->p[16] != end)
+		return false;
+	*v = view_from(*v, 17);
+	return true;
+}
+
 bool kv_name_parse(struct view name, struct kv_file *ret)
 {
 	struct kv_file f = { 0 };
 	uint64_t at = 0;
 	struct view v = name;
 	if (name.n >= sizeof f.name || !take_number(&v, '-', INT64_MAX, &at) ||
-		!take_number(&v, '-', UINT32_MAX, &f.tokens) || !take_number(&v, '.', INT64_MAX, &f.bytes) ||
-		!view_eqs(v, "kv") || !f.tokens || !f.bytes)
+		!take_number(&v, '-', UINT32_MAX, &f.tokens) || !take_number(&v, '-', INT64_MAX, &f.bytes) ||
+		!take_hash(&v, '-', &f.of.owner) || !take_hash(&v, '.', &f.of.talk) || !view_eqs(v, "kv") ||
+		!f.tokens || !f.bytes)
 		return false;
 	f.saved_ms = (int64_t)at;
 	name_make(&f);
@@ -102,6 +120,26 @@ static bool is_whole(const char *pool_dir, const struct kv_file *f)
 	AUTO(mem_freep) char *path = path_of(pool_dir, f->key, f->name);
 	struct stat st;
 	return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == f->bytes;
+}
+
+/* A name of ours with another size: its disk was full, or somebody cut it. */
+static void remove_if_broken(void *arg, const char *dir, const char *name)
+{
+	const char *pool_dir = arg;
+	struct kv_file f;
+	if (!kv_name_parse(view_str(name), &f))
+		return;
+	snprintf(f.key, sizeof f.key, "%s", strrchr(dir, '/') + 1);
+	if (is_whole(pool_dir, &f))
+		return;
+	AUTO(mem_freep) char *path = path_join(dir, name);
+	unlink(path);
+}
+
+void kv_remove_broken(const char *pool_dir, const char *key)
+{
+	AUTO(mem_freep) char *dir = path_join(pool_dir, key);
+	each_entry(dir, remove_if_broken, (void *)(uintptr_t)pool_dir);
 }
 
 static void add_variant(const char *pool_dir, const char *key, struct kv_list *ret)
@@ -176,33 +214,31 @@ static void drop_continued(const char *pool_dir, const struct kv_file *f)
 	kv_list(pool_dir, f->key, &l);
 	for (size_t i = 0; n && n <= TOKENS_MAX && i < l.len; i++) {
 		AUTO(mem_freep) char *other = path_of(pool_dir, f->key, l.items[i].name);
-		if (strcmp(l.items[i].name, f->name) != 0 && continues(other, tokens, n))
+		if (strcmp(l.items[i].name, f->name) != 0 && l.items[i].of.owner == f->of.owner &&
+			continues(other, tokens, n))
 			unlink(other);
 	}
 	free(tokens);
 }
 
-int kv_keep(const char *pool_dir, const char *key, const char *tmp, uint64_t tokens, uint64_t bytes,
-	int64_t now_ms, struct kv_file *ret)
+int kv_keep(const char *pool_dir, const char *key, const char *tmp, int64_t now_ms, struct kv_file *f)
 {
-	struct kv_file f = { .saved_ms = MAX(now_ms, (int64_t)0), .tokens = tokens, .bytes = bytes };
 	AUTO(mem_freep) char *from = path_of(pool_dir, key, tmp);
 	struct stat st;
-	if (!key_valid(key) || !tokens || tokens > UINT32_MAX)
+	f->saved_ms = MAX(now_ms, (int64_t)0);
+	if (!key_valid(key) || !f->tokens || f->tokens > UINT32_MAX)
 		return -EINVAL;
 	if (lstat(from, &st) < 0)
 		return -errno;
-	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != bytes)
+	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != f->bytes)
 		return -EINVAL;
-	memcpy(f.key, key, sizeof f.key);
+	memcpy(f->key, key, sizeof f->key);
 	if (chmod(from, 0600) < 0)
 		return -errno;
-	int r = rename_new(pool_dir, from, &f);
-	if (r)
-		return r;
-	drop_continued(pool_dir, &f);
-	*ret = f;
-	return 0;
+	int r = rename_new(pool_dir, from, f);
+	if (!r)
+		drop_continued(pool_dir, f);
+	return r;
 }
 
 int kv_touch(const char *pool_dir, struct kv_file *f, int64_t now_ms)

@@ -230,12 +230,16 @@ static void on_stop_answer(void *arg, int status, struct view body, const struct
 static void ask_to_stop(void *arg)
 {
 	struct provisioner *p = arg;
-	char body[64];
-	int n = snprintf(body, sizeof body, "{\"deadline_ms\":%lld}", (long long)p->deadline_ms);
+	AUTO(buf_done) struct buf talks = BUF(WIRE_STRING_MAX);
+	AUTO(buf_done) struct buf body = BUF(WIRE_BODY_MAX);
+	control_talks(p->o->control, &talks);
+	(void)buf_addf(&body, "{\"deadline_ms\":%lld,\"talks\":", (long long)p->deadline_ms);
+	(void)buf_add_json(&body, buf_view(&talks));
+	(void)buf_addc(&body, '}');
 	struct http_fetch_req r = { .method = "POST",
 		.path = "/v1/node/stop",
 		.content_type = "application/json",
-		.body = view_of(body, (size_t)n),
+		.body = buf_view(&body),
 		.timeout_ms = p->deadline_ms + 10000 };
 	p->stop = http_fetch(p->target, &r, on_stop_answer, p);
 }

@@ -22,8 +22,9 @@ static bool is(const char *mode, const char *what)
 }
 
 /* Slot 0 of three holds 500 tokens, slot 1 a few of our own, slot 2 is at work. What is saved has 25 bytes.
- * Modes: slots, elsewhere (completions go to slot 1), nosave (501), savehang and listhang (no answer),
- * norestore (400), restorecrash. */
+ * Modes: savefull (writes a part and answers 500), savecrash (writes a part and ends), slots, elsewhere
+ * (completions go to slot 1), nosave (501), savehang and listhang (no answer), norestore (400), restorecrash.
+ */
 static const char *on_slots(const char *mode, const char *head, int *ret_status)
 {
 	if (!strncmp(head, "GET", 3))
@@ -41,13 +42,17 @@ static const char *on_slots(const char *mode, const char *head, int *ret_status)
 	at += strlen("\"filename\":\"");
 	snprintf(path, sizeof path, "%s%.*s", save_path, (int)strcspn(at, "\""), at);
 	bool restore = strstr(head, "=restore");
+	printf("%s of %s\n", restore ? "restore" : "save", path);
 	if (restore && is(mode, "restorecrash"))
 		_exit(3);
 	/* version 4, one token, which no other process writes */
 	char file[26] = "qsgg\4\0\0\0\1\0\0\0....and nine.";
 	memcpy(file + 12, &(uint32_t){ (uint32_t)getpid() }, 4);
-	if (!restore && file_write_atomic(path, view_of(file, 25), 0600, false))
+	bool full = is(mode, "savefull"), part = full || is(mode, "savecrash");
+	if (!restore && (file_write_atomic(path, view_of(file, part ? 9 : 25), 0600, false) || part))
 		*ret_status = 500;
+	if (!restore && is(mode, "savecrash"))
+		_exit(3);
 	if (is(mode, "savehang"))
 		return NULL;
 	if (restore && !file_exists(path))

@@ -16,7 +16,9 @@
 
 static const char key[] = "0123456789abcdef", other_key[] = "fedcba9876543210";
 static char root[] = "/tmp/corral-kv-XXXXXX";
-static char *pool; /* its folder */
+static char *pool;            /* its folder */
+static struct kv_whose whose; /* who saves */
+#define NOBODY "-0000000000000000-0000000000000000"
 
 static char *at(const char *k, const char *name)
 {
@@ -75,8 +77,8 @@ static struct kv_file save(const char *k, uint32_t first, size_t n, bool listed,
 	for (size_t i = 0; i < n; i++)
 		words[from + i] = first + (uint32_t)i;
 	put_words(k, "part.chat-0.0", words, from + n + listed, rest);
-	struct kv_file f;
-	assert_int_equal(kv_keep(pool, k, "part.chat-0.0", n, size_of(k, "part.chat-0.0"), now_ms, &f), 0);
+	struct kv_file f = { .tokens = n, .bytes = size_of(k, "part.chat-0.0"), .of = whose };
+	assert_int_equal(kv_keep(pool, k, "part.chat-0.0", now_ms, &f), 0);
 	return f;
 }
 
@@ -90,18 +92,25 @@ static size_t count(const char *k)
 static void a_name_has_one_form(void **state)
 {
 	(void)state;
-	static const char *const wrong[] = { "", ".kv", "1-2-3", "1-2-3.kv.", "1-2-3.KV", "01-2-3.kv",
-		"1-2-03.kv", "1-0-3.kv", "1-2-0.kv", "-1-2-3.kv", "1--2-3.kv", "1-2-3-4.kv", "1-2-3.kv ",
-		"+1-2-3.kv", "1-2.kv", "99999999999999999999-2-3.kv", "1-4294967296-3.kv",
-		"1-2-9223372036854775808.kv", "1-2-3.tmp", "part.chat-0.0", "../1-2-3.kv", "1-2-3/.kv",
-		"1-2-33333333333333333333333333333333333333333333333333333333333333.kv" };
+	static const char *const wrong[] = { "", ".kv", "1-2-3", "1-2-3.kv.", "1-2-3.KV",
+		"01-2-3" NOBODY ".kv", "1-2-03" NOBODY ".kv", "1-0-3" NOBODY ".kv", "1-2-0" NOBODY ".kv",
+		"-1-2-3" NOBODY ".kv", "1--2-3" NOBODY ".kv", "1-2-3-4" NOBODY ".kv", "1-2-3.kv ",
+		"+1-2-3" NOBODY ".kv", "1-2" NOBODY ".kv", "99999999999999999999-2-3" NOBODY ".kv",
+		"1-4294967296-3" NOBODY ".kv", "1-2-9223372036854775808" NOBODY ".kv", "1-2-3.tmp",
+		"part.chat-0.0", "../1-2-3" NOBODY ".kv", "1-2-3/" NOBODY ".kv",
+		"1-2-33333333333333333333333333333333333333333333333333333333333333" NOBODY ".kv", "1-2-3.kv",
+		"1-2-3-0-0.kv", "1-2-3-00000000000000000-0000000000000000.kv",
+		"1-2-3-000000000000000A-0000000000000000.kv", "1-2-3-0000000000000000-000000000000000.kv",
+		"1-2-3-0000000000000000.kv" };
 	struct kv_file f;
 	for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
 		if (kv_name_parse(view_str(wrong[i]), &f))
 			fail_msg("\"%s\" was taken", wrong[i]);
-	assert_false(kv_name_parse(VIEW("1-2-3.kv\0"), &f));
-	assert_true(kv_name_parse(VIEW("1732791000123-2023-8318728.kv"), &f));
+	assert_false(kv_name_parse(VIEW("1-2-3" NOBODY ".kv\0"), &f));
+	assert_true(
+		kv_name_parse(VIEW("1732791000123-2023-8318728-00000000000000ab-fedcba9876543210.kv"), &f));
 	assert_true(f.saved_ms == 1732791000123 && f.tokens == 2023 && f.bytes == 8318728);
+	assert_true(f.of.owner == 0xab && f.of.talk == 0xfedcba9876543210);
 }
 
 static void only_whole_files_count(void **state)
@@ -112,9 +121,9 @@ static void only_whole_files_count(void **state)
 	struct stat st;
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0600);
-	AUTO(mem_freep) char *link = at(key, "2000-20-5.kv");
-	AUTO(mem_freep) char *dir = at(key, "2000-20-4096.kv");
-	AUTO(mem_freep) char *half = at(key, "2000-20-500.kv");
+	AUTO(mem_freep) char *link = at(key, "2000-20-5" NOBODY ".kv");
+	AUTO(mem_freep) char *dir = at(key, "2000-20-4096" NOBODY ".kv");
+	AUTO(mem_freep) char *half = at(key, "2000-20-500" NOBODY ".kv");
 	AUTO(mem_freep) char *stranger = at("not-a-key", "1-2-3.kv");
 	AUTO(mem_freep) char *folder = path_join(pool, "not-a-key");
 	assert_int_equal(symlink(path, link), 0);
@@ -132,13 +141,18 @@ static void what_was_not_written_whole_is_refused(void **state)
 {
 	(void)state;
 	uint32_t words[] = { 1, 2, 3 };
-	struct kv_file f;
 	put_words(key, "part.chat-0.0", words, 3, 100);
 	uint64_t n = size_of(key, "part.chat-0.0");
-	assert_int_equal(kv_keep(pool, key, "part.chat-0.0", 3, n + 1, 1, &f), -EINVAL);
-	assert_int_equal(kv_keep(pool, key, "part.chat-0.0", 0, n, 1, &f), -EINVAL);
-	assert_int_equal(kv_keep(pool, "..", "part.chat-0.0", 3, n, 1, &f), -EINVAL);
-	assert_int_equal(kv_keep(pool, key, "part.chat-0.9", 3, n, 1, &f), -ENOENT);
+	assert_int_equal(
+		kv_keep(pool, key, "part.chat-0.0", 1, &(struct kv_file){ .tokens = 3, .bytes = n + 1 }),
+		-EINVAL);
+	assert_int_equal(kv_keep(pool, key, "part.chat-0.0", 1, &(struct kv_file){ .tokens = 0, .bytes = n }),
+		-EINVAL);
+	assert_int_equal(
+		kv_keep(pool, "..", "part.chat-0.0", 1, &(struct kv_file){ .tokens = 3, .bytes = n }),
+		-EINVAL);
+	assert_int_equal(kv_keep(pool, key, "part.chat-0.9", 1, &(struct kv_file){ .tokens = 3, .bytes = n }),
+		-ENOENT);
 	assert_int_equal(count(key), 0);
 	put_words(key, "part.chat-1.0", words, 3, 100);
 	struct kv_file kept = save(key, 7, 3, false, 5, 9);
@@ -152,6 +166,20 @@ static void what_was_not_written_whole_is_refused(void **state)
 	kv_remove_unfinished(pool, key, "");
 	assert_false(file_exists(another));
 	assert_true(file_exists(whole));
+}
+
+static void nobody_s_place_is_taken_by_another_key(void **state)
+{
+	(void)state;
+	whose = (struct kv_whose){ 1, 5 };
+	save(key, 100, 10, true, 1000, 50);
+	whose = (struct kv_whose){ 2, 5 };
+	save(key, 100, 20, true, 2000, 50);
+	assert_int_equal(count(key), 2);
+	whose = (struct kv_whose){ 1, 6 };
+	save(key, 100, 20, true, 3000, 50);
+	assert_int_equal(count(key), 2);
+	whose = (struct kv_whose){ 0, 0 };
 }
 
 static void a_longer_one_takes_the_place_of_its_beginning(void **state)
@@ -273,7 +301,7 @@ static void a_start_tidies(void **state)
 	AUTO(strv_done) struct strv ids = { 0 };
 	AUTO(mem_freep) char *gone = path_join(root, "gone");
 	AUTO(mem_freep) char *gone_variant = path_join(gone, key);
-	AUTO(mem_freep) char *gone_file = path_join(gone_variant, "5000-1-3.kv");
+	AUTO(mem_freep) char *gone_file = path_join(gone_variant, "5000-1-3" NOBODY ".kv");
 	AUTO(mem_freep) char *part = at(key, "part.chat-0.1");
 	assert_int_equal(dir_make(gone_variant, 0700), 0);
 	assert_int_equal(file_write_atomic(gone_file, VIEW("abc"), 0600, false), 0);
@@ -353,6 +381,7 @@ int main(void)
 		TEST(a_name_has_one_form),
 		TEST(only_whole_files_count),
 		TEST(what_was_not_written_whole_is_refused),
+		TEST(nobody_s_place_is_taken_by_another_key),
 		TEST(a_longer_one_takes_the_place_of_its_beginning),
 		TEST(hostile_files_have_no_tokens),
 		TEST(checkpoints_come_with_a_version),
