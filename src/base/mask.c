@@ -38,7 +38,7 @@ static int id_parse(struct view v, struct mask_id *ret, struct err *reterr)
 	return err_set(reterr, -EINVAL, "found \"%.*s\"; " ACCEPTED, VIEW_ARG(view_cut(v, 80)));
 }
 
-static bool same_id(const struct mask_id *a, const struct mask_id *b)
+bool mask_same_id(const struct mask_id *a, const struct mask_id *b)
 {
 	if (a->is_index != b->is_index)
 		return false;
@@ -57,7 +57,7 @@ static int list_parse(struct view text, struct mask *ret, struct err *reterr)
 		if (r)
 			return r;
 		for (size_t i = 0; i < ret->len; i++)
-			if (same_id(&ret->ids[i], id))
+			if (mask_same_id(&ret->ids[i], id))
 				return err_set(reterr, -EINVAL, "%.*s is named twice; keep one of them",
 					VIEW_ARG(id->text));
 		ret->len++;

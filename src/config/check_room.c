@@ -50,6 +50,44 @@ static void check_never_with(struct loader *ld, size_t index)
 	}
 }
 
+/* A list of devices, or nothing. Whether they exist is for the machine that runs the pool to say. */
+static bool read_wish(struct loader *ld, size_t index, const char *name, const char *text, struct mask *ret)
+{
+	const struct config_pool *p = &ld->cfg->pools[index];
+	const struct config_origin *at = &p->from[field_find(SCOPE_POOL, view_str(name))];
+	char key[64];
+	struct err e = { 0 };
+	*ret = (struct mask){ 0 };
+	if (!text)
+		return false;
+	snprintf(key, sizeof key, "pools[%zu].%s", index, name);
+	bool ok = mask_parse(view_str(text), ret, &e) == 0 && ret->kind == MASK_LIST;
+	if (!ok && e.code)
+		load_fail(ld, at, key, "%s", e.msg);
+	else if (!ok)
+		load_fail(ld, at, key,
+			"found \"%.80s\"; accepted: indices as in 0,1 (in PCI order), or UUIDs and their "
+			"beginnings as in GPU-3f2a1b00; leave the key out for no wish",
+			text);
+	return ok;
+}
+
+static void check_wishes(struct loader *ld, size_t index)
+{
+	const struct config_pool *p = &ld->cfg->pools[index];
+	const struct config_origin *at = &p->from[field_find(SCOPE_POOL, VIEW("avoid"))];
+	struct mask prefer, avoid;
+	char key[64];
+	bool both = read_wish(ld, index, "prefer", p->prefer, &prefer);
+	both &= read_wish(ld, index, "avoid", p->avoid, &avoid);
+	snprintf(key, sizeof key, "pools[%zu].avoid", index);
+	for (size_t i = 0; both && i < avoid.len; i++)
+		for (size_t k = 0; k < prefer.len; k++)
+			if (mask_same_id(&avoid.ids[i], &prefer.ids[k]))
+				load_fail(ld, at, key, "%.*s is preferred, too; keep one of them",
+					VIEW_ARG(avoid.ids[i].text));
+}
+
 void check_room(struct loader *ld)
 {
 	const struct strv *b = &ld->cfg->budget.device_bytes;
@@ -61,6 +99,8 @@ void check_room(struct loader *ld)
 		if (config_budget_read(b->items[i], &device, &bytes, &e))
 			load_fail(ld, at, "budget.device_bytes", "%s", e.msg);
 	}
-	for (size_t i = 0; i < ld->cfg->npools; i++)
+	for (size_t i = 0; i < ld->cfg->npools; i++) {
 		check_never_with(ld, i);
+		check_wishes(ld, i);
+	}
 }

@@ -80,7 +80,8 @@ struct config_pool {
 	int64_t start_timeout_ms; /* 0 = auto */
 	uint32_t ctx;             /* tokens per request; 0 = auto */
 	uint32_t slots;
-	char *devices; /* as mask_parse takes it (base/mask.h) */
+	char *devices;        /* as mask_parse takes it (base/mask.h) */
+	char *prefer, *avoid; /* lists of devices, as in devices; NULL: none */
 	uint32_t replicas_min, replicas_max;
 	uint32_t gpus;       /* devices per replica; 0 = auto */
 	uint64_t memory;     /* bytes of each device; 0 = auto */

@@ -152,7 +152,7 @@ void pool_copy(struct config_pool *to, const struct config_pool *from);
 void pool_done(struct config_pool *p);
 void check_all(struct loader *ld);
 void check_door(struct loader *ld); /* tls, hosts, cors */
-void check_room(struct loader *ld); /* never_with, budget */
+void check_room(struct loader *ld); /* never_with, budget, prefer and avoid */
 bool alias_ok(const char *a);
 /* A pool that no file names: infers what is inferred; false: it cannot be served. Its id counts, not whether
  * it is unique. */

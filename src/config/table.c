@@ -226,6 +226,12 @@ const struct field config_fields[] = {
 		       "one. `cpu` (or `none`): no GPU. Else indices (`0,1`, as `corral devices` prints "
 		       "them) or "
 		       "UUIDs and their beginnings (`GPU-3f2a`): nothing but these."),
+	POOL("prefer", STRING, prefer, .flags = FIELD_ENGINE,
+		.doc = "GPUs it is put on where several would do: indices or UUIDs as in `devices`. A wish: "
+		       "nobody is stopped for it."),
+	POOL("avoid", STRING, avoid, .flags = FIELD_ENGINE,
+		.doc = "GPUs it is put on only where no other would do, not even with idle engines stopped: "
+		       "indices or UUIDs as in `devices`."),
 	POOL("gpus", UINT, gpus, .dflt = "auto", .words = auto_zero, .min = 1, .max = 16,
 		.flags = FIELD_ENGINE,
 		.doc = "GPUs per replica, exactly that many. `auto`: one, more when the model needs them."),

@@ -376,12 +376,11 @@ static void decide_in(struct deciding *d, struct control_pool *p, struct control
 	}
 	if (!w->known)
 		return; /* it is started as it is configured */
-	w->fit.may_evict = false;
 	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
 	if (plan.how != FIT_NO && !plan.nvictims && reserve(d->c, s, sc, w, &plan))
 		return;
-	w->fit.may_evict = true;
-	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
+	if (plan.how == FIT_NO && plan.closest == FIT_NONE)
+		return; /* no device that it may use is there: its node says why, with the driver's words */
 	if (plan.how == FIT_NO) {
 		ask_again(d, sc->held_until);
 		wait_for_busy(d, p, s, sc, w);

@@ -70,7 +70,7 @@ struct room_want { /* freed with room_want_done */
 	struct fit_want fit;
 	struct fit_need need;
 	struct fit_layer *layers;
-	uint64_t *mask, *never_with, *siblings;
+	uint64_t *mask, *prefer, *avoid, *never_with, *siblings;
 	struct wire_need wire;
 	bool known; /* false: nothing is known of what it needs; it is not planned */
 };

@@ -13,6 +13,8 @@ void room_want_done(struct room_want *w)
 {
 	free(w->layers);
 	free(w->mask);
+	free(w->prefer);
+	free(w->avoid);
 	free(w->never_with);
 	free(w->siblings);
 	wire_need_done(&w->wire);
@@ -109,6 +111,20 @@ static void take_mask(const struct control_pool *p, const struct scene *sc, stru
 		     (m.kind == MASK_AUTO && policy == CONFIG_GPU_OPTIONAL && !usable);
 }
 
+/* NULL: no wish. What is not there is the node's to refuse. */
+static uint64_t *wish_bits(const char *text, const struct scene *sc)
+{
+	struct mask m;
+	if (!text || mask_parse(view_str(text), &m, NULL) || m.kind != MASK_LIST)
+		return NULL;
+	uint64_t *bits = mem_alloc(sc->words_devices * sizeof *bits);
+	for (size_t i = 0; i < sc->facts.ndevices; i++)
+		for (size_t k = 0; k < m.len; k++)
+			if (is_gpu(&sc->devices[i]) && names(&m.ids[k], sc->wire[i]))
+				bit_set(bits, i);
+	return bits;
+}
+
 static bool has(const struct strv *v, const char *s)
 {
 	for (size_t i = 0; i < v->len; i++)
@@ -143,6 +159,8 @@ void room_want_make(struct control *c, const struct registry_snapshot *s, const 
 	learn_from_oom(p, ret);
 	take_mask(p, sc, ret);
 	take_others(p, sc, ret);
+	ret->fit.prefer = ret->prefer = wish_bits(p->cfg->prefer, sc);
+	ret->fit.avoid = ret->avoid = wish_bits(p->cfg->avoid, sc);
 	ret->fit.need = &ret->need;
 	ret->fit.pool_id = p->cfg->id;
 	ret->fit.node_id = node_id;

@@ -28,12 +28,18 @@ void gpu_list_describe(const struct gpu_list *list, struct buf *out)
 		(void)buf_adds(out, "no GPU");
 }
 
-static int refuse(const struct gpu_list *list, struct view id, const char *why, struct err *reterr)
+static int refuse_key(
+	const struct gpu_list *list, const char *key, struct view id, const char *why, struct err *reterr)
 {
 	AUTO(buf_done) struct buf there = BUF(300); /* cut there: the sentence has its own bound */
 	gpu_list_describe(list, &there);
 	return err_set(
-		reterr, -EINVAL, "devices names %.*s, %s; there is %s", VIEW_ARG(id), why, buf_str(&there));
+		reterr, -EINVAL, "%s names %.*s, %s; there is %s", key, VIEW_ARG(id), why, buf_str(&there));
+}
+
+static int refuse(const struct gpu_list *list, struct view id, const char *why, struct err *reterr)
+{
+	return refuse_key(list, "devices", id, why, reterr);
 }
 
 /* ---- a list ------------------------------------------------------------------------------------------ */
@@ -48,8 +54,8 @@ static bool names(const struct mask_id *id, const struct gpu_device *d)
 	return uuid.n >= id->text.n && view_eq_ci(view_cut(uuid, id->text.n), id->text);
 }
 
-static int find(const struct mask_id *id, const struct gpu_list *list, const struct gpu_device **ret,
-	struct err *reterr)
+static int find(const struct mask_id *id, const char *key, const struct gpu_list *list,
+	const struct gpu_device **ret, struct err *reterr)
 {
 	*ret = NULL;
 	for (size_t i = 0; i < list->len; i++) {
@@ -57,11 +63,29 @@ static int find(const struct mask_id *id, const struct gpu_list *list, const str
 		if (!names(id, d))
 			continue;
 		if (!id->is_index && *ret && strlen(d->uuid) != id->text.n)
-			return refuse(list, id->text, "which is the beginning of more than one UUID", reterr);
+			return refuse_key(
+				list, key, id->text, "which is the beginning of more than one UUID", reterr);
 		*ret = d;
 	}
 	if (!*ret)
-		return refuse(list, id->text, "which is not on this machine", reterr);
+		return refuse_key(list, key, id->text, "which is not on this machine", reterr);
+	return 0;
+}
+
+int gpu_check_list(const struct mask *m, const char *key, const struct gpu_list *list, struct err *reterr)
+{
+	unsigned seen[MASK_IDS_MAX];
+	for (size_t i = 0; m->kind == MASK_LIST && i < m->len; i++) {
+		const struct gpu_device *d;
+		int r = find(&m->ids[i], key, list, &d, reterr);
+		if (r)
+			return r;
+		seen[i] = d->index;
+		for (size_t k = 0; k < i; k++)
+			if (seen[k] == d->index)
+				return refuse_key(
+					list, key, m->ids[i].text, "a device that is already named", reterr);
+	}
 	return 0;
 }
 
@@ -71,7 +95,7 @@ static int choose_list(
 	ret->asked = ret->named = true;
 	for (size_t i = 0; i < m->len; i++) {
 		const struct gpu_device *d;
-		int r = find(&m->ids[i], list, &d, reterr);
+		int r = find(&m->ids[i], "devices", list, &d, reterr);
 		if (r)
 			return r;
 		for (size_t k = 0; k < ret->len; k++)

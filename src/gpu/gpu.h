@@ -136,6 +136,9 @@ struct gpu_choice {
  *   -ENODEV  no device can be used now: lost, hidden by its driver, none: mends itself when it comes back */
 int gpu_choose(const struct mask *m, enum gpu_policy policy, const struct gpu_list *list, const char *looked,
 	struct gpu_choice *ret, struct err *reterr) MUST_CHECK;
+/* Whether the list names devices that are there, each once; key: where it was written. */
+int gpu_check_list(
+	const struct mask *m, const char *key, const struct gpu_list *list, struct err *reterr) MUST_CHECK;
 /* "cpu", or the indices "0,1": what replicas report as their device_mask. */
 void gpu_choice_mask(const struct gpu_choice *c, struct buf *out);
 /* What {devices} in an engine's command becomes: "cpu", UUIDs, or indices where there are none. */

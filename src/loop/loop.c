@@ -30,7 +30,6 @@ static void must(int r, const char *what)
 static void run_deferred(struct loop *l)
 {
 	struct list *n;
-	l->urgent = 0;
 	while ((n = list_pop(&l->deferred))) {
 		struct loop_work *w = LIST_ENTRY(n, struct loop_work, node);
 		w->queued = false;
@@ -183,17 +182,6 @@ void loop_defer(struct loop *l, struct loop_work *w, loop_fn *fn, void *arg)
 	w->arg = arg;
 	w->queued = true;
 	list_append(&l->deferred, &w->node);
-}
-
-void loop_urgent(struct loop *l)
-{
-	l->urgent++;
-}
-
-void loop_run_urgent(struct loop *l)
-{
-	if (l->urgent >= LOOP_URGENT_MAX)
-		run_deferred(l);
 }
 
 void loop_defer_cancel(struct loop_work *w)

@@ -48,11 +48,6 @@ struct loop_work {
  */
 void loop_defer(struct loop *l, struct loop_work *w, loop_fn *fn, void *arg);
 void loop_defer_cancel(struct loop_work *w);
-/* What was deferred is urgent, such as a piece of a stream that somebody reads: after LOOP_URGENT_MAX such
- * calls it is run behind the callback of a descriptor that is being called, with others of the round still to
- * come. */
-void loop_urgent(struct loop *l);
-enum { LOOP_URGENT_MAX = 4 };
 /* free(p) at the end of the round: for what a callback further up the stack may still look at. */
 void loop_defer_free(struct loop *l, void *p);
 /* As loop_defer_free, with a destructor. Allocates. */

@@ -21,7 +21,6 @@ struct loop {
 	mono_t now;
 	bool round_open;      /* now was read in this round */
 	struct list deferred; /* work for the end of the round */
-	unsigned urgent;      /* calls of loop_urgent since it was run */
 	pthread_mutex_t post_lock;
 	struct list posted; /* work from other threads; under post_lock */
 	struct loop_timer **heap;
@@ -34,8 +33,6 @@ struct loop {
 
 /* Every callback from libuv calls this first: opens the round and reads the clock once. */
 void loop_note_wake(struct loop *l);
-/* Runs what was deferred, if enough of it was urgent. Behind a callback from libuv, never within one. */
-void loop_run_urgent(struct loop *l);
 /* Lets go of children that still run. */
 void loop_close_procs(struct loop *l);
 

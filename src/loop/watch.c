@@ -32,9 +32,7 @@ static void on_poll(uv_poll_t *p, int status, int events)
 			     : (((events & UV_READABLE) ? LOOP_READ : 0) |
 				       ((events & UV_WRITABLE) ? LOOP_WRITE : 0) |
 				       ((events & UV_DISCONNECT) ? LOOP_HUP : 0));
-	struct loop *l = w->loop;
 	w->fn(w->arg, got);
-	loop_run_urgent(l);
 }
 
 static void free_handle(uv_handle_t *h)

@@ -49,6 +49,12 @@ static int keep_to_cpu(struct gpu_choice *c, struct err *e)
 	return 0;
 }
 
+static int check_wish(const struct node *n, const char *key, const char *text, struct mask *m, struct err *e)
+{
+	int err = text ? mask_parse(view_str(text), m, e) : 0;
+	return err || !text ? err : gpu_check_list(m, key, gpu_monitor_list(n->gpus), e);
+}
+
 static int choose(const struct replica *r, struct gpu_choice *ret, struct err *e)
 {
 	const struct node *n = r->node;
@@ -58,6 +64,10 @@ static int choose(const struct replica *r, struct gpu_choice *ret, struct err *e
 	gpu_monitor_looked(n->gpus, &looked);
 	if (!err)
 		err = gpu_choose(m, n->opts.gpu, gpu_monitor_list(n->gpus), buf_str(&looked), ret, e);
+	if (!err)
+		err = check_wish(n, "prefer", r->pool->conf.prefer, m, e);
+	if (!err)
+		err = check_wish(n, "avoid", r->pool->conf.avoid, m, e);
 	free(m);
 	/* what the planner chose is not what the operator asked for: it gives way where the engine cannot use
 	 * it */
@@ -97,7 +107,9 @@ static void refuse(struct replica *r, const struct err *e)
 			"%s", e->msg);
 	else
 		replica_error(r, CAUSE_BAD_ARGS,
-			"correct `devices` of the pool; `corral devices` shows what there is", "%s", e->msg);
+			"correct `devices`, `prefer` or `avoid` of the pool; `corral devices` shows what "
+			"there is",
+			"%s", e->msg);
 	replica_fail(r);
 }
 

@@ -159,7 +159,7 @@ void learn_launch(struct replica *r)
 		learned_used(path, &l->key, wall_ms());
 		return;
 	}
-	if (err != -ENOENT)
+	if (err != -ENOENT && err != -EBADMSG) /* that one is told when it is moved aside */
 		log_warn("learned", r->id, "%s.", e.msg);
 	/* Builds that do not know this variable tell their buffers anyway, or never. */
 	if (!learned_says_verbosity(&r->launch.argv, &r->launch.env))

@@ -37,13 +37,14 @@ struct node_pool {
 	uint32_t ctx;           /* tokens per request; 0 = auto: what read_model says */
 	uint32_t slots;         /* 0 = 2 */
 	enum node_canary canary;
-	int64_t start_timeout_ms;  /* 0 = 5 min + 20 s for each GiB of the model */
-	int64_t grace_ms;          /* between SIGTERM and SIGKILL: 0 = 5 s */
-	const char *devices;       /* a mask (base/mask.h); NULL = "auto" */
-	const char *spec;          /* fingerprint of its configuration (config_pool_spec); NULL = none */
-	enum node_kv_save kv_save; /* whether conversations outlive the engine (provision/kv/kv.h) */
-	uint64_t kv_max_bytes;     /* of disk they may take; 0 = by what is free */
-	uint64_t cache_ram_mib;    /* llama.cpp's prompt cache in host memory: 0 = 1 GiB */
+	int64_t start_timeout_ms;   /* 0 = 5 min + 20 s for each GiB of the model */
+	int64_t grace_ms;           /* between SIGTERM and SIGKILL: 0 = 5 s */
+	const char *devices;        /* a mask (base/mask.h); NULL = "auto" */
+	const char *prefer, *avoid; /* lists of devices; NULL: none. Checked here, the planner's to follow */
+	const char *spec;           /* fingerprint of its configuration (config_pool_spec); NULL = none */
+	enum node_kv_save kv_save;  /* whether conversations outlive the engine (provision/kv/kv.h) */
+	uint64_t kv_max_bytes;      /* of disk they may take; 0 = by what is free */
+	uint64_t cache_ram_mib;     /* llama.cpp's prompt cache in host memory: 0 = 1 GiB */
 };
 
 /* Fills what is known of a pool's model: path, problem, sizes, the ctx that `auto` became. ret has pool_id

@@ -20,6 +20,8 @@ static struct pool *pool_make(const struct node_pool *from)
 	p->conf.id = mem_strdup(from->id);
 	p->conf.model_path = mem_strdup(from->model_path);
 	p->conf.devices = mem_strdup(from->devices ? from->devices : "auto");
+	p->conf.prefer = mem_strdup(from->prefer);
+	p->conf.avoid = mem_strdup(from->avoid);
 	p->conf.spec = mem_strdup(from->spec);
 	p->conf.engine = (struct engine_def){ 0 };
 	engine_def_copy(&p->conf.engine, &from->engine);
@@ -47,6 +49,8 @@ void node_pool_drop(struct pool **pp)
 	free((char *)(uintptr_t)p->conf.id);
 	free((char *)(uintptr_t)p->conf.model_path);
 	free((char *)(uintptr_t)p->conf.devices);
+	free((char *)(uintptr_t)p->conf.prefer);
+	free((char *)(uintptr_t)p->conf.avoid);
 	free((char *)(uintptr_t)p->conf.spec);
 	engine_def_done(&p->conf.engine);
 	engine_build_done(&p->build);

@@ -132,7 +132,6 @@ static void relay_events(struct request *q, struct view v)
 	}
 	if (!passed_bound)
 		(void)buf_addv(&q->hold, view_from(v, whole));
-	loop_urgent(q->px->o.loop);
 }
 
 static void on_data(void *arg, struct view v)

@@ -25,7 +25,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 PATH = '/v1/chat/completions'
 MODES = {
     'slow headers': ['-H', '-i', '5'],
-    'slow body': ['-B', '-i', '5', '-s', '8192', '-t', 'POST'],
+    'slow body': ['-B', '-i', '5', '-s', '8192', '-t', 'POST', '-f', 'application/json'],
     'range': ['-R', '-t', 'HEAD'],
     'slow read': ['-X', '-w', '10', '-y', '20', '-n', '5', '-z', '32', '-k', '3'],
 }
@@ -49,6 +49,7 @@ def arguments():
     p.add_argument('--seconds', type=int, default=75, help='how long an attack lasts (75)')
     p.add_argument('--connections', type=int, default=1000, help='of slowhttptest (1000)')
     p.add_argument('--idle', type=int, default=9500, help='idle connections (9500)')
+    p.add_argument('--only', help='by comma: ' + ', '.join([*MODES, 'idle connections', 'smuggling']))
     p.add_argument('--json', metavar='FILE')
     return p.parse_args()
 
@@ -142,7 +143,8 @@ def main():
             attacks = {m: (lambda m=m: slow(c, a, m)) for m in MODES}
             attacks['idle connections'] = lambda: idle(c, a)
             attacks['smuggling'] = lambda: smuggle(c, a)
-            for name, attack in attacks.items():
+            wanted = a.only.split(',') if a.only else list(attacks)
+            for name, attack in ((n, attacks[n]) for n in wanted):
                 quiet = others(c)
                 start = time.monotonic()
                 p99, seen = attack()

@@ -11,7 +11,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 
-import { isAlive, model, realPool, root, stubDriver, until, withCorral } from './harness.mjs';
+import { asProgram, isAlive, model, realPool, stubDriver, until, withCorral } from './harness.mjs';
 
 const A = 'GPU-aaaa1111-0000-0000-0000-000000000000';
 const B = 'GPU-bbbb2222-0000-0000-0000-000000000000';
@@ -50,24 +50,6 @@ function held(corral) {
     for (const d of devices) sum[d] += sizes[id];
   }
   return sum;
-}
-
-/** Debian's llama-server as the operator's program: of the package it is known that it uses the CPU alone. */
-function asProgram(dir) {
-  const given = process.env.CORRAL_TEST_LLAMA_SERVER;
-  if (given) return given;
-  const engines = path.join(root, 'build/test-shared/engines/llamacpp');
-  const name = fs.existsSync(engines) && fs.readdirSync(engines).find((f) => f.startsWith('package-'));
-  assert.ok(name, 'the package was fetched');
-  const lib = path.join(engines, name, 'usr/lib/x86_64-linux-gnu');
-  const backends = path.join(lib, 'ggml/backends0');
-  const words = ['--inhibit-cache', '--argv0', 'llama-server', '--library-path', `${lib}:${lib}/llama`];
-  const text = `#!/bin/sh
-cd '${backends}' && exec ./llama-server ${words.join(' ')} '${engines}/${name}/usr/bin/llama-server' "$@"
-`;
-  const program = path.join(dir, 'llama-server');
-  fs.writeFileSync(program, text, { mode: 0o755 });
-  return program;
 }
 
 const warm = { pools: [realPool('warm')] };

@@ -234,12 +234,16 @@ const hidden = (...lines) => {
 test(
   'a GPU that the driver hides is an error with its own words, never the CPU',
   withCorral(
-    { pools: [fakePool('a'), fakePool('host', [], { devices: 'cpu' })] },
+    { pools: [fakePool('a'), fakeLlamaPool('llama'), fakePool('host', [], { devices: 'cpu' })] },
     async (corral) => {
-      const refused = await corral.chat('a');
-      assert.equal(refused.status, 503, refused.text);
-      assert.match(refused.json.error.message, /Driver\/library version mismatch/);
-      assert.match(refused.text, /devices: cpu/, 'the way out');
+      for (const id of ['a', 'llama']) {
+        const refused = await corral.chat(id);
+        assert.equal(refused.status, 503, refused.text);
+        assert.match(refused.json.error.message, /Driver\/library version mismatch/);
+        assert.match(refused.text, /devices: cpu/, 'the way out');
+        const { state, last_error } = await corral.pool(id);
+        assert.deepEqual([state, last_error.cause], ['failed', 'no_device']);
+      }
       assert.equal((await corral.chat('host')).status, 200);
       const [d] = await devices(corral);
       assert.deepEqual([d.state, d.pci], ['unusable', '0000:01:00.0']);

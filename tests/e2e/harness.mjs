@@ -76,6 +76,24 @@ export function realPool(id, { args = [], ...rest } = {}) {
   };
 }
 
+/** Debian's llama-server as the operator's program: of the package it is known that it uses the CPU alone. */
+export function asProgram(dir) {
+  const given = process.env.CORRAL_TEST_LLAMA_SERVER;
+  if (given) return given;
+  const engines = path.join(root, 'build/test-shared/engines/llamacpp');
+  const name = fs.existsSync(engines) && fs.readdirSync(engines).find((f) => f.startsWith('package-'));
+  assert.ok(name, 'the package was fetched');
+  const lib = path.join(engines, name, 'usr/lib/x86_64-linux-gnu');
+  const backends = path.join(lib, 'ggml/backends0');
+  const words = ['--inhibit-cache', '--argv0', 'llama-server', '--library-path', `${lib}:${lib}/llama`];
+  const text = `#!/bin/sh
+cd '${backends}' && exec ./llama-server ${words.join(' ')} '${engines}/${name}/usr/bin/llama-server' "$@"
+`;
+  const program = path.join(dir, 'llama-server');
+  fs.writeFileSync(program, text, { mode: 0o755 });
+  return program;
+}
+
 /** A pool of the fake engine as a program of the operator's; flags as fake-engine --help says. */
 export function fakePool(id, flags = [], rest = {}) {
   const command = [

@@ -149,6 +149,51 @@ async function explain(corral, pool) {
 }
 
 {
+  const engines = ['free', 'there', 'shy'].map((id) => takes(id, 8));
+  const driver = stubDriver(...cards, 'account', ...engines);
+  test(
+    'prefer and avoid: wishes among the devices that do, and a device that is not there is named',
+    withCorral(
+      {
+        pools: [
+          sized('free', 8),
+          sized('there', 8, { prefer: '1' }),
+          sized('shy', 8, { avoid: 'GPU-aaaa', evict_cost: 100 }),
+          sized('gone', 1, { prefer: '7' }),
+          sized('twice', 1, { avoid: '0,GPU-aaaa' }),
+        ],
+      },
+      async (corral) => {
+        assert.equal((await corral.chat('there')).status, 200);
+        assert.equal((await corral.chat('free')).status, 200);
+        assert.deepEqual(await where(corral), { 'there-0': [B], 'free-0': [A] });
+
+        const plan = await explain(corral, 'shy');
+        const [a, b] = [A, B].map((id) => plan.devices.find((d) => d.device === id));
+        assert.deepEqual([a.taken, b.taken], [false, true]);
+        assert.match(a.reason, /avoid/);
+        assert.deepEqual(
+          plan.evicts.map((v) => v.replica),
+          ['there-0'],
+        );
+        assert.equal((await corral.chat('shy')).status, 200);
+        assert.deepEqual(await where(corral), { 'shy-0': [B], 'free-0': [A] });
+
+        const there = /7, which is not on this machine.*0: Stub 24 GB.*1: Stub 12 GB/;
+        for (const [id, says] of [['gone', there], ['twice', /avoid names GPU-aaaa, a device .* already named/]]) {
+          const refused = await corral.chat(id);
+          assert.equal(refused.status, 503, refused.text);
+          assert.match(refused.json.error.message, says);
+          assert.equal((await corral.pool(id)).last_error.cause, 'bad_args');
+        }
+        await stopAll(corral);
+      },
+      { env: driver.env },
+    ),
+  );
+}
+
+{
   const driver = stubDriver(...cards, 'account', takes('pinned', 20), takes('x', 20));
   test(
     'a pinned pool keeps its memory, and the refusal may be tried again',

@@ -63,6 +63,8 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 	n->slots = p->slots;
 	n->cache_ram_mib = cache_mib(c, p);
 	n->devices = mem_strdup(p->devices);
+	n->prefer = mem_strdup(p->prefer);
+	n->avoid = mem_strdup(p->avoid);
 	n->canary = (enum node_canary)p->canary;
 	n->start_timeout_ms = p->start_timeout_ms;
 	n->kv_save = (enum node_kv_save)p->kv.save;
@@ -92,6 +94,8 @@ void agent_pools_done(struct agent_pools *p)
 		free((char *)(uintptr_t)p->items[i].model_path);
 		free((char *)(uintptr_t)p->items[i].spec);
 		free((char *)(uintptr_t)p->items[i].devices);
+		free((char *)(uintptr_t)p->items[i].prefer);
+		free((char *)(uintptr_t)p->items[i].avoid);
 		engine_def_done(&p->items[i].engine);
 	}
 	free(p->items);

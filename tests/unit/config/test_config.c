@@ -483,6 +483,14 @@ static void test_devices(void **state)
 	assert_string_equal(list->pools[0].devices, "0,GPU-3f2a");
 	AUTO(config_unrefp) struct config *one = good(POOL_WITH("devices: 1"));
 	assert_string_equal(one->pools[0].devices, "1");
+	AUTO(config_unrefp) struct config *wish = good(POOL_WITH("prefer: 1\n    avoid: 0"));
+	assert_string_equal(wish->pools[0].prefer, "1");
+	assert_null(plain->pools[0].prefer);
+	one_mistake(
+		POOL_WITH("prefer: auto"), 5, 13, "pools[0].prefer", "found \"auto\"|0,1|leave the key out");
+	one_mistake(POOL_WITH("avoid: 1,GPU-3f2a,1"), 5, 12, "pools[0].avoid", "1 is named twice");
+	one_mistake(POOL_WITH("avoid: gpu"), 5, 12, "pools[0].avoid", "found \"gpu\"|indices");
+	one_mistake(POOL_WITH("prefer: 0,1\n    avoid: 1"), 6, 12, "pools[0].avoid", "1 is preferred, too");
 	one_mistake(POOL_WITH("devices: 0,0"), 5, 14, "pools[0].devices", "named twice");
 	one_mistake(POOL_WITH("devices: gpu"), 5, 14, "pools[0].devices", "found \"gpu\"|auto, cpu, none");
 	one_mistake("gpu: none\npools:\n  - {id: a, model: a.gguf, devices: 0}\n", 3, 37, "pools[0].devices",

@@ -152,6 +152,28 @@ static void a_prefix_must_be_the_only_one(void **state)
 	assert_non_null(strstr(none.e.msg, "0: Card 0 (GPU-aaaa0000), 1: Card 1 (GPU-aabb0000)"));
 }
 
+static void a_wish_names_what_is_there(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *list, *says; /* NULL: taken */
+	} rows[] = {
+		{ "0,GPU-aabb", NULL },
+		{ "7", "avoid names 7, which is not on this machine; there is 0: Card 0" },
+		{ "1,GPU-aabb", "avoid names GPU-aabb, a device that is already named" },
+		{ "GPU-aa", "the beginning of more than one UUID" },
+	};
+	AUTO(mem_freep) struct gpu_list *l = two_cards();
+	AUTO(mem_freep) struct mask *m = NEW(struct mask);
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct err e = { 0 };
+		assert_int_equal(mask_parse(view_str(rows[i].list), m, NULL), 0);
+		assert_int_equal(gpu_check_list(m, "avoid", l, &e), rows[i].says ? -EINVAL : 0);
+		if (rows[i].says)
+			assert_non_null(strstr(e.msg, rows[i].says));
+	}
+}
+
 static void auto_takes_what_answers(void **state)
 {
 	(void)state;
@@ -558,11 +580,11 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { cmocka_unit_test(masks), cmocka_unit_test(mask_is_bounded),
 		cmocka_unit_test(a_list_becomes_uuids), cmocka_unit_test(a_prefix_must_be_the_only_one),
-		cmocka_unit_test(auto_takes_what_answers), cmocka_unit_test(a_hidden_gpu_is_never_the_cpu),
-		cmocka_unit_test(without_a_gpu), cmocka_unit_test(none_keeps_to_the_cpu),
-		cmocka_unit_test(makers_are_not_mixed), cmocka_unit_test(a_sample_comes_back_as_it_was),
-		cmocka_unit_test(hostile_lines), cmocka_unit_test(what_the_bus_shows),
-		cmocka_unit_test(addresses), cmocka_unit_test(the_cpu),
+		cmocka_unit_test(a_wish_names_what_is_there), cmocka_unit_test(auto_takes_what_answers),
+		cmocka_unit_test(a_hidden_gpu_is_never_the_cpu), cmocka_unit_test(without_a_gpu),
+		cmocka_unit_test(none_keeps_to_the_cpu), cmocka_unit_test(makers_are_not_mixed),
+		cmocka_unit_test(a_sample_comes_back_as_it_was), cmocka_unit_test(hostile_lines),
+		cmocka_unit_test(what_the_bus_shows), cmocka_unit_test(addresses), cmocka_unit_test(the_cpu),
 		cmocka_unit_test(lost_hidden_and_gone), cmocka_unit_test(parts_come_behind_and_go) };
 	return cmocka_run_group_tests_name("gpu", tests, NULL, NULL);
 }

@@ -393,64 +393,6 @@ static void on_stop_other(void *arg, int events)
 	loop_stop(x->w->l);
 }
 
-struct hasty {
-	struct world *w;
-	struct loop_watch *watch;
-	struct loop_work work;
-	int i;
-	bool urgent;
-};
-
-static void on_hasty_work(void *arg)
-{
-	struct hasty *h = arg;
-	note(h->w, 100 + h->i);
-}
-
-static void on_hasty(void *arg, int events)
-{
-	(void)events;
-	struct hasty *h = arg;
-	note(h->w, h->i);
-	loop_watch_stop(&h->watch);
-	loop_defer(h->w->l, &h->work, on_hasty_work, h);
-	if (h->urgent)
-		loop_urgent(h->w->l);
-	if (h->i == 11)
-		loop_stop(h->w->l);
-}
-
-/* Twelve descriptors are ready at once: where it is urgent the work of the first eight is done before the
- * ninth is looked at, else all of it at the end. */
-static void urgent_work_is_done_in_between(void **state)
-{
-	struct world *w = *state;
-	for (int urgent = 0; urgent < 2; urgent++) {
-		struct hasty h[12];
-		int fds[12][2];
-		w->n = 0;
-		for (int i = 0; i < 12; i++) {
-			h[i] = (struct hasty){ .w = w, .i = i, .urgent = urgent };
-			assert_int_equal(pipe(fds[i]), 0);
-			assert_int_equal(
-				loop_watch_start(w->l, &h[i].watch, fds[i][0], LOOP_READ, on_hasty, &h[i]),
-				0);
-		}
-		for (int i = 0; i < 12; i++)
-			assert_int_equal(write(fds[i][1], "x", 1), 1);
-		run(w);
-		assert_int_equal(w->n, 24);
-		for (int i = 0; i < 12; i++) {
-			fd_close(fds[i][0]);
-			fd_close(fds[i][1]);
-		}
-		size_t first = 0;
-		while (w->order[first] < 100)
-			first++;
-		assert_int_equal(first, urgent ? LOOP_URGENT_MAX : 12);
-	}
-}
-
 static void watch_stops_another_that_is_ready(void **state)
 {
 	struct world *w = *state;
@@ -826,7 +768,6 @@ int main(void)
 		T(many_timers_keep_the_heap),
 		T(watch_stops_inside_its_callback),
 		T(watch_stops_another_that_is_ready),
-		T(urgent_work_is_done_in_between),
 		T(hangup_is_seen_and_events_change),
 		T(signals_arrive),
 		T(children_exit_with_code_or_signal),

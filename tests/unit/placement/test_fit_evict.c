@@ -311,7 +311,7 @@ CASE(more_than_can_be_searched_leave_by_rule)
 
 CASE(one_leaves_rather_than_a_crowd)
 {
-	static char ids[64][8];
+	static char ids[64][16];
 	GPU(88);
 	for (int i = 0; i < 40; i++) {
 		(void)snprintf(ids[i], sizeof ids[i], "r%02d", i);
@@ -325,7 +325,7 @@ CASE(one_leaves_rather_than_a_crowd)
 
 CASE(not_more_leave_than_the_bound)
 {
-	static char ids[128][8];
+	static char ids[128][16];
 	GPU(100);
 	for (int i = 0; i < 100; i++) {
 		(void)snprintf(ids[i], sizeof ids[i], "r%02d", i);
