@@ -141,14 +141,15 @@ static bool place_is_known(const struct replica *r, const struct replica_learn *
 void learn_launch(struct replica *r)
 {
 	learn_done(r);
-	if (r->pool->conf.engine.kind != ENGINE_LLAMACPP || !replica_model(r)->path)
+	/* a build that does not say which it is might be another one tomorrow */
+	if (r->pool->conf.engine.kind != ENGINE_LLAMACPP || !replica_model(r)->path || !r->engine_version)
 		return;
 	struct replica_learn *l = r->learn = NEW(struct replica_learn);
 	if (!read_devices(r, l) || !place_is_known(r, l) || make_key(r, l)) {
 		learn_done(r);
 		return;
 	}
-	snprintf(l->key.build, sizeof l->key.build, "%s", r->engine_version ? r->engine_version : "unknown");
+	snprintf(l->key.build, sizeof l->key.build, "%s", r->engine_version);
 	if (l->n_devices)
 		snprintf(l->key.kind, sizeof l->key.kind, "%s", devices_kind(r->node, l->index[0]));
 	AUTO(mem_freep) char *path = ledger(r);
@@ -272,6 +273,10 @@ void learn_ready(struct replica *r)
 	if (!l)
 		return;
 	bool news = !l->known && read_log(r, l);
+	if (!l->known && !news)
+		log_debug("learned", r->id,
+			"The engine of %s did not say what it takes, or something that cannot be.",
+			r->pool_id);
 	if (measure(r, l) || news)
 		keep(r, l);
 }

@@ -85,7 +85,8 @@ async function sourceOf(corral, id) {
       assert.equal(JSON.parse(formula.stdout).source, 'formula');
 
       await until('the plan to know', async () => (await sourceOf(corral, 'seen')) === 'learned');
-      assert.match((await corral.cli('plan', '--config', corral.configFile)).stdout, /\(learned, dense, within 1 %\)/);
+      const plan = await corral.cli('plan', '--config', corral.configFile);
+      assert.match(plan.stdout, /\(learned, dense, within 1 %\)/);
       await startAgain(corral, 'seen');
       const again = logOf(corral, 'seen-0').slice(log.length);
       assert.equal(told(again, 'model'), 0, 'what is known already is not asked for again');
@@ -125,6 +126,35 @@ async function sourceOf(corral, id) {
       assert.match(corral.log(), /damaged or no ledger of ours; it is moved to \S+learned\.db\.corrupt-1/);
       const now = await estimate(corral, pool, '--devices', 'cpu', '--source', 'learned');
       assert.equal(now.code, 0, now.stderr);
+    }),
+  );
+}
+
+{
+  const programs = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-learned-'));
+  const lie = [
+    'load_tensors:   CPU_Mapped model buffer size =     0.01 MiB',
+    'llama_context: constructing llama_context',
+    'sched_reserve:        CPU compute buffer size =     0.01 MiB',
+    'srv  llama_server: model loaded',
+  ];
+  const liar = path.join(programs, 'liar');
+  const pool = { id: 'liar', model: model('random'), ctx: 512, slots: 2 };
+  pool.engine = { mode: 'binary', path: liar, args: ['-t', '1'] };
+  test(
+    'what cannot be is not believed: weights that are smaller than the file says',
+    withCorral({ pools: [pool] }, async (corral) => {
+      const program = asProgram(programs);
+      const say = lie.map((line) => `  echo '${line}'`).join('\n');
+      const text = `#!/bin/sh\ncase "$*" in *--host*)\n${say}\nesac\nexec '${program}' "$@"\n`;
+      fs.writeFileSync(liar, text, { mode: 0o755 });
+      assert.equal((await corral.chat('liar')).status, 200);
+      await ready(corral, 'liar');
+      await stop(corral, 'liar');
+      assert.equal(told(logOf(corral, 'liar-0').split('model loaded')[0], 'model'), 10485);
+      assert.ok(!fs.existsSync(ledger(corral)));
+      assert.equal(await sourceOf(corral, 'liar'), 'formula');
+      fs.rmSync(programs, { recursive: true });
     }),
   );
 }

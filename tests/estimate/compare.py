@@ -88,17 +88,17 @@ Written by `tests/estimate/compare.py`, which is also the test.
 
 That is the formula. `--source auto` (the default) and the planner take a better source where there is one:
 
-1. *learned*: an engine of this machine ran with the same model (its files' headers and sizes), context, slots,
-   arguments, `LLAMA_ARG_` and `GGML_` variables, layers and devices, and build, and said how large its buffers
-   are; on a GPU the driver said what its processes hold. Within 1 %. Kept in `learned.db` in `state_dir`, 1,024
-   rows, the longest unused goes first. Another context or number of slots is another row: nothing is
-   extrapolated. Not with a projector or adapters.
+1. *learned*: an engine of this machine ran with the same model (its files' headers and sizes), context,
+   slots, arguments, `LLAMA_ARG_` and `GGML_` variables, layers and devices, and build, and said how
+   large its buffers are; on a GPU the driver said what its processes hold. Within 1 %. Kept in
+   `learned.db` in `state_dir`, 1,024 rows, the longest unused goes first. Another context or number of
+   slots is another row: nothing is extrapolated. Not with a projector or adapters.
 2. *oracle*: `llama-fit-params`, where it is found (`corral estimate` alone).
 3. *formula*.
 
-`--source learned` fails where nothing was learned: let a pool with that `ctx`, `slots` and `engine.args` become
-ready once. What the formula cannot know is in it: weights that the CPU repacks, what a driver keeps. Where the
-two differ by more than the formula's error, the log says so once (`learned`).
+`--source learned` fails where nothing was learned: let a pool with that `ctx`, `slots` and `engine.args`
+become ready once. What the formula cannot know is in it: weights that the CPU repacks, what a driver
+keeps. Where the two differ by more than the formula's error, the log says so once (`learned`).
 
 The last columns are the compute buffer the program told, in MiB, and how far ours is off, under
 
