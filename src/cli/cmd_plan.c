@@ -74,6 +74,10 @@ static void need(yyjson_val *pool, struct buf *out)
 	char cell[32];
 	if (!yyjson_is_obj(o))
 		return;
+	unsigned long long ctx = yyjson_get_uint(yyjson_obj_get(o, "ctx"));
+	if (ctx)
+		buf_addf(out, "  context: %llu tokens a request%s\n", ctx,
+			yyjson_get_bool(yyjson_obj_get(pool, "ctx_auto")) ? " (auto)" : "");
 	buf_adds(out, "  needs: ");
 	for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
 		bytes_text(o, parts[i][1], cell);

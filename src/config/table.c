@@ -216,8 +216,9 @@ const struct field config_fields[] = {
 	POOL("ctx", UINT, ctx, .dflt = "auto", .words = auto_zero, .min = 64, .max = 1 << 24,
 		.flags = FIELD_ENGINE,
 		.doc = "Tokens **per request**; the engine gets ctx × slots. `auto`: what the model was "
-		       "trained for, at "
-		       "most 8192."),
+		       "trained for, at most 131072, where that is free on the devices it goes to; else less "
+		       "in steps, down to 8192. Nobody is stopped for more than the 8192, and of memory that "
+		       "other pools use, too, at most half of what is free is taken for it."),
 	POOL("slots", UINT, slots, .dflt = "2", .min = 1, .max = 1024, .flags = FIELD_ENGINE,
 		.doc = "Requests one replica works on at the same time."),
 	POOL("devices", STRING, devices, .dflt = "auto", .flags = FIELD_ENGINE,

@@ -2,7 +2,8 @@
  *
  * The reconciler's inside. Files: control.c life and the reconciliation of one pool · slots.c the replicas a
  * pool has or wants · facts.c facts to traffic · refuse.c why a pool refuses · plan.c, place.c, push.c how
- * many, where, and the wish on the wire · room.c, scene.c, want.c, explain.c memory: who gets it, and why ·
+ * many, where, and the wish on the wire · room.c, room_ctx.c, scene.c, want.c, explain.c memory: who gets it,
+ * and why ·
  * ops.c what operators ask · bluegreen.c, reload.c, memory.c other engines in place of those that run ·
  * reconfigure.c another configuration · kept.c what is on the disk · state.c what others are shown ·
  * cool.c what needs looking after · hung.c what makes no progress · fate.c what became of one · figures.c the
@@ -119,6 +120,10 @@ struct control_pool {
 		uint32_t speed;
 	} speeds[CONTROL_SPEEDS_MAX];
 	size_t nspeeds;
+	/* room_ctx.c: of `ctx: auto`, what it became last, of which spec, and until when it was that */
+	uint32_t auto_ctx;
+	char auto_spec[CONFIG_SPEC_LEN + 1];
+	mono_t auto_at;
 	bool cpu_engine; /* its engine was seen to use the CPU alone, though there is a GPU */
 	/* It ran out of memory where it had been reserved: with which variant, and how often. What it needs
 	 * counts for more from then on. */

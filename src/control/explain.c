@@ -148,6 +148,8 @@ static val *need_json(doc *d, const struct question *q)
 	yyjson_mut_obj_add_strcpy(d, o, "source", n->source);
 	yyjson_mut_obj_add_strcpy(d, o, "kind", n->kind);
 	yyjson_mut_obj_add_real(d, o, "error", n->error_permille / 1000.0);
+	if (n->ctx)
+		yyjson_mut_obj_add_uint(d, o, "ctx", n->ctx);
 	yyjson_mut_obj_add_uint(d, o, "layers", n->nlayers);
 	yyjson_mut_obj_add_uint(d, o, "weights_bytes", weights);
 	yyjson_mut_obj_add_uint(d, o, "cache_bytes", cache);
@@ -193,6 +195,8 @@ static val *runs_json(doc *d, const struct question *q)
 		val *o = yyjson_mut_arr_add_obj(d, list);
 		yyjson_mut_obj_add_strcpy(d, o, "replica", s->id);
 		yyjson_mut_obj_add_str(d, o, "how", fit_how_text(s->room->how));
+		if (s->room->ctx)
+			yyjson_mut_obj_add_uint(d, o, "ctx", s->room->ctx);
 		val *uses = yyjson_mut_obj_add_arr(d, o, "reserved");
 		for (size_t k = 0; k < s->room->nuses; k++) {
 			val *u = yyjson_mut_arr_add_obj(d, uses);
@@ -214,6 +218,8 @@ static void ask(struct question *q, const struct registry_snapshot *snap)
 	q->plan = (struct fit_plan){ .closest = FIT_NONE, .host = FIT_NONE };
 	if (q->w.known)
 		fit_plan(&q->sc.facts, &q->w.fit, q->sc.scratch, &q->plan, q->reasons);
+	if (q->plan.how != FIT_NO && !q->plan.nvictims)
+		room_ctx_grow(q->p, &q->sc, &q->w, &q->plan, now);
 }
 
 static val *answer_json(doc *d, const struct question *q)
@@ -226,6 +232,7 @@ static val *answer_json(doc *d, const struct question *q)
 	yyjson_mut_obj_add_bool(d, o, "known", q->w.known);
 	yyjson_mut_obj_add_bool(d, o, "fits", !q->w.known || q->plan.how != FIT_NO);
 	yyjson_mut_obj_add_str(d, o, "how", fit_how_text(q->plan.how));
+	yyjson_mut_obj_add_bool(d, o, "ctx_auto", q->w.ctx != 0);
 	yyjson_mut_obj_add_val(d, o, "need", need_json(d, q));
 	yyjson_mut_obj_add_uint(d, o, "gpu_layers", q->plan.gpu_layers);
 	yyjson_mut_obj_add_uint(d, o, "cpu_expert_layers", q->plan.cpu_experts);

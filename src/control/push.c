@@ -75,7 +75,7 @@ static void add_want(
 	struct wire_want *w = wire_desired_add(d);
 	w->replica_id = mem_strdup(s->id);
 	w->pool_id = mem_strdup(p->cfg->id);
-	/* ctx and slots are those of the definition that the spec names */
+	/* slots are those of the definition that the spec names, and ctx where that says one */
 	w->spec = s->variant.spec[0] ? mem_strdup(s->variant.spec) : NULL;
 	w->model = mem_strdup(s->variant.model);
 	w->restart_epoch = s->restart_epoch;
@@ -86,6 +86,7 @@ static void add_want(
 	if (!r)
 		return;
 	w->devices = r->devices[0] ? mem_strdup(r->devices) : NULL;
+	w->ctx = r->ctx;
 	w->planned = r->planned;
 	w->gpu_layers = r->planned ? r->gpu_layers : 0;
 	w->cpu_experts = r->planned ? r->cpu_experts : 0;

@@ -124,6 +124,7 @@ static bool reserve(struct control *c, struct control_slot *s, const struct scen
 	r->planned = w->need.nlayers && plan->how != FIT_HOST && plan->how != FIT_SHARE;
 	r->gpu_layers = plan->gpu_layers;
 	r->cpu_experts = plan->cpu_experts;
+	r->ctx = w->ctx;
 	return book(c, s, r, false);
 }
 
@@ -137,6 +138,7 @@ static void reserve_found(struct control *c, struct control_slot *s, const struc
 	if (mask_parse(view_str(r->facts.device_mask ? r->facts.device_mask : "auto"), &m, NULL))
 		m.kind = MASK_AUTO;
 	uint64_t whole = w->known ? (w->fit.share ? w->fit.share : fit_need_whole(&w->need)) : 0;
+	room->ctx = w->ctx ? r->facts.ctx : 0;
 	size_t n = 0;
 	for (size_t pass = 0; pass < 2; pass++)
 		for (size_t i = 0; i < sc->facts.ndevices; i++) {
@@ -377,8 +379,11 @@ static void decide_in(struct deciding *d, struct control_pool *p, struct control
 	if (!w->known)
 		return; /* it is started as it is configured */
 	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
-	if (plan.how != FIT_NO && !plan.nvictims && reserve(d->c, s, sc, w, &plan))
-		return;
+	if (plan.how != FIT_NO && !plan.nvictims) {
+		room_ctx_grow(p, sc, w, &plan, d->now);
+		if (reserve(d->c, s, sc, w, &plan))
+			return;
+	}
 	if (plan.how == FIT_NO && plan.closest == FIT_NONE)
 		return; /* no device that it may use is there: its node says why, with the driver's words */
 	if (plan.how == FIT_NO) {
@@ -412,6 +417,8 @@ static void found(
 	AUTO(room_want_done) struct room_want w;
 	scene_make(d->c, d->snap, d->now, d->now, &sc);
 	room_want_make(d->c, d->snap, &sc, p, r->node_id, &w);
+	if (w.ctx)
+		room_ctx_set(p, &w, r->facts.ctx);
 	reserve_found(d->c, s, &sc, &w, r);
 }
 
@@ -463,6 +470,8 @@ static void look_at(struct deciding *d, struct control_pool *p, struct control_s
 		      s->room_epoch == s->restart_epoch && !room_tries_again(s, &r->facts);
 	if (s->room && r && r->facts.state == REPLICA_READY)
 		s->room_pid = r->facts.pid;
+	if (s->room && s->room->ctx && strcmp(s->variant.spec, p->variant.spec) == 0)
+		room_ctx_note(p, s->room->ctx, d->now);
 	if (s->room && s->room->on_gpu && has_process(r) && str_same(r->facts.device_mask, "cpu")) {
 		p->cpu_engine = true; /* its engine cannot use what is there */
 		slot_room_free(d->c, s, d->now);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What the device planner is asked, made of the registry's snapshot and of what is reserved. Files: scene.c
- * the devices and who holds them · speeds.c how fast they were · want.c one replica's wish · room.c
- * decisions.
+ * the devices and who holds them · speeds.c how fast they were · want.c one replica's wish · room_ctx.c how
+ * much context · room.c decisions.
  */
 #ifndef CONTROL_ROOM_INT_H
 #define CONTROL_ROOM_INT_H
@@ -27,6 +27,7 @@ struct slot_room {
 	char devices[FIT_SPLIT_MAX * 48],
 		split[FIT_SPLIT_MAX * 12]; /* for the wire; empty: the pool's own, one */
 	uint32_t gpu_layers, cpu_experts;
+	uint32_t ctx;         /* of `ctx: auto`, what it became; 0: the pool's own */
 	bool planned, on_gpu; /* the division is ours to say; some of it is on a GPU */
 };
 
@@ -72,12 +73,27 @@ struct room_want { /* freed with room_want_done */
 	struct fit_layer *layers;
 	uint64_t *mask, *prefer, *avoid, *never_with, *siblings;
 	struct wire_need wire;
+	/* Of `ctx: auto`: what it is, 0 of a pool that says its own; what it could be (the snapshot's, NULL:
+	 * nothing more, or it is settled by a replica that runs). */
+	uint32_t ctx;
+	char *const *larger;
 	bool known; /* false: nothing is known of what it needs; it is not planned */
 };
 /* node_id NULL: any. */
 void room_want_make(struct control *c, const struct registry_snapshot *s, const struct scene *sc,
 	struct control_pool *p, const char *node_id, struct room_want *ret);
 void room_want_done(struct room_want *w);
+/* Another need in place of w's, which is taken over. */
+void room_want_take(const struct control_pool *p, struct room_want *w, struct wire_need *n);
+/* room_ctx.c: the needs of `ctx: auto`. room_ctx_begin: what a replica that runs has, it has, too. */
+void room_ctx_begin(const struct control_pool *p, const struct wire_model *m, struct room_want *w);
+/* w goes as plan says. Where more is free on the same devices its context grows: w and plan are changed. */
+void room_ctx_grow(const struct control_pool *p, const struct scene *sc, struct room_want *w,
+	struct fit_plan *plan, mono_t now);
+/* It runs with that. */
+void room_ctx_note(struct control_pool *p, uint32_t ctx, mono_t now);
+/* The need with that context, where there is one; else w stays. */
+void room_ctx_set(const struct control_pool *p, struct room_want *w, uint32_t ctx);
 
 static inline void bit_set(uint64_t *bits, size_t i)
 {

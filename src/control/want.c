@@ -148,15 +148,28 @@ static void take_others(const struct control_pool *p, const struct scene *sc, st
 	w->fit.siblings = w->siblings;
 }
 
+void room_want_take(const struct control_pool *p, struct room_want *w, struct wire_need *n)
+{
+	wire_need_done(&w->wire);
+	w->wire = *n;
+	*n = (struct wire_need){ 0 };
+	free(w->layers);
+	take_need(w);
+	learn_from_oom(p, w);
+}
+
 void room_want_make(struct control *c, const struct registry_snapshot *s, const struct scene *sc,
 	struct control_pool *p, const char *node_id, struct room_want *ret)
 {
 	(void)c;
 	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
 	*ret = (struct room_want){ 0 };
-	ret->known = !p->external && (p->cfg->memory || need_of(p, rp ? rp->model : NULL, &ret->wire));
-	take_need(ret);
-	learn_from_oom(p, ret);
+	const struct wire_model *m = rp ? rp->model : NULL;
+	struct wire_need n = { 0 };
+	ret->known = !p->external && (p->cfg->memory || need_of(p, m, &n));
+	room_want_take(p, ret, &n);
+	if (ret->known && !p->cfg->memory && !p->cfg->ctx && m)
+		room_ctx_begin(p, m, ret);
 	take_mask(p, sc, ret);
 	take_others(p, sc, ret);
 	ret->fit.prefer = ret->prefer = wish_bits(p->cfg->prefer, sc);

@@ -49,6 +49,8 @@ int wire_need_encode(const struct wire_need *n, struct buf *b)
 	struct wire_need copy = *n;
 	int r = buf_addf(b, "source=%s kind=%s error=%u", n->source[0] ? n->source : "unknown",
 		n->kind[0] ? n->kind : "unknown", n->error_permille);
+	if (!r && n->ctx)
+		r = buf_addf(b, " ctx=%u", n->ctx);
 	for (size_t i = 0; !r && i < ARRAY_LEN(sums); i++)
 		if (*sum_at(&copy, i))
 			r = buf_addf(b, " %s=%llu", sums[i].name, (unsigned long long)*sum_at(&copy, i));
@@ -96,6 +98,8 @@ static int decode_word(struct view name, struct view value, struct wire_need *n,
 	if (num_u64(value, &x))
 		return err_set(e, -EINVAL, "what a model needs has \"%.*s\" that is no number",
 			(int)MIN(name.n, (size_t)60), name.p);
+	if (view_eqs(name, "ctx"))
+		n->ctx = (uint32_t)MIN(x, (uint64_t)UINT32_MAX);
 	if (view_eqs(name, "error"))
 		n->error_permille = (uint32_t)MIN(x, (uint64_t)UINT32_MAX);
 	for (size_t i = 0; i < ARRAY_LEN(sums); i++)

@@ -146,6 +146,7 @@ static const struct wf model_fields[] = {
 	NUM(embedding, WF_BOOL, 0, 0, 0),
 	NUM(rerank, WF_BOOL, 0, 0, 0),
 	STR(need, 0),
+	NUM(larger, WF_STRS, 0, 0, 0),
 	STR(quant, 0),
 	STR(source, 0),
 	STR(reference, 0),

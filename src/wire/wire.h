@@ -144,11 +144,14 @@ struct wire_model {
 	char *problem; /* why it cannot be served: a sentence; NULL = fine */
 	char *architecture, *name;
 	uint64_t size_bytes, n_params, n_ctx_train, n_vocab, n_embd;
-	uint32_t ctx; /* what `ctx: auto` became, or the configured one */
+	uint32_t ctx; /* the configured one; of `ctx: auto` the least it becomes */
 	bool vision, audio;
 	bool embedding, rerank; /* what it is for instead of text */
 	char *need;             /* what it needs in memory, as wire_need_encode writes it; NULL: not known */
-	char *quant;            /* "Q4_K_M"; NULL unknown */
+	/* NULL-terminated, each as need: with the contexts that `ctx: auto` may become where there is room,
+	 * the largest first; NULL: none */
+	char **larger;
+	char *quant; /* "Q4_K_M"; NULL unknown */
 	/* NULL: a configured pool. Else it was found on the disk, and these say where ("Hugging Face cache")
 	 * and what it is called there ("hf:org/repo:Q4_K_M") */
 	char *source, *reference;
@@ -164,6 +167,7 @@ struct wire_need_layer {
 	uint64_t cache;   /* keys, values and recurrent state of all slots */
 };
 struct wire_need {
+	uint32_t ctx;               /* tokens of one slot it is for; 0: not said */
 	uint64_t whole;             /* on one device, where layers are not told (nlayers 0) */
 	uint64_t output;            /* counts as a layer behind the last */
 	uint64_t extra;             /* on the first device: projector, draft model */

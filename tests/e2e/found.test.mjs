@@ -6,7 +6,7 @@ import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
-import { Corral, model, realPool, until, withDeadline } from './harness.mjs';
+import { Corral, fakeLlamaPool, model, realPool, until, withDeadline } from './harness.mjs';
 
 /** A home folder as the programs that fetch models leave it behind. */
 class Home {
@@ -142,6 +142,23 @@ test('models of every store are listed, answer when asked, and are only read', a
   });
 });
 
+test('what a found model needs is computed from its header, as for a configured one', async (t) => {
+  const fill = (home) => home.copy('models/long.gguf', seeded(6, '--ctx', '65536'));
+  const { engine } = fakeLlamaPool('x');
+  await inHome(
+    t,
+    fill,
+    async (corral) => {
+      const { json } = await corral.get('/v1/explain?pool=long');
+      assert.deepEqual([json.need.source, json.need.layers, json.ctx_auto], ['formula', 2, true]);
+      assert.ok(json.need.ctx >= 8192 && json.need.ctx <= 65536, `${json.need.ctx}`);
+      assert.equal((await corral.chat('long')).status, 200);
+      assert.equal((await corral.pool('long')).ctx, json.need.ctx);
+    },
+    { defaults: { engine } },
+  );
+});
+
 test('the same disk gives the same ids and engines after a restart', async (t) => {
   await inHome(t, fillFour, async (corral) => {
     const before = await ids(corral);
@@ -193,8 +210,8 @@ test('nothing found: it serves without pools and says where it looked and what t
     () => {},
     async (corral, home) => {
       assert.deepEqual(await listed(corral), []);
-      const log = corral.log();
-      assert.match(log, /no models were found; looked in /);
+      const told = () => /no models were found; looked in /.test(corral.log()) && corral.log();
+      const log = await until('what was found to be told', async () => told());
       const caches = ['.cache/huggingface/hub', '.cache/llama.cpp'];
       for (const place of [...caches, '.ollama/models', '.lmstudio/models', 'models'])
         assert.ok(log.includes(path.join(home.dir, place)), place);

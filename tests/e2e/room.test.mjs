@@ -180,7 +180,8 @@ async function explain(corral, pool) {
         assert.deepEqual(await where(corral), { 'shy-0': [B], 'free-0': [A] });
 
         const there = /7, which is not on this machine.*0: Stub 24 GB.*1: Stub 12 GB/;
-        for (const [id, says] of [['gone', there], ['twice', /avoid names GPU-aaaa, a device .* already named/]]) {
+        const again = /avoid names GPU-aaaa, a device .* already named/;
+        for (const [id, says] of [['gone', there], ['twice', again]]) {
           const refused = await corral.chat(id);
           assert.equal(refused.status, 503, refused.text);
           assert.match(refused.json.error.message, says);

@@ -35,7 +35,7 @@ struct agent {
 	struct err why;
 };
 
-/* What the file itself says of its model; ctx: auto is the trained context, at most 8192. */
+/* What the file itself says of its model. */
 static void read_model(void *arg, const struct node_pool *pool, struct wire_model *ret)
 {
 	struct agent *a = arg;
@@ -67,9 +67,8 @@ static void read_model(void *arg, const struct node_pool *pool, struct wire_mode
 	ret->vision = f.has_vision;
 	ret->audio = f.has_audio;
 	if (!ret->ctx)
-		ret->ctx = f.n_ctx_train ? (uint32_t)MIN(f.n_ctx_train, (uint64_t)8192) : 8192;
-	free(ret->need);
-	ret->need = agent_need(pool, ret->path, ret->ctx, a->config->state_dir);
+		ret->ctx = agent_auto_ctx(f.n_ctx_train);
+	agent_needs(pool, a->config->state_dir, !pool->ctx, ret);
 }
 
 /* ---- the process
@@ -117,7 +116,7 @@ static void take(struct agent *a, struct config *c)
 		return;
 	}
 	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
-	agent_pools_make(c, a->found, &pools);
+	agent_pools_make(c, found_list(a->found), &pools);
 	node_set_starting_max(a->node, c->starting_max);
 	node_set_pools(a->node, pools.items, pools.len);
 }
@@ -227,7 +226,7 @@ static int set_up(struct agent *a, struct err *e)
 	a->log_dir = path_join(c->state_dir, "log");
 	a->keeper = find_keeper();
 	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
-	agent_pools_make(c, a->found, &pools);
+	agent_pools_make(c, found_list(a->found), &pools);
 	const char *sysfs = env_or_null("CORRAL_SYSFS");
 	struct gpu_monitor_opts gpus = { .sysfs = sysfs, .always_ask = driver_without_bus(sysfs) };
 	struct node_opts o = {

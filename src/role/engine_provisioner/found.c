@@ -8,9 +8,10 @@
 #include "base/mem.h"
 #include "log/log.h"
 #include "provision/model/stores.h"
+#include "role/engine_provisioner/need.h"
+#include "role/engine_provisioner/pools.h"
 
 enum {
-	CTX_AUTO_MAX = 8192,
 	/* An embedding model that sees both ways takes a text in one batch: its memory grows with the square.
 	 */
 	BATCH_MAX = 2048,
@@ -26,6 +27,10 @@ struct found {
 	struct stores_found looking; /* the thread's, until it has ended */
 	atomic_bool cancel;
 	struct stores_found last;
+	/* What each needs: of `looking` the thread's, of `last`; with them the configuration it is made from
+	 */
+	struct wire_model *counting, *needs;
+	struct config *made;
 	char *told; /* the last summary: the same one is not told again */
 };
 
@@ -41,12 +46,17 @@ struct found *found_new(struct loop *l, found_fn *fn, void *arg)
 /* ---- what an engine needs ------------------------------------------------------------------------------ */
 
 /* By its file: ids are the configuration's affair. */
-static const struct store_model *model_of(const struct found *f, const char *path)
+static const struct store_model *model_of(const struct stores_found *l, const char *path)
 {
-	for (size_t i = 0; f && path && i < f->last.nmodels; i++)
-		if (strcmp(f->last.models[i].path, path) == 0)
-			return &f->last.models[i];
+	for (size_t i = 0; path && i < l->nmodels; i++)
+		if (strcmp(l->models[i].path, path) == 0)
+			return &l->models[i];
 	return NULL;
+}
+
+const struct stores_found *found_list(const struct found *f)
+{
+	return &f->last;
 }
 
 /* Whether a text must fit into one batch. The last token's vector (3) needs no such thing. */
@@ -57,14 +67,14 @@ static bool in_one_batch(const struct store_model *m)
 
 static uint32_t auto_ctx(const struct store_model *m)
 {
-	uint64_t most = in_one_batch(m) ? BATCH_MAX : CTX_AUTO_MAX;
-	return (uint32_t)(m->n_ctx_train ? MIN(m->n_ctx_train, most) : most);
+	uint32_t least = agent_auto_ctx(m->n_ctx_train);
+	return in_one_batch(m) ? MIN(least, (uint32_t)BATCH_MAX) : least;
 }
 
-void found_args(const struct found *f, const char *path, struct strv *args)
+void found_args(const struct stores_found *l, const char *path, struct strv *args)
 {
 	static const char *const poolings[] = { "mean", "mean", "cls", "last" };
-	const struct store_model *m = model_of(f, path);
+	const struct store_model *m = model_of(l, path);
 	struct strv all = { 0 };
 	if (!m)
 		return;
@@ -90,9 +100,15 @@ void found_args(const struct found *f, const char *path, struct strv *args)
 
 bool found_describe(const struct found *f, struct wire_model *ret)
 {
-	const struct store_model *m = model_of(f, ret->path);
+	const struct store_model *m = f ? model_of(&f->last, ret->path) : NULL;
 	if (!m)
 		return false;
+	struct wire_model need = { 0 };
+	if (f->needs)
+		wire_model_copy(&need, &f->needs[m - f->last.models]);
+	ret->need = MEM_TAKE(need.need);
+	ret->larger = MEM_TAKE(need.larger);
+	wire_model_done(&need);
 	if (!file_exists(m->path))
 		ret->problem = mem_fmt("the model file %s is not there any more", m->path);
 	ret->architecture = mem_strdup(m->architecture);
@@ -148,10 +164,49 @@ static void tell(struct found *f)
 								 : "an embedding model (/v1/embeddings)");
 }
 
+static struct config *with_pools(struct config *base, const struct stores_found *l)
+{
+	struct config_found *pools = mem_alloc((l->nmodels + 1) * sizeof *pools);
+	for (size_t i = 0; i < l->nmodels; i++)
+		pools[i] = (struct config_found){
+			.id = l->models[i].id, .path = l->models[i].path, .source = l->models[i].source
+		};
+	struct config *c = config_with_found(base, pools, l->nmodels);
+	free(pools);
+	return c;
+}
+
+/* As the node will start it. */
+static void count(const struct node_pool *p, struct found *f)
+{
+	const struct store_model *m = model_of(&f->looking, p->model_path);
+	if (!m)
+		return;
+	struct wire_model *n = &f->counting[m - f->looking.models];
+	n->path = mem_strdup(m->path);
+	n->ctx = p->ctx ? p->ctx : auto_ctx(m);
+	n->n_ctx_train = m->n_ctx_train;
+	agent_needs(p, f->base->state_dir, !p->ctx && !in_one_batch(m), n);
+}
+
 static void work(void *arg)
 {
 	struct found *f = arg;
 	stores_find(&f->roots, &f->cancel, &f->looking);
+	f->made = with_pools(f->base, &f->looking);
+	f->counting = mem_alloc((f->looking.nmodels + 1) * sizeof *f->counting);
+	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
+	agent_pools_make(f->made, &f->looking, &pools);
+	for (size_t i = 0; i < pools.len && !atomic_load(&f->cancel); i++)
+		count(&pools.items[i], f);
+}
+
+static void drop_needs(struct wire_model **list, const struct stores_found *of)
+{
+	for (size_t i = 0; *list && i < of->nmodels; i++)
+		wire_model_done(&(*list)[i]);
+	free(*list);
+	*list = NULL;
 }
 
 static void begin(struct found *f, struct config *base);
@@ -162,24 +217,22 @@ static void done(void *arg)
 	struct config *base = f->base, *next = f->next;
 	f->base = f->next = NULL;
 	stores_roots_done(&f->roots);
+	struct config *c = MEM_TAKE(f->made);
 	if (atomic_load(&f->cancel)) {
+		config_unref(c);
+		drop_needs(&f->counting, &f->looking);
 		stores_found_done(&f->looking);
 		config_unref(base);
 		if (next)
 			begin(f, next);
 		return;
 	}
+	drop_needs(&f->needs, &f->last);
 	stores_found_done(&f->last);
 	f->last = f->looking;
+	f->needs = MEM_TAKE(f->counting);
 	f->looking = (struct stores_found){ 0 };
 	tell(f);
-	struct config_found *pools = mem_alloc((f->last.nmodels + 1) * sizeof *pools);
-	for (size_t i = 0; i < f->last.nmodels; i++)
-		pools[i] = (struct config_found){ .id = f->last.models[i].id,
-			.path = f->last.models[i].path,
-			.source = f->last.models[i].source };
-	struct config *c = config_with_found(base, pools, f->last.nmodels);
-	free(pools);
 	config_unref(base);
 	f->fn(f->arg, c);
 }
@@ -216,6 +269,7 @@ void found_forget(struct found *f)
 {
 	atomic_store(&f->cancel, true);
 	f->next = config_unref(f->next);
+	drop_needs(&f->needs, &f->last);
 	stores_found_done(&f->last);
 	mem_setstr(&f->told, NULL);
 }

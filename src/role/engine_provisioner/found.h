@@ -8,6 +8,7 @@
 
 #include "config/config.h"
 #include "node/node.h"
+#include "provision/model/stores.h"
 
 struct found;
 /* A look has ended. The configuration has a pool for each model (owned by the callee of fn). */
@@ -24,9 +25,10 @@ void found_forget(struct found *f);
 /* After loop_free, which waits for a look. NULL allowed. */
 void found_free(struct found *f);
 
-/* For a model of the last look: puts what its engine needs before `args` (a projector; for embedding and
- * rerank models what makes them answer). */
-void found_args(const struct found *f, const char *path, struct strv *args);
+/* For a model among them: puts what its engine needs before `args` (a projector; for embedding and rerank
+ * models what makes them answer). */
+void found_args(const struct stores_found *l, const char *path, struct strv *args);
+const struct stores_found *found_list(const struct found *f); /* of the last look */
 /* Fills what is known of the model at ret->path. False: it is none of the last look. */
 bool found_describe(const struct found *f, struct wire_model *ret);
 

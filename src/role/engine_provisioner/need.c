@@ -64,67 +64,114 @@ static void combine(const struct estimate *gpu, const struct estimate *cpu, bool
 	n->extra = gpu->projector + gpu->draft + gpu->adapters;
 }
 
-static int args_of(const struct node_pool *p, uint32_t ctx, struct estimate_args *a, struct err *e)
+/* What the estimate reads, open. */
+struct input {
+	struct estimate_args args;
+	struct gguf_set set;
+	struct gguf *mmproj, *draft;
+	bool fixed;
+};
+
+static void input_done(struct input *in)
 {
+	gguf_set_done(&in->set);
+	gguf_freep(&in->mmproj);
+	gguf_freep(&in->draft);
+	estimate_args_done(&in->args);
+}
+
+static int input_open(const struct node_pool *p, const char *path, struct input *in, struct err *e)
+{
+	struct estimate_args *a = &in->args;
 	estimate_args_init(a);
 	a->mapped = true;
-	a->ctx = ctx;
-	a->slots = p->slots;
 	a->host_cache = p->cache_ram_mib * MIB;
 	int r = estimate_args_read(a, (const char *const *)p->engine.args.items, p->engine.args.len, e);
-	/* these two are ours whatever the arguments say */
-	a->ctx = ctx;
-	a->slots = p->slots;
+	if (!r)
+		r = gguf_set_open(path, &in->set, e);
+	if (!r && a->mmproj)
+		(void)!gguf_open(a->mmproj, &in->mmproj, NULL);
+	if (!r && a->draft)
+		(void)!gguf_open(a->draft, &in->draft, NULL);
+	in->fixed = says_where(&p->engine.args);
+	if (!in->fixed)
+		a->n_gpu_layers = ESTIMATE_ALL;
 	return r;
 }
 
-static int compute(const struct node_pool *p, const char *path, uint32_t ctx, const char *state_dir,
+static int compute(const struct node_pool *p, struct input *in, uint32_t ctx, const char *state_dir,
 	struct wire_need *ret, struct err *e)
 {
-	struct gguf_set set = { 0 };
-	struct estimate_args a;
+	struct estimate_files f = {
+		.parts = in->set.items, .n_parts = in->set.len, .mmproj = in->mmproj, .draft = in->draft
+	};
+	struct estimate_args *a = &in->args;
 	struct estimate gpu = { 0 }, cpu = { 0 };
-	int r = args_of(p, ctx, &a, e);
+	a->ctx = ctx; /* these two are ours whatever the arguments say */
+	a->slots = p->slots;
+	a->n_devices = in->fixed && !a->n_gpu_layers ? 0 : 1;
+	int r = estimate(&f, a, &gpu, e);
+	a->n_devices = 0;
 	if (!r)
-		r = gguf_set_open(path, &set, e);
-	struct estimate_files f = { .parts = set.items, .n_parts = set.len };
-	AUTO(gguf_freep) struct gguf *mmproj = NULL;
-	AUTO(gguf_freep) struct gguf *draft = NULL;
-	if (!r && a.mmproj && gguf_open(a.mmproj, &mmproj, NULL) == 0)
-		f.mmproj = mmproj;
-	if (!r && a.draft && gguf_open(a.draft, &draft, NULL) == 0)
-		f.draft = draft;
-	bool fixed = says_where(&p->engine.args);
-	a.n_devices = fixed && !a.n_gpu_layers ? 0 : 1;
-	if (!fixed)
-		a.n_gpu_layers = ESTIMATE_ALL;
-	if (!r)
-		r = estimate(&f, &a, &gpu, e);
-	a.n_devices = 0;
-	if (!r)
-		r = estimate(&f, &a, &cpu, e);
+		r = estimate(&f, a, &cpu, e);
 	if (!r) {
-		combine(&gpu, &cpu, fixed, ret);
-		need_learned(state_dir, p, &f, &a, &gpu, &cpu, ret);
+		combine(&gpu, &cpu, in->fixed, ret);
+		ret->ctx = ctx;
+		need_learned(state_dir, p, &f, a, &gpu, &cpu, ret);
 	}
 	estimate_done(&gpu);
 	estimate_done(&cpu);
-	gguf_set_done(&set);
-	estimate_args_done(&a);
 	return r;
 }
 
-char *agent_need(const struct node_pool *p, const char *path, uint32_t ctx, const char *state_dir)
+static char *need_text(
+	const struct node_pool *p, struct input *in, uint32_t ctx, const char *state_dir, struct err *e)
 {
 	struct wire_need n = { 0 };
-	struct err e = { 0 };
 	AUTO(buf_done) struct buf text = BUF(WIRE_STRING_MAX);
-	if (compute(p, path, ctx, state_dir, &n, &e)) {
-		log_info("estimate", p->id, "What the model of pool %s needs in memory is not known: %s.",
-			p->id, e.msg);
+	if (compute(p, in, ctx, state_dir, &n, e))
 		return NULL;
-	}
 	int r = wire_need_encode(&n, &text);
 	wire_need_done(&n);
 	return r ? NULL : mem_strdup(buf_str(&text));
+}
+
+uint32_t agent_auto_ctx(uint64_t trained)
+{
+	return trained ? (uint32_t)MIN(trained, (uint64_t)CTX_AUTO_LEAST) : CTX_AUTO_LEAST;
+}
+
+/* From the model's own down to the least: powers of two, and what lies in the middle of two of them. */
+static uint32_t next_smaller(uint32_t ctx)
+{
+	uint32_t two = 1024;
+	while (two * 2 < ctx)
+		two *= 2;
+	uint32_t middle = two + two / 2;
+	return middle % 1024 == 0 && middle < ctx ? middle : two;
+}
+
+static void add_larger(
+	const struct node_pool *p, struct input *in, const char *state_dir, struct wire_model *m)
+{
+	uint32_t ctx = (uint32_t)MIN(m->n_ctx_train, (uint64_t)CTX_AUTO_MOST) / 1024 * 1024;
+	size_t n = 0;
+	m->larger = mem_alloc((CTX_AUTO_STEPS + 1) * sizeof *m->larger);
+	for (; ctx > CTX_AUTO_LEAST && n < CTX_AUTO_STEPS; ctx = next_smaller(ctx)) {
+		m->larger[n] = need_text(p, in, ctx, state_dir, NULL);
+		n += m->larger[n] != NULL;
+	}
+}
+
+void agent_needs(const struct node_pool *p, const char *state_dir, bool grows, struct wire_model *m)
+{
+	struct err e = { 0 };
+	AUTO(input_done) struct input in = { 0 };
+	int r = input_open(p, m->path, &in, &e);
+	m->need = r ? NULL : need_text(p, &in, m->ctx, state_dir, &e);
+	if (!m->need)
+		log_info("estimate", p->id, "What the model of pool %s needs in memory is not known: %s.",
+			p->id, e.msg);
+	else if (grows)
+		add_larger(p, &in, state_dir, m);
 }

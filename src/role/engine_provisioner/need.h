@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * From a model's header and a pool's arguments to what the planner is told. The node's loop; nothing is kept.
+ * From a model's header and a pool's arguments to what the planner is told. Nothing is kept.
  */
 #ifndef ROLE_ENGINE_PROVISIONER_NEED_H
 #define ROLE_ENGINE_PROVISIONER_NEED_H
@@ -8,10 +8,15 @@
 #include "gguf/estimate.h"
 #include "node/node.h"
 
-/* What a replica of p needs in memory, as wire_need_encode writes it; the caller frees it. NULL: not known,
- * and why is logged. Reads the headers of path and of what the arguments name, and the ledger of what was
- * learned in state_dir: blocks on the disk. */
-char *agent_need(const struct node_pool *p, const char *path, uint32_t ctx, const char *state_dir) MUST_CHECK;
+/* What `ctx: auto` may become: the model's own, at most the most; where that is not free less, in steps, not
+ * under the least (or the model's own, where that is smaller). */
+enum { CTX_AUTO_LEAST = 8192, CTX_AUTO_MOST = 131072, CTX_AUTO_STEPS = 8 };
+uint32_t agent_auto_ctx(uint64_t trained); /* the least; trained 0: not known */
+
+/* Sets m's need, NULL where it is not known, which is logged: of a replica of p with m's path and ctx. grows:
+ * larger, too, up to m's n_ctx_train. Reads the headers of the path and of what the arguments name, and the
+ * ledger of what was learned in state_dir: blocks on the disk. Any thread. */
+void agent_needs(const struct node_pool *p, const char *state_dir, bool grows, struct wire_model *m);
 
 /* What was learned of it instead of the formula, where something was (need_learned.c). gpu, cpu: the
  * estimates n was made from, of f and a. */

@@ -77,13 +77,13 @@ static_assert((int)ENGINE_MODE_PACKAGE == (int)CONFIG_MODE_PACKAGE, "one numberi
 static_assert((int)NODE_KV_OFF == (int)CONFIG_KV_OFF, "one numbering");
 static_assert((int)NODE_CANARY_NEVER == (int)CONFIG_CANARY_NEVER, "one numbering");
 
-void agent_pools_make(const struct config *c, const struct found *f, struct agent_pools *ret)
+void agent_pools_make(const struct config *c, const struct stores_found *found, struct agent_pools *ret)
 {
 	*ret = (struct agent_pools){ .len = c->npools };
 	ret->items = c->npools ? mem_alloc(c->npools * sizeof *ret->items) : NULL;
 	for (size_t i = 0; i < c->npools; i++) {
 		convert_pool(c, &c->pools[i], &ret->items[i]);
-		found_args(f, ret->items[i].model_path, &ret->items[i].engine.args);
+		found_args(found, ret->items[i].model_path, &ret->items[i].engine.args);
 	}
 }
 

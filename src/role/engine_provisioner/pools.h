@@ -14,8 +14,8 @@ struct agent_pools {
 	struct node_pool *items;
 	size_t len;
 };
-/* f: what a model that was found needs for its engine. */
-void agent_pools_make(const struct config *c, const struct found *f, struct agent_pools *ret);
+/* found: what a model that was found needs for its engine is read there. */
+void agent_pools_make(const struct config *c, const struct stores_found *found, struct agent_pools *ret);
 void agent_pools_done(struct agent_pools *p); /* for AUTO(agent_pools_done) */
 
 /* Where a model would be, also when it is not there yet: the node says what is missing, each time it looks.

@@ -18,7 +18,8 @@ static void test_there_and_back(void **state)
 {
 	(void)state;
 	struct wire_need_layer layers[] = { { 100, 0, 5 }, { 100, 0, 5 }, { 90, 800, 5 } };
-	struct wire_need n = { .whole = 7,
+	struct wire_need n = { .ctx = 8192,
+		.whole = 7,
 		.output = 50,
 		.compute = 3,
 		.host_mapped = UINT64_MAX,
@@ -31,13 +32,15 @@ static void test_there_and_back(void **state)
 	struct err e = { 0 };
 	AUTO(buf_done) struct buf b = BUF(4096);
 	assert_int_equal(wire_need_encode(&n, &b), 0);
-	assert_string_equal(buf_str(&b), "source=formula kind=moe error=20 whole=7 output=50 compute=3 "
-					 "host_mapped=18446744073709551615 layers=2x100/0/5,1x90/800/5");
+	assert_string_equal(buf_str(&b),
+		"source=formula kind=moe error=20 ctx=8192 whole=7 output=50 compute=3 "
+		"host_mapped=18446744073709551615 layers=2x100/0/5,1x90/800/5");
 	assert_int_equal(wire_need_decode(buf_view(&b), &got, &e), 0);
 	assert_int_equal(got.nlayers, 3);
 	assert_memory_equal(got.layers, layers, sizeof layers);
 	assert_true(got.whole == 7 && got.output == 50 && got.host_mapped == UINT64_MAX && !got.extra);
 	assert_string_equal(got.kind, "moe");
+	assert_int_equal(got.ctx, 8192);
 	wire_need_done(&got);
 }
 

@@ -168,6 +168,9 @@ static void test_node_round_trip(void **state)
 		.quant = mem_strdup("Q4_K_M"),
 		.source = mem_strdup("Ollama"),
 		.reference = mem_strdup("ollama:chat:latest") };
+	n.models[0].larger = mem_alloc(3 * sizeof *n.models[0].larger);
+	n.models[0].larger[0] = mem_strdup("ctx=9");
+	n.models[0].larger[1] = mem_strdup("ctx=8");
 	wire_model_copy(&n.models[1], &n.models[0]);
 	mem_setstr(&n.models[1].pool_id, "embed");
 	n.ndevices = 2;
@@ -203,6 +206,8 @@ static void test_node_round_trip(void **state)
 	assert_int_equal(back.devices[1].have, 0);
 	assert_string_equal(back.models[1].reference, "ollama:chat:latest");
 	assert_string_equal(back.models[1].quant, "Q4_K_M");
+	assert_string_equal(back.models[1].larger[1], "ctx=8");
+	assert_null(back.models[1].larger[2]);
 	/* A buffer that is too small is left as it was, at every size. */
 	for (size_t max = 0; max < a.len; max += 7) {
 		AUTO(buf_done) struct buf small = BUF(max);
