@@ -493,17 +493,19 @@ static void what_a_killed_keeper_leaves_is_swept(void **state)
 	start_with_grandchild(b);
 	assert_int_equal(kill(b->grandchild, 0), 0);
 	assert_int_equal(left_over(b), 2);
+	int engine = keeper_record(b->k)->engine_pid;
 	assert_int_equal(kill(keeper_record(b->k)->keeper_pid, SIGKILL), 0);
 	run_until(b, &b->ended, 1);
 	assert_false(b->end.known);
 	wait_gone(b->grandchild);
+	wait_gone(engine);
 }
 
 static void what_a_keeper_left_before_us_is_swept(void **state)
 {
 	struct bench *b = *state;
 	start_with_grandchild(b);
-	int keeper = keeper_record(b->k)->keeper_pid;
+	int keeper = keeper_record(b->k)->keeper_pid, engine = keeper_record(b->k)->engine_pid;
 	struct keeper_end e;
 	assert_int_equal(keeper_bury(b->dir, "chat-0", &e, NULL), -EBUSY);
 	keeper_free(&b->k); /* nobody watches it any more */
@@ -518,6 +520,7 @@ static void what_a_keeper_left_before_us_is_swept(void **state)
 	assert_true(e.started && !e.known);
 	assert_int_equal(e.record.keeper_pid, keeper);
 	wait_gone(b->grandchild);
+	wait_gone(engine);
 }
 
 static void a_foreign_process_in_a_record_is_never_signalled(void **state)
