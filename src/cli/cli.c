@@ -78,17 +78,22 @@ const struct command cli_commands[] = {
 		COMMON "\nExamples:\n  corral explain chat\n  corral explain 0034f1c29a07\n", cmd_explain,
 		false },
 	{ "simulate", "TRACE", "What a trace of requests costs when models take turns; nothing is started",
-		"  --log            each load and eviction, too\n" COMMON
-		"\nA trace has a line a thing; # begins a remark:\n"
+		"  --log            each load, eviction, refusal and wait with its reason, before the "
+		"table\n" COMMON
+		"\nThe trace is run twice: as its swap line says (collate), and first come, first served.\n"
+		"A line a thing; # begins a remark; sizes are 20GiB, times 500ms, 4s, 10m:\n"
+		"  node NAME                     the devices after it are of this node\n"
 		"  device 24GiB [foreign=2GiB]\n"
-		"  host 64GiB\n"
-		"  model NAME bytes=20GiB [host=2GiB slots=2 load=4s return=200ms keep_alive=10m cost=1\n"
+		"  host 64GiB                    the node's own memory, after its devices\n"
+		"  model NAME bytes=20GiB [host=2GiB slots=1 load=4s return=200ms keep_alive=10m cost=1\n"
 		"        pinned]\n"
 		"  swap [max_wait=60s hold=10s hold_after=tool_calls|always|never]\n"
 		"  request NAME [at=0s for=2s key=1 tools]\n"
-		"  agent NAME [at=0s turns=10 for=3s tool=2s key=1]\n"
-		"  poisson NAME every=5s until=10m [at=0s for=2s key=1 seed=1]\n"
-		"  fail NAME at=30s\n"
+		"  agent NAME [at=0s turns=10 for=2s tool=2s key=1]\n"
+		"  poisson NAME every=5s until=10m [at=0s for=2s key=1 seed=1 tools]\n"
+		"  fail NAME at=30s              its engine crashes\n"
+		"  lost 0 at=30s [back=40s]      the first device, with the engines on it\n"
+		"  gone NODE at=30s [back=40s]   a node, with the engines on it\n"
 		"\nExamples:\n  corral simulate two-agents.trace\n  corral simulate --log box.trace\n",
 		cmd_simulate, false },
 	{ "doctor", "", "What could keep Corral from serving here, and the fix",

@@ -48,11 +48,12 @@ static void add_json(struct buf *b, const char *name, const struct sim_result *r
 {
 	(void)buf_addf(b,
 		"{\"policy\":\"%s\",\"answered\":%zu,\"failed\":%zu,\"loads\":%zu,\"swaps\":%zu,"
-		"\"evictions\":%zu,"
+		"\"evictions\":%zu,\"refusals\":%zu,"
 		"\"crashes\":%zu,\"wait_ms\":{\"mean\":%" PRId64 ",\"p50\":%" PRId64 ",\"p99\":%" PRId64
 		",\"max\":%" PRId64 "},\"goodput_per_second\":%.3f,\"end_ms\":%" PRId64 ",\"decisions\":%zu}",
-		name, r->answered, r->failed, r->loads, r->swaps, r->evictions, r->crashes, r->wait_ms[0],
-		r->wait_ms[1], r->wait_ms[2], r->wait_ms[3], r->goodput, r->end_ms, r->decisions);
+		name, r->answered, r->failed, r->loads, r->swaps, r->evictions, r->refusals, r->crashes,
+		r->wait_ms[0], r->wait_ms[1], r->wait_ms[2], r->wait_ms[3], r->goodput, r->end_ms,
+		r->decisions);
 }
 
 /* Both policies; 0, or a status after saying why not. */

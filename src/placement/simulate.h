@@ -37,9 +37,16 @@ struct sim_request {
 	uint64_t key;
 	bool tool_calls; /* its reply ends in them */
 };
-struct sim_failure { /* what is loaded of the model crashes */
+enum sim_failing {
+	SIM_CRASH, /* an engine: index is the model */
+	SIM_LOST,  /* a device, and the engines on it */
+	SIM_GONE,  /* the node of that device, and all engines on it */
+};
+struct sim_failure {
 	int64_t at_ms;
-	size_t model;
+	size_t index;
+	enum sim_failing what;
+	int64_t back_ms; /* the device or node is there again; 0: it does not come back */
 };
 struct sim_setup {
 	const struct fit_device
@@ -61,8 +68,9 @@ struct sim_outcome { /* of a request */
 };
 struct sim_result {
 	size_t answered, failed;
-	size_t loads, evictions, crashes, decisions;
-	size_t swaps; /* loads for which another had to leave */
+	size_t loads, evictions, refusals, decisions;
+	size_t crashes; /* of engines, those of devices and nodes among them */
+	size_t swaps;   /* loads for which another had to leave */
 	int64_t end_ms;
 	int64_t wait_ms[4];  /* mean, p50, p99, most: from arrival to start */
 	double goodput;      /* answered per second */
@@ -70,7 +78,8 @@ struct sim_result {
 	size_t broken_index; /* of the request or model */
 };
 
-/* outcomes: nrequests. log: a line per decision, or NULL. Fails with -EINVAL on a setup that makes no sense.
+/* outcomes: nrequests. log: a line per load, eviction and refusal with its reason after a colon, and one when
+ * a model begins to wait for another; or NULL. Fails with -EINVAL on a setup that makes no sense.
  */
 int simulate(const struct sim_setup *s, struct sim_outcome *outcomes, struct sim_result *ret,
 	struct buf *log) MUST_CHECK;

@@ -2,6 +2,7 @@
 #include "placement/trace.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "base/mem.h"
 #include "base/num.h"
@@ -10,7 +11,7 @@
 /* What a line may say; of a key that is not written its default stays. */
 struct line {
 	uint64_t bytes, foreign, host, slots, key, turns, seed;
-	int64_t load, ret, keep_alive, at, service, tool, every, until, max_wait, hold;
+	int64_t load, ret, keep_alive, at, back, service, tool, every, until, max_wait, hold;
 	double cost;
 	bool pinned, tools;
 	enum swap_hold hold_after;
@@ -38,6 +39,7 @@ static const struct field {
 	{ "return", TIME, offsetof(struct line, ret) },
 	{ "keep_alive", TIME, offsetof(struct line, keep_alive) },
 	{ "at", TIME, offsetof(struct line, at) },
+	{ "back", TIME, offsetof(struct line, back) },
 	{ "for", TIME, offsetof(struct line, service) },
 	{ "tool", TIME, offsetof(struct line, tool) },
 	{ "every", TIME, offsetof(struct line, every) },
@@ -113,11 +115,13 @@ static int full(struct reader *r, const char *what, size_t most)
 static int add_device(struct reader *r, const struct line *l, uint64_t capacity, bool host)
 {
 	struct sim_setup *s = &r->t->setup;
+	const struct fit_device *last = s->ndevices ? &r->t->devices[s->ndevices - 1] : NULL;
+	const char *node = r->t->nnodes ? r->t->nodes[r->t->nnodes - 1] : "trace";
 	if (s->ndevices == TRACE_DEVICES_MAX)
 		return full(r, "devices", TRACE_DEVICES_MAX);
-	if (s->ndevices && r->t->devices[s->ndevices - 1].kind == FIT_KIND_CPU)
+	if (last && last->kind == FIT_KIND_CPU && strcmp(last->node_id, node) == 0)
 		return err_set(r->err, -EINVAL, "line %u: the host comes after the devices, once", r->number);
-	r->t->devices[s->ndevices] = (struct fit_device){ .node_id = "trace",
+	r->t->devices[s->ndevices] = (struct fit_device){ .node_id = node,
 		.device_id = host ? "host" : "gpu",
 		.index = (uint32_t)s->ndevices,
 		.kind = host ? FIT_KIND_CPU : 1,
@@ -185,6 +189,47 @@ static int add_poisson(struct reader *r, const struct line *l, size_t model)
 	}
 }
 
+static int add_node(struct reader *r, struct view name)
+{
+	for (size_t i = 0; i < r->t->nnodes; i++)
+		if (view_eqs(name, r->t->nodes[i]))
+			return err_set(r->err, -EEXIST, "line %u: node \"%.*s\" was there before", r->number,
+				VIEW_ARG(name));
+	if (!name.n || r->t->nnodes == TRACE_DEVICES_MAX)
+		return err_set(r->err, -EINVAL, "line %u: a node has a name, and there are %d at most",
+			r->number, TRACE_DEVICES_MAX);
+	r->t->nodes[r->t->nnodes++] = mem_viewdup(name);
+	return 0;
+}
+
+static int add_failure(struct reader *r, struct sim_failure f)
+{
+	struct sim_setup *s = &r->t->setup;
+	if (s->nfailures == TRACE_FAILURES_MAX)
+		return full(r, "failures", TRACE_FAILURES_MAX);
+	if (f.back_ms && f.back_ms < f.at_ms)
+		return err_set(r->err, -EINVAL, "line %u: back is not before at", r->number);
+	r->t->failures[s->nfailures++] = f;
+	return 0;
+}
+
+/* A device by its place in the trace, or a node by its name. */
+static int lose(struct reader *r, struct view word, struct view name, const struct line *l)
+{
+	struct sim_setup *s = &r->t->setup;
+	bool gone = view_eqs(word, "gone");
+	uint64_t device = s->ndevices;
+	if (!gone && num_u64(name, &device))
+		device = s->ndevices;
+	for (size_t d = 0; gone && d < s->ndevices && device == s->ndevices; d++)
+		device = view_eqs(name, r->t->devices[d].node_id) ? d : device;
+	if (device >= s->ndevices)
+		return err_set(r->err, -ENOENT, "line %u: there is no %s \"%.*s\" before it", r->number,
+			gone ? "node" : "device", VIEW_ARG(name));
+	return add_failure(
+		r, (struct sim_failure){ l->at, (size_t)device, gone ? SIM_GONE : SIM_LOST, l->back });
+}
+
 static int of_model(struct reader *r, struct view word, struct view name, const struct line *l)
 {
 	struct sim_setup *s = &r->t->setup;
@@ -201,10 +246,7 @@ static int of_model(struct reader *r, struct view word, struct view name, const 
 		return add_agent(r, l, model);
 	if (view_eqs(word, "poisson"))
 		return add_poisson(r, l, model);
-	if (s->nfailures == TRACE_FAILURES_MAX)
-		return full(r, "failures", TRACE_FAILURES_MAX);
-	r->t->failures[s->nfailures++] = (struct sim_failure){ l->at, model };
-	return 0;
+	return add_failure(r, (struct sim_failure){ l->at, model, SIM_CRASH, 0 });
 }
 
 static int read_line(struct reader *r, struct view text)
@@ -237,16 +279,20 @@ static int read_line(struct reader *r, struct view text)
 		return add_device(r, &l, capacity, view_eqs(word, "host"));
 	}
 	if (!name.n)
-		return err_set(r->err, -EINVAL, "line %u: a model's name is missing", r->number);
+		return err_set(r->err, -EINVAL, "line %u: a name is missing", r->number);
+	if (view_eqs(word, "node"))
+		return add_node(r, name);
+	if (view_eqs(word, "lost") || view_eqs(word, "gone"))
+		return lose(r, word, name, &l);
 	if (view_eqs(word, "model"))
 		return add_model(r, &l, name);
 	if (view_eqs(word, "request") || view_eqs(word, "agent") || view_eqs(word, "poisson") ||
 		view_eqs(word, "fail"))
 		return of_model(r, word, name, &l);
 	return err_set(r->err, -EINVAL,
-		"line %u: a line begins with device, host, model, swap, request, agent, poisson or fail, "
-		"found "
-		"\"%.*s\"",
+		"line %u: a line begins with node, device, host, model, swap, request, agent, poisson, fail, "
+		"lost "
+		"or gone, found \"%.*s\"",
 		r->number, VIEW_ARG(word));
 }
 
@@ -282,6 +328,8 @@ void trace_freep(struct trace **t)
 {
 	for (size_t i = 0; *t && i < (*t)->setup.nmodels; i++)
 		free((char *)(uintptr_t)(*t)->models[i].id);
+	for (size_t i = 0; *t && i < (*t)->nnodes; i++)
+		free((*t)->nodes[i]);
 	free(*t);
 	*t = NULL;
 }

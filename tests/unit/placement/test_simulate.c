@@ -110,11 +110,9 @@ CASE(requests_for_the_loaded_model_go_first)
 	assert_int_equal(result.loads, 7);
 }
 
-CASE(two_that_keep_a_model_busy_leave_another_its_bound)
+/* Two clients that ask again at once, from start to end of which nothing of A's is idle. */
+static void two_clients(size_t a)
 {
-	device(24);
-	size_t a = model("a", 20, 2), b = model("b", 20, 1);
-	/* Two clients that ask again at once. */
 	for (uint64_t key = 1; key <= 2; key++) {
 		size_t last = request(key == 1 ? 0 : 5000, a, 2000, key);
 		for (int i = 0; i < 100; i++) {
@@ -122,13 +120,24 @@ CASE(two_that_keep_a_model_busy_leave_another_its_bound)
 			requests[setup.nrequests - 2].tool_calls = false;
 		}
 	}
+}
+
+CASE(two_that_keep_a_model_busy_leave_another_its_bound)
+{
+	device(24);
+	size_t a = model("a", 20, 2), b = model("b", 20, 1);
+	two_clients(a);
+	run(&collating);
+	int64_t alone = result.end_ms, load = 4000, back = 200, reply = 2000;
 	size_t other = request(10000, b, 1000, 3);
 	run(&collating);
 	int64_t waited = outcomes[other].started_ms - outcomes[other].arrived_ms;
-	assert_in_range(waited, SWAP_MAX_WAIT_MS, SWAP_MAX_WAIT_MS + 2000 + 200 + 4000);
-	/* It costs the others one swap and its own time. */
+	assert_in_range(waited, SWAP_MAX_WAIT_MS, SWAP_MAX_WAIT_MS + reply + back + load);
+	/* It costs the others two swaps, its own second, and the slot that empties first stands for a reply.
+	 */
 	assert_int_equal(result.loads, 3);
-	assert_true(result.end_ms <= 4000 + 101 * 2001 + 2 * 4200 + 1000 + 2000 + 100);
+	assert_int_equal(result.evictions, 2);
+	assert_in_range(result.end_ms - alone, 1, 2 * (back + load) + 1000 + reply);
 }
 
 static void two_agents(void)
@@ -217,14 +226,44 @@ CASE(a_crash_moves_its_request_once)
 	device(24);
 	size_t a = model("a", 20, 1);
 	request(0, a, 5000, 1);
-	failures[setup.nfailures++] = (struct sim_failure){ 6000, a };
+	failures[setup.nfailures++] = (struct sim_failure){ 6000, a, SIM_CRASH, 0 };
 	run(&collating);
 	assert_int_equal(result.answered, 1);
 	assert_int_equal(outcomes[0].ended_ms, 6000 + 200 + 4000 + 5000);
-	failures[setup.nfailures++] = (struct sim_failure){ 12000, a };
+	failures[setup.nfailures++] = (struct sim_failure){ 12000, a, SIM_CRASH, 0 };
 	run(&collating);
 	assert_true(outcomes[0].failed);
 	assert_int_equal(outcomes[0].ended_ms, 12000);
+}
+
+CASE(a_lost_device_moves_its_request_to_another)
+{
+	device(24);
+	device(24);
+	size_t a = model("a", 20, 1);
+	request(0, a, 5000, 1);
+	request(20000, a, 1000, 1);
+	failures[setup.nfailures++] = (struct sim_failure){ 6000, 0, SIM_LOST, 12000 };
+	run(&collating);
+	assert_int_equal(result.answered, 2);
+	assert_int_equal(outcomes[0].ended_ms, 6000 + 200 + 4000 + 5000);
+	assert_int_equal(result.loads, 2);
+}
+
+CASE(a_node_that_is_gone_is_not_used_till_it_is_back)
+{
+	device(24);
+	device(24);
+	devices[1].node_id = "other";
+	size_t a = model("a", 20, 1);
+	request(0, a, 1000, 1);
+	request(10000, a, 1000, 1); /* both are away */
+	request(30000, a, 1000, 1);
+	failures[setup.nfailures++] = (struct sim_failure){ 8000, 0, SIM_GONE, 20000 };
+	failures[setup.nfailures++] = (struct sim_failure){ 8000, 1, SIM_GONE, 0 };
+	run(&collating);
+	assert_true(!outcomes[0].failed && outcomes[1].failed && !outcomes[2].failed);
+	assert_int_equal(outcomes[2].started_ms, 34000);
 }
 
 CASE(the_dearer_model_stays)
@@ -258,7 +297,10 @@ CASE(the_decisions_are_told)
 	request(0, model("a", 20, 1), 1000, 1);
 	request(6000, model("b", 20, 1), 1000, 2);
 	assert_int_equal(simulate(&setup, outcomes, &result, &log), 0);
-	assert_string_equal(buf_str(&log), "0 load a\n6000 evict a for b\n6200 load b\n");
+	assert_string_equal(buf_str(&log),
+		"0 load a: on one device, device 0\n"
+		"6000 evict a for b: idle, and the least loss that makes room (3.4 s)\n"
+		"6200 load b: on one device, device 0\n");
 }
 
 /* ---- random schedules ---------------------------------------------------------------------------------- */
@@ -269,15 +311,20 @@ static int64_t below(int64_t n)
 	return (int64_t)rnd_below(&rnd, (uint64_t)n);
 }
 
+static uint64_t happened[SIM_GONE + 1];
+
 static void random_setup(void)
 {
 	static const char *const ids[] = { "a", "b", "c", "d", "e" };
 	int64_t ndevices = 1 + below(3), nmodels = 2 + below(4), n = 2 + below(12), at = 0;
 	clean(NULL);
-	for (int64_t i = 0; i < ndevices; i++)
+	int64_t away = below(3) ? ndevices : below(ndevices); /* from there on they are another node's */
+	for (int64_t i = 0; i < ndevices; i++) {
 		device((uint64_t)(below(3) ? 24 : 12));
+		devices[i].node_id = i < away ? "home" : "other";
+	}
 	if (below(2))
-		devices[setup.ndevices++] = (struct fit_device){ .node_id = "home",
+		devices[setup.ndevices++] = (struct fit_device){ .node_id = devices[ndevices - 1].node_id,
 			.device_id = "host",
 			.index = 9,
 			.usable = true,
@@ -301,8 +348,13 @@ static void random_setup(void)
 		else
 			(void)request(at, of, below(9000), (uint64_t)below(4));
 	}
-	for (int64_t i = below(3) ? 0 : 1 + below(3); i > 0; i--)
-		failures[setup.nfailures++] = (struct sim_failure){ below(60000), (size_t)below(nmodels) };
+	for (int64_t i = below(3) ? 0 : 1 + below(3); i > 0; i--) {
+		struct sim_failure *f = &failures[setup.nfailures++];
+		*f = (struct sim_failure){ .at_ms = below(60000), .what = (enum sim_failing)below(3) };
+		f->index = (size_t)below(f->what == SIM_CRASH ? nmodels : (int64_t)setup.ndevices);
+		f->back_ms = f->what == SIM_CRASH || below(3) == 0 ? 0 : f->at_ms + below(30000);
+		happened[f->what]++;
+	}
 	setup.policy =
 		(struct swap_policy){ below(4) ? below(90000) : 0, below(20000), (enum swap_hold)below(3) };
 }
@@ -328,8 +380,14 @@ CASE(nothing_breaks_in_any_schedule)
 		swaps += result.swaps;
 		crashes += result.crashes;
 	}
-	print_message("%llu answered, %llu failed, %llu swaps, %llu crashes\n", (unsigned long long)answered,
-		(unsigned long long)failed, (unsigned long long)swaps, (unsigned long long)crashes);
+	print_message("%llu answered, %llu failed, %llu swaps, %llu engines ended (%llu crashes, %llu "
+		      "devices lost, "
+		      "%llu nodes gone)\n",
+		(unsigned long long)answered, (unsigned long long)failed, (unsigned long long)swaps,
+		(unsigned long long)crashes, (unsigned long long)happened[SIM_CRASH],
+		(unsigned long long)happened[SIM_LOST], (unsigned long long)happened[SIM_GONE]);
+	for (size_t i = 0; i < ARRAY_LEN(happened); i++)
+		assert_true(happened[i] > schedules / 10);
 	assert_true(answered > 3 * schedules && swaps > schedules / 2 && crashes > schedules / 20);
 }
 
@@ -347,6 +405,8 @@ int main(void)
 		cmocka_unit_test_setup(a_pinned_model_stays_and_the_other_is_told, clean),
 		cmocka_unit_test_setup(a_model_that_fits_nowhere_is_refused_at_once, clean),
 		cmocka_unit_test_setup(a_crash_moves_its_request_once, clean),
+		cmocka_unit_test_setup(a_lost_device_moves_its_request_to_another, clean),
+		cmocka_unit_test_setup(a_node_that_is_gone_is_not_used_till_it_is_back, clean),
 		cmocka_unit_test_setup(the_dearer_model_stays, clean),
 		cmocka_unit_test_setup(a_setup_that_makes_no_sense_is_refused, clean),
 		cmocka_unit_test_setup(the_decisions_are_told, clean),

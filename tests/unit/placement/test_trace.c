@@ -58,6 +58,20 @@ CASE(a_trace_is_read)
 	assert_int_equal(s->nfailures, 1);
 }
 
+CASE(devices_stand_on_nodes_and_both_may_go)
+{
+	read_it("device 24GiB\nhost 8GiB\nnode b\ndevice 12GiB\nhost 4GiB\nmodel a bytes=1GiB\nrequest a\n"
+		"lost 0 at=1s back=4s\ngone b at=2s\n");
+	const struct sim_setup *s = &t->setup;
+	assert_int_equal(s->ndevices, 4);
+	assert_string_equal(s->devices[1].node_id, "trace");
+	assert_string_equal(s->devices[3].node_id, "b");
+	assert_int_equal(s->nfailures, 2);
+	assert_true(s->failures[0].what == SIM_LOST && s->failures[0].index == 0 &&
+		    s->failures[0].back_ms == 4000);
+	assert_true(s->failures[1].what == SIM_GONE && s->failures[1].index == 2 && !s->failures[1].back_ms);
+}
+
 CASE(poisson_arrivals_are_those_of_their_seed)
 {
 	const char *text = "device 24GiB\nmodel a bytes=1GiB\npoisson a every=1s until=1000s seed=3\n";
@@ -74,9 +88,9 @@ CASE(poisson_arrivals_are_those_of_their_seed)
 
 CASE(what_is_wrong_is_told_with_its_line)
 {
-	refuses("device 24GiB\nmodle a bytes=1GiB\n", "line 2: a line begins with device, host, model, swap, "
-						      "request, agent, poisson or fail, found "
-						      "\"modle\"");
+	refuses("device 24GiB\nmodle a bytes=1GiB\n", "line 2: a line begins with node, device, host, model, "
+						      "swap, request, agent, poisson, fail, lost or "
+						      "gone, found \"modle\"");
 	refuses("device many\n", "line 1: device takes a size as 24GiB, found \"many\"");
 	refuses("device 24GiB\n\nmodel a size=1GiB\n", "line 3: there is no key \"size\"");
 	refuses("model a bytes=lots\n", "line 1: bytes takes a size as 20GiB, found \"lots\"");
@@ -87,7 +101,11 @@ CASE(what_is_wrong_is_told_with_its_line)
 	refuses("device 1GiB\nrequest a\n", "line 2: there is no model \"a\" before it");
 	refuses("host 1GiB\ndevice 1GiB\n", "line 2: the host comes after the devices, once");
 	refuses("model a bytes=1GiB slots=0\n", "line 1: slots are 1 to 1024, return is below 5s");
-	refuses("model\n", "line 1: a model's name is missing");
+	refuses("model\n", "line 1: a name is missing");
+	refuses("node a\nnode a\n", "line 2: node \"a\" was there before");
+	refuses("device 1GiB\nlost 1 at=1s\n", "line 2: there is no device \"1\" before it");
+	refuses("device 1GiB\ngone b at=1s\n", "line 2: there is no node \"b\" before it");
+	refuses("device 1GiB\nlost 0 at=2s back=1s\n", "line 2: back is not before at");
 	refuses("device 1GiB\nmodel a\npoisson a\n", "line 3: poisson needs every= and until=");
 	refuses("", "a trace needs a device, a model and a request at least");
 }
@@ -105,7 +123,8 @@ CASE(no_text_does_harm)
 {
 	static const char *const pieces[] = { "device", " ", "24GiB", "\n", "model", "a", "bytes=", "=",
 		"1GiB", "#", "request", "agent", "poisson", "every=", "1s", "until=", "9s", "turns=3", "fail",
-		"swap", "at=", "\r", "\t", "-", "99999999999999999999", "pinned" };
+		"swap", "at=", "\r", "\t", "-", "99999999999999999999", "pinned", "node", "lost", "gone",
+		"back=2s", "host", "0" };
 	struct rnd rnd;
 	char text[512];
 	rnd_seed(&rnd, 11);
@@ -127,6 +146,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(a_trace_is_read, done),
+		cmocka_unit_test_teardown(devices_stand_on_nodes_and_both_may_go, done),
 		cmocka_unit_test_teardown(poisson_arrivals_are_those_of_their_seed, done),
 		cmocka_unit_test_teardown(what_is_wrong_is_told_with_its_line, done),
 		cmocka_unit_test_teardown(there_are_bounds, done),
