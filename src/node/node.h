@@ -12,9 +12,8 @@
  * tail=N and follow=1; POST …/condemn takes {"generation": N, "cause": "hung", "message": "…"} and is 409 for
  * another generation; POST /v1/node/config/reload takes {"dry_run": B}, answers {"pools": N}, or 400 with
  * what is wrong in the file; POST /v1/node/stop takes {"deadline_ms": N, "talks": as in the desired set} and
- * answers {"stopped": N, "killed": N} when nothing is left. Errors are {"error": {"message": …}}. A replica in
- * PROVING has an address only
- * while it waits for a request to be its canary.
+ * answers {"stopped": N, "killed": N} when nothing is left. Errors are {"error": {"message": …}}. A replica
+ * in PROVING has an address only while it waits for a request to be its canary.
  */
 #ifndef NODE_NODE_H
 #define NODE_NODE_H
