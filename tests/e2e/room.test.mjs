@@ -58,7 +58,11 @@ async function explain(corral, pool) {
         ],
       },
       async (corral) => {
-        for (const id of ['a', 'b', 'c']) assert.equal((await corral.chat(id)).status, 200, id);
+        const serves = async (id) => {
+          assert.equal((await corral.chat(id)).status, 200, id);
+          await corral.ready(id); // one that is proving itself leaves for nobody
+        };
+        for (const id of ['a', 'b', 'c']) await serves(id);
         assert.deepEqual(await where(corral), { 'a-0': [A], 'b-0': [B], 'c-0': [A] });
         const before = await explain(corral, 'd');
         assert.deepEqual(
@@ -66,9 +70,9 @@ async function explain(corral, pool) {
           ['a-0'],
         );
 
-        assert.equal((await corral.chat('d')).status, 200);
+        await serves('d');
         assert.deepEqual(await where(corral), { 'b-0': [B], 'c-0': [A], 'd-0': [A] });
-        assert.equal((await corral.chat('a')).status, 200);
+        await serves('a');
         assert.deepEqual(await where(corral), { 'a-0': [A], 'b-0': [B], 'c-0': [A] });
         const figure = await corral.figures();
         assert.equal(figure('corral_evictions_total', { pool: 'a' }), 1);
