@@ -56,6 +56,17 @@ struct scene { /* freed with scene_done; strings are the snapshot's */
 /* since: who asks has waited from then on. */
 void scene_make(
 	struct control *c, const struct registry_snapshot *s, mono_t since, mono_t now, struct scene *ret);
+/* What it costs, in seconds, that a replica leaves: how likely it is that it is wanted again soon, times how
+ * long that request waits for the model and, where the last conversation does not outlive the engine, for
+ * that to be read again.
+ */
+struct scene_loss {
+	double idle_s, reload_s;
+	double reread_s; /* of its last conversation; 0: not known */
+	bool kept;       /* it outlives the engine */
+	double cost;     /* the pool's evict_cost */
+};
+double scene_loss(const struct scene_loss *l);
 struct swap_policy room_swap_policy(const struct control *c);
 void scene_done(struct scene *s);
 /* What the nodes' devices say, into the ledger: what ours use, what is used at all. */

@@ -10,7 +10,12 @@
 #include "base/mem.h"
 #include "control/room_int.h"
 
-enum { HOST_FREE_MIN_MIB = 256, HOST_FREE_PART = 64 };
+enum {
+	HOST_FREE_MIN_MIB = 256,
+	HOST_FREE_PART = 64,
+	REREAD_TO_RESTORE =
+		20, /* so much faster is a conversation read from its file (docs/PERFORMANCE.md) */
+};
 
 void scene_done(struct scene *s)
 {
@@ -219,14 +224,36 @@ static bool is_busy(const struct control_pool *p, const struct control_slot *s,
 	       s->role != SLOT_MAIN || p->external;
 }
 
-/* In seconds: how likely it is that it will be wanted soon, times what it takes to bring it back. */
-static double loss_of(const struct control_pool *p, const struct control_slot *s, mono_t now, bool leaves)
+double scene_loss(const struct scene_loss *l)
 {
-	if (leaves)
-		return 0;
-	double idle = (double)MAX(mono_ms_between(s->plan.busy_at, now), (int64_t)0) / 1000;
-	double reload = p->load_ms > 0 ? (double)p->load_ms / 1000 : 5;
-	return 60 / (60 + idle) * reload * p->cfg->evict_cost;
+	double again = l->kept ? l->reread_s / REREAD_TO_RESTORE : l->reread_s;
+	return 60 / (60 + l->idle_s) * (l->reload_s + again) * l->cost;
+}
+
+struct speed_of {
+	const char *id;
+	struct pool_speed speed;
+};
+
+static void read_speed(void *arg, const struct pool_replica *r)
+{
+	struct speed_of *s = arg;
+	if (strcmp(r->id, s->id) == 0)
+		pool_replica_speed(r, &s->speed);
+}
+
+static double loss_of(const struct control_pool *p, const struct control_slot *s,
+	const struct registry_replica *r, mono_t now)
+{
+	struct speed_of of = { .id = s->id };
+	pool_each_replica(p->pool, read_speed, &of);
+	struct scene_loss l = { .idle_s =
+					(double)MAX(mono_ms_between(s->plan.busy_at, now), (int64_t)0) / 1000,
+		.reload_s = p->load_ms > 0 ? (double)p->load_ms / 1000 : 5,
+		.reread_s = of.speed.last_s,
+		.kept = r && r->facts.kv_kept,
+		.cost = p->cfg->evict_cost };
+	return scene_loss(&l);
 }
 
 struct swap_policy room_swap_policy(const struct control *c)
@@ -282,7 +309,7 @@ static void add_replica(struct scene *sc, struct control_pool *p, struct control
 		.pinned = !leaves && (p->cfg->pinned || p->cfg->replicas_min > 0),
 		.idle_only = !leaves && p->cfg->idle_only,
 		.expired = leaves || !mono_before(now, over),
-		.loss = loss_of(p, s, now, leaves),
+		.loss = leaves ? 0 : loss_of(p, s, r, now),
 	};
 	sc->slots[sc->facts.nreplicas] = s;
 	sc->pools[sc->facts.nreplicas] = p;

@@ -121,6 +121,7 @@ struct pool_replica {
 	/* Moving means of what was measured (pool_replica_served), 0: not known. ns for a token of a prompt,
 	 * for one of an answer; what the pool's usual request takes, and when that was last known. */
 	atomic_uint_fast32_t prefill_ns, token_ns;
+	atomic_uint_fast32_t last_tokens; /* of the last one's prompt and answer */
 	atomic_uint_fast64_t cost_ns;
 	atomic_int_fast64_t measured_at;
 	atomic_bool gone; /* taken out: no lease is granted any more; connections to it should end */
@@ -240,6 +241,7 @@ struct pool_served {
 	double prefill_ms;
 	int64_t tokens; /* of the answer */
 	double tokens_per_s;
+	int64_t prompt; /* all of its tokens */
 };
 enum {
 	POOL_SERVED_PROMPT_MIN = 32, /* shorter ones say little of a speed */
@@ -250,6 +252,7 @@ void pool_replica_served(struct pool_replica *r, const struct pool_served *s, mo
 struct pool_speed {
 	double prefill_tokens_per_s, tokens_per_s; /* of one request; < 0: not known */
 	uint64_t cost_ns; /* what the pool's usual request takes on it; 0: not known */
+	double last_s;    /* reading the last conversation's tokens again; 0: not known */
 };
 void pool_replica_speed(const struct pool_replica *r, struct pool_speed *ret);
 /* ---- whose conversations it holds: of pools that keep them alone (talk.c) ---- */

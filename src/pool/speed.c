@@ -43,6 +43,10 @@ void pool_replica_served(struct pool_replica *r, const struct pool_served *s, mo
 	struct pool *p = r->pool;
 	bool prefill = s->prefilled >= POOL_SERVED_PROMPT_MIN && s->prefill_ms > 0 && isfinite(s->prefill_ms);
 	bool decode = s->tokens >= POOL_SERVED_TOKENS_MIN && s->tokens_per_s > 0 && isfinite(s->tokens_per_s);
+	if (s->prompt >= 0)
+		atomic_store_explicit(&r->last_tokens,
+			(uint_fast32_t)MIN(s->prompt + MAX(s->tokens, (int64_t)0), (int64_t)UINT32_MAX),
+			memory_order_relaxed);
 	if (s->prefilled >= 0)
 		add_to_mean(&p->mean_prefilled, (double)s->prefilled * SPEED_MEAN_SCALE);
 	if (s->tokens >= 0)
@@ -62,5 +66,6 @@ void pool_replica_speed(const struct pool_replica *r, struct pool_speed *ret)
 	double prefill = mean_of(&r->prefill_ns), token = mean_of(&r->token_ns);
 	*ret = (struct pool_speed){ .prefill_tokens_per_s = prefill > 0 ? 1e9 / prefill : -1,
 		.tokens_per_s = token > 0 ? 1e9 / token : -1,
-		.cost_ns = atomic_load_explicit(&r->cost_ns, memory_order_relaxed) };
+		.cost_ns = atomic_load_explicit(&r->cost_ns, memory_order_relaxed),
+		.last_s = prefill * mean_of(&r->last_tokens) / 1e9 };
 }

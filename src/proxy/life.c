@@ -232,7 +232,8 @@ static void tell_speed(const struct request *q, const struct req_record *r, mono
 	struct pool_served s = { .prefilled = r->prompt_tokens - MAX(r->cached_tokens, (int64_t)0),
 		.prefill_ms = r->prefill_ms,
 		.tokens = r->output_tokens,
-		.tokens_per_s = r->tokens_per_s };
+		.tokens_per_s = r->tokens_per_s,
+		.prompt = r->prompt_tokens };
 	pool_replica_served(q->replica, &s, now);
 }
 

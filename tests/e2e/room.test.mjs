@@ -100,6 +100,40 @@ async function explain(corral, pool) {
 }
 
 {
+  const driver = stubDriver(...cards, 'account', takes('kept', 10), takes('lost', 10), takes('new', 12));
+  const slow = ['--prompt-tokens', 8000, '--prefill-ms', 300];
+  const stream_options = { include_usage: true };
+  const llama = (id, rest) => fakeLlamaPool(id, slow, { memory: '10GiB', slots: 1, ctx: 8192, ...rest });
+  test(
+    'of two engines the one leaves whose conversation is kept: the other one would have to be read again',
+    withCorral(
+      {
+        pools: [
+          llama('lost', { kv_cache: { save: 'off' }, devices: '0' }),
+          llama('kept', { kv_cache: { save: 'on' }, devices: '0', evict_cost: 2 }),
+          sized('new', 12, { devices: '0' }),
+        ],
+      },
+      async (corral) => {
+        for (const id of ['lost', 'kept'])
+          assert.equal((await corral.chat(id, { stream: true, stream_options })).status, 200, id);
+        await until('both to be ready', async () => {
+          const { pools } = (await corral.get('/v1/pools')).json;
+          return pools.filter((p) => p.state === 'ready').length === 2;
+        });
+        const { evicts } = await explain(corral, 'new');
+        assert.deepEqual(
+          evicts.map((v) => v.replica),
+          ['kept-0'],
+        );
+        await stopAll(corral);
+      },
+      { env: driver.env },
+    ),
+  );
+}
+
+{
   const driver = stubDriver(...cards, 'account', takes('busy', 20), takes('other', 20));
   test(
     'a busy engine is never stopped: who needs its memory waits, at most swap.max_wait, and nobody is cut',

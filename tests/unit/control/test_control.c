@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "control/control_int.h"
 #include "control/fate.h"
+#include "control/room_int.h"
 #include "dialect/dialect.h"
 
 /* A slot in letters: w wanted, b busy (a lease), c cooling, f failed, r ready; "-" none of it. */
@@ -105,6 +106,29 @@ static void test_plan(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++)
 		run_case(&cases[i]);
+}
+
+/* target: an engine has to leave · before: two idle ones with a conversation each · after: who goes */
+static void test_loss(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *name;
+		struct scene_loss a, b; /* a goes */
+	} rows[] = {
+		{ "alike but for one conversation, which would be lost", { 1, 5, 0, false, 1 },
+			{ 1, 5, 9, false, 1 } },
+		{ "alike, one's conversation is kept", { 1, 5, 9, true, 1 }, { 1, 5, 9, false, 1 } },
+		{ "kept, yet to be read from the disk", { 1, 5, 1, true, 1 }, { 1, 5, 90, true, 1 } },
+		{ "a large model with a kept one, a small one with a long one", { 1, 20, 40, true, 1 },
+			{ 1, 5, 40, false, 1 } },
+		{ "a long one that nobody comes back to", { 3600, 5, 90, false, 1 }, { 1, 5, 0, true, 1 } },
+		{ "the operator's word counts", { 1, 5, 20, false, 1 }, { 1, 5, 20, true, 5 } },
+		{ "cost 0 goes first", { 1, 5, 90, false, 0 }, { 1, 5, 0, true, 1 } },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+		if (!(scene_loss(&rows[i].a) < scene_loss(&rows[i].b)))
+			fail_msg("%s", rows[i].name);
 }
 
 /* The same facts give the same answer, and one that was given is not taken back at once. */
@@ -225,6 +249,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_plan),
+		cmocka_unit_test(test_loss),
 		cmocka_unit_test(test_plan_is_stable),
 		cmocka_unit_test(test_fate),
 		cmocka_unit_test(test_slots_that_move),
