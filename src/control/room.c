@@ -174,11 +174,40 @@ static void make_leave(struct control *c, const struct scene *sc, const struct c
 
 /* ---- one that is to be started ------------------------------------------------------------------------ */
 
+/* Whose turn it is gets what it was promised: those who decide after it leave so much of a device alone. */
+struct claim {
+	size_t device; /* of the ledger */
+	uint64_t bytes;
+};
 struct deciding {
 	struct control *c;
 	const struct registry_snapshot *snap;
 	mono_t now, next;
+	struct claim *claims;
+	size_t nclaims;
 };
+
+static void claim_one(struct deciding *d, const struct scene *sc, size_t device, uint64_t bytes)
+{
+	d->claims = mem_realloc(d->claims, (d->nclaims + 1) * sizeof *d->claims);
+	d->claims[d->nclaims++] = (struct claim){ sc->booked[device], bytes };
+}
+
+static void claim(struct deciding *d, const struct scene *sc, const struct fit_plan *plan)
+{
+	for (size_t i = 0; i < plan->nparts; i++)
+		claim_one(d, sc, plan->parts[i].device, plan->parts[i].bytes);
+	if (plan->how != FIT_NO && plan->host != FIT_NONE)
+		claim_one(d, sc, plan->host, plan->host_bytes);
+}
+
+static void heed_claims(const struct deciding *d, struct scene *sc)
+{
+	for (size_t i = 0; i < d->nclaims; i++)
+		for (size_t k = 0; k < sc->facts.ndevices; k++)
+			if (sc->booked[k] == d->claims[i].device)
+				sc->devices[k].reserved += d->claims[i].bytes;
+}
 
 static void ask_again(struct deciding *d, mono_t at)
 {
@@ -250,7 +279,9 @@ static const char *unsettled(const struct deciding *d, const struct scene *sc, c
 		if (s != but && !s->plan.ready && !s->plan.failed)
 			return "another engine is being started";
 	}
-	return d->c->returns_by.ns ? "what an engine held is being given back" : NULL;
+	if (d->c->returns_by.ns)
+		return "what an engine held is being given back";
+	return d->nclaims ? "it is another model's turn" : NULL;
 }
 
 static bool strangers_hold(const struct scene *sc, const struct room_want *w)
@@ -291,6 +322,25 @@ static bool serve_mapped(struct deciding *d, struct control_pool *p, struct cont
 	return true;
 }
 
+static mono_t due(const struct deciding *d, const struct control_slot *s)
+{
+	struct swap_policy policy = room_swap_policy(d->c);
+	return swap_due(&(struct swap_waiting){ .since = s->waits_since }, &policy);
+}
+
+/* Its bound is over, and an engine that it would take the place of still starts or ends. */
+static void claim_in_time(
+	struct deciding *d, const struct control_slot *s, struct scene *sc, const struct room_want *w)
+{
+	struct fit_plan plan;
+	if (mono_before(d->now, due(d, s)))
+		return;
+	for (size_t i = 0; i < sc->facts.nreplicas; i++)
+		sc->replicas[i].busy = sc->pools[i]->external;
+	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
+	claim(d, sc, &plan);
+}
+
 /* Busy replicas would have to go. Until the bound is over they may go on as they like. */
 static void wait_for_busy(struct deciding *d, struct control_pool *p, struct control_slot *s,
 	struct scene *sc, const struct room_want *w)
@@ -304,6 +354,7 @@ static void wait_for_busy(struct deciding *d, struct control_pool *p, struct con
 	const char *what = unsettled(d, sc, s);
 	if (plan.how == FIT_NO && what) {
 		waits(d, p, s, what);
+		claim_in_time(d, s, sc, w);
 		ask_again(d, mono_add_ms(d->now, AGAIN_MS));
 		return;
 	}
@@ -327,12 +378,11 @@ static void wait_for_busy(struct deciding *d, struct control_pool *p, struct con
 		return;
 	}
 	waits(d, p, s, "those that hold it are busy");
-	struct swap_policy policy = room_swap_policy(d->c);
-	mono_t bound = swap_due(&(struct swap_waiting){ .since = s->waits_since }, &policy);
-	if (mono_before(d->now, bound)) {
-		ask_again(d, bound);
+	if (mono_before(d->now, due(d, s))) {
+		ask_again(d, due(d, s));
 		return;
 	}
+	claim(d, sc, &plan);
 	for (size_t i = 0; i < plan.nvictims; i++)
 		make_leave(d->c, sc, s, plan.victims[i], d->now);
 }
@@ -343,6 +393,7 @@ static void evict(struct deciding *d, struct control_pool *p, struct control_slo
 	const struct fit_plan *plan)
 {
 	bool more = false;
+	claim(d, sc, plan);
 	for (size_t i = 0; i < plan->nvictims; i++)
 		more |= !leaves(sc->slots[plan->victims[i]]);
 	if (more && mono_before(d->now, d->c->returns_by)) {
@@ -399,6 +450,7 @@ static void decide(struct deciding *d, struct control_pool *p, struct control_sl
 	AUTO(room_want_done) struct room_want w;
 	bool refused = p->room_refused;
 	scene_make(d->c, d->snap, s->waits ? s->waits_since : d->now, d->now, &sc);
+	heed_claims(d, &sc);
 	room_speeds(d->c, p, &sc);
 	room_want_make(d->c, d->snap, &sc, p, s->node, &w);
 	p->room_refused = false;
@@ -510,6 +562,52 @@ static bool anything_returns(struct control *c, const struct registry_snapshot *
 	return v.returning > 0;
 }
 
+struct turn {
+	struct control_pool *p;
+	struct control_slot *s;
+	bool asked; /* somebody waits for it */
+	size_t at;
+};
+
+/* Those somebody waits for, then those that wait for memory already, the longest first. Whoever left for one
+ * of them comes back behind it. */
+static int by_turn(const void *a, const void *b)
+{
+	const struct turn *x = a, *y = b;
+	if (x->asked != y->asked)
+		return x->asked ? -1 : 1;
+	if (x->s->waits != y->s->waits)
+		return x->s->waits ? -1 : 1;
+	if (x->s->waits && x->s->waits_since.ns != y->s->waits_since.ns)
+		return mono_before(x->s->waits_since, y->s->waits_since) ? -1 : 1;
+	return x->at < y->at ? -1 : x->at > y->at;
+}
+
+static void decide_all(struct deciding *d)
+{
+	struct control *c = d->c;
+	size_t n = 0, cap = 1;
+	for (size_t i = 0; i < c->npools; i++)
+		cap += c->pools[i]->nslots;
+	AUTO(mem_freep) struct turn *turns = mem_alloc(cap * sizeof *turns);
+	for (size_t i = 0; i < c->npools; i++) {
+		struct control_pool *p = c->pools[i];
+		bool any = p->external, asked = !p->external && has_waiting(p);
+		for (size_t k = 0; !p->external && k < p->nslots; k++) {
+			any |= p->slots[k]->plan.wanted;
+			if (is_to_start(d, p, p->slots[k]))
+				turns[n] = (struct turn){ p, p->slots[k], asked, n }, n++;
+			else
+				p->slots[k]->waits = false;
+		}
+		if (!any)
+			p->room_refused = false; /* the next who asks has it decided anew */
+	}
+	qsort(turns, n, sizeof *turns, by_turn);
+	for (size_t i = 0; i < n; i++)
+		decide(d, turns[i].p, turns[i].s);
+}
+
 mono_t control_room(struct control *c, const struct registry_snapshot *snap, mono_t now)
 {
 	struct deciding d = { .c = c, .snap = snap, .now = now, .next = MONO_NEVER };
@@ -522,18 +620,7 @@ mono_t control_room(struct control *c, const struct registry_snapshot *snap, mon
 	ask_again(&d, ledger_tick(c->ledger, now));
 	if (c->returns_by.ns && !anything_returns(c, snap))
 		c->returns_by = MONO_ZERO;
-	for (int first = 1; first >= 0; first--) /* those somebody waits for go first */
-		for (size_t i = 0; i < c->npools; i++) {
-			struct control_pool *p = c->pools[i];
-			bool mine = !p->external && has_waiting(p) == first;
-			bool any = false;
-			for (size_t k = 0; mine && k < p->nslots; k++) {
-				any |= p->slots[k]->plan.wanted;
-				if (is_to_start(&d, p, p->slots[k]))
-					decide(&d, p, p->slots[k]);
-			}
-			if (mine && !any)
-				p->room_refused = false; /* the next who asks has it decided anew */
-		}
+	decide_all(&d);
+	free(d.claims);
 	return d.next;
 }

@@ -160,6 +160,42 @@ async function explain(corral, pool) {
   );
 }
 
+for (const order of [['busy', 'other'], ['other', 'busy']]) {
+  const driver = stubDriver(...cards, 'account', takes('busy', 20), takes('other', 20));
+  test(
+    `one swap is enough for who waits, however many ask for the other one (${order})`,
+    withCorral(
+      {
+        swap: { max_wait: '300ms' },
+        pools: order.map((id) => sized(id, 20, {}, ['--tokens', 4, '--event-interval-us', 20000])),
+      },
+      async (corral) => {
+        assert.equal((await corral.chat('busy')).status, 200);
+        let over = false;
+        let served = 0;
+        const keepBusy = async () => {
+          for (; !over; served++)
+            assert.equal((await corral.chat('busy', { max_tokens: 4 })).status, 200);
+        };
+        const clients = [keepBusy(), keepBusy(), keepBusy()];
+        await until('the lease', async () => (await corral.pool('busy')).leases === 1);
+        const before = served;
+        const other = corral.chat('other').then((r) => ((over = true), r));
+        await until('its turn', () => over || served > before + 100);
+        const turnCame = over;
+        over = true;
+        const figure = await corral.figures();
+        assert.ok(turnCame, `overtaken by ${served - before} requests`);
+        assert.equal(figure('corral_evictions_total', { pool: 'busy' }), 1);
+        assert.equal((await other).status, 200);
+        await Promise.all(clients);
+        await stopAll(corral);
+      },
+      { env: driver.env },
+    ),
+  );
+}
+
 {
   const driver = stubDriver(...cards, 'account', takes('agent', 20), takes('other', 20));
   test(
