@@ -15,7 +15,7 @@ CORRAL = sys.argv[1] if len(sys.argv) > 1 else HERE.parent.parent / 'build' / 'c
 
 
 def simulate(trace):
-    """({policy: figures}, [(ms, words)]) of a trace; both runs of it are the same."""
+    """({policy: figures}, [(ms, decision, why)]) of a trace; both runs of it are the same."""
     def run(*flags):
         argv = [CORRAL, 'simulate', *flags, HERE / f'{trace}.trace']
         p = subprocess.run(argv, capture_output=True, text=True)
@@ -23,8 +23,8 @@ def simulate(trace):
         return p.stdout
     text = run('--json')
     assert text == run('--json'), 'the same trace gives the same answer'
-    log = [re.match(r'(\d+) (.*)$', line) for line in run('--log').splitlines()]
-    return {f['policy']: f for f in json.loads(text)}, [(int(m[1]), m[2]) for m in log if m]
+    log = [re.match(r'(\d+) ([^:]*): (.*)$', line) for line in run('--log').splitlines()]
+    return {f['policy']: f for f in json.loads(text)}, [(int(m[1]), m[2], m[3]) for m in log if m]
 
 
 def whole(figures, requests):
@@ -39,10 +39,11 @@ def an_hour_of_ten_models():
     assert ours['end_ms'] > 3600_000 and ours['crashes'] >= 3, ours
     assert ours['swaps'] < theirs['swaps'], figures
     assert ours['wait_ms']['mean'] < theirs['wait_ms']['mean'], figures
-    evictions = [w for _, w in log if w.startswith('evict ')]
+    evictions = [w for _, w, _ in log if w.startswith('evict ')]
     assert len(evictions) == ours['evictions'], 'each is in the log'
     assert all(re.fullmatch(r'evict \S+ for \S+', w) for w in evictions), 'with the model it made room for'
     assert not any(w.startswith('evict embed') for w in evictions), 'it is pinned'
+    assert all(why for _, _, why in log), 'every decision says why'
     print(f'# {ours}\n# {theirs}')
 
 
@@ -56,23 +57,24 @@ def two_keep_a_busy_and_one_asks_for_b():
     figures, log = simulate('busy')
     whole(figures, figures['collate']['answered'])
     asked, max_wait, reply, load = 120_000, 60_000, 2_000, 6_000
-    [loaded] = [at for at, w in log if w == 'load b']
+    [loaded] = [at for at, w, _ in log if w == 'load b']
     assert loaded <= asked + max_wait + 2 * reply + 1000, log
     assert figures['collate']['loads'] == 3, 'A, B and A again: what a swap costs, once'
-    [again] = [at for at, w in log if w == 'load a' and at > loaded]
+    [again] = [at for at, w, _ in log if w == 'load a' and at > loaded]
     assert again <= loaded + load + 3_000 + 1000, log
 
 
 def a_title_after_a_chat_holds_nobody_up():
     figures, log = simulate('title')
     whole(figures, 3)
-    assert ('evict a for b') in [w for at, w in log if at == 13_000], log
+    assert 'evict a for b' in [w for at, w, _ in log if at == 13_000], log
 
 
 def a_tool_call_keeps_its_model():
     figures, log = simulate('tool')
     whole(figures, 3)
-    assert [w for _, w in log] == ['load a', 'evict a for b', 'load b'], log
+    assert [w for _, w, _ in log if 'waits' not in w] == ['load a', 'evict a for b', 'load b'], log
+    assert any(w == 'b waits for a' and 'tool calls' in why for _, w, why in log), log
     assert figures['first_come']['swaps'] == 2, 'which it would not without'
 
 
