@@ -66,6 +66,8 @@ static void world_end(struct world *w)
 {
 	for (int i = 0; i < w->asked; i++)
 		assert_int_equal(lease_release(&w->leases[i]), 0);
+	for (int i = 0; i < 3 && w->r[i]; i++)
+		pool_replica_unref(replica_take(w->pool, i, POOL_FATE_ENDED));
 	pool_unref(w->pool);
 	loop_free(w->loop);
 	free(w);
