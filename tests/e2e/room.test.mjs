@@ -206,15 +206,41 @@ for (const order of [['busy', 'other'], ['other', 'busy']]) {
         pools: [sized('agent', 20, {}, ['--finish', 'tool_calls']), sized('other', 20)],
       },
       async (corral) => {
+        const ends = [];
         assert.equal((await corral.chat('agent')).status, 200);
-        const other = corral.chat('other');
+        const other = corral.chat('other').then((r) => ends.push(['other', r.status]));
         await until('it to wait', async () => (await corral.pool('other')).waiting === 1);
-        assert.equal((await corral.chat('agent', { stream: true })).status, 200);
+        ends.push(['agent', (await corral.chat('agent', { stream: true })).status]);
         const figure = await corral.figures();
         assert.equal(figure('corral_evictions_total', { pool: 'agent' }), undefined, 'it stayed');
-        assert.equal((await other).status, 200);
+        await other;
+        assert.deepEqual(ends, [['agent', 200], ['other', 200]]);
         assert.equal((await corral.figures())('corral_evictions_total', { pool: 'agent' }), 1);
         assert.equal((await corral.chat('agent')).status, 200, 'a plain answer holds nothing up');
+        await stopAll(corral);
+      },
+      { env: driver.env },
+    ),
+  );
+}
+
+{
+  const driver = stubDriver(...cards, 'account', takes('a', 20), takes('b', 20));
+  test(
+    'a chat, its title, and a chat on another model: it swaps at once, once, whatever hold and max_wait are',
+    withCorral(
+      {
+        swap: { hold: '1h', max_wait: '1h' }, // whoever is held up is not answered in this test
+        pools: [sized('a', 20, { slots: 2 }), sized('b', 20)],
+      },
+      async (corral) => {
+        assert.equal((await corral.chat('a', { stream: true })).status, 200);
+        assert.equal((await corral.chat('a', { max_tokens: 8 })).status, 200, 'its title');
+        assert.equal((await corral.chat('b', { stream: true })).status, 200);
+        const figure = await corral.figures();
+        assert.equal(figure('corral_evictions_total', { pool: 'a' }), 1);
+        assert.equal(figure('corral_evictions_total', { pool: 'b' }), undefined);
+        assert.deepEqual(await where(corral), { 'b-0': [A] });
         await stopAll(corral);
       },
       { env: driver.env },
