@@ -9,17 +9,17 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { fakePath, isAlive, model, until, withCorral } from './harness.mjs';
 
-/** The fake engine as llama-server; the model's name decides how it fails. */
+/** The fake engine as llama-server; the model's name decides how it fails, not the random name of a folder. */
 function engineIn(dir) {
   const file = path.join(dir, 'engine.sh');
   fs.writeFileSync(
     file,
     `#!/bin/sh
 case "$*" in
-*oom*) more="--start-fails oom_vram" ;;
-*bad*) more="--start-fails bad_model" ;;
-*never*) more="--ready-after-ms 600000" ;;
-*mute*) more="--status 500" ;;
+*oom.gguf*) more="--start-fails oom_vram" ;;
+*bad.gguf*) more="--start-fails bad_model" ;;
+*never.gguf*) more="--ready-after-ms 600000" ;;
+*mute.gguf*) more="--status 500" ;;
 esac
 exec ${fakePath} "$@" $more
 `,
