@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Conversations outlive their engine: what a slot held when it was stopped is there when it is back.
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
+import os from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
 import { model, realPool, until, withCorral } from './harness.mjs';
 
+const mountable = spawnSync('unshare', ['-rm', 'mount', '-t', 'tmpfs', 'none', os.tmpdir()]).status === 0;
 const pool = (id, rest = {}) => ({ ...realPool(id), model: model('random', '--layers', '3'), ...rest });
 /** Tells of something else with each name; one token a character. */
 const story = (name, length = 1200) => `${name} `.repeat(length).slice(0, length);
@@ -251,6 +254,146 @@ test(
       assert.equal(figure('corral_evictions_total', { pool: 'two' }), 1);
     },
     { leaks: false },
+  ),
+);
+
+/** What the next turn gives, and how it is when everything is read again. */
+async function nextTurn(corral, id, name, spoil, { cached = 0 } = {}) {
+  const { one, two } = await unswapped(corral, 'same', name);
+  await say(corral, id, first(name));
+  await swapOut(corral, id);
+  await spoil(files(corral)[0]);
+  const next = await say(corral, id, after(first(name), one, 'Go on.'));
+  assert.deepEqual([next.content, next.cached], [two.content, cached]);
+}
+
+test(
+  'a foreign file, one of the same size, is refused by the engine, goes, and the answer is that of a prefill',
+  withCorral(
+    () => ({ pools: [pool('chat'), pool('same', { kv_cache: { save: 'off' } })] }),
+    async (corral) => {
+      let foreign;
+      await nextTurn(corral, 'chat', 'lynx', (file) => {
+        foreign = file.path;
+        fs.writeFileSync(foreign, Buffer.alloc(fs.statSync(foreign).size, 'x'));
+      });
+      assert.equal(fs.existsSync(foreign), false);
+      assert.deepEqual(await result(corral, 'chat'), { hit: 0, miss: 1 });
+    },
+    { leaks: false },
+  ),
+);
+
+test(
+  'another model file of the same name takes nothing up',
+  async (t) => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-'));
+    t.after(() => fs.rmSync(dir, { recursive: true }));
+    const file = path.join(dir, 'm.gguf');
+    const put = (...args) => {
+      fs.copyFileSync(model('random', '--layers', '3', ...args), `${file}.new`);
+      fs.renameSync(`${file}.new`, file);
+    };
+    put();
+    const run = withCorral(
+      () => ({ pools: [pool('chat', { model: file })] }),
+      async (corral) => {
+        const one = await say(corral, 'chat', first('stoat'));
+        await swapOut(corral, 'chat');
+        put('--seed', '7');
+        const next = await say(corral, 'chat', after(first('stoat'), one, 'Go on.'));
+        assert.equal(next.cached, 0);
+        assert.equal((await corral.pool('chat')).replicas[0].kv_restored_tokens ?? 0, 0);
+      },
+      { leaks: false },
+    );
+    await run(t);
+  },
+);
+
+test(
+  'a client that leaves while its conversation is taken up: the next one finds it',
+  withCorral(
+    () => ({ pools: [pool('chat')] }),
+    async (corral) => {
+      const one = await say(corral, 'chat', first('heron'));
+      await swapOut(corral, 'chat');
+      const left = new AbortController();
+      const messages = after(first('heron'), one, 'Go on.');
+      const gone = corral.chat('chat', { messages }, { signal: left.signal }).catch(() => 'left');
+      await until('its engine to be started', () => corral.engineOf('chat'));
+      left.abort();
+      assert.equal(await gone, 'left');
+      const next = await say(corral, 'chat', messages);
+      assert.ok(next.cached >= one.prompt, `${next.cached} of ${one.prompt}`);
+    },
+    { leaks: false },
+  ),
+);
+
+/** engine-provisioner of this Corral. */
+function provisioner(corral) {
+  for (const pid of fs.readdirSync('/proc').filter((name) => /^\d+$/.test(name)))
+    try {
+      const [program, ...args] = fs.readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0');
+      if (/engine-provisioner$/.test(program) && args.some((a) => a.includes(path.dirname(corral.stateDir))))
+        return Number(pid);
+    } catch {
+      // it has ended meanwhile
+    }
+  return 0;
+}
+
+test(
+  'engine-provisioner killed as it saves, the engine killed as it takes up: a normal answer, nothing unfinished',
+  withCorral(
+    () => ({ pools: [pool('chat'), pool('same', { kv_cache: { save: 'off' } })] }),
+    async (corral) => {
+      const { one, two } = await unswapped(corral, 'same', 'badger');
+      await say(corral, 'chat', first('badger'));
+      assert.equal((await corral.post('/v1/pools/chat/stop', {})).status, 202);
+      const pid = provisioner(corral);
+      assert.ok(pid, 'it runs');
+      process.kill(pid, 'SIGKILL');
+      await until('the engine to be gone', () => !corral.engineOf('chat'));
+      const messages = after(first('badger'), one, 'Go on.');
+      assert.equal((await say(corral, 'chat', messages)).content, two.content);
+
+      await swapOut(corral, 'chat');
+      const answer = say(corral, 'chat', messages);
+      const engine = await until('its engine to be started', () => corral.engineOf('chat'));
+      process.kill(engine.pid, 'SIGKILL');
+      assert.equal((await answer).content, two.content);
+      await swapOut(corral, 'chat');
+      for (const { name } of files(corral)) assert.match(name, /\.kv$/);
+    },
+    { leaks: false },
+  ),
+);
+
+test(
+  'where the disk has no room nothing is saved, and the next turn is a prefill',
+  { skip: mountable ? false : 'no mount namespace of our own can be made here (unshare -rm)' },
+  withCorral(
+    () => ({ pools: [pool('chat')] }),
+    async (corral) => {
+      const one = await say(corral, 'chat', first('otter'));
+      await swapOut(corral, 'chat');
+      const seen = path.join(`/proc/${corral.pid}/root`, corral.stateDir, 'kv');
+      const left = fs.readdirSync(seen, { recursive: true }).filter((name) => /kv$|part/.test(name));
+      assert.deepEqual(left, []);
+      const next = await say(corral, 'chat', after(first('otter'), one, 'Go on.'));
+      assert.equal(next.cached, 0);
+    },
+    {
+      leaks: false,
+      wrap: ({ stateDir }) => {
+        const at = path.join(stateDir, 'kv');
+        fs.mkdirSync(at, { recursive: true });
+        const script = `mount -t tmpfs -o size=600k,mode=0700 none "${at}" && exec "$@"`;
+        return ['unshare', '-rm', 'sh', '-c', script, 'sh'];
+      },
+    },
   ),
 );
 
