@@ -345,7 +345,7 @@ function provisioner(corral) {
 }
 
 test(
-  'engine-provisioner killed as it saves, the engine killed as it takes up: a normal answer, nothing unfinished',
+  'engine-provisioner killed as it saves, the engine as it takes up: a normal answer, nothing unfinished',
   withCorral(
     () => ({ pools: [pool('chat'), pool('same', { kv_cache: { save: 'off' } })] }),
     async (corral) => {
