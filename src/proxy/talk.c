@@ -26,20 +26,25 @@ static struct view body_from(struct request *q, uint64_t at, char *scratch)
 	return view_of(scratch, n);
 }
 
+/* Of its own: who needs no scratch has no such large frame. */
+static __attribute__((noinline)) uint64_t by_messages(struct request *q)
+{
+	char scratch[TALK_LOOKED_AT];
+	struct view first = talk_beginning(body_from(q, q->scan.talk_at, scratch));
+	return first.n ? talk_hash(SEED_MESSAGES, first) : 0;
+}
+
 void talk_read(struct request *q)
 {
 	struct pool_talk *t = &q->waiter.talk;
-	char scratch[TALK_LOOKED_AT];
 	if (!pool_keeps(q->pool))
 		return;
 	struct view session = http_header_get(http_headers(q->x), "x-corral-session");
 	t->owner = q->key ? talk_hash(SEED_OWNER, view_str(q->key->name)) : 0;
-	if (session.n) {
+	if (session.n)
 		t->talk = talk_hash(SEED_SESSION, session);
-	} else if (q->scanning && q->scan.talk_at) {
-		struct view first = talk_beginning(body_from(q, q->scan.talk_at, scratch));
-		t->talk = first.n ? talk_hash(SEED_MESSAGES, first) : 0;
-	}
+	else if (q->scanning && q->scan.talk_at)
+		t->talk = by_messages(q);
 }
 
 void talk_sent(struct request *q)
