@@ -61,7 +61,7 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	struct slot_room *room;
 	uint64_t room_owner;     /* of the ledger */
 	uint64_t oom_generation; /* the one that ran out of memory and is being started again; 0: none */
-	int room_pid;            /* of the engine that holds it, once it was Ready; 0: not known */
+	int room_pid;            /* that the driver lists for it, once it was Ready; 0: none, -1: several */
 	uint32_t room_epoch;     /* restart_epoch when it was reserved */
 	bool waits;
 	mono_t waits_since;

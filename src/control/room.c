@@ -418,6 +418,25 @@ static void wait_for_devices(struct deciding *d, struct control_pool *p, struct 
 		s->node = node;
 }
 
+static bool takes_avoided(const struct room_want *w, const struct fit_plan *plan)
+{
+	for (size_t i = 0; w->fit.avoid && i < plan->nparts; i++)
+		if (bit_get(w->fit.avoid, plan->parts[i].device))
+			return true;
+	return false;
+}
+
+/* Who left for it is not to have left for nothing: the device it would rather have is about to be free. */
+static bool wait_for_better(struct deciding *d, struct control_pool *p, struct control_slot *s,
+	const struct room_want *w, const struct fit_plan *plan)
+{
+	if (!s->waits || !mono_before(d->now, d->c->returns_by) || !takes_avoided(w, plan))
+		return false;
+	waits(d, p, s, "what an engine held is being given back");
+	ask_again(d, d->c->returns_by);
+	return true;
+}
+
 static void decide_in(struct deciding *d, struct control_pool *p, struct control_slot *s, struct scene *sc,
 	struct room_want *w)
 {
@@ -430,6 +449,8 @@ static void decide_in(struct deciding *d, struct control_pool *p, struct control
 	if (!w->known)
 		return; /* it is started as it is configured */
 	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
+	if (plan.how != FIT_NO && !plan.nvictims && wait_for_better(d, p, s, w, &plan))
+		return;
 	if (plan.how != FIT_NO && !plan.nvictims) {
 		room_ctx_grow(p, sc, w, &plan, d->now);
 		if (reserve(d->c, s, sc, w, &plan))
@@ -520,8 +541,6 @@ static void look_at(struct deciding *d, struct control_pool *p, struct control_s
 	bool ended = is_gone(r) && !s->plan.wanted && !s->on_wire && !s->in_pool;
 	bool failed = r && r->online && r->facts.state == REPLICA_FAILED && r->facts.retry_in_ms < 0 &&
 		      s->room_epoch == s->restart_epoch && !room_tries_again(s, &r->facts);
-	if (s->room && r && r->facts.state == REPLICA_READY)
-		s->room_pid = r->facts.pid;
 	if (s->room && s->room->ctx && strcmp(s->variant.spec, p->variant.spec) == 0)
 		room_ctx_note(p, s->room->ctx, d->now);
 	if (s->room && s->room->on_gpu && has_process(r) && str_same(r->facts.device_mask, "cpu")) {

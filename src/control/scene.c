@@ -61,7 +61,8 @@ static size_t ledger_of(struct control *c, const struct registry_node *n, const 
 	return ledger_device(c->ledger, n->node_id, d->device_id, capacity);
 }
 
-/* Where the driver lists processes, what is not ours is known; else the ledger's estimate holds. */
+/* Where the driver lists processes, what is not ours is known; else the ledger's estimate holds. A list that
+ * does not name ours (their numbers are those of another PID namespace) does not make them strangers. */
 static uint64_t foreign_of(const struct wire_device *d, const struct ledger_view *v)
 {
 	uint64_t ours = 0;
@@ -72,7 +73,7 @@ static uint64_t foreign_of(const struct wire_device *d, const struct ledger_view
 		ours += d->uses[i].replica_id ? d->uses[i].bytes : 0;
 	if (!d->nuses)
 		return v->foreign + v->over;
-	return (used > ours ? used - ours : 0) + v->over;
+	return MIN(used > ours ? used - ours : 0, v->foreign_most) + v->over;
 }
 
 static void add_device(
@@ -134,15 +135,39 @@ static uint64_t measured(const struct wire_device *d, const char *replica_id)
 }
 
 /* A reservation becomes what was measured once it is Ready; a measurement that is far smaller was taken while
- * the model was still being loaded. Where the driver tells of no process it stays. */
+ * the model was still being loaded. Where the driver tells of no process, or not of its, it stays. */
 static void read_slot(
 	struct control *c, const struct wire_device *d, size_t booked, const struct control_slot *s)
 {
 	uint64_t had = ledger_booked(c->ledger, slot_owner(s), booked), m = measured(d, s->id);
 	if (had && m >= had / 2 && m != had)
 		(void)!ledger_measured(c->ledger, slot_owner(s), booked, m);
-	else if (had && !d->nuses)
+	else if (had && (!d->nuses || !s->room_pid))
 		(void)!ledger_measured(c->ledger, slot_owner(s), booked, had);
+}
+
+/* Of the process that the driver lists for it; 0: none, -1: several. */
+static int pid_of(const struct registry_snapshot *snap, const char *replica_id)
+{
+	int pid = 0;
+	for (size_t i = 0; i < snap->nnodes; i++)
+		for (size_t k = 0; k < snap->nodes[i]->ndevices; k++) {
+			const struct wire_device *d = &snap->nodes[i]->devices[k];
+			for (size_t u = 0; u < d->nuses; u++)
+				if (str_same(d->uses[u].replica_id, replica_id))
+					pid = pid && pid != d->uses[u].pid ? -1 : d->uses[u].pid;
+		}
+	return pid;
+}
+
+static void read_pids(struct control *c, const struct registry_snapshot *snap)
+{
+	for (size_t i = 0; i < c->npools; i++)
+		for (size_t k = 0; k < c->pools[i]->nslots; k++) {
+			struct control_slot *s = c->pools[i]->slots[k];
+			int pid = s->room && s->plan.ready ? pid_of(snap, s->id) : 0;
+			s->room_pid = pid ? pid : s->room_pid;
+		}
 }
 
 static void read_device(struct control *c, const struct wire_device *d, size_t booked, mono_t now)
@@ -196,7 +221,7 @@ static void forget_gone(struct control *c, const struct registry_snapshot *s)
 
 void scene_await(struct control *c, const struct control_slot *s)
 {
-	if (!s->room_pid)
+	if (s->room_pid <= 0)
 		return;
 	c->awaited = mem_realloc(c->awaited, (c->nawaited + 1) * sizeof *c->awaited);
 	struct awaited *a = &c->awaited[c->nawaited++];
@@ -207,6 +232,7 @@ void scene_await(struct control *c, const struct control_slot *s)
 void scene_read(struct control *c, const struct registry_snapshot *s, mono_t now)
 {
 	forget_gone(c, s);
+	read_pids(c, s);
 	for (size_t i = 0; i < s->nnodes; i++)
 		for (size_t k = 0; k < s->nodes[i]->ndevices; k++) {
 			const struct wire_device *d = &s->nodes[i]->devices[k];

@@ -413,6 +413,7 @@ void ledger_look(const struct ledger *l, size_t device, struct ledger_view *ret)
 		.booked = narrow(d->booked),
 		.over = narrow(d->wanted - d->booked),
 		.foreign = d->foreign,
+		.foreign_most = d->read ? less(d->used, d->least) : UINT64_MAX,
 		.free = room(d),
 		.owners = d->owners,
 		.returning = d->nreturning };

@@ -69,7 +69,8 @@ struct ledger_view {
 	uint64_t booked; /* of all owners, those that return too: at most capacity */
 	uint64_t over;   /* measured beyond what could be booked */
 	uint64_t foreign;
-	uint64_t free; /* for a new reservation */
+	uint64_t foreign_most; /* strangers hold no more than this, by the last reading */
+	uint64_t free;         /* for a new reservation */
 	size_t owners, returning;
 };
 void ledger_look(const struct ledger *l, size_t device, struct ledger_view *ret);

@@ -15,7 +15,7 @@ const card = (uuid, bus, total) =>
   `device|${uuid}|Stub ${total / 1024} GB|00000000:0${bus}:00.0|${total}|0|25|51|8.9|0`;
 const cards = [card(A, 1, 24576), card(B, 2, 12288)];
 const GIB = 1024;
-const takes = (id, gib) => `engine|--alias ${id} |${gib * GIB}`;
+const takes = (id, gib) => `engine|--alias ${id}-|${gib * GIB}`;
 const sized = (id, gib, rest = {}, flags = []) =>
   fakePool(id, flags, { memory: `${gib}GiB`, slots: 1, ...rest });
 
@@ -343,6 +343,26 @@ for (const order of [['busy', 'other'], ['other', 'busy']]) {
       assert.deepEqual(await where(corral), { 'b-0': [A] });
       const { devices } = await explain(corral, 'b');
       assert.equal(devices.find((d) => d.device === A).foreign_bytes, 0);
+      await stopAll(corral);
+    }, { env: driver.env }),
+  );
+}
+
+{
+  const engines = [takes('a', 10), takes('b', 10)];
+  const driver = stubDriver(cards[0], 'account', 'numbers|1000000', ...engines);
+  test(
+    'a driver that numbers processes otherwise, as outside of a container: nothing is counted twice',
+    withCorral({ pools: [sized('a', 10), sized('b', 10)] }, async (corral) => {
+      assert.equal((await corral.chat('a')).status, 200);
+      await until('the driver to list it', async () => {
+        const { json } = await corral.get('/v1/devices');
+        return json.devices.find((d) => d.uuid === A).processes.length === 1;
+      });
+      const of = (json) => json.devices.find((d) => d.device === A);
+      assert.equal(of(await explain(corral, 'b')).foreign_bytes, 0);
+      assert.equal((await corral.chat('b')).status, 200);
+      assert.equal((await corral.pool('a')).state, 'ready');
       await stopAll(corral);
     }, { env: driver.env }),
   );

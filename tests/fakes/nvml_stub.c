@@ -16,6 +16,8 @@
  *   process|UUID|PID|MIB
  *   engine|WORDS|MIB     each process alive whose arguments contain these words holds so much, in equal parts
  *                        on the devices its CUDA_VISIBLE_DEVICES names by UUID; Corral's own are left out
+ *   numbers|N            processes of engines are listed under a number that is so much larger: they live in
+ *                        another PID namespace
  *   account              a device's used memory is USED_MIB and what processes and engines hold
  *   power|UUID|MILLIWATTS|LIMIT
  *   ecc|UUID|CORRECTED|UNCORRECTED
@@ -452,6 +454,8 @@ API int nvmlDeviceGetComputeRunningProcesses_v2(void *h, unsigned *n, struct pro
 {
 	char uuid[96], owner[96];
 	unsigned cap = *n;
+	char *numbers = next_line(text, "numbers");
+	unsigned shift = numbers ? (unsigned)number(numbers, 1, 0) : 0;
 	*n = 0;
 	field(*(char **)h, 1, uuid, sizeof uuid);
 	for (char *p = next_line(text, "process"); p; p = next_line(behind(p), "process")) {
@@ -463,7 +467,7 @@ API int nvmlDeviceGetComputeRunningProcesses_v2(void *h, unsigned *n, struct pro
 	}
 	for (unsigned i = 0; i < nengines && *n < cap; i++)
 		if (strstr(engines[i].devices, uuid))
-			out[(*n)++] = (struct process){ engines[i].pid, engines[i].mib << 20, 0, 0 };
+			out[(*n)++] = (struct process){ engines[i].pid + shift, engines[i].mib << 20, 0, 0 };
 	return OK;
 }
 

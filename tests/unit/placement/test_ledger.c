@@ -113,6 +113,19 @@ CASE(what_was_measured_is_booked)
 	assert_true(ledger_booked(l, owner("a", 1), d) == 15 * GIB);
 }
 
+CASE(strangers_hold_no_more_than_ours_leave)
+{
+	size_t d = ledger_device(l, "home", "0", 24 * GIB);
+	struct ledger_view v;
+	ledger_look(l, d, &v);
+	assert_true(v.foreign_most == UINT64_MAX); /* nobody has looked */
+	assert_int_equal(reserve("a", d, 10 * GIB), 0);
+	ledger_reading(l, d, 12 * GIB, MONO_ZERO);
+	EXPECT(d, foreign_most, 12); /* it may use nothing yet */
+	assert_int_equal(ledger_measured(l, owner("a", 1), d, 10 * GIB), 0);
+	EXPECT(d, foreign_most, 2);
+}
+
 CASE(more_than_there_is_room_for_is_told_and_not_booked)
 {
 	size_t d = ledger_device(l, "home", "0", 24 * GIB);
@@ -456,6 +469,7 @@ int main(void)
 		UNIT(an_owner_reserves_once_and_each_generation_anew),
 		UNIT(parts_that_make_no_sense_are_refused),
 		UNIT(what_was_measured_is_booked),
+		UNIT(strangers_hold_no_more_than_ours_leave),
 		UNIT(more_than_there_is_room_for_is_told_and_not_booked),
 		UNIT(memory_of_strangers_is_what_is_used_less_ours),
 		UNIT(a_stranger_beyond_what_ours_may_use_is_seen_while_one_starts),
