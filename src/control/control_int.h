@@ -205,6 +205,11 @@ void control_place(struct control *c, const struct registry_snapshot *s);
 /* room.c: reserves memory for what is to be started; who gets none has no node. When to decide again. */
 mono_t control_room(struct control *c, const struct registry_snapshot *s, mono_t now);
 void slot_room_free(struct control *c, struct control_slot *s, mono_t now);
+/* Whether the planner has room for one more engine of p, of that variant, with nobody leaving for it. UNTOLD:
+ * its node has not read the configuration that v is of; UNKNOWN: nothing is known of what it needs. */
+enum room_beside { BESIDE_FITS, BESIDE_FITS_NOT, BESIDE_UNTOLD, BESIDE_UNKNOWN };
+enum room_beside room_beside(struct control_pool *p, const struct control_variant *v,
+	const struct registry_snapshot *snap, mono_t now) MUST_CHECK;
 /* That generation ran out of memory, and the next one is under way: its failure is no verdict. */
 bool room_tries_again(const struct control_slot *s, const struct wire_replica *f);
 /* It failed for want of memory, and is about to be tried once more with less (or is being tried). */

@@ -212,7 +212,7 @@ static void ask(struct question *q, const struct registry_snapshot *snap)
 	mono_t now = mono_now();
 	scene_make(q->c, snap, now, now, &q->sc);
 	room_speeds(q->c, q->p, &q->sc);
-	room_want_make(q->c, snap, &q->sc, q->p, NULL, &q->w);
+	room_want_make(snap, &q->sc, q->p, &q->p->variant, NULL, &q->w);
 	q->w.fit.replica_id = q->p->cfg->id;
 	q->reasons = mem_alloc((q->sc.facts.ndevices + 1) * sizeof *q->reasons);
 	q->plan = (struct fit_plan){ .closest = FIT_NONE, .host = FIT_NONE };

@@ -3,7 +3,8 @@
  * Other engines in place of those that run: ordered by an operator (another model file), or because the
  * configuration says something else. bluegreen.c decides the steps; here they are carried out and told.
  *
- * What a fresh engine needs is taken to be its model file and a fifth more, until that is estimated.
+ * Whether a fresh engine fits beside those that run is the planner's to say; of a file that no node has told
+ * of, its size and a fifth more is taken to be what it needs.
  */
 #include "control/control_int.h"
 
@@ -14,6 +15,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/num.h"
 #include "control/bluegreen.h"
 #include "log/log.h"
 
@@ -23,6 +25,7 @@ enum {
 	START_MS_PER_GIB = 20000,
 	START_SLACK_MS = 15000,
 	LOOK_AGAIN_MS = 500, /* at memory that is to come back */
+	TOLD_MS = 5000,      /* for its node to read the configuration, too */
 };
 
 struct reload {
@@ -58,10 +61,27 @@ static struct control_slot *fresh_of(const struct control_pool *p)
 /* ---- does it fit -----------------------------------------------------------------------------------------
  */
 
-static uint64_t file_bytes(const char *path)
+static uint64_t one_file(const char *path)
 {
 	struct stat st;
 	return stat(path, &st) == 0 && st.st_size > 0 ? (uint64_t)st.st_size : 0;
+}
+
+/* Of all its parts, where the path is the first of them: NAME-00001-of-00003.gguf. */
+static uint64_t file_bytes(const char *path)
+{
+	enum { TAIL = 20 }; /* "-00001-of-00003.gguf" */
+	size_t n = strlen(path);
+	const char *tail = n > TAIL ? path + n - TAIL : "";
+	uint64_t parts, sum = 0;
+	if (strncmp(tail, "-00001-of-", 10) != 0 || num_u64(view_of(tail + 10, 5), &parts))
+		return one_file(path);
+	for (uint64_t i = 1; i <= parts; i++) {
+		AUTO(mem_freep)
+		char *part = mem_fmt("%.*s-%05llu%s", (int)(n - TAIL), path, (unsigned long long)i, tail + 6);
+		sum += one_file(part);
+	}
+	return sum;
 }
 
 /* Of the file, or of the weights as the node read them, whichever is more. Right after a configuration was
@@ -82,10 +102,23 @@ static uint64_t model_bytes(
 	return there ? there : size;
 }
 
-static bool fits(const struct control_pool *p, const struct registry_pool *rp)
+static const struct control_variant *wanted_now(const struct reload *l)
 {
-	const struct reload *l = p->reload;
-	uint64_t need = model_bytes(p, l->bg.turned ? &l->from : &l->to, rp);
+	return l->bg.turned ? &l->from : &l->to;
+}
+
+static enum room_beside ask_planner(struct control_pool *p, mono_t now)
+{
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(p->control->o.registry);
+	return room_beside(p, wanted_now(p->reload), s, now);
+}
+
+static bool fits(const struct control_pool *p, const struct registry_pool *rp, enum room_beside planner)
+{
+	if (planner == BESIDE_FITS || planner == BESIDE_FITS_NOT)
+		return planner == BESIDE_FITS;
+	uint64_t need = model_bytes(p, wanted_now(p->reload), rp);
 	uint64_t free_bytes = pool_memory_free(p);
 	need += need / 5;
 	return !need || !free_bytes || need <= free_bytes;
@@ -358,7 +391,10 @@ mono_t reload_step(struct control_pool *p, const struct registry_pool *rp, mono_
 			.accepted = slots_count(p, SLOT_ACCEPTED, true),
 			.leaving = slots_count(p, SLOT_LEAVING, false),
 			.fresh = look_at_fresh(p, rp, now) };
-		f.fits = f.fresh == BG_FRESH_NONE && fits(p, rp);
+		enum room_beside planner = f.fresh == BG_FRESH_NONE ? ask_planner(p, now) : BESIDE_UNKNOWN;
+		if (planner == BESIDE_UNTOLD && !l->bg.turned && mono_ms_between(l->since, now) < TOLD_MS)
+			break; /* what the new ones need is on its way */
+		f.fits = f.fresh == BG_FRESH_NONE && fits(p, rp, planner);
 		enum bg_act act = bluegreen_step(&l->bg, &f);
 		more = carry_out(p, act, rp, now);
 		moved |= act != BG_WAIT;

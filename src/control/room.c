@@ -22,6 +22,26 @@ enum { AGAIN_MS = 1000 };
 /* More than a driver's first answer may take (gpu/monitor.h). */
 enum { DEVICES_MS = 15000 };
 
+enum room_beside room_beside(struct control_pool *p, const struct control_variant *v,
+	const struct registry_snapshot *snap, mono_t now)
+{
+	AUTO(scene_done) struct scene sc;
+	AUTO(room_want_done) struct room_want w;
+	struct fit_plan plan;
+	scene_make(p->control, snap, now, now, &sc);
+	room_want_make(snap, &sc, p, v, NULL, &w);
+	if (!w.known || w.stale || !sc.facts.ndevices)
+		return w.stale ? BESIDE_UNTOLD : BESIDE_UNKNOWN;
+	w.fit.may_evict = false;
+	fit_plan(&sc.facts, &w.fit, sc.scratch, &plan, NULL);
+	for (size_t i = 0; i < plan.nparts; i++)
+		if (!sc.devices[plan.parts[i].device].capacity)
+			return BESIDE_UNKNOWN;
+	if (plan.how == FIT_HOST && !sc.devices[plan.host].capacity)
+		return BESIDE_UNKNOWN;
+	return plan.how != FIT_NO ? BESIDE_FITS : BESIDE_FITS_NOT;
+}
+
 void slot_room_free(struct control *c, struct control_slot *s, mono_t now)
 {
 	if (s->room && s->room->nuses) {
@@ -407,15 +427,28 @@ static void evict(struct deciding *d, struct control_pool *p, struct control_slo
 		make_leave(d->c, sc, s, plan->victims[i], d->now);
 }
 
-/* Its node has not told of any yet: the drivers are being asked. A node that never does is not waited for. */
-static void wait_for_devices(struct deciding *d, struct control_pool *p, struct control_slot *s)
+/* It is waited for so long. False: that is over, and what is known has to do. */
+static bool wait_at_most(
+	struct deciding *d, struct control_pool *p, struct control_slot *s, int64_t ms, const char *what)
 {
-	mono_t until = mono_add_ms(s->waits ? s->waits_since : d->now, DEVICES_MS);
-	const char *node = s->node;
-	waits(d, p, s, "its node's devices are not known yet");
-	ask_again(d, until);
+	mono_t until = mono_add_ms(s->waits ? s->waits_since : d->now, ms);
 	if (!mono_before(d->now, until))
-		s->node = node;
+		return false;
+	waits(d, p, s, what);
+	ask_again(d, until);
+	return true;
+}
+
+/* A reload's fresh engine, for which there is no room now: the reload found that it fits, or gave an engine
+ * up for it. Once nothing is on its way any more it is started as it is configured, and finds out itself. */
+static void settle_fresh(struct deciding *d, struct control_pool *p, struct control_slot *s,
+	const struct scene *sc, const struct room_want *w)
+{
+	const char *what = unsettled(d, sc, s);
+	if (!what || !could_ever(sc, w, w->fit.share ? w->fit.share : fit_need_whole(&w->need)))
+		return;
+	if (wait_at_most(d, p, s, STRANGERS_MS, what))
+		ask_again(d, mono_add_ms(d->now, AGAIN_MS));
 }
 
 static bool takes_avoided(const struct room_want *w, const struct fit_plan *plan)
@@ -442,12 +475,15 @@ static void decide_in(struct deciding *d, struct control_pool *p, struct control
 {
 	struct fit_plan plan;
 	w->fit.replica_id = s->id;
+	/* A node that never tells of devices is not waited for. */
 	if (w->known && !sc->facts.ndevices) {
-		wait_for_devices(d, p, s);
+		(void)wait_at_most(d, p, s, DEVICES_MS, "its node's devices are not known yet");
 		return;
 	}
 	if (!w->known)
 		return; /* it is started as it is configured */
+	if (s->role == SLOT_FRESH && w->stale)
+		return; /* back to engines of which its node tells nothing any more */
 	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
 	if (plan.how != FIT_NO && !plan.nvictims && wait_for_better(d, p, s, w, &plan))
 		return;
@@ -455,6 +491,10 @@ static void decide_in(struct deciding *d, struct control_pool *p, struct control
 		room_ctx_grow(p, sc, w, &plan, d->now);
 		if (reserve(d->c, s, sc, w, &plan))
 			return;
+	}
+	if (s->role == SLOT_FRESH && plan.how == FIT_NO) { /* its pool serves on: nobody waits for it */
+		settle_fresh(d, p, s, sc, w);
+		return;
 	}
 	if (plan.how == FIT_NO && plan.closest == FIT_NONE)
 		return; /* no device that it may use is there: its node says why, with the driver's words */
@@ -473,7 +513,7 @@ static void decide(struct deciding *d, struct control_pool *p, struct control_sl
 	scene_make(d->c, d->snap, s->waits ? s->waits_since : d->now, d->now, &sc);
 	heed_claims(d, &sc);
 	room_speeds(d->c, p, &sc);
-	room_want_make(d->c, d->snap, &sc, p, s->node, &w);
+	room_want_make(d->snap, &sc, p, &s->variant, s->node, &w);
 	p->room_refused = false;
 	p->room_text[0] = '\0';
 	decide_in(d, p, s, &sc, &w);
@@ -489,7 +529,7 @@ static void found(
 	AUTO(scene_done) struct scene sc;
 	AUTO(room_want_done) struct room_want w;
 	scene_make(d->c, d->snap, d->now, d->now, &sc);
-	room_want_make(d->c, d->snap, &sc, p, r->node_id, &w);
+	room_want_make(d->snap, &sc, p, &s->variant, r->node_id, &w);
 	if (w.ctx)
 		room_ctx_set(p, &w, r->facts.ctx);
 	reserve_found(d->c, s, &sc, &w, r);
@@ -561,7 +601,7 @@ static bool is_to_start(struct deciding *d, struct control_pool *p, struct contr
 		slot_replica(registry_snapshot_pool(d->snap, view_str(p->cfg->id)), s);
 	bool failed = r && r->online && r->facts.state == REPLICA_FAILED && s->room_epoch == s->restart_epoch;
 	return s->node && s->plan.wanted && !s->room && !failed && !has_process(r) &&
-	       (s->role == SLOT_MAIN || s->role == SLOT_ACCEPTED);
+	       (s->role == SLOT_MAIN || s->role == SLOT_ACCEPTED || s->role == SLOT_FRESH);
 }
 
 static bool has_waiting(const struct control_pool *p)

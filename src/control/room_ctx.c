@@ -41,22 +41,23 @@ void room_ctx_set(const struct control_pool *p, struct room_want *w, uint32_t ct
 }
 
 /* Of one that runs, or is about to. */
-static uint32_t ctx_of_another(const struct control_pool *p)
+static uint32_t ctx_of_another(const struct control_pool *p, const struct control_variant *v)
 {
 	for (size_t i = 0; i < p->nslots; i++) {
 		const struct control_slot *s = p->slots[i];
 		if (s->room && s->room->ctx && s->role != SLOT_LEAVING && s->plan.wanted &&
-			strcmp(s->variant.spec, p->variant.spec) == 0)
+			variant_eq(&s->variant, v))
 			return s->room->ctx;
 	}
 	return 0;
 }
 
-void room_ctx_begin(const struct control_pool *p, const struct wire_model *m, struct room_want *w)
+void room_ctx_begin(const struct control_pool *p, const struct control_variant *v, const struct wire_model *m,
+	struct room_want *w)
 {
 	w->ctx = m->ctx;
 	w->larger = m->larger;
-	uint32_t settled = ctx_of_another(p);
+	uint32_t settled = ctx_of_another(p, v);
 	if (!settled)
 		return;
 	room_ctx_set(p, w, settled);

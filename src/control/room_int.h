@@ -88,16 +88,18 @@ struct room_want { /* freed with room_want_done */
 	 * nothing more, or it is settled by a replica that runs). */
 	uint32_t ctx;
 	char *const *larger;
+	bool stale; /* its node's figures are of another configuration than the one asked about */
 	bool known; /* false: nothing is known of what it needs; it is not planned */
 };
-/* node_id NULL: any. */
-void room_want_make(struct control *c, const struct registry_snapshot *s, const struct scene *sc,
-	struct control_pool *p, const char *node_id, struct room_want *ret);
+/* v: what the engine would be started from. node_id NULL: any. */
+void room_want_make(const struct registry_snapshot *s, const struct scene *sc, struct control_pool *p,
+	const struct control_variant *v, const char *node_id, struct room_want *ret);
 void room_want_done(struct room_want *w);
 /* Another need in place of w's, which is taken over. */
 void room_want_take(const struct control_pool *p, struct room_want *w, struct wire_need *n);
 /* room_ctx.c: the needs of `ctx: auto`. room_ctx_begin: what a replica that runs has, it has, too. */
-void room_ctx_begin(const struct control_pool *p, const struct wire_model *m, struct room_want *w);
+void room_ctx_begin(const struct control_pool *p, const struct control_variant *v, const struct wire_model *m,
+	struct room_want *w);
 /* w goes as plan says. Where more is free on the same devices its context grows: w and plan are changed. */
 void room_ctx_grow(const struct control_pool *p, const struct scene *sc, struct room_want *w,
 	struct fit_plan *plan, mono_t now);

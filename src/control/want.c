@@ -32,9 +32,10 @@ static bool need_by_size(const struct wire_model *m, struct wire_need *n)
 	return true;
 }
 
-static bool need_of(const struct control_pool *p, const struct wire_model *m, struct wire_need *n)
+static bool need_of(const struct control_pool *p, const struct control_variant *v, const struct wire_model *m,
+	struct wire_need *n)
 {
-	if (p->cfg->engine.kind != CONFIG_ENGINE_LLAMACPP || p->override)
+	if (p->cfg->engine.kind != CONFIG_ENGINE_LLAMACPP || v->model)
 		return false; /* another program, or a model of which nothing was told */
 	if (m && m->need && wire_need_decode(view_str(m->need), n, NULL) == 0)
 		return true;
@@ -158,18 +159,18 @@ void room_want_take(const struct control_pool *p, struct room_want *w, struct wi
 	learn_from_oom(p, w);
 }
 
-void room_want_make(struct control *c, const struct registry_snapshot *s, const struct scene *sc,
-	struct control_pool *p, const char *node_id, struct room_want *ret)
+void room_want_make(const struct registry_snapshot *s, const struct scene *sc, struct control_pool *p,
+	const struct control_variant *v, const char *node_id, struct room_want *ret)
 {
-	(void)c;
 	const struct registry_pool *rp = registry_snapshot_pool(s, view_str(p->cfg->id));
 	*ret = (struct room_want){ 0 };
 	const struct wire_model *m = rp ? rp->model : NULL;
 	struct wire_need n = { 0 };
-	ret->known = !p->external && (p->cfg->memory || need_of(p, m, &n));
+	ret->known = !p->external && (p->cfg->memory || need_of(p, v, m, &n));
+	ret->stale = m && m->spec && v->spec[0] && strcmp(m->spec, v->spec) != 0;
 	room_want_take(p, ret, &n);
 	if (ret->known && !p->cfg->memory && !p->cfg->ctx && m)
-		room_ctx_begin(p, m, ret);
+		room_ctx_begin(p, v, m, ret);
 	take_mask(p, sc, ret);
 	take_others(p, sc, ret);
 	ret->fit.prefer = ret->prefer = wish_bits(p->cfg->prefer, sc);

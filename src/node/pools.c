@@ -129,7 +129,10 @@ char *node_ctx_problem(const struct node_pool *c, const struct wire_model *m, ui
 void node_read_model(struct node *n, const struct node_pool *c, const char *path, struct wire_model *m)
 {
 	wire_model_done(m);
-	*m = (struct wire_model){ .pool_id = mem_strdup(c->id), .path = mem_strdup(path), .ctx = c->ctx };
+	*m = (struct wire_model){ .pool_id = mem_strdup(c->id),
+		.spec = mem_strdup(c->spec),
+		.path = mem_strdup(path),
+		.ctx = c->ctx };
 	if (n->opts.read_model)
 		n->opts.read_model(n->opts.arg, c, m);
 	else if (path && !file_exists(path))

@@ -131,6 +131,7 @@ static const struct wf replica_fields[] = {
 #define S wire_model
 static const struct wf model_fields[] = {
 	ID(pool_id),
+	STR(spec, 0),
 	STR(path, 0),
 	STR(problem, 0),
 	STR(architecture, 0),

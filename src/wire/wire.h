@@ -140,6 +140,7 @@ void wire_replica_merge(struct wire_replica *to, const struct wire_replica *from
 /* What a node knows of a configured pool's model before any engine runs. */
 struct wire_model {
 	char *pool_id;
+	char *spec;    /* of the configuration this was read with; NULL: not said */
 	char *path;    /* resolved; NULL when the pool has none */
 	char *problem; /* why it cannot be served: a sentence; NULL = fine */
 	char *architecture, *name;

@@ -4,10 +4,11 @@
 // taken back. A client asks every 50 ms throughout.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import path from 'node:path';
 import { test } from 'node:test';
-import { fakePath, isAlive, model, until, withCorral } from './harness.mjs';
+import { fakePath, isAlive, model, root, until, withCorral } from './harness.mjs';
 
 /** The fake engine as llama-server; the model's name decides how it fails, not the random name of a folder. */
 function engineIn(dir) {
@@ -28,6 +29,14 @@ exec ${fakePath} "$@" $more
   return file;
 }
 
+/** The header of a model of 3 TB over a hole. */
+function writeHuge(file) {
+  const script = `import sys; sys.path.insert(0, sys.argv[1]); import shapes, gguf_sparse
+m = shapes.llama("F16", 500, 16384, 53248, 128, 8, 128256)
+gguf_sparse.write(sys.argv[2], m.keys, m.tensors)`;
+  execFileSync('python3', ['-c', script, path.join(root, 'tests/estimate'), file]);
+}
+
 /** A Corral whose models_dir holds models that differ in name alone, and one that no memory holds. */
 function reloadTest(body, { pool = {}, ...opts } = {}) {
   return async (t) => {
@@ -36,10 +45,7 @@ function reloadTest(body, { pool = {}, ...opts } = {}) {
     fs.mkdirSync(models);
     for (const name of ['one', 'two', 'three', 'oom', 'bad', 'never', 'mute'])
       fs.copyFileSync(model('random'), path.join(models, `${name}.gguf`));
-    for (const name of ['huge', 'huge-bad']) {
-      fs.copyFileSync(model('random'), path.join(models, `${name}.gguf`));
-      fs.truncateSync(path.join(models, `${name}.gguf`), 8 * 2 ** 40); // sparse
-    }
+    for (const name of ['huge', 'huge-bad']) writeHuge(path.join(models, `${name}.gguf`));
     const config = {
       models_dir: models,
       pools: [

@@ -388,3 +388,43 @@ for (const order of [['busy', 'other'], ['other', 'busy']]) {
     ),
   );
 }
+
+{
+  const small = (uuid, bus) => `device|${uuid}|Stub|00000000:0${bus}:00.0|500|0|25|51|8.9|0`;
+  const replaced = async (corral, slots) => {
+    const { pid } = corral.engineOf('chat');
+    corral.write({ pools: [fakeLlamaPool('chat', [], { slots })] });
+    assert.equal((await corral.post('/v1/config/reload', {})).status, 200);
+    await until('the new engine', async () => {
+      const pool = await corral.pool('chat');
+      return !pool.reloading && pool.state === 'ready' && corral.engineOf('chat').pid !== pid;
+    });
+    const { argv } = corral.engineOf('chat');
+    return (name) => argv[argv.indexOf(name) + 1];
+  };
+  const row = (cards, name, check) =>
+    test(
+      name,
+      withCorral(
+        { pools: [fakeLlamaPool('chat')] },
+        async (corral) => {
+          assert.equal((await corral.chat('chat')).status, 200);
+          const value = await replaced(corral, 3);
+          assert.equal(value('--parallel'), '3');
+          assert.equal(value('--fit'), 'off', 'it was planned as any start');
+          assert.equal(value('--gpu-layers'), '3');
+          check(corral, Object.values(await where(corral)).flat());
+          await stopAll(corral);
+        },
+        { env: stubDriver(...cards, 'account', 'engine|--alias chat |320').env, leaks: false },
+      ),
+    );
+  row([small(A, 1), small(B, 2)], 'a reload: beside what serves, where there is room', (corral, on) => {
+    assert.deepEqual(on, [B], 'on the card that the old one left free');
+    assert.doesNotMatch(corral.log(), /does not fit beside it/);
+  });
+  row([small(A, 1)], 'a reload: in its place, where there is no room beside it', (corral, on) => {
+    assert.deepEqual(on, [A]);
+    assert.match(corral.log(), /the new engine does not fit beside it/);
+  });
+}
