@@ -3,6 +3,7 @@
  * corral doctor: what could keep Corral from serving here, each with its fix. Works without a daemon.
  */
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/mem.h"
@@ -34,16 +35,17 @@ static void on_late(void *arg)
 static void look_at_gpus(struct doctor *d)
 {
 	struct gpu_look k = { .loop = loop_new("doctor") };
-	struct gpu_monitor_opts o = {
-		.sysfs = d->sysfs, .always_ask = getenv("CORRAL_NVML"), .on_change = on_gpus, .arg = &k
-	};
+	struct gpu_monitor_opts o = { .sysfs = d->sysfs,
+		.always_ask = gpu_driver_without_bus(strcmp(d->sysfs, "/sys") ? d->sysfs : NULL),
+		.on_change = on_gpus,
+		.arg = &k };
 	k.monitor = gpu_monitor_new(k.loop, &o);
 	loop_timer_start(k.loop, &k.timer, HEARD_MS, on_late, &k);
 	if (!gpu_monitor_known(k.monitor))
 		(void)!loop_run(k.loop);
 	loop_timer_stop(&k.timer);
 	const struct gpu_list *l = gpu_monitor_list(k.monitor);
-	check_gpus(d, l, gpu_monitor_known(k.monitor));
+	check_gpus(d, l, gpu_monitor_known(k.monitor), gpu_monitor_wrong(k.monitor));
 	check_toolkits(d);
 	check_gpu_files(d, l);
 	gpu_monitor_free(k.monitor);

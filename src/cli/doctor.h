@@ -52,7 +52,7 @@ void check_config(struct doctor *d, const struct config_errors *errs, const stru
 void check_ports(struct doctor *d);
 void check_engines(struct doctor *d);
 /* doctor_gpu.c */
-void check_gpus(struct doctor *d, const struct gpu_list *l, bool heard);
+void check_gpus(struct doctor *d, const struct gpu_list *l, bool heard, const char *wrong);
 void check_toolkits(struct doctor *d);
 void check_gpu_files(struct doctor *d, const struct gpu_list *l);
 

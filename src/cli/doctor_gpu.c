@@ -13,7 +13,7 @@
 #include "cli/doctor.h"
 
 /* What helps, from the driver's own words. */
-static const char *fix_of(const struct gpu_device *d)
+static const char *fix_of(const char *reason)
 {
 	static const struct {
 		const char *words, *fix;
@@ -33,7 +33,7 @@ static const char *fix_of(const struct gpu_device *d)
 		{ "is needed", "load that kernel driver" },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(known); i++)
-		if (strstr(d->reason, known[i].words))
+		if (strstr(reason, known[i].words))
 			return known[i].fix;
 	return "look at `dmesg`; `corral gpu-probe` prints what the driver's library says";
 }
@@ -46,8 +46,8 @@ static void check_gpu(struct doctor *d, const struct gpu_device *g)
 		return;
 	}
 	if (g->state != GPU_OK) {
-		doctor_fail(d, "gpu", fix_of(g), "GPU %u (%s, %s) is %s: %s", g->index, g->name, g->pci,
-			gpu_state_name(g->state), g->reason);
+		doctor_fail(d, "gpu", fix_of(g->reason), "GPU %u (%s, %s) is %s: %s", g->index, g->name,
+			g->pci, gpu_state_name(g->state), g->reason);
 		return;
 	}
 	num_format_bytes(g->memory_total, total, sizeof total);
@@ -83,7 +83,7 @@ static void check_module(struct doctor *d, const struct gpu_list *l)
 	}
 }
 
-void check_gpus(struct doctor *d, const struct gpu_list *l, bool heard)
+void check_gpus(struct doctor *d, const struct gpu_list *l, bool heard, const char *wrong)
 {
 	size_t gpus = 0;
 	for (size_t i = 0; i < l->len; i++) {
@@ -94,10 +94,12 @@ void check_gpus(struct doctor *d, const struct gpu_list *l, bool heard)
 	}
 	if (!heard)
 		doctor_warn(d, "gpu", "look at `dmesg`", "a GPU's driver did not answer in time");
+	if (!gpus && wrong)
+		doctor_warn(d, "gpu", fix_of(wrong), "a GPU's driver is there and shows none: %s", wrong);
 	if (!gpus && d->cfg && d->cfg->gpu == CONFIG_GPU_REQUIRED)
 		doctor_fail(d, "gpu", "put a GPU in, or set gpu: auto",
 			"gpu: required, and the PCI bus (%s/bus/pci/devices) shows none", d->sysfs);
-	else if (!gpus)
+	else if (!gpus && !wrong)
 		doctor_ok(d, "gpu", "the machine shows no GPU: engines compute on the CPU");
 	check_module(d, l);
 }

@@ -17,12 +17,12 @@ static void add_errors(struct doctor *d, const struct config_errors *errs, const
 {
 	for (size_t i = 0; i < errs->len; i++) {
 		const struct config_error *e = &errs->items[i];
+		const char *of = e->key && e->key[0] ? e->key : e->file; /* a mistake of the whole file */
 		if (e->file && e->line)
 			doctor_fail(d, "config", fix, "%s:%u: %s: %s", e->file, e->line, e->key ? e->key : "",
 				e->message);
 		else
-			doctor_fail(d, "config", fix, "%s%s%s", e->key ? e->key : "", e->key ? ": " : "",
-				e->message);
+			doctor_fail(d, "config", fix, "%s%s%s", of ? of : "", of ? ": " : "", e->message);
 	}
 	if (errs->dropped)
 		doctor_fail(d, "config", fix, "and %zu more mistakes", errs->dropped);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/fd.h"
 #include "base/mem.h"
 #include "gpu/gpu_int.h"
 #include "gpu/prober.h"
@@ -222,6 +223,24 @@ void gpu_monitor_looked(const struct gpu_monitor *m, struct buf *out)
 				: s && s->list.len ? "it shows GPUs"
 						   : "it shows no GPU");
 	}
+}
+
+const char *gpu_monitor_wrong(const struct gpu_monitor *m)
+{
+	for (size_t i = 0; i < MAKERS; i++) {
+		const char *words = prober_words(m->probers[i]);
+		if (wants_child(m, i) && words[0])
+			return words;
+	}
+	return NULL;
+}
+
+bool gpu_driver_without_bus(const char *sysfs)
+{
+	const char *library = getenv("CORRAL_NVML");
+	if (library && *library)
+		return true;
+	return !sysfs && (file_exists("/dev/nvidiactl") || file_exists("/dev/dxg"));
 }
 
 static int64_t or_default(int64_t ms, int64_t dflt)

@@ -34,6 +34,9 @@ struct gpu_monitor_opts {
 	void (*on_change)(void *arg, unsigned what); /* from the loop, never inside a call */
 	void *arg;
 };
+/* For always_ask: a GPU that no bus shows may be there all the same, in a guest that is given only the
+ * driver's device files, or by a library of ours. sysfs as above. */
+bool gpu_driver_without_bus(const char *sysfs);
 struct gpu_monitor;
 struct gpu_monitor *gpu_monitor_new(struct loop *l, const struct gpu_monitor_opts *o) MUST_CHECK;
 void gpu_monitor_free(struct gpu_monitor *m);            /* ends the child; NULL allowed */
@@ -45,6 +48,8 @@ bool gpu_monitor_known(const struct gpu_monitor *m);
 const struct gpu_list *gpu_monitor_list(const struct gpu_monitor *m);
 /* What was looked at, for a person who misses a GPU: a sentence. */
 void gpu_monitor_looked(const struct gpu_monitor *m, struct buf *out);
+/* What is wrong with a driver that was asked, in its words or ours; NULL: nothing. */
+const char *gpu_monitor_wrong(const struct gpu_monitor *m);
 int gpu_monitor_child(const struct gpu_monitor *m); /* the pid of the first that runs; 0: none */
 
 #endif

@@ -208,14 +208,6 @@ static const char *env_or_null(const char *name)
 	return v && *v ? v : NULL;
 }
 
-/* A GPU that no bus shows: in a guest that is given only the driver's device files, or a library of ours. */
-static bool driver_without_bus(const char *sysfs)
-{
-	if (env_or_null("CORRAL_NVML"))
-		return true;
-	return !sysfs && (file_exists("/dev/nvidiactl") || file_exists("/dev/dxg"));
-}
-
 static int set_up(struct agent *a, struct err *e)
 {
 	const struct config *c = a->config;
@@ -228,7 +220,7 @@ static int set_up(struct agent *a, struct err *e)
 	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
 	agent_pools_make(c, found_list(a->found), &pools);
 	const char *sysfs = env_or_null("CORRAL_SYSFS");
-	struct gpu_monitor_opts gpus = { .sysfs = sysfs, .always_ask = driver_without_bus(sysfs) };
+	struct gpu_monitor_opts gpus = { .sysfs = sysfs, .always_ask = gpu_driver_without_bus(sysfs) };
 	struct node_opts o = {
 		.node_id = "home",
 		.version = CORRAL_VERSION,

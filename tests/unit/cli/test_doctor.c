@@ -102,8 +102,14 @@ static void gpus_and_their_drivers(void **state)
 	struct world *w = *state;
 	AUTO(config_unrefp) struct config *cfg = NULL;
 	load(w, "gpu: required\n", &cfg);
-	check_gpus(&w->d, &w->l, true);
+	check_gpus(&w->d, &w->l, true, NULL);
 	check(&w->d, DOCTOR_FAIL, "gpu", "shows none", "gpu: auto");
+	doctor_done(&w->d);
+	w->d.cfg = NULL;
+	check_gpus(&w->d, &w->l, true, "the NVIDIA driver does not answer, and its probe was killed 1 times");
+	check(&w->d, DOCTOR_WARN, "gpu", "shows none: the NVIDIA driver does not answer", "hung driver");
+	assert_int_equal(w->d.len, 1); /* not said to be without a GPU */
+	w->d.cfg = cfg;
 	struct gpu_device *a = gpu(w, GPU_CUDA, GPU_OK, "");
 	snprintf(a->driver, sizeof a->driver, "550.54");
 	snprintf(a->last_error, sizeof a->last_error, "Xid 79: gone");
@@ -115,7 +121,7 @@ static void gpus_and_their_drivers(void **state)
 	gpu(w, GPU_AMD, GPU_UNUSABLE, "no kernel driver holds it; amdgpu is needed");
 	gpu(w, GPU_CUDA, GPU_UNUSABLE, "it is given to virtual machines (vfio-pci)")->given_away = true;
 	put(w, "/sys/module/nvidia/version", "550.99\n");
-	check_gpus(&w->d, &w->l, true);
+	check_gpus(&w->d, &w->l, true, NULL);
 	check(&w->d, DOCTOR_OK, "gpu", "GPU 0: Card, 24.0 GiB, driver 550.54", NULL);
 	check(&w->d, DOCTOR_WARN, "gpu", "Xid 79", "dmesg");
 	check(&w->d, DOCTOR_WARN, "gpu", "2 memory errors", "replace");
@@ -126,7 +132,7 @@ static void gpus_and_their_drivers(void **state)
 	check(&w->d, DOCTOR_OK, "gpu", "vfio-pci", NULL);
 	check(&w->d, DOCTOR_FAIL, "driver", "550.99", "restart");
 	put(w, "/sys/module/nvidia/version", "550.54\n");
-	check_gpus(&w->d, &w->l, false);
+	check_gpus(&w->d, &w->l, false, NULL);
 	check(&w->d, DOCTOR_OK, "driver", "are 550.54", NULL);
 	check(&w->d, DOCTOR_WARN, "gpu", "in time", "dmesg");
 }
