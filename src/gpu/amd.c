@@ -18,18 +18,69 @@ struct amd {
 	char words[256]; /* why neither library is used; empty: one is */
 };
 
-bool amd_bind(
-	void *lib, const char *path, const struct amd_symbol *s, size_t n, void *to, char *error, size_t cap)
+static bool bind(const struct amd_kind *k, const char *path, struct amd_library *l, char *error, size_t cap)
 {
-	for (size_t i = 0; i < n; i++) {
-		void **at = (void **)(void *)((char *)to + s[i].at);
-		*at = dlsym(lib, s[i].name);
-		if (!*at && s[i].must) {
-			snprintf(error, cap, "%s lacks %s", path, s[i].name);
+	for (size_t i = 0; i < k->nsymbols; i++) {
+		const struct amd_symbol *s = &k->symbols[i];
+		void **at = (void **)(void *)((char *)l + s->at);
+		*at = dlsym(l->lib, s->name);
+		if (!*at && s->must) {
+			snprintf(error, cap, "%s lacks %s", path, s->name);
 			return false;
 		}
 	}
 	return true;
+}
+
+void amd_say(const struct amd_library *l, unsigned status, char *out, size_t cap)
+{
+	const char *words = NULL;
+	char text[128];
+	if (!l->status_text || l->status_text(status, &words) || !words)
+		words = "an error";
+	gpu_set_text(text, sizeof text, view_str(words));
+	snprintf(out, cap, "%s: %s (%u)", l->kind->name, text, status);
+}
+
+void *amd_library_open(const struct amd_kind *k, const char *path, char *error, size_t cap)
+{
+	struct amd_library *l = mem_alloc(k->size);
+	l->kind = k;
+	l->lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (!l->lib) {
+		snprintf(error, cap, "%s", dlerror());
+		free(l);
+		return NULL;
+	}
+	bool bound = bind(k, path, l, error, cap);
+	unsigned status = bound ? l->init(k->init_flags) : AMD_SUCCESS;
+	if (status != AMD_SUCCESS)
+		amd_say(l, status, error, cap);
+	if (bound && status == AMD_SUCCESS)
+		return l;
+	dlclose(l->lib);
+	free(l);
+	return NULL;
+}
+
+void amd_library_close(struct amd_library *l)
+{
+	(void)l->shut_down();
+	dlclose(l->lib);
+	free(l);
+}
+
+void amd_take_memory(
+	const struct amd_library *l, unsigned status, uint64_t total, uint64_t used, struct gpu_device *d)
+{
+	if (status != AMD_SUCCESS && status != AMD_NOT_SUPPORTED) {
+		d->state = GPU_LOST;
+		amd_say(l, status, d->reason, sizeof d->reason);
+		return;
+	}
+	d->memory_total = total;
+	d->memory_used = MIN(used, total);
+	d->memory_free = total - d->memory_used;
 }
 
 void amd_pci_text(uint64_t domain, unsigned bus, unsigned device, unsigned function, char out[16])

@@ -12,9 +12,29 @@ struct amd_symbol { /* of a library; those marked must are those without which t
 	size_t at;
 	bool must;
 };
-/* Fills the function pointers in *to. False: *error names the one that is missing. */
-bool amd_bind(
-	void *lib, const char *path, const struct amd_symbol *s, size_t n, void *to, char *error, size_t cap);
+struct amd_kind {
+	const char *name; /* "AMD SMI" */
+	const struct amd_symbol *symbols;
+	size_t nsymbols;
+	size_t size; /* of the struct that a struct amd_library begins */
+	uint64_t init_flags;
+};
+enum { AMD_SUCCESS = 0, AMD_NOT_SUPPORTED = 2 }; /* of both */
+struct amd_library {
+	const struct amd_kind *kind;
+	void *lib;
+	unsigned (*init)(uint64_t);
+	unsigned (*shut_down)(void);
+	unsigned (*status_text)(unsigned, const char **);
+};
+/* Loaded, bound and begun. NULL: error says why. */
+void *amd_library_open(const struct amd_kind *k, const char *path, char *error, size_t cap);
+void amd_library_close(struct amd_library *l);
+/* The library's words for a status. */
+void amd_say(const struct amd_library *l, unsigned status, char *out, size_t cap);
+/* What it answered when it was asked for a device's memory: a failure loses the device. */
+void amd_take_memory(
+	const struct amd_library *l, unsigned status, uint64_t total, uint64_t used, struct gpu_device *d);
 void amd_pci_text(uint64_t domain, unsigned bus, unsigned device, unsigned function, char out[16]);
 
 /* AMD SMI. NULL: error says why. */

@@ -3,9 +3,7 @@
  * AMD SMI through dlopen, with prototypes of our own. Its structures changed from release to release: only
  * what stayed where it was is read of them, into room that is larger than any of them and zeroed before.
  */
-#include <dlfcn.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/mem.h"
 #include "gpu/amd_int.h"
@@ -13,8 +11,7 @@
 typedef unsigned status_t; /* amdsmi_status_t */
 typedef void *handle_t;    /* of a socket, or of a processor */
 enum {
-	SUCCESS = 0,
-	NOT_SUPPORTED = 2,
+	SUCCESS = AMD_SUCCESS,
 	INIT_AMD_GPUS = 2,
 	MEMORY_VRAM = 0,
 	TEMPERATURE_EDGE = 0,
@@ -29,10 +26,7 @@ enum {
 };
 
 struct amd_smi {
-	void *lib;
-	status_t (*init)(uint64_t);
-	status_t (*shut_down)(void);
-	status_t (*status_text)(status_t, const char **);
+	struct amd_library l; /* first */
 	status_t (*sockets)(uint32_t *, handle_t *);
 	status_t (*processors)(handle_t, uint32_t *, handle_t *);
 	status_t (*bdf)(handle_t, uint64_t *);
@@ -49,14 +43,14 @@ struct amd_smi {
 };
 
 static const struct amd_symbol symbols[] = {
-	{ "amdsmi_init", offsetof(struct amd_smi, init), true },
-	{ "amdsmi_shut_down", offsetof(struct amd_smi, shut_down), true },
+	{ "amdsmi_init", offsetof(struct amd_smi, l.init), true },
+	{ "amdsmi_shut_down", offsetof(struct amd_smi, l.shut_down), true },
 	{ "amdsmi_get_socket_handles", offsetof(struct amd_smi, sockets), true },
 	{ "amdsmi_get_processor_handles", offsetof(struct amd_smi, processors), true },
 	{ "amdsmi_get_gpu_device_bdf", offsetof(struct amd_smi, bdf), true },
 	{ "amdsmi_get_gpu_memory_total", offsetof(struct amd_smi, memory_total), true },
 	{ "amdsmi_get_gpu_memory_usage", offsetof(struct amd_smi, memory_usage), true },
-	{ "amdsmi_status_code_to_string", offsetof(struct amd_smi, status_text), false },
+	{ "amdsmi_status_code_to_string", offsetof(struct amd_smi, l.status_text), false },
 	{ "amdsmi_get_gpu_device_uuid", offsetof(struct amd_smi, uuid), false },
 	{ "amdsmi_get_gpu_asic_info", offsetof(struct amd_smi, asic), false },
 	{ "amdsmi_get_gpu_activity", offsetof(struct amd_smi, activity), false },
@@ -67,43 +61,18 @@ static const struct amd_symbol symbols[] = {
 	{ "amdsmi_topo_get_link_type", offsetof(struct amd_smi, link_type), false },
 };
 
-static void say(const struct amd_smi *a, status_t r, char *out, size_t cap)
-{
-	const char *words = NULL;
-	char text[128];
-	if (!a->status_text || a->status_text(r, &words) != SUCCESS || !words)
-		words = "an error";
-	gpu_set_text(text, sizeof text, view_str(words));
-	snprintf(out, cap, "AMD SMI: %s (%u)", text, r);
-}
+static const struct amd_kind kind = { "AMD SMI", symbols, ARRAY_LEN(symbols), sizeof(struct amd_smi),
+	INIT_AMD_GPUS };
 
 struct amd_smi *amd_smi_open(const char *path, char *error, size_t cap)
 {
-	struct amd_smi *a = NEW(struct amd_smi);
-	a->lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-	if (!a->lib) {
-		snprintf(error, cap, "%s", dlerror());
-		free(a);
-		return NULL;
-	}
-	bool bound = amd_bind(a->lib, path, symbols, ARRAY_LEN(symbols), a, error, cap);
-	status_t r = bound ? a->init(INIT_AMD_GPUS) : SUCCESS;
-	if (r != SUCCESS)
-		say(a, r, error, cap);
-	if (bound && r == SUCCESS)
-		return a;
-	dlclose(a->lib);
-	free(a);
-	return NULL;
+	return amd_library_open(&kind, path, error, cap);
 }
 
 void amd_smi_close(struct amd_smi *a)
 {
-	if (!a)
-		return;
-	(void)a->shut_down();
-	dlclose(a->lib);
-	free(a);
+	if (a)
+		amd_library_close(&a->l);
 }
 
 /* ---- one device --------------------------------------------------------------------------------------- */
@@ -143,14 +112,7 @@ static void read_memory(struct amd_smi *a, handle_t h, struct gpu_device *d)
 	uint64_t total = 0, used = 0;
 	status_t r = a->memory_total(h, MEMORY_VRAM, &total);
 	r = r ? r : a->memory_usage(h, MEMORY_VRAM, &used);
-	if (r != SUCCESS && r != NOT_SUPPORTED) {
-		d->state = GPU_LOST;
-		say(a, r, d->reason, sizeof d->reason);
-		return;
-	}
-	d->memory_total = total;
-	d->memory_used = MIN(used, total);
-	d->memory_free = total - d->memory_used;
+	amd_take_memory(&a->l, r, total, used, d);
 }
 
 /* Watts come as one of the first four words, the others being zero or all ones: socket power, then current
@@ -240,7 +202,7 @@ bool amd_smi_read(struct amd_smi *a, struct gpu_list *ret, char *error, size_t c
 	uint32_t nsockets = SOCKETS_MAX;
 	status_t r = a->sockets(&nsockets, sockets);
 	if (r != SUCCESS) {
-		say(a, r, error, cap);
+		amd_say(&a->l, r, error, cap);
 		return false;
 	}
 	for (uint32_t s = 0; s < nsockets && s < SOCKETS_MAX; s++) {

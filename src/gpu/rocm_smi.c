@@ -2,17 +2,14 @@
  *
  * ROCm SMI through dlopen, with prototypes of our own: what AMD's machines have where AMD SMI is missing.
  */
-#include <dlfcn.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/mem.h"
 #include "gpu/amd_int.h"
 
 typedef unsigned status_t; /* rsmi_status_t */
 enum {
-	SUCCESS = 0,
-	NOT_SUPPORTED = 2,
+	SUCCESS = AMD_SUCCESS,
 	MEMORY_VRAM = 0,
 	TEMPERATURE_EDGE = 0,
 	TEMPERATURE_HOTSPOT = 1,
@@ -28,10 +25,7 @@ struct process { /* rsmi_process_info_t */
 };
 
 struct rocm_smi {
-	void *lib;
-	status_t (*init)(uint64_t);
-	status_t (*shut_down)(void);
-	status_t (*status_text)(status_t, const char **);
+	struct amd_library l; /* first */
 	status_t (*count)(uint32_t *);
 	status_t (*pci)(uint32_t, uint64_t *);
 	status_t (*name)(uint32_t, char *, size_t);
@@ -48,13 +42,13 @@ struct rocm_smi {
 };
 
 static const struct amd_symbol symbols[] = {
-	{ "rsmi_init", offsetof(struct rocm_smi, init), true },
-	{ "rsmi_shut_down", offsetof(struct rocm_smi, shut_down), true },
+	{ "rsmi_init", offsetof(struct rocm_smi, l.init), true },
+	{ "rsmi_shut_down", offsetof(struct rocm_smi, l.shut_down), true },
 	{ "rsmi_num_monitor_devices", offsetof(struct rocm_smi, count), true },
 	{ "rsmi_dev_pci_id_get", offsetof(struct rocm_smi, pci), true },
 	{ "rsmi_dev_memory_total_get", offsetof(struct rocm_smi, memory_total), true },
 	{ "rsmi_dev_memory_usage_get", offsetof(struct rocm_smi, memory_usage), true },
-	{ "rsmi_status_string", offsetof(struct rocm_smi, status_text), false },
+	{ "rsmi_status_string", offsetof(struct rocm_smi, l.status_text), false },
 	{ "rsmi_dev_name_get", offsetof(struct rocm_smi, name), false },
 	{ "rsmi_dev_unique_id_get", offsetof(struct rocm_smi, unique_id), false },
 	{ "rsmi_dev_busy_percent_get", offsetof(struct rocm_smi, busy), false },
@@ -66,43 +60,17 @@ static const struct amd_symbol symbols[] = {
 	{ "rsmi_topo_get_link_type", offsetof(struct rocm_smi, link_type), false },
 };
 
-static void say(const struct rocm_smi *a, status_t r, char *out, size_t cap)
-{
-	const char *words = NULL;
-	char text[128];
-	if (!a->status_text || a->status_text(r, &words) != SUCCESS || !words)
-		words = "an error";
-	gpu_set_text(text, sizeof text, view_str(words));
-	snprintf(out, cap, "ROCm SMI: %s (%u)", text, r);
-}
+static const struct amd_kind kind = { "ROCm SMI", symbols, ARRAY_LEN(symbols), sizeof(struct rocm_smi), 0 };
 
 struct rocm_smi *rocm_smi_open(const char *path, char *error, size_t cap)
 {
-	struct rocm_smi *a = NEW(struct rocm_smi);
-	a->lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-	if (!a->lib) {
-		snprintf(error, cap, "%s", dlerror());
-		free(a);
-		return NULL;
-	}
-	bool bound = amd_bind(a->lib, path, symbols, ARRAY_LEN(symbols), a, error, cap);
-	status_t r = bound ? a->init(0) : SUCCESS;
-	if (r != SUCCESS)
-		say(a, r, error, cap);
-	if (bound && r == SUCCESS)
-		return a;
-	dlclose(a->lib);
-	free(a);
-	return NULL;
+	return amd_library_open(&kind, path, error, cap);
 }
 
 void rocm_smi_close(struct rocm_smi *a)
 {
-	if (!a)
-		return;
-	(void)a->shut_down();
-	dlclose(a->lib);
-	free(a);
+	if (a)
+		amd_library_close(&a->l);
 }
 
 static void read_identity(struct rocm_smi *a, uint32_t i, struct gpu_device *d)
@@ -123,14 +91,7 @@ static void read_memory(struct rocm_smi *a, uint32_t i, struct gpu_device *d)
 	uint64_t total = 0, used = 0;
 	status_t r = a->memory_total(i, MEMORY_VRAM, &total);
 	r = r ? r : a->memory_usage(i, MEMORY_VRAM, &used);
-	if (r != SUCCESS && r != NOT_SUPPORTED) {
-		d->state = GPU_LOST;
-		say(a, r, d->reason, sizeof d->reason);
-		return;
-	}
-	d->memory_total = total;
-	d->memory_used = MIN(used, total);
-	d->memory_free = total - d->memory_used;
+	amd_take_memory(&a->l, r, total, used, d);
 }
 
 static void read_figures(struct rocm_smi *a, uint32_t i, struct gpu_device *d)
@@ -198,7 +159,7 @@ bool rocm_smi_read(struct rocm_smi *a, struct gpu_list *ret, char *error, size_t
 	uint32_t count = 0, number[GPU_DEVICES_MAX] = { 0 };
 	status_t r = a->count(&count);
 	if (r != SUCCESS) {
-		say(a, r, error, cap);
+		amd_say(&a->l, r, error, cap);
 		return false;
 	}
 	for (uint32_t i = 0; i < count; i++) {
