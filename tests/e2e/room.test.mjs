@@ -117,9 +117,9 @@ async function explain(corral, pool) {
       async (corral) => {
         for (const id of ['lost', 'kept'])
           assert.equal((await corral.chat(id, { stream: true, stream_options })).status, 200, id);
-        await until('both to be ready', async () => {
+        await until('both to be ready and idle', async () => {
           const { pools } = (await corral.get('/v1/pools')).json;
-          return pools.filter((p) => p.state === 'ready').length === 2;
+          return pools.filter((p) => p.state === 'ready' && p.leases === 0).length === 2;
         });
         const { evicts } = await explain(corral, 'new');
         assert.deepEqual(
