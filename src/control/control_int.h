@@ -114,9 +114,9 @@ struct control_pool {
 	struct pool_refusal refusal;    /* what the pool is closed with; code 0: open */
 	struct cooler *coolers;         /* one a replica that is looked at */
 	char room_text[384];            /* room.c: what it waits for, or why it can never be placed */
-	bool room_refused, room_forever;
-	struct control_speed { /* speeds.c */
-		size_t device; /* of the ledger */
+	bool room_refused, room_forever, room_decided; /* decided: in this round */
+	struct control_speed {                         /* speeds.c */
+		size_t device;                         /* of the ledger */
 		uint32_t speed;
 	} speeds[CONTROL_SPEEDS_MAX];
 	size_t nspeeds;

@@ -60,6 +60,13 @@ static bool is_gone(const struct registry_replica *r)
 	return !r || !r->online || r->facts.state == REPLICA_STOPPED || r->facts.state == REPLICA_ABSENT;
 }
 
+static bool has_waiting(const struct control_pool *p)
+{
+	struct pool_stats st;
+	pool_get_stats(p->pool, &st);
+	return st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
+}
+
 static bool has_process(const struct registry_replica *r)
 {
 	return r && r->online &&
@@ -361,6 +368,26 @@ static void claim_in_time(
 	claim(d, sc, &plan);
 }
 
+/* Another replica of the pool serves, or is about to. */
+static bool another_serves(const struct control_pool *p, const struct control_slot *than)
+{
+	for (size_t i = 0; i < p->nslots; i++)
+		if (p->slots[i] != than && p->slots[i]->room && !leaves(p->slots[i]) &&
+			!p->slots[i]->plan.failed)
+			return true;
+	return false;
+}
+
+/* One more is welcome where there is room for it, and nothing that is busy leaves for it; nor is anybody
+ * refused because it is not there. */
+static void do_without(struct deciding *d, struct control_pool *p, struct control_slot *s)
+{
+	s->node = NULL;
+	s->waits = false;
+	if (has_waiting(p))
+		ask_again(d, mono_add_ms(d->now, AGAIN_MS));
+}
+
 /* Busy replicas would have to go. Until the bound is over they may go on as they like. */
 static void wait_for_busy(struct deciding *d, struct control_pool *p, struct control_slot *s,
 	struct scene *sc, const struct room_want *w)
@@ -392,9 +419,6 @@ static void wait_for_busy(struct deciding *d, struct control_pool *p, struct con
 		s->node = NULL;
 		p->room_refused = true;
 		refuse_room(p, sc, w, &plan);
-		log_event(LOG_WARN, "no_room", s->id,
-			(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_END },
-			"Replica %s is not started: %s.", s->id, p->room_text);
 		return;
 	}
 	waits(d, p, s, "those that hold it are busy");
@@ -498,7 +522,9 @@ static void decide_in(struct deciding *d, struct control_pool *p, struct control
 	}
 	if (plan.how == FIT_NO && plan.closest == FIT_NONE)
 		return; /* no device that it may use is there: its node says why, with the driver's words */
-	if (plan.how == FIT_NO) {
+	if (plan.how == FIT_NO && another_serves(p, s)) {
+		do_without(d, p, s);
+	} else if (plan.how == FIT_NO) {
 		ask_again(d, sc->held_until);
 		wait_for_busy(d, p, s, sc, w);
 	} else
@@ -510,6 +536,11 @@ static void decide(struct deciding *d, struct control_pool *p, struct control_sl
 	AUTO(scene_done) struct scene sc;
 	AUTO(room_want_done) struct room_want w;
 	bool refused = p->room_refused;
+	if (refused && p->room_decided) { /* what is true of one of its replicas is of all */
+		s->node = NULL;
+		return;
+	}
+	p->room_decided = true;
 	scene_make(d->c, d->snap, s->waits ? s->waits_since : d->now, d->now, &sc);
 	heed_claims(d, &sc);
 	room_speeds(d->c, p, &sc);
@@ -519,6 +550,10 @@ static void decide(struct deciding *d, struct control_pool *p, struct control_sl
 	decide_in(d, p, s, &sc, &w);
 	if (s->node)
 		s->waits = false;
+	if (p->room_refused && !refused) /* not with every look at the devices */
+		log_event(LOG_WARN, "no_room", s->id,
+			(struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_END },
+			"Replica %s is not started: %s.", s->id, p->room_text);
 	if (refused != p->room_refused)
 		control_wake(d->c); /* who asks is told, or may ask again */
 }
@@ -604,13 +639,6 @@ static bool is_to_start(struct deciding *d, struct control_pool *p, struct contr
 	       (s->role == SLOT_MAIN || s->role == SLOT_ACCEPTED || s->role == SLOT_FRESH);
 }
 
-static bool has_waiting(const struct control_pool *p)
-{
-	struct pool_stats st;
-	pool_get_stats(p->pool, &st);
-	return st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
-}
-
 static bool anything_returns(struct control *c, const struct registry_snapshot *snap)
 {
 	AUTO(scene_done) struct scene sc;
@@ -651,6 +679,7 @@ static void decide_all(struct deciding *d)
 	AUTO(mem_freep) struct turn *turns = mem_alloc(cap * sizeof *turns);
 	for (size_t i = 0; i < c->npools; i++) {
 		struct control_pool *p = c->pools[i];
+		p->room_decided = false;
 		bool any = p->external, asked = !p->external && has_waiting(p);
 		for (size_t k = 0; !p->external && k < p->nslots; k++) {
 			any |= p->slots[k]->plan.wanted;

@@ -82,7 +82,7 @@ struct room_want { /* freed with room_want_done */
 	struct fit_want fit;
 	struct fit_need need;
 	struct fit_layer *layers;
-	uint64_t *mask, *prefer, *avoid, *never_with, *siblings;
+	uint64_t *mask, *prefer, *avoid, *never_with, *siblings, *protect;
 	struct wire_need wire;
 	/* Of `ctx: auto`: what it is, 0 of a pool that says its own; what it could be (the snapshot's, NULL:
 	 * nothing more, or it is settled by a replica that runs). */

@@ -17,6 +17,7 @@ void room_want_done(struct room_want *w)
 	free(w->avoid);
 	free(w->never_with);
 	free(w->siblings);
+	free(w->protect);
 	wire_need_done(&w->wire);
 	*w = (struct room_want){ 0 };
 }
@@ -138,15 +139,20 @@ static void take_others(const struct control_pool *p, const struct scene *sc, st
 {
 	w->never_with = mem_alloc(sc->words_replicas * sizeof *w->never_with);
 	w->siblings = mem_alloc(sc->words_replicas * sizeof *w->siblings);
+	w->protect = mem_alloc(sc->words_replicas * sizeof *w->protect);
 	for (size_t i = 0; i < sc->facts.nreplicas; i++) {
 		const struct control_pool *q = sc->pools[i];
+		const struct control_slot *s = sc->slots[i];
 		if (q == p)
 			bit_set(w->siblings, i);
+		if (q == p && s->plan.wanted && s->role != SLOT_LEAVING)
+			bit_set(w->protect, i); /* one replica does not leave for another */
 		if (q != p && (has(&p->cfg->never_with, q->cfg->id) || has(&q->cfg->never_with, p->cfg->id)))
 			bit_set(w->never_with, i);
 	}
 	w->fit.never_with = w->never_with;
 	w->fit.siblings = w->siblings;
+	w->fit.protect = w->protect;
 }
 
 void room_want_take(const struct control_pool *p, struct room_want *w, struct wire_need *n)

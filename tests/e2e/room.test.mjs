@@ -92,6 +92,7 @@ async function explain(corral, pool) {
         );
         assert.match((await corral.cli('plan')).stdout, /^huge needs 30\.0 GiB and fits nowhere/m);
         assert.equal((await corral.chat('b')).status, 200, 'what runs is not touched by what cannot');
+        assert.equal(corral.log().match(/Replica huge-0 is not started/g).length, 1, 'it is told once');
         await stopAll(corral);
       },
       { env: driver.env },
@@ -190,6 +191,31 @@ for (const order of [['busy', 'other'], ['other', 'busy']]) {
         assert.equal((await other).status, 200);
         await Promise.all(clients);
         await stopAll(corral);
+      },
+      { env: driver.env },
+    ),
+  );
+}
+
+for (const replicas of [{ max: 2 }, { min: 1, max: 2 }]) {
+  const driver = stubDriver(cards[0], 'account', takes('one', 20));
+  test(
+    `a second replica that has no room does not harm the first (${JSON.stringify(replicas)})`,
+    withCorral(
+      {
+        swap: { max_wait: '100ms' },
+        pools: [sized('one', 20, { replicas }, ['--tokens', 4, '--event-interval-us', 20000])],
+      },
+      async (corral) => {
+        assert.equal((await corral.chat('one')).status, 200);
+        for (let i = 0; i < 4; i++) {
+          const all = await Promise.all([1, 2, 3].map(() => corral.chat('one', { max_tokens: 4 })));
+          assert.deepEqual(all.map((r) => r.status), [200, 200, 200], all.map((r) => r.text).join('\n'));
+        }
+        const figure = await corral.figures();
+        assert.equal(figure('corral_evictions_total', { pool: 'one' }), undefined);
+        await corral.post('/v1/pools/one/disable', {});
+        await until('its end', async () => corral.engines().length === 0);
       },
       { env: driver.env },
     ),
