@@ -26,6 +26,13 @@ static void read_leases(void *arg, const struct pool_replica *r)
 		s->plan.busy_at = r->used_at;
 }
 
+void slots_read_leases(struct control_pool *p)
+{
+	for (size_t i = 0; i < p->nslots; i++)
+		p->slots[i]->plan.leases = p->slots[i]->plan.cooling = 0;
+	pool_each_replica(p->pool, read_leases, p);
+}
+
 static void describe(struct control_pool *p, const struct wire_replica *best, const struct pool_stats *st)
 {
 	char text[POOL_STATUS_MAX];
@@ -123,9 +130,7 @@ static mono_t reconcile_pool(struct control_pool *p, const struct registry_snaps
 	struct pool_stats st;
 	const struct registry_pool *rp = registry_snapshot_pool(snap, view_str(p->cfg->id));
 	slots_adopt(p, rp, now);
-	for (size_t i = 0; i < p->nslots; i++)
-		p->slots[i]->plan.leases = p->slots[i]->plan.cooling = 0;
-	pool_each_replica(p->pool, read_leases, p);
+	slots_read_leases(p);
 	pool_get_stats(p->pool, &st);
 	op_step(p, &st, rp, now);
 	struct look l = look_at_slots(p, rp, now);

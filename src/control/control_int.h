@@ -164,6 +164,7 @@ struct control {
 
 /* control.c */
 struct control_pool *control_pool_add(struct control *c, struct config *cfg, const struct config_pool *pc);
+void slots_read_leases(struct control_pool *p); /* as traffic has them now */
 struct pool_opts pool_opts_of(struct control_pool *p);
 bool pool_is_held(const struct control_pool *p); /* by a mark; reads the present snapshot */
 /* slots.c */

@@ -210,6 +210,8 @@ static val *runs_json(doc *d, const struct question *q)
 static void ask(struct question *q, const struct registry_snapshot *snap)
 {
 	mono_t now = mono_now();
+	for (size_t i = 0; i < q->c->npools; i++) /* whoever became idle wakes nobody */
+		slots_read_leases(q->c->pools[i]);
 	scene_make(q->c, snap, now, now, &q->sc);
 	room_speeds(q->c, q->p, &q->sc);
 	room_want_make(snap, &q->sc, q->p, &q->p->variant, NULL, &q->w);
