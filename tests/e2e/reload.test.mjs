@@ -10,7 +10,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 import { fakePath, isAlive, model, root, until, withCorral } from './harness.mjs';
 
-/** The fake engine as llama-server; the model's name decides how it fails, not the random name of a folder. */
+/** The fake engine as llama-server; the model's name decides how it fails, no random folder. */
 function engineIn(dir) {
   const file = path.join(dir, 'engine.sh');
   fs.writeFileSync(
