@@ -7,6 +7,8 @@ import platform
 import re
 import statistics
 
+import still
+
 BEGIN, END = '<!-- tests/bench/run begins -->', '<!-- tests/bench/run ends -->'
 
 
@@ -81,12 +83,13 @@ def machine():
 
 def document(results, a, left_out):
     return {'date': datetime.date.today().isoformat(), 'machine': machine(), 'rounds': a.rounds,
-            'seconds': a.seconds, 'rows': results, 'left_out': left_out}
+            'seconds': a.seconds, 'rows': results, 'left_out': left_out, 'still': still.told}
 
 
 def write_docs(doc, path):
     lines = [BEGIN, '', f'{doc["date"]}, {doc["machine"]}: medians of {doc["rounds"]} interleaved rounds of '
-             f'{doc["seconds"]:g} s.', '', '| ' + ' | '.join(HEAD) + ' |', '|---' * len(HEAD) + '|']
+             f'{doc["seconds"]:g} s. {still.sentence()}', '',
+             '| ' + ' | '.join(HEAD) + ' |', '|---' * len(HEAD) + '|']
     lines += ['| ' + ' | '.join(cells(r)) + ' |' for r in doc['rows']]
     lines += [f'\nLeft out: {line}' for line in doc['left_out']] + ['', END]
     with open(path, encoding='utf-8') as f:

@@ -14,6 +14,7 @@ import time
 import contest
 from contest import LOAD_CPU, PROXY_CPU, cpu_ns, instance, memory_kib, tree, until
 from report import figure, median
+from still import undisturbed
 
 PEERS = ('corral', 'nginx', 'haproxy')
 BODY = ('{"model":"chat","messages":[{"role":"system","content":"You are a helpful assistant that answers '
@@ -80,7 +81,8 @@ def interleaved(c, a, names, conns, times=1, seconds=None, **more):
         wrk(c, c.ports[n], conns, 1, **more)
     for _ in range(a.rounds * times):
         for n in names:
-            rounds[n].append(loaded(c, n, conns, seconds or a.seconds, **more))
+            rounds[n].append(undisturbed(
+                lambda n=n: loaded(c, n, conns, seconds or a.seconds, **more)))
     return {n: {k: median([r[k] for r in rounds[n]]) for k in rounds[n][0]} for n in names}
 
 
@@ -161,7 +163,8 @@ def row_added(c, a):
     rounds = {n: [] for n in names}
     for _ in range(a.rounds * DELAY_ROUNDS + 1):
         for n in names:
-            rounds[n].append(wrk(c, c.ports[n], 1, wrk_seconds(a), cpu=PROXY_CPU)['p50_us'])
+            rounds[n].append(undisturbed(
+                lambda n=n: wrk(c, c.ports[n], 1, wrk_seconds(a), cpu=PROXY_CPU)['p50_us']))
     p50 = {n: median(v[1:]) for n, v in rounds.items()}
     added = {n: p50[n] - p50['direct'] for n in PEERS}
     judged = {n: added[n] for n in ('corral', 'haproxy')}
@@ -201,7 +204,7 @@ def row_sse(c, a):
         rounds = {n: [] for n in names}
         for _ in range(a.rounds * DELAY_ROUNDS + 1 if not a.smoke else 1):
             for n in names:
-                rounds[n].append(sse_round(c, n, a))
+                rounds[n].append(undisturbed(lambda n=n: sse_round(c, n, a)))
         got = {n: {k: median([r[k] for r in (v[1:] or v)]) for k in v[0]} for n, v in rounds.items()}
         figures.append(figure(f'CPU per event, 64 streams, {kind} upstream', 'µs', one(got, 'cpu_us'), 1.0,
                               0.7))
@@ -410,7 +413,9 @@ def grown(c, a, sizes, names=('corral',), times=1):
     for number in range(a.rounds * times + 1):
         for n in names:
             for i, (label, conns) in enumerate(sizes):
-                cost = loaded(c, label or n, conns, a.seconds)['cpu_us']
+                name = label or n
+                got = undisturbed(lambda name=name, conns=conns: loaded(c, name, conns, a.seconds))
+                cost = got['cpu_us']
                 if number:
                     rounds[n, i].append(cost)
     cost = {n: [median(rounds[n, i]) for i in (0, 1)] for n in names}

@@ -15,6 +15,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import report  # noqa: E402
 import rows  # noqa: E402
+import still  # noqa: E402
 
 BUILD = sys.argv.pop(1) if len(sys.argv) > 1 else 'build'
 WRK = '''Running 2s test @ http://127.0.0.1:1/
@@ -29,6 +30,47 @@ WRK = '''Running 2s test @ http://127.0.0.1:1/
   80221 requests in 2.00s, 41.2MB read
 Requests/sec:  40100.50
 '''
+
+
+class Stillness(unittest.TestCase):
+    def setUp(self):
+        self.was = still.foreign, dict(still.told)
+        still.told.update(repeated=0, disturbed=0)
+
+    def tearDown(self):
+        still.foreign = self.was[0]
+        still.told.update(self.was[1])
+
+    def rounds(self, *shares):
+        """undisturbed() while others take so many seconds in each round."""
+        used, made = iter(shares), []
+        total = [0.0]
+        still.foreign = lambda: total[0]
+
+        def measure():
+            total[0] += next(used) * 1e6  # more than any round takes, or nothing
+            made.append(len(made))
+            return made[-1]
+        return still.undisturbed(measure), len(made)
+
+    def test_a_still_round_counts_at_once(self):
+        self.assertEqual(self.rounds(0), (0, 1))
+        self.assertEqual(still.told, {'repeated': 0, 'disturbed': 0})
+
+    def test_a_disturbed_round_is_made_again(self):
+        self.assertEqual(self.rounds(1, 0), (1, 2))
+        self.assertEqual(still.told, {'repeated': 1, 'disturbed': 0})
+
+    def test_of_disturbed_rounds_the_least_counts_and_is_told(self):
+        self.assertEqual(self.rounds(9, 8, 1, 7), (2, 4))
+        self.assertEqual(still.told, {'repeated': 3, 'disturbed': 1})
+
+    def test_what_others_take_is_seen(self):
+        before = self.was[0]()
+        busy = 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'
+        subprocess.run(['setsid', '--fork', 'sh', '-c', busy], check=True)
+        while self.was[0]() - before < 0.1:
+            pass
 
 
 class Judging(unittest.TestCase):
