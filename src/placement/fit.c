@@ -288,6 +288,9 @@ static void visit_by_table(struct fit_run *r, const struct fit_step *s, struct l
 		if (n == first || !fit_floor(r, s, n, &floor) || is_beaten(r, &floor, l) ||
 			(picky && !fit_any_open(r, &t->nodes[n])))
 			continue;
+		fit_floor_layers(r, s, n, &floor);
+		if (is_beaten(r, &floor, l))
+			continue;
 		fit_node_of(t, n, &node);
 		visit(r, s, &node, l);
 	}
@@ -368,7 +371,7 @@ static bool whole_steps(struct fit_run *r)
 static bool offload_steps(struct fit_run *r)
 {
 	static const enum fit_mode modes[] = { FIT_MODE_EXPERTS, FIT_MODE_PARTIAL };
-	for (size_t m = 0; m < ARRAY_LEN(modes); m++) {
+	for (size_t m = r->experts[r->need->nlayers] ? 0 : 1; m < ARRAY_LEN(modes); m++) {
 		step(r, modes[m], true, false);
 		if (!r->best.found && can_evict(r))
 			step(r, modes[m], true, true);

@@ -5,6 +5,8 @@
  */
 #include "placement/fit_int.h"
 
+#include <math.h>
+
 static inline bool offloads(enum fit_mode mode)
 {
 	return mode == FIT_MODE_EXPERTS || mode == FIT_MODE_PARTIAL;
@@ -52,6 +54,8 @@ static size_t fewest(const struct fit_run *r, const struct fit_step *step, const
 		*ret_sum = shifted(r, s, rooms[0]);
 		return *ret_sum >= r->unit;
 	}
+	if (step->mode == FIT_MODE_WHOLE && (step->evict ? s->potential : s->free) < r->whole)
+		return 0;
 	if (n < from || (step->mode == FIT_MODE_SHARE && shifted(r, s, rooms[from - 1]) < r->unit))
 		return 0;
 	if (offloads(step->mode)) {
@@ -82,6 +86,104 @@ static bool somebody_leaves(const struct fit_run *r, const struct fit_step *step
 	return sum_of(r, s, rooms, MIN(s->n, FIT_SPLIT_MAX)) < r->whole;
 }
 
+/* Sums of the same numbers in another order may be a little more. */
+static const double ROUNDING = 1 - 1e-9;
+
+/* The least that may be lost for so many bytes of the node's devices: parts of replicas count, too. Beyond
+ * those that are ranked no byte is cheaper than of the last one. */
+static double least_loss(const struct fit_run *r, size_t number, uint64_t bytes)
+{
+	const struct fit_summary *s = &r->table->nodes[number];
+	const struct fit_cheap *v = r->table->cheap[number];
+	double loss = 0;
+	for (uint32_t i = 0; i < s->ncheap && bytes; i++) {
+		bool last = i + 1 == s->ncheap;
+		uint64_t k = last ? bytes : MIN(bytes, v[i].bytes);
+		loss += v[i].loss * ((double)k / (double)v[i].bytes);
+		bytes -= k;
+	}
+	return loss * ROUNDING;
+}
+
+/* What has to come back, so that so many devices hold it together. */
+static uint64_t short_of(
+	const struct fit_run *r, const struct fit_step *step, const struct fit_summary *s, size_t parts)
+{
+	uint64_t needed = r->whole;
+	if (!step->sets || step->mode != FIT_MODE_WHOLE)
+		return 0;
+	for (size_t i = 1; r->divides && i < (r->gpus ? parts : 2); i++)
+		needed = fit_add(needed, r->need->compute + r->need->overhead);
+	return fit_sub(needed, sum_of(r, s, r->table->free + s->from, MIN(s->n, FIT_SPLIT_MAX)));
+}
+
+/* What the host holds at least when whole layers go to the devices while there is room. */
+static uint64_t host_layers(const struct fit_run *r, const struct fit_summary *s, const uint64_t *rooms)
+{
+	size_t n = r->need->nlayers, held = 0;
+	double each = 1 / (double)r->layer_least;
+	uint64_t base = fit_add(r->need->compute, r->need->overhead);
+	for (size_t i = 0; i < MIN(s->n, FIT_SPLIT_MAX); i++) {
+		double layers = (double)fit_sub(shifted(r, s, rooms[i]), base) * each + 1e-6;
+		held += layers > (double)n ? n : (size_t)layers;
+	}
+	return r->plain[n - MIN(n, held)];
+}
+
+/* Whole layers a device holds, the smallest of all: no division puts more there. */
+static inline uint64_t layers_in(const struct fit_run *r, uint64_t room)
+{
+	return fit_sub(room, fit_add(r->need->compute, r->need->overhead)) / r->layer_whole;
+}
+
+/* By how many layers its leaving can help. */
+static uint64_t gain(const struct fit_run *r, const struct fit_cheap *c)
+{
+	uint64_t room = fit_sub(c->room, r->w->headroom);
+	return c->alone ? layers_in(r, room + c->bytes) - layers_in(r, room)
+			: c->bytes / r->layer_whole + c->devices;
+}
+
+/* The least loss that frees room for so many layers; INFINITY: nobody's leaving does. */
+static double loss_of_layers(const struct fit_run *r, const struct fit_cheap *v, uint32_t n, uint64_t layers)
+{
+	uint64_t gains[FIT_CHEAP_MAX];
+	double loss = 0;
+	for (uint32_t i = 0; i < n; i++)
+		gains[i] = gain(r, &v[i]);
+	while (layers) {
+		uint32_t best = n;
+		for (uint32_t i = 0; i < n; i++)
+			if (gains[i] && (best == n || v[i].loss * (double)gains[best] <
+							      v[best].loss * (double)gains[i]))
+				best = i;
+		if (best == n)
+			return INFINITY;
+		uint64_t k = MIN(layers, gains[best]);
+		loss += v[best].loss * ((double)k / (double)gains[best]);
+		layers -= k;
+		gains[best] = 0;
+	}
+	return loss * ROUNDING;
+}
+
+void fit_floor_layers(
+	const struct fit_run *r, const struct fit_step *step, size_t number, struct fit_score *ret)
+{
+	const struct fit_summary *s = &r->table->nodes[number];
+	const uint64_t *rooms = r->table->free + s->from;
+	uint64_t held = 0;
+	if (!step->sets || !step->evict || step->mode != FIT_MODE_WHOLE || !r->divides || !r->layer_whole ||
+		s->odd || s->more_leave)
+		return;
+	for (size_t i = 0; i < MIN(s->n, FIT_SPLIT_MAX); i++)
+		held += layers_in(r, shifted(r, s, rooms[i]));
+	if (held >= r->need->nlayers)
+		return;
+	double loss = loss_of_layers(r, r->table->cheap[number], s->ncheap, r->need->nlayers - held);
+	ret->cost.loss = MAX(ret->cost.loss, loss);
+}
+
 static uint32_t not_preferred(const struct fit_run *r, const struct fit_summary *s, uint32_t parts)
 {
 	uint32_t n = parts;
@@ -109,8 +211,13 @@ bool fit_floor(const struct fit_run *r, const struct fit_step *step, size_t numb
 		.device = host ? s->host : s->first };
 	if (offloads(step->mode))
 		ret->offloaded = fit_add(step->host, fit_sub(r->whole, sum));
-	if (step->evict && somebody_leaves(r, step, s))
+	if (step->mode == FIT_MODE_PARTIAL && r->layer_least)
+		ret->offloaded = MAX(ret->offloaded,
+			fit_add(step->host, fit_add(r->experts[r->need->nlayers], host_layers(r, s, rooms))));
+	if (step->evict && somebody_leaves(r, step, s)) {
 		ret->cost = (struct fit_cost){ s->least, !s->expired, 1 };
+		ret->cost.loss = MAX(s->least, least_loss(r, number, short_of(r, step, s, parts)));
+	}
 	return true;
 }
 

@@ -15,11 +15,6 @@ enum {
 	GREEDY_MAX = 4 * FIT_VICTIMS_MAX
 }; /* of the search, with one device and with several */
 
-static double loss_of(const struct fit_replica *p)
-{
-	return p->expired || !(p->loss > 0) ? 0 : p->loss;
-}
-
 static inline bool never_leaves(const struct fit_run *r, size_t i)
 {
 	return r->f->replicas[i].pinned || fit_bit(r->w->protect, i);
@@ -31,6 +26,11 @@ static inline bool may_leave(const struct fit_run *r, size_t i)
 	return r->w->may_evict && !p->busy && !never_leaves(r, i) && (p->expired || !p->idle_only);
 }
 
+bool fit_may_leave(const struct fit_run *r, size_t replica)
+{
+	return may_leave(r, replica);
+}
+
 void fit_hold(const struct fit_run *r, const uint32_t *owner, const uint32_t *next, struct fit_held *ret)
 {
 	*ret = (struct fit_held){ .least = INFINITY, .head = ret->head };
@@ -38,7 +38,7 @@ void fit_hold(const struct fit_run *r, const uint32_t *owner, const uint32_t *ne
 		const struct fit_replica *p = &r->f->replicas[owner[u]];
 		if (may_leave(r, owner[u])) {
 			ret->evictable = fit_add(ret->evictable, r->f->uses[u].bytes);
-			ret->least = MIN(ret->least, loss_of(p));
+			ret->least = MIN(ret->least, fit_loss(p));
 			ret->expired |= p->expired;
 		} else if (never_leaves(r, owner[u])) {
 			ret->staying = fit_add(ret->staying, r->f->uses[u].bytes);
@@ -84,7 +84,7 @@ void fit_index(struct fit_run *r)
 	for (size_t i = 0; i < f->nreplicas; i++) {
 		const struct fit_replica *p = &f->replicas[i];
 		bool goes = may_leave(r, i), stays = !goes && never_leaves(r, i);
-		double loss = loss_of(p);
+		double loss = fit_loss(p);
 		if (!goes && !stays)
 			continue;
 		for (size_t u = p->first_use; u < p->first_use + p->nuses; u++) {
@@ -315,7 +315,7 @@ static void collect_from(struct search *s, size_t device)
 			continue;
 		r->seen[i] = r->stamp;
 		s->c[s->n++] = (struct fit_candidate){ i, r->f->replicas[i].expired,
-			loss_of(&r->f->replicas[i]), frees(r, s->node, s->set, i, freed) };
+			fit_loss(&r->f->replicas[i]), frees(r, s->node, s->set, i, freed) };
 	}
 }
 
@@ -330,7 +330,7 @@ static bool take_forced(struct search *s, struct fit_victims *ret)
 			return false;
 		r->seen[i] = r->stamp;
 		s->c[s->n++] = (struct fit_candidate){ (uint32_t)i, r->f->replicas[i].expired,
-			loss_of(&r->f->replicas[i]), frees(r, s->node, s->set, i, s->base) };
+			fit_loss(&r->f->replicas[i]), frees(r, s->node, s->set, i, s->base) };
 	}
 	sort(r, by_cost, s->c, s->n);
 	for (size_t i = 0; i < s->n; i++) {

@@ -81,12 +81,24 @@ struct fit_summary {                /* of a node in the table; bounds, whatever 
 	uint32_t replicas;          /* the fewest on one */
 	uint32_t speed;             /* the fastest; 0: of one it is not known */
 	bool odd;                   /* one's capacity is not known, or it has a limit */
+	uint64_t free, potential;   /* sums: to be had at once, and once all left who may */
 	uint64_t most_later, later; /* bytes to be had once all but the pinned left: the most, the sum */
 	uint32_t fastest;           /* of all */
 	uint32_t on;                /* replicas of ours */
-	double least;               /* the smallest loss of one that may leave */
-	bool expired, changed;      /* one that may leave is; it has to be summed up again */
+	uint32_t ncheap;
+	bool more_leave;       /* than there are places for */
+	double least;          /* the smallest loss of one that may leave */
+	bool expired, changed; /* one that may leave is; it has to be summed up again */
 	uint64_t host_free, host_potential;
+};
+/* Those of a node that may leave, the cheapest for what they free first. */
+enum { FIT_CHEAP_MAX = 16 };
+struct fit_cheap {
+	uint64_t bytes; /* of the node's devices */
+	double loss;
+	uint64_t room;    /* free on its device, if it is on one */
+	uint32_t devices; /* it is on */
+	bool alone;       /* on one, and nobody else there may leave */
 };
 struct fit_holding {
 	bool known;
@@ -101,6 +113,7 @@ struct fit_table {
 	uint32_t *node_of;
 	uint64_t *free, *potential;
 	struct fit_held *held;
+	struct fit_cheap (*cheap)[FIT_CHEAP_MAX]; /* per node */
 	/* per use: the next of its device, its replica, its device; per replica: its uses */
 	uint32_t *next, *owner, *on;
 	struct fit_holding *held_by;
@@ -124,6 +137,7 @@ struct fit_run {
 	bool fastest_known;
 	/* Sums of the first i layers. */
 	uint64_t *plain, *experts;
+	uint64_t layer_least, layer_whole; /* the smallest layer without its experts, and with them */
 	/* Who holds what; filled by fit_index. Per device: */
 	bool indexed;
 	struct fit_held *held;
@@ -240,6 +254,13 @@ uint64_t fit_host_least(const struct fit_run *r, enum fit_mode mode);
 /* fit_evict.c */
 
 void fit_index(struct fit_run *r);
+/* What its leaving costs: nothing, where its time is up. */
+static inline double fit_loss(const struct fit_replica *p)
+{
+	return p->expired || !(p->loss > 0) ? 0 : p->loss;
+}
+/* Neither busy, nor pinned, nor protected. */
+bool fit_may_leave(const struct fit_run *r, size_t replica);
 /* Sums up who holds a device, from ret->head on. */
 void fit_hold(const struct fit_run *r, const uint32_t *owner, const uint32_t *next, struct fit_held *ret);
 /* These need the index. */
@@ -310,6 +331,9 @@ struct fit_step {
 };
 /* A score that nothing on the node is better than; false: nothing on it will do. */
 bool fit_floor(const struct fit_run *r, const struct fit_step *s, size_t number, struct fit_score *ret);
+/* Raises the loss of such a score by a closer look: whole layers of a split. */
+void fit_floor_layers(
+	const struct fit_run *r, const struct fit_step *s, size_t number, struct fit_score *ret);
 /* Whether a mask, a node or devices to avoid leave anything of it. */
 bool fit_any_open(const struct fit_run *r, const struct fit_summary *s);
 /* Whether something on it might do later, or come closer than what was found. */

@@ -18,7 +18,11 @@ void fit_sums(struct fit_run *r)
 	if (!r->divides)
 		return;
 	r->plain[0] = r->experts[0] = 0;
+	r->layer_least = r->layer_whole = UINT64_MAX;
 	for (size_t i = 0; i < n->nlayers; i++) {
+		uint64_t plain = n->layers[i].weights + n->layers[i].cache;
+		r->layer_least = MIN(r->layer_least, plain);
+		r->layer_whole = MIN(r->layer_whole, plain + n->layers[i].experts);
 		r->plain[i + 1] = r->plain[i] + n->layers[i].weights + n->layers[i].cache;
 		r->experts[i + 1] = r->experts[i] + n->layers[i].experts;
 	}

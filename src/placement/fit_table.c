@@ -47,14 +47,67 @@ static void add_device(struct fit_table *t, const struct fit_facts *f, struct fi
 	uint64_t later = fit_later_with(&r, device, t->held[device].staying);
 	if (!d->usable || d->cordoned)
 		return;
-	add_room(t->free + s->from, s->n, fit_room_of(&r, device, 0));
-	add_room(t->potential + s->from, s->n, fit_room_of(&r, device, t->held[device].evictable));
+	uint64_t free = fit_room_of(&r, device, 0),
+		 potential = fit_room_of(&r, device, t->held[device].evictable);
+	add_room(t->free + s->from, s->n, free);
+	add_room(t->potential + s->from, s->n, potential);
+	s->free = fit_add(s->free, free);
+	s->potential = fit_add(s->potential, potential);
 	s->most_later = MAX(s->most_later, later);
 	s->later = fit_add(s->later, later);
 	s->replicas = s->n ? MIN(s->replicas, d->replicas) : d->replicas;
 	s->speed = !s->n ? d->speed : s->speed && d->speed ? MAX(s->speed, d->speed) : 0;
 	s->odd |= d->limit || !d->capacity;
 	s->n++;
+}
+
+/* What comes back of the node's devices when the owner of the use leaves; 0 bytes: an earlier use has told.
+ */
+static struct fit_cheap cheap_of(
+	const struct fit_table *t, const struct fit_facts *f, const struct fit_summary *s, uint32_t use)
+{
+	const struct fit_run r = { .f = f, .w = &any };
+	const struct fit_replica *p = &f->replicas[t->owner[use]];
+	size_t on = f->uses[use].device;
+	struct fit_cheap c = { .loss = fit_loss(p), .room = fit_room_of(&r, on, 0) };
+	for (size_t u = p->first_use; u < p->first_use + p->nuses; u++) {
+		if (f->uses[u].device < s->from || f->uses[u].device >= s->to)
+			continue;
+		if (u < use)
+			return (struct fit_cheap){ .bytes = 0 };
+		c.bytes = fit_add(c.bytes, f->uses[u].bytes);
+		c.devices++;
+	}
+	c.alone = c.devices == 1 && t->held[on].evictable == c.bytes;
+	return c;
+}
+
+static void add_cheap(struct fit_table *t, const struct fit_facts *f, uint32_t node, uint32_t use)
+{
+	struct fit_summary *s = &t->nodes[node];
+	struct fit_cheap *v = t->cheap[node], c = cheap_of(t, f, s, use);
+	uint32_t at = s->ncheap;
+	if (!c.bytes)
+		return;
+	for (; at > 0 && c.loss * (double)v[at - 1].bytes < v[at - 1].loss * (double)c.bytes; at--)
+		if (at < FIT_CHEAP_MAX)
+			v[at] = v[at - 1];
+	s->more_leave |= s->ncheap == FIT_CHEAP_MAX;
+	if (at == FIT_CHEAP_MAX)
+		return;
+	v[at] = c;
+	s->ncheap = MIN(s->ncheap + 1, (uint32_t)FIT_CHEAP_MAX);
+}
+
+/* Who may leave the node's devices, the cheapest first. */
+static void rank_cheap(struct fit_table *t, const struct fit_facts *f, uint32_t node)
+{
+	const struct fit_run r = { .f = f, .w = &any };
+	const struct fit_summary *s = &t->nodes[node];
+	for (uint32_t d = s->from; d < s->to; d++)
+		for (uint32_t u = t->held[d].head; u != FIT_NIL; u = t->next[u])
+			if (fit_may_leave(&r, t->owner[u]))
+				add_cheap(t, f, node, u);
 }
 
 static void sum_up(struct fit_table *t, const struct fit_facts *f, uint32_t node)
@@ -74,6 +127,7 @@ static void sum_up(struct fit_table *t, const struct fit_facts *f, uint32_t node
 		hold(t, f, node, d);
 		add_device(t, f, s, d);
 	}
+	rank_cheap(t, f, node);
 	if (s->host == FIT_NIL)
 		return;
 	hold(t, f, node, s->host);
@@ -207,6 +261,7 @@ struct fit_table *fit_table_new(const struct fit_facts *f)
 	t->free = mem_alloc(n * sizeof *t->free);
 	t->potential = mem_alloc(n * sizeof *t->potential);
 	t->held = mem_alloc(n * sizeof *t->held);
+	t->cheap = mem_alloc(n * sizeof *t->cheap);
 	t->changed = mem_alloc(n * sizeof *t->changed);
 	for (size_t d = 0; d < f->ndevices; d++)
 		t->held[d].head = FIT_NIL;
@@ -229,6 +284,7 @@ void fit_table_freep(struct fit_table **t)
 	free((*t)->free);
 	free((*t)->potential);
 	free((*t)->held);
+	free((*t)->cheap);
 	free((*t)->changed);
 	free((*t)->held_by);
 	free((*t)->next);
