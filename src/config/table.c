@@ -119,7 +119,8 @@ const struct field config_fields[] = {
 	TOP("swap.hold", DURATION, swap.hold_ms, .dflt = "10s", .min = 0, .max = 3600 * 1000,
 		.doc = "A model whose last answer called tools is kept this long for the turn that follows."),
 	TOP("swap.hold_after", ENUM, swap.hold_after, .dflt = "tool_calls", .words = hold_words,
-		.doc = "After which answers `swap.hold` counts: those that called tools, all, or none."),
+		.doc = "After which answers `swap.hold` counts: those that called tools (the same API key "
+		       "that now asks for another model is not held up), all, or none."),
 	TOP("budget.replicas", UINT, budget.replicas, .dflt = "none", .words = none_zero, .min = 1,
 		.max = 16384, .doc = "The most engines at one time, whatever fits."),
 	TOP("budget.host_bytes", SIZE, budget.host_bytes, .dflt = "none", .words = none_zero, .min = 1 << 20,

@@ -21,7 +21,8 @@ static void read_leases(void *arg, const struct pool_replica *r)
 		return;
 	s->plan.leases = r->in_use;
 	s->plan.cooling = r->cooling;
-	s->tools_at = (mono_t){ atomic_load_explicit(&r->tools_at, memory_order_relaxed) };
+	s->tools_at = (mono_t){ atomic_load_explicit(&r->tools_at, memory_order_acquire) };
+	s->tools_owner = atomic_load_explicit(&r->tools_owner, memory_order_relaxed);
 	if (mono_before(s->plan.busy_at, r->used_at))
 		s->plan.busy_at = r->used_at;
 }

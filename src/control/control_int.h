@@ -2,7 +2,7 @@
  *
  * The reconciler's inside. Files: control.c life and the reconciliation of one pool · slots.c the replicas a
  * pool has or wants · facts.c facts to traffic · refuse.c why a pool refuses · plan.c, place.c, push.c how
- * many, where, and the wish on the wire · room.c, room_ctx.c, scene.c, want.c, explain.c memory: who gets it,
+ * many, where, and the wish on the wire · room.c, room_book.c, room_ctx.c, scene.c, want.c, explain.c memory: who gets it,
  * and why ·
  * ops.c what operators ask · bluegreen.c, reload.c, memory.c other engines in place of those that run ·
  * reconfigure.c another configuration · kept.c what is on the disk · state.c what others are shown ·
@@ -65,7 +65,8 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	uint32_t room_epoch;     /* restart_epoch when it was reserved */
 	bool waits;
 	mono_t waits_since;
-	mono_t tools_at;         /* its last answer that ended with calls of tools */
+	mono_t tools_at;         /* its last answer that ended with calls of tools, */
+	uint64_t tools_owner;    /* and whose that was; 0: not known */
 	enum replica_state told; /* the last state that was narrated */
 	uint64_t told_generation;
 	uint32_t restarts_told; /* counted in the metrics */

@@ -212,7 +212,7 @@ static void ask(struct question *q, const struct registry_snapshot *snap)
 	mono_t now = mono_now();
 	for (size_t i = 0; i < q->c->npools; i++) /* whoever became idle wakes nobody */
 		slots_read_leases(q->c->pools[i]);
-	scene_make(q->c, snap, now, now, &q->sc);
+	scene_make(q->c, snap, &(struct swap_waiting){ .since = now }, now, &q->sc);
 	room_speeds(q->c, q->p, &q->sc);
 	room_want_make(snap, &q->sc, q->p, &q->p->variant, NULL, &q->w);
 	q->w.fit.replica_id = q->p->cfg->id;

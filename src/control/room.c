@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mask.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "control/room_int.h"
@@ -28,7 +27,7 @@ enum room_beside room_beside(struct control_pool *p, const struct control_varian
 	AUTO(scene_done) struct scene sc;
 	AUTO(room_want_done) struct room_want w;
 	struct fit_plan plan;
-	scene_make(p->control, snap, now, now, &sc);
+	scene_make(p->control, snap, &(struct swap_waiting){ .since = now }, now, &sc);
 	room_want_make(snap, &sc, p, v, NULL, &w);
 	if (!w.known || w.stale || !sc.facts.ndevices)
 		return w.stale ? BESIDE_UNTOLD : BESIDE_UNKNOWN;
@@ -40,19 +39,6 @@ enum room_beside room_beside(struct control_pool *p, const struct control_varian
 	if (plan.how == FIT_HOST && !sc.devices[plan.host].capacity)
 		return BESIDE_UNKNOWN;
 	return plan.how != FIT_NO ? BESIDE_FITS : BESIDE_FITS_NOT;
-}
-
-void slot_room_free(struct control *c, struct control_slot *s, mono_t now)
-{
-	if (s->room && s->room->nuses) {
-		(void)!ledger_release(c->ledger, slot_owner(s), now);
-		scene_await(c, s);
-		c->returns_by = mono_add_ms(now, LEDGER_RETURN_MS);
-	}
-	s->room_pid = 0;
-	free(s->room);
-	s->room = NULL;
-	s->waits = false;
 }
 
 static bool is_gone(const struct registry_replica *r)
@@ -72,113 +58,6 @@ static bool has_process(const struct registry_replica *r)
 	return r && r->online &&
 	       (r->facts.state == REPLICA_STARTING || r->facts.state == REPLICA_PROVING ||
 		       r->facts.state == REPLICA_READY || r->facts.state == REPLICA_DRAINING);
-}
-
-/* ---- what is reserved -------------------------------------------------------------------------------- */
-
-static void add_use(struct slot_room *r, const struct scene *sc, size_t device, uint64_t bytes)
-{
-	if (r->nuses == ROOM_USES_MAX || !bytes)
-		return;
-	struct room_use *u = &r->uses[r->nuses++];
-	snprintf(u->device_id, sizeof u->device_id, "%s", sc->devices[device].device_id);
-	u->device = sc->booked[device];
-	u->bytes = bytes;
-}
-
-/* Into the ledger, and to the slot. False: it is not there, whatever the planner thought. */
-static bool book(struct control *c, struct control_slot *s, struct slot_room *r, bool found)
-{
-	struct ledger_part parts[ROOM_USES_MAX];
-	for (size_t i = 0; i < r->nuses; i++)
-		parts[i] = (struct ledger_part){ r->uses[i].device, r->uses[i].bytes };
-	s->room_owner = ++c->next_owner;
-	s->room_epoch = s->restart_epoch;
-	int e = 0;
-	if (r->nuses && !found)
-		e = ledger_reserve(c->ledger, slot_owner(s), parts, r->nuses, NULL);
-	/* The planner had the driver's list of processes, the ledger an estimate of what strangers hold. */
-	if (r->nuses && (found || e == -ENOSPC))
-		e = ledger_adopt(c->ledger, slot_owner(s), parts, r->nuses);
-	if (e) {
-		free(r);
-		return false;
-	}
-	s->room = r;
-	return true;
-}
-
-static void append(char *to, size_t cap, const char *word)
-{
-	size_t n = strlen(to);
-	snprintf(to + n, cap - n, "%s%s", n ? "," : "", word);
-}
-
-static void take_parts(struct slot_room *r, const struct scene *sc, const struct fit_plan *plan)
-{
-	char number[16];
-	r->on_gpu = plan->nparts > 0;
-	for (size_t i = 0; i < plan->nparts; i++) {
-		const struct fit_device *d = &sc->devices[plan->parts[i].device];
-		const struct wire_device *w = sc->wire[plan->parts[i].device];
-		snprintf(number, sizeof number, "%u", d->index);
-		append(r->devices, sizeof r->devices, w->uuid ? w->uuid : number);
-		snprintf(number, sizeof number, "%u", plan->parts[i].layers);
-		if (plan->nparts > 1)
-			append(r->split, sizeof r->split, number);
-		add_use(r, sc, plan->parts[i].device, plan->parts[i].bytes);
-	}
-	if (plan->host != FIT_NONE)
-		add_use(r, sc, plan->host, plan->host_bytes);
-}
-
-static bool any_gpu(const struct scene *sc)
-{
-	for (size_t i = 0; i < sc->facts.ndevices; i++)
-		if (sc->devices[i].kind != FIT_KIND_CPU && !sc->devices[i].integrated)
-			return true;
-	return false;
-}
-
-static bool reserve(struct control *c, struct control_slot *s, const struct scene *sc,
-	const struct room_want *w, const struct fit_plan *plan)
-{
-	struct slot_room *r = NEW(struct slot_room);
-	r->how = plan->how;
-	take_parts(r, sc, plan);
-	if (plan->how == FIT_HOST && any_gpu(sc))
-		snprintf(r->devices, sizeof r->devices, "cpu");
-	r->planned = w->need.nlayers && plan->how != FIT_HOST && plan->how != FIT_SHARE;
-	r->gpu_layers = plan->gpu_layers;
-	r->cpu_experts = plan->cpu_experts;
-	r->ctx = w->ctx;
-	return book(c, s, r, false);
-}
-
-/* One that runs already, started by another orchestratord or for a reload: what it holds is what is measured,
- * or what its model needs on the devices it says it has. */
-static void reserve_found(struct control *c, struct control_slot *s, const struct scene *sc,
-	const struct room_want *w, const struct registry_replica *r)
-{
-	struct slot_room *room = NEW(struct slot_room);
-	struct mask m;
-	if (mask_parse(view_str(r->facts.device_mask ? r->facts.device_mask : "auto"), &m, NULL))
-		m.kind = MASK_AUTO;
-	uint64_t whole = w->known ? (w->fit.share ? w->fit.share : fit_need_whole(&w->need)) : 0;
-	room->ctx = w->ctx ? r->facts.ctx : 0;
-	size_t n = 0;
-	for (size_t pass = 0; pass < 2; pass++)
-		for (size_t i = 0; i < sc->facts.ndevices; i++) {
-			const struct fit_device *d = &sc->devices[i];
-			bool cpu = d->kind == FIT_KIND_CPU;
-			if (strcmp(d->node_id, r->node_id) != 0 || (!cpu && !mask_has_index(&m, d->index)))
-				continue;
-			if (pass)
-				add_use(room, sc, i, cpu ? w->need.host : whole / n);
-			else
-				n += !cpu;
-		}
-	(void)book(c, s, room, true);
 }
 
 /* ---- who leaves -------------------------------------------------------------------------------------- */
@@ -339,7 +218,7 @@ static bool serve_mapped(struct deciding *d, struct control_pool *p, struct cont
 	want.need = &need;
 	want.may_evict = false;
 	fit_plan(&sc->facts, &want, sc->scratch, &plan, NULL);
-	if (plan.how != FIT_HOST || !reserve(d->c, s, sc, w, &plan))
+	if (plan.how != FIT_HOST || !room_reserve(d->c, s, sc, w, &plan))
 		return false;
 	log_event(LOG_WARN, "mapped", s->id, (struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_END },
 		"The model of %s is larger than the free memory of the host: it is read from its file as it "
@@ -513,7 +392,7 @@ static void decide_in(struct deciding *d, struct control_pool *p, struct control
 		return;
 	if (plan.how != FIT_NO && !plan.nvictims) {
 		room_ctx_grow(p, sc, w, &plan, d->now);
-		if (reserve(d->c, s, sc, w, &plan))
+		if (room_reserve(d->c, s, sc, w, &plan))
 			return;
 	}
 	if (s->role == SLOT_FRESH && plan.how == FIT_NO) { /* its pool serves on: nobody waits for it */
@@ -541,7 +420,10 @@ static void decide(struct deciding *d, struct control_pool *p, struct control_sl
 		return;
 	}
 	p->room_decided = true;
-	scene_make(d->c, d->snap, s->waits ? s->waits_since : d->now, d->now, &sc);
+	struct pool_talk first = { 0 };
+	(void)pool_waiting_talks(p->pool, &first, 1);
+	scene_make(d->c, d->snap, &(struct swap_waiting){ s->waits ? s->waits_since : d->now, first.owner },
+		d->now, &sc);
 	heed_claims(d, &sc);
 	room_speeds(d->c, p, &sc);
 	room_want_make(d->snap, &sc, p, &s->variant, s->node, &w);
@@ -563,11 +445,11 @@ static void found(
 {
 	AUTO(scene_done) struct scene sc;
 	AUTO(room_want_done) struct room_want w;
-	scene_make(d->c, d->snap, d->now, d->now, &sc);
+	scene_make(d->c, d->snap, &(struct swap_waiting){ .since = d->now }, d->now, &sc);
 	room_want_make(d->snap, &sc, p, &s->variant, r->node_id, &w);
 	if (w.ctx)
 		room_ctx_set(p, &w, r->facts.ctx);
-	reserve_found(d->c, s, &sc, &w, r);
+	room_reserve_found(d->c, s, &sc, &w, r);
 }
 
 /* ---- all of them -------------------------------------------------------------------------------------- */
@@ -643,7 +525,7 @@ static bool anything_returns(struct control *c, const struct registry_snapshot *
 {
 	AUTO(scene_done) struct scene sc;
 	struct ledger_view v = { 0 };
-	scene_make(c, snap, MONO_ZERO, MONO_ZERO, &sc);
+	scene_make(c, snap, &(struct swap_waiting){ .since = MONO_ZERO }, MONO_ZERO, &sc);
 	for (size_t i = 0; i < sc.facts.ndevices && !v.returning; i++)
 		ledger_look(c->ledger, sc.booked[i], &v);
 	return v.returning > 0;

@@ -2,7 +2,7 @@
  *
  * What the device planner is asked, made of the registry's snapshot and of what is reserved. Files: scene.c
  * the devices and who holds them · speeds.c how fast they were · want.c one replica's wish · room_ctx.c how
- * much context · room.c decisions.
+ * much context · room_book.c what is reserved · room.c decisions.
  */
 #ifndef CONTROL_ROOM_INT_H
 #define CONTROL_ROOM_INT_H
@@ -50,12 +50,12 @@ struct scene { /* freed with scene_done; strings are the snapshot's */
 	struct fit_use *uses;
 	size_t words_devices, words_replicas; /* of a bit set */
 	void *scratch;
-	mono_t since;      /* who asks has waited from then on */
-	mono_t held_until; /* when the first that is held for its client's next turn may go */
+	struct swap_waiting waiting; /* who asks: since when, and whose its oldest request is */
+	mono_t held_until;           /* when the first that is held for its client's next turn may go */
 };
-/* since: who asks has waited from then on. */
-void scene_make(
-	struct control *c, const struct registry_snapshot *s, mono_t since, mono_t now, struct scene *ret);
+/* w: who asks has waited from then on, and whose it is. */
+void scene_make(struct control *c, const struct registry_snapshot *s, const struct swap_waiting *w,
+	mono_t now, struct scene *ret);
 /* What it costs, in seconds, that a replica leaves: how likely it is that it is wanted again soon, times how
  * long that request waits for the model and, where the last conversation does not outlive the engine, for
  * that to be read again.
@@ -97,6 +97,13 @@ void room_want_make(const struct registry_snapshot *s, const struct scene *sc, s
 void room_want_done(struct room_want *w);
 /* Another need in place of w's, which is taken over. */
 void room_want_take(const struct control_pool *p, struct room_want *w, struct wire_need *n);
+/* room_book.c: books what the plan says, for s. False: it is not there, whatever the planner thought. */
+bool room_reserve(struct control *c, struct control_slot *s, const struct scene *sc,
+	const struct room_want *w, const struct fit_plan *plan);
+/* One that runs already, started by another orchestratord or for a reload: what it holds is what is measured,
+ * or what its model needs on the devices it says it has. */
+void room_reserve_found(struct control *c, struct control_slot *s, const struct scene *sc,
+	const struct room_want *w, const struct registry_replica *r);
 /* room_ctx.c: the needs of `ctx: auto`. room_ctx_begin: what a replica that runs has, it has, too. */
 void room_ctx_begin(const struct control_pool *p, const struct control_variant *v, const struct wire_model *m,
 	struct room_want *w);

@@ -291,16 +291,16 @@ struct swap_policy room_swap_policy(const struct control *c)
 static_assert((int)SWAP_HOLD_TOOL_CALLS == (int)CONFIG_HOLD_TOOL_CALLS, "one numbering");
 static_assert((int)SWAP_HOLD_NEVER == (int)CONFIG_HOLD_NEVER, "one numbering");
 
-/* Whether its client is about to come back; keys are not told apart, the model is what is kept. */
+/* Whether its client is about to come back, and is not who asks. */
 static bool is_held(const struct control *c, const struct control_slot *s, const struct scene *sc, mono_t now,
 	mono_t *ret_until)
 {
 	struct swap_policy policy = room_swap_policy(c);
 	struct swap_loaded l = { .replied = s->plan.busy_at.ns != 0,
 		.reply_at = policy.hold_after == SWAP_HOLD_TOOL_CALLS ? s->tools_at : s->plan.busy_at,
-		.tool_calls = s->tools_at.ns != 0 };
-	struct swap_waiting w = { .since = sc->since };
-	return swap_turn(&l, &w, &policy, now, ret_until) == SWAP_HELD;
+		.tool_calls = s->tools_at.ns != 0,
+		.key = policy.hold_after == SWAP_HOLD_TOOL_CALLS ? s->tools_owner : 0 };
+	return swap_turn(&l, &sc->waiting, &policy, now, ret_until) == SWAP_HELD;
 }
 
 static void add_uses(const struct control *c, struct scene *sc, const struct control_slot *s)
@@ -387,10 +387,10 @@ static uint64_t limit_of(const struct control *c, const struct scene *sc, size_t
 	return limit;
 }
 
-void scene_make(
-	struct control *c, const struct registry_snapshot *s, mono_t since, mono_t now, struct scene *ret)
+void scene_make(struct control *c, const struct registry_snapshot *s, const struct swap_waiting *w,
+	mono_t now, struct scene *ret)
 {
-	*ret = (struct scene){ .since = since, .held_until = MONO_NEVER };
+	*ret = (struct scene){ .waiting = *w, .held_until = MONO_NEVER };
 	add_devices(c, s, ret);
 	add_replicas(c, s, ret, now);
 	for (size_t d = 0; d < ret->facts.ndevices; d++) {

@@ -117,7 +117,8 @@ struct pool_replica {
 	atomic_int fate;     /* enum pool_fate: what became of this process, once it is known */
 	/* When a stream of it last had a token (to 50 ms), when its slots were last seen to move; mono ns. */
 	atomic_int_fast64_t token_at, moved_at;
-	atomic_int_fast64_t tools_at; /* when an answer of it last ended with calls of tools; mono ns */
+	atomic_int_fast64_t tools_at; /* when an answer of it last ended with calls of tools; mono ns; and */
+	atomic_uint_fast64_t tools_owner; /* whose it was, stored before; as pool_talk.owner */
 	/* Moving means of what was measured (pool_replica_served), 0: not known. ns for a token of a prompt,
 	 * for one of an answer; what the pool's usual request takes, and when that was last known. */
 	atomic_uint_fast32_t prefill_ns, token_ns;
@@ -306,7 +307,7 @@ struct waiter {
 	struct loop_work work;
 	enum { WAITER_IDLE, WAITER_QUEUED, WAITER_POSTED } state; /* under the pool's mutex */
 	enum pool_priority priority;
-	struct pool_talk talk; /* where the pool keeps them */
+	struct pool_talk talk; /* its owner; where the pool keeps them, the conversation too */
 	mono_t since;
 	struct lease lease;           /* what was granted, while it is on its way */
 	struct pool_refusal *refusal; /* likewise; the pool's */

@@ -60,6 +60,7 @@ static struct pool_replica *replica_new(struct pool *p, const struct pool_replic
 	atomic_init(&r->token_at, 0);
 	atomic_init(&r->moved_at, 0);
 	atomic_init(&r->tools_at, 0);
+	atomic_init(&r->tools_owner, 0);
 	atomic_init(&r->prefill_ns, 0);
 	atomic_init(&r->token_ns, 0);
 	atomic_init(&r->last_tokens, 0);

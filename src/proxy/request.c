@@ -190,8 +190,11 @@ void request_drop_lease(struct request *q, bool cool)
 	silence_stop(q);
 	if (!q->lease.replica)
 		return;
-	if (q->life.usage.calls_tools)
-		atomic_store_explicit(&q->lease.replica->tools_at, mono_now().ns, memory_order_relaxed);
+	if (q->life.usage.calls_tools) {
+		struct pool_replica *r = q->lease.replica;
+		atomic_store_explicit(&r->tools_owner, q->waiter.talk.owner, memory_order_relaxed);
+		atomic_store_explicit(&r->tools_at, mono_now().ns, memory_order_release);
+	}
 	if (cool ? lease_cool(&q->lease) : lease_release(&q->lease))
 		log_warn("lease", pool_id(q->pool),
 			"A lease is released twice; the second release is not applied.");

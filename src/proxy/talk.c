@@ -37,10 +37,11 @@ static __attribute__((noinline)) uint64_t by_messages(struct request *q)
 void talk_read(struct request *q)
 {
 	struct pool_talk *t = &q->waiter.talk;
+	if (q->key)
+		t->owner = talk_hash(SEED_OWNER, view_str(q->key->name));
 	if (!pool_keeps(q->pool))
 		return;
 	struct view session = http_header_get(http_headers(q->x), "x-corral-session");
-	t->owner = q->key ? talk_hash(SEED_OWNER, view_str(q->key->name)) : 0;
 	if (session.n)
 		t->talk = talk_hash(SEED_SESSION, session);
 	else if (q->scanning && q->scan.talk_at)

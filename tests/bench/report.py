@@ -16,6 +16,12 @@ def median(values):
     return statistics.median(values)
 
 
+def quartile(values):
+    """The lower one. What disturbs a round only ever lengthens its slowest hundredth, and by far: of rounds as
+    they are without that, it says more than the median does."""
+    return statistics.quantiles(values, n=4)[0] if len(values) > 1 else values[0]
+
+
 def figure(row, unit, values, limit=None, goal=None, against='least', higher=False, note=''):
     """values: {contestant: figure}. limit and goal are factors of the better peer, or absolute (against
     'value'). higher: more is better."""

@@ -251,6 +251,37 @@ for (const replicas of [{ max: 2 }, { min: 1, max: 2 }]) {
 }
 
 {
+  const driver = stubDriver(...cards, 'account', takes('agent', 20), takes('other', 20));
+  const by = (name) => ({ headers: { authorization: `Bearer ${name.repeat(16)}` } });
+  test(
+    'an answer that called tools holds its model against others, not against the same key',
+    withCorral(
+      {
+        swap: { hold: '1h', max_wait: '1h' }, // whoever is held up is not answered in this test
+        pools: [sized('agent', 20, {}, ['--finish', 'tool_calls']), sized('other', 20)],
+      },
+      async (corral) => {
+        assert.equal((await corral.chat('agent', {}, by('a'))).status, 200);
+        assert.equal((await corral.chat('other', {}, by('a'))).status, 200, 'its user has moved on');
+        assert.equal((await corral.chat('agent', {}, by('a'))).status, 200);
+
+        const leaves = new AbortController();
+        const bob = corral.chat('other', {}, { ...by('b'), signal: leaves.signal }).catch((e) => e.name);
+        await until('it to wait', async () => (await corral.pool('other')).waiting === 1);
+        const { holds } = await explain(corral, 'other');
+        assert.equal((await corral.chat('agent', {}, by('a'))).status, 200, JSON.stringify(holds));
+        const figure = await corral.figures();
+        assert.equal(figure('corral_evictions_total', { pool: 'agent' }), 1, 'for its own user alone');
+        leaves.abort();
+        await bob;
+        await stopAll(corral);
+      },
+      { env: { ...driver.env, CORRAL_API_KEYS: ['a', 'b'].map((k) => `${k}=${k.repeat(16)}`).join(',') } },
+    ),
+  );
+}
+
+{
   const driver = stubDriver(...cards, 'account', takes('a', 20), takes('b', 20));
   test(
     'a chat, its title, and a chat on another model: it swaps at once, once, whatever hold and max_wait are',
