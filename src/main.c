@@ -4,6 +4,7 @@
  */
 #include "cli/cli.h"
 #include "role/engine_provisioner/engine_provisioner.h"
+#include "role/engine_provisioner/engines.h"
 #include "role/orchestratord/orchestratord.h"
 
 static int serve(const struct cli_serve_opts *o)
@@ -17,8 +18,21 @@ static int serve(const struct cli_serve_opts *o)
 	return orchestratord_run(&r);
 }
 
+static int engines(const struct cli_engines_opts *o)
+{
+	struct engines_opts e = { .verb = o->verb,
+		.config = o->config,
+		.name = o->name,
+		.json = o->json,
+		.force = o->force,
+		.color = o->color };
+	return engines_run(&e);
+}
+
 int main(int argc, char **argv)
 {
-	struct cli_roles roles = { .serve = serve, .engine_provisioner = engine_provisioner_main };
+	struct cli_roles roles = {
+		.serve = serve, .engine_provisioner = engine_provisioner_main, .engines = engines
+	};
 	return cli_main(argc, argv, &roles);
 }

@@ -57,6 +57,18 @@ const struct command cli_commands[] = {
 		cmd_requests, false },
 	{ "devices", "", "GPUs and the CPU: memory, load, who holds what",
 		COMMON "\nExamples:\n  corral devices\n  corral devices --json\n", cmd_devices, false },
+	{ "engines", "plan [POOL] | provision [POOL] | ls | rm BUILD | rollback POOL | outdated",
+		"Engines: how they get here, getting them now, what lies here",
+		"  plan             the steps for a pool's engine (for all), and what is missing for them\n"
+		"  provision        do them now; what is done already is not done again\n"
+		"  ls               builds on the disk\n"
+		"  rm BUILD         remove one: its folder, version or commit (a beginning will do)\n"
+		"  rollback POOL    back to the build before; once more undoes it\n"
+		"  outdated         whether the repositories have newer ones (asks them)\n\n"
+		"  --force          of rm: also the current build of a pool\n" COMMON
+		"\nNeeds no daemon; one that runs is waited for where both want to build.\n"
+		"\nExamples:\n  corral engines plan\n  corral engines provision chat\n  corral engines ls\n",
+		cmd_engines, false },
 	{ "estimate", "MODEL.gguf [-- ENGINE ARGUMENTS]", "What a model needs in memory, from its header",
 		"  --ctx N          tokens of one slot (what the model was trained for)\n"
 		"  --slots N        requests at a time (1)\n"

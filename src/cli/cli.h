@@ -24,10 +24,17 @@ struct cli_serve_opts {
 	bool keep_engines;
 	int ready_fd; /* one JSON line goes there once it serves; -1: none */
 };
+struct cli_engines_opts { /* corral engines VERB [NAME] */
+	const char *verb;
+	const struct config *config; /* the caller's, valid during the call */
+	const char *name;            /* a pool, or a build; NULL: none was given */
+	bool json, force, color;
+};
 struct cli_roles {
 	int (*serve)(const struct cli_serve_opts *o); /* returns the exit status */
 	int (*orchestratord)(int argc, char **argv);
 	int (*engine_provisioner)(int argc, char **argv);
+	int (*engines)(const struct cli_engines_opts *o); /* returns the exit status */
 };
 /* Started as orchestratord or engine-provisioner (argv[0], or as the first argument) it runs that role,
  * else the subcommand. Returns the exit status. */

@@ -38,6 +38,7 @@ int cmd_reload(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_config(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_key(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_estimate(struct cli *c, const struct command *cmd, int argc, char **argv);
+int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_devices(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_plan(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_explain(struct cli *c, const struct command *cmd, int argc, char **argv);

@@ -246,6 +246,11 @@ static void check_names(const struct check *c, struct map *names)
 
 /* ---- engines ------------------------------------------------------------------------------------ */
 
+static bool has_source(const struct config_engine *e)
+{
+	return e->source_repo || e->source_ref || e->source_flags.len;
+}
+
 static void infer_engine(const struct check *c)
 {
 	struct config_engine *e = &c->p->engine;
@@ -257,6 +262,8 @@ static void infer_engine(const struct check *c)
 		e->mode = CONFIG_MODE_EXTERNAL;
 	else if (e->path)
 		e->mode = CONFIG_MODE_BINARY;
+	else if (has_source(e))
+		e->mode = CONFIG_MODE_SOURCE;
 }
 
 static void check_engine_kind(const struct check *c)
@@ -296,6 +303,11 @@ static void check_engine(const struct check *c)
 			"mode: binary needs the program, as in path: /usr/bin/llama-server");
 	if (e->mode != CONFIG_MODE_BINARY && e->path)
 		pool_fail(c, "engine.path", "path belongs to mode: binary; remove one of them");
+	if (e->mode != CONFIG_MODE_SOURCE && has_source(e))
+		pool_fail(c, "engine.source", "source belongs to mode: source; remove one of them");
+	if (e->mode == CONFIG_MODE_SOURCE && e->kind != CONFIG_ENGINE_LLAMACPP)
+		pool_fail(c, "engine.mode", "mode: source builds llama.cpp, and this is kind: %s; remove it",
+			config_engine_kind_name(e->kind));
 	for (size_t i = 0; i < e->urls.len; i++)
 		check_url(c, e->urls.items[i]);
 	if (e->health && e->health[0] != '/')

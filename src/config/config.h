@@ -42,7 +42,13 @@ enum config_progress {
 	CONFIG_PROGRESS_OFF,
 };
 enum config_engine_kind { CONFIG_ENGINE_LLAMACPP, CONFIG_ENGINE_OPENAI, CONFIG_ENGINE_COMMAND };
-enum config_engine_mode { CONFIG_MODE_AUTO, CONFIG_MODE_EXTERNAL, CONFIG_MODE_BINARY, CONFIG_MODE_PACKAGE };
+enum config_engine_mode {
+	CONFIG_MODE_AUTO,
+	CONFIG_MODE_EXTERNAL,
+	CONFIG_MODE_BINARY,
+	CONFIG_MODE_PACKAGE,
+	CONFIG_MODE_SOURCE,
+};
 
 enum config_from {
 	CONFIG_FROM_DEFAULT,
@@ -65,6 +71,9 @@ struct config_engine {
 	struct strv urls;             /* external; without a trailing slash */
 	struct strv command, stop_command;
 	char *package_archive, *package_suite, *package_keyring; /* NULL = the provisioner's own */
+	char *version;                                           /* NULL = installed */
+	char *source_repo, *source_ref; /* NULL = llama.cpp's own, its newest release */
+	struct strv source_flags;       /* CMake's, as written */
 	struct strv args;
 	struct strv env; /* "NAME=value" */
 	char *health;    /* NULL = the kind's own */
@@ -133,6 +142,10 @@ struct config {
 	uint64_t body_max, body_spool_total;
 	enum config_log_format log_format;
 	enum config_log_level log_level;
+	struct {
+		uint32_t jobs; /* 0 = auto */
+		bool allow_package_installs;
+	} build;
 	bool watch;
 	struct config_pool *pools; /* in the order of the file */
 	size_t npools;

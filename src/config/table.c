@@ -24,7 +24,7 @@ static const struct field_word kind_words[] = { { "llamacpp", CONFIG_ENGINE_LLAM
 	{ "openai", CONFIG_ENGINE_OPENAI }, { "command", CONFIG_ENGINE_COMMAND }, { NULL, 0 } };
 static const struct field_word mode_words[] = { { "auto", CONFIG_MODE_AUTO },
 	{ "external", CONFIG_MODE_EXTERNAL }, { "binary", CONFIG_MODE_BINARY },
-	{ "package", CONFIG_MODE_PACKAGE }, { NULL, 0 } };
+	{ "package", CONFIG_MODE_PACKAGE }, { "source", CONFIG_MODE_SOURCE }, { NULL, 0 } };
 static const struct field_word canary_words[] = { { "auto", CONFIG_CANARY_AUTO },
 	{ "always", CONFIG_CANARY_ALWAYS }, { "never", CONFIG_CANARY_NEVER }, { NULL, 0 } };
 static const struct field_word progress_words[] = { { "auto", CONFIG_PROGRESS_AUTO },
@@ -134,6 +134,15 @@ const struct field config_fields[] = {
 		.doc = "The largest request body; above it a request is answered 413."),
 	TOP("body.spool_total", SIZE, body_spool_total, .dflt = "4GiB", .min = 0, .max = (uint64_t)1 << 50,
 		.doc = "How much disk all waiting request bodies together may take; above it 503."),
+	TOP("build.jobs", UINT, build.jobs, .dflt = "auto", .words = auto_zero, .min = 1, .max = 1024,
+		.flags = FIELD_RESTART,
+		.doc = "Compilers at a time while an engine is built. `auto`: one per CPU; either way no "
+		       "more "
+		       "than free memory bears (1.5 GiB each, 3 GiB for CUDA and HIP)."),
+	TOP("build.allow_package_installs", BOOL, build.allow_package_installs, .dflt = "false",
+		.flags = FIELD_RESTART,
+		.doc = "Whether tools that a build needs and this machine lacks may be installed with the "
+		       "distribution's package manager (as root, or by `sudo -n`)."),
 	TOP("log.format", ENUM, log_format, .dflt = "auto", .words = format_words, .flags = FIELD_RESTART,
 		.doc = "`json`: one JSON object a line. `console`: for people. `auto`: console on a "
 		       "terminal, else JSON."),
@@ -175,7 +184,9 @@ const struct field config_fields[] = {
 	POOL("engine.mode", ENUM, engine.mode, .dflt = "auto", .words = mode_words, .flags = FIELD_ENGINE,
 		.doc = "How the engine gets here. `external`: it runs already, at `url`. `binary`: the "
 		       "program at `path`. "
-		       "`package`: the distribution's package, unpacked privately. `auto`: external with "
+		       "`package`: the distribution's package, unpacked privately. `source`: built here out "
+		       "of a "
+		       "git repository. `auto`: external with "
 		       "`url`, binary "
 		       "with `path`, else an installed llama-server, else the package."),
 	POOL("engine.path", PROGRAM, engine.path, .flags = FIELD_ENGINE,
@@ -200,6 +211,22 @@ const struct field config_fields[] = {
 		.doc = "`package`: the suite to take it from."),
 	POOL("engine.package.keyring", PATH, engine.package_keyring, .flags = FIELD_ENGINE,
 		.doc = "`package`: the keys its signature is checked against."),
+	POOL("engine.version", STRING, engine.version, .dflt = "installed", .flags = FIELD_ENGINE,
+		.doc = "`installed`: what is here, else the newest. `latest`: the newest there is; `corral "
+		       "engines "
+		       "upgrade` goes there. `bNNNN` or a commit: that release, for `mode: source`."),
+	POOL("engine.source.repo", STRING, engine.source_repo, .flags = FIELD_ENGINE,
+		.doc = "`source`: the git repository, `https://…`, `git://…`, `ssh://…`, or `file:/…` for "
+		       "one on "
+		       "this machine; by default llama.cpp's own."),
+	POOL("engine.source.ref", STRING, engine.source_ref, .flags = FIELD_ENGINE,
+		.doc = "`source`: a tag, a branch, or a commit's 40 digits. It is looked up once; what was "
+		       "built "
+		       "stays until it is upgraded. By default the newest release tag (`bNNNN`)."),
+	POOL("engine.source.flags", LIST, engine.source_flags, .flags = FIELD_ENGINE,
+		.doc = "`source`: CMake's `NAME=value`, added to Corral's own and winning over them. Without "
+		       "one "
+		       "that names a back end (`GGML_CUDA=ON`), the GPUs that are here decide."),
 	POOL("engine.args", WORDS, engine.args, .flags = FIELD_ENGINE,
 		.doc = "More arguments for the engine, a list or one line split as shell words."),
 	POOL("engine.env", ENV, engine.env, .flags = FIELD_ENGINE,

@@ -30,20 +30,46 @@ static const char *mask_of(const struct replica *r)
 /* A build that is known to compute on the CPU alone. */
 static bool cpu_build(const struct pool *p)
 {
-	return p->have_build && p->build.kind == ENGINE_LLAMACPP && p->build.mode == ENGINE_MODE_PACKAGE;
+	return p->have_build && p->build.kind == ENGINE_LLAMACPP &&
+	       (p->build.mode == ENGINE_MODE_PACKAGE || p->build.cpu_only);
 }
 
-static int keep_to_cpu(struct gpu_choice *c, struct err *e)
+size_t node_build_devices(const struct gpu_list *l, struct engine_device *out, size_t max)
+{
+	static const enum engine_backend backends[GPU_KIND_COUNT] = {
+		[GPU_CUDA] = ENGINE_CUDA, [GPU_AMD] = ENGINE_HIP, [GPU_INTEL] = ENGINE_VULKAN
+	};
+	size_t len = 0;
+	for (size_t i = 0; i < l->len && len < max; i++) {
+		const struct gpu_device *d = &l->items[i];
+		if (d->kind == GPU_CPU || d->integrated || d->given_away || d->state == GPU_UNUSABLE)
+			continue;
+		struct engine_device *e = &out[len++];
+		*e = (struct engine_device){ .backend = backends[d->kind] };
+		snprintf(e->name, sizeof e->name, "%s", d->name);
+		snprintf(e->driver, sizeof e->driver, "%s", d->driver);
+		snprintf(e->arch, sizeof e->arch, "%s", d->compute_capability);
+	}
+	return len;
+}
+
+static const char *cpu_build_name(const struct pool *p)
+{
+	return p->build.mode == ENGINE_MODE_PACKAGE ? "the distribution's package"
+						    : "built for the CPU alone";
+}
+
+static int keep_to_cpu(const struct pool *p, struct gpu_choice *c, struct err *e)
 {
 	if (c->asked)
 		return err_set(e, -EINVAL,
-			"devices names a GPU, and the engine that could be had (the distribution's package) "
-			"computes on the CPU alone; install a llama-server that uses the GPU and set "
-			"engine.path");
+			"devices names a GPU, and the engine that could be had (%s) computes on the CPU "
+			"alone; "
+			"install a llama-server that uses the GPU and set engine.path",
+			cpu_build_name(p));
 	snprintf(c->note, sizeof c->note,
-		"the CPU, because the engine that could be had (the distribution's package) cannot use "
-		"GPU %u (%.60s)",
-		c->gpus[0].index, c->gpus[0].name);
+		"the CPU, because the engine that could be had (%s) cannot use GPU %u (%.60s)",
+		cpu_build_name(p), c->gpus[0].index, c->gpus[0].name);
 	c->cpu = true;
 	c->len = 0;
 	return 0;
@@ -75,7 +101,7 @@ static int choose(const struct replica *r, struct gpu_choice *ret, struct err *e
 	if (!err && r->want.devices && (!own || strcmp(own, "auto") == 0))
 		ret->asked = strcmp(r->want.devices, "cpu") == 0;
 	if (!err && ret->len && cpu_build(r->pool))
-		err = keep_to_cpu(ret, e);
+		err = keep_to_cpu(r->pool, ret, e);
 	return err;
 }
 

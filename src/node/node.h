@@ -59,6 +59,8 @@ struct node_opts {
 	const struct node_pool *pools; /* copied */
 	size_t npools;
 	bool allow_cpu, offline;
+	uint32_t build_jobs; /* compilers at a time when an engine is built; 0 = auto */
+	bool allow_package_installs;
 	enum gpu_policy gpu;
 	/* How devices are watched (on_change and arg are the node's own). NULL: nobody looks, masks are
 	 * passed on as they are. */
@@ -90,5 +92,8 @@ void node_set_starting_max(struct node *n, unsigned max); /* 0 = 2; holds for st
 void node_free(struct node *n);
 /* Stops every engine, kills what is left after the deadline, then on_done. */
 void node_stop(struct node *n, int64_t deadline_ms);
+
+/* The GPUs of a list that an engine could be built for; at most max. */
+size_t node_build_devices(const struct gpu_list *l, struct engine_device *out, size_t max);
 
 #endif

@@ -8,9 +8,10 @@
 #include "provision/engine/engine.h"
 
 static const char *const kind_names[] = { "llamacpp", "openai", "command" };
-static const char *const mode_names[] = { "auto", "external", "binary", "package" };
+static const char *const mode_names[] = { "auto", "external", "binary", "package", "source" };
+static const char *const backend_names[] = { "CPU", "CUDA", "HIP", "Vulkan" };
 static_assert(ARRAY_LEN(kind_names) == ENGINE_COMMAND + 1, "one name per kind");
-static_assert(ARRAY_LEN(mode_names) == ENGINE_MODE_PACKAGE + 1, "one name per mode");
+static_assert(ARRAY_LEN(mode_names) == ENGINE_MODE_SOURCE + 1, "one name per mode");
 
 const char *engine_kind_name(enum engine_kind k)
 {
@@ -22,6 +23,11 @@ const char *engine_mode_name(enum engine_mode m)
 	return (size_t)m < ARRAY_LEN(mode_names) ? mode_names[m] : "unknown";
 }
 
+const char *engine_backend_name(enum engine_backend b)
+{
+	return (size_t)b < ARRAY_LEN(backend_names) ? backend_names[b] : "unknown";
+}
+
 void engine_def_done(struct engine_def *d)
 {
 	free(d->path);
@@ -31,6 +37,9 @@ void engine_def_done(struct engine_def *d)
 	free(d->package_archive);
 	free(d->package_suite);
 	free(d->package_keyring);
+	free(d->source_repo);
+	free(d->source_ref);
+	strv_done(&d->source_flags);
 	strv_done(&d->args);
 	strv_done(&d->env);
 	free(d->health);
@@ -47,6 +56,9 @@ void engine_def_copy(struct engine_def *to, const struct engine_def *from)
 	to->package_archive = mem_strdup(from->package_archive);
 	to->package_suite = mem_strdup(from->package_suite);
 	to->package_keyring = mem_strdup(from->package_keyring);
+	to->source_repo = mem_strdup(from->source_repo);
+	to->source_ref = mem_strdup(from->source_ref);
+	strv_copy(&to->source_flags, &from->source_flags);
 	strv_copy(&to->args, &from->args);
 	strv_copy(&to->env, &from->env);
 	to->health = mem_strdup(from->health);
@@ -72,6 +84,7 @@ void engine_build_copy(struct engine_build *to, const struct engine_build *from)
 	to->cwd = mem_strdup(from->cwd);
 	to->version = mem_strdup(from->version);
 	to->why = mem_strdup(from->why);
+	to->cpu_only = from->cpu_only;
 }
 
 void engine_launch_done(struct engine_launch *l)

@@ -12,9 +12,26 @@
 #include "loop/loop.h"
 
 enum engine_kind { ENGINE_LLAMACPP, ENGINE_OPENAI, ENGINE_COMMAND };
-enum engine_mode { ENGINE_MODE_AUTO, ENGINE_MODE_EXTERNAL, ENGINE_MODE_BINARY, ENGINE_MODE_PACKAGE };
+enum engine_mode {
+	ENGINE_MODE_AUTO,
+	ENGINE_MODE_EXTERNAL,
+	ENGINE_MODE_BINARY,
+	ENGINE_MODE_PACKAGE,
+	ENGINE_MODE_SOURCE,
+};
+/* What a build computes with; of a device: what its maker's toolkit builds for. */
+enum engine_backend { ENGINE_CPU, ENGINE_CUDA, ENGINE_HIP, ENGINE_VULKAN };
 const char *engine_kind_name(enum engine_kind k);
 const char *engine_mode_name(enum engine_mode m);
+const char *engine_backend_name(enum engine_backend b); /* "CPU", "CUDA", … */
+
+/* A GPU of this machine, as far as choosing an engine's build goes. */
+struct engine_device {
+	enum engine_backend backend;
+	char name[96];
+	char arch[16];   /* CUDA: "8.9"; HIP: "gfx1100"; empty: not known */
+	char driver[64]; /* its version; empty: not known */
+};
 
 struct engine_def {
 	enum engine_kind kind;
@@ -25,9 +42,11 @@ struct engine_def {
 				${PORT} */
 	struct strv stop_command; /* command: instead of SIGTERM; may be empty */
 	char *package_archive, *package_suite, *package_keyring; /* NULL = defaults */
-	struct strv args;                                        /* put after ours, normalised */
-	struct strv env;                                         /* "NAME=value" */
-	char *health; /* path, NULL = /health (llamacpp, command), /v1/models (openai) */
+	char *source_repo, *source_ref; /* source: NULL = llama.cpp's own, its newest release */
+	struct strv source_flags;       /* CMake's, "NAME=value" */
+	struct strv args;               /* put after ours, normalised */
+	struct strv env;                /* "NAME=value" */
+	char *health;                   /* path, NULL = /health (llamacpp, command), /v1/models (openai) */
 };
 void engine_def_done(struct engine_def *d);
 void engine_def_copy(struct engine_def *to, const struct engine_def *from);
@@ -42,6 +61,7 @@ struct engine_build {
 	char *cwd;               /* folder it must be started in; NULL = any */
 	char *version;           /* "b11669", "0.7.0", NULL unknown */
 	char *why;               /* "package: Debian's llama.cpp 0.7.0 (CPU): no llama-server in PATH" */
+	bool cpu_only;           /* known to compute on the CPU alone */
 };
 void engine_build_done(struct engine_build *b);
 void engine_build_copy(struct engine_build *to, const struct engine_build *from);
@@ -62,6 +82,11 @@ struct engine_ensure_opts {
 	const char *cache_dir;  /* downloads; absolute; NULL = prefix_dir */
 	bool allow_cpu;         /* gpu policy lets the CPU be used */
 	bool offline;           /* nothing may be fetched */
+	const struct engine_device *devices; /* the GPUs it shall be able to use; copied */
+	size_t ndevices;
+	bool cpu_instead;            /* where no build can use them, the CPU will do */
+	uint32_t build_jobs;         /* compilers at a time, 0 = as many as CPUs and memory allow */
+	bool allow_package_installs; /* missing build tools may be installed */
 };
 struct engine_job;
 /* Makes the engine ready to be started: idempotent, single flight across processes (a lock file),

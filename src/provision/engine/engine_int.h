@@ -43,6 +43,8 @@ struct run_result {
 typedef void run_done_fn(void *arg, const struct run_result *r);
 typedef void run_line_fn(
 	void *arg, struct view line); /* one line of the status descriptor, without its end */
+/* One line of stdout or stderr; ended: by a line feed, else by the carriage return of a progress display. */
+typedef void run_output_fn(void *arg, struct view line, bool ended);
 
 struct run_opts {
 	const struct strv *argv;
@@ -50,8 +52,9 @@ struct run_opts {
 	const char *cwd;
 	int keep_fd;        /* stays open in the child as descriptor 4, -1 none: a lock it shall hold on to */
 	int64_t silence_ms; /* nothing read for so long: SIGKILL to its group; 0 = no limit */
-	run_line_fn *on_status; /* lines written to descriptor 3; NULL = there is none */
-	run_done_fn *on_done;   /* once, from the loop; the run is freed after it */
+	run_line_fn *on_status;   /* lines written to descriptor 3; NULL = there is none */
+	run_output_fn *on_output; /* both streams, as they come; NULL = nobody reads along */
+	run_done_fn *on_done;     /* once, from the loop; the run is freed after it */
 	void *arg;
 };
 struct run;
@@ -71,6 +74,7 @@ void probe_remember(const char *cache_file, const char *program, const char *ver
 /* ---- ensure.c: the job ----------------------------------------------------------------------- */
 
 struct package; /* package.c */
+struct source;  /* source.c */
 
 struct engine_job {
 	struct loop *loop;
@@ -94,6 +98,11 @@ struct engine_job {
 	const char *candidate_how; /* static */
 	bool candidate_optional;   /* another way follows when it does not run */
 	struct package *package;
+	struct source *source;
+	struct engine_device *devices;
+	size_t ndevices;
+	bool cpu_instead, allow_package_installs;
+	uint32_t build_jobs;
 	char *note; /* why an earlier choice of auto was passed over; NULL */
 };
 void job_progress(struct engine_job *j, const char *phase, int pct, const char *fmt, ...) PRINTF(4, 5);
@@ -189,6 +198,12 @@ void package_leftovers_remove(const char *dir);
 
 void package_start(struct engine_job *j);
 void package_cancel(struct package **p);
+
+/* ---- source.c (source.h) --------------------------------------------------------------------- */
+
+void source_start(struct engine_job *j);
+void source_cancel(struct source **s);
+char *source_describe(const struct engine_def *d, const struct engine_ensure_opts *o) MUST_CHECK;
 
 /* ---- args.c ---------------------------------------------------------------------------------- */
 

@@ -16,12 +16,14 @@ static void job_free(void *arg)
 	loop_defer_cancel(&j->progress_due);
 	run_cancel(&j->run);
 	package_cancel(&j->package);
+	source_cancel(&j->source);
 	engine_def_done(&j->def);
 	engine_build_done(&j->build);
 	free(j->prefix_dir);
 	free(j->cache_dir);
 	free(j->probe_file);
 	free(j->candidate);
+	free(j->devices);
 	free(j->note);
 	free(j->text);
 	free(j);
@@ -343,6 +345,8 @@ static void start(struct engine_job *j)
 		start_binary(j);
 	else if (d->mode == ENGINE_MODE_PACKAGE)
 		start_package_or_say(j);
+	else if (d->mode == ENGINE_MODE_SOURCE)
+		source_start(j);
 	else
 		start_auto(j);
 }
@@ -360,6 +364,13 @@ struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
 	j->probe_file = path_join(o->prefix_dir, "versions");
 	j->allow_cpu = o->allow_cpu;
 	j->offline = o->offline;
+	j->ndevices = o->ndevices;
+	j->devices = mem_alloc((o->ndevices + 1) * sizeof *j->devices);
+	if (o->ndevices)
+		memcpy(j->devices, o->devices, o->ndevices * sizeof *j->devices);
+	j->cpu_instead = o->cpu_instead;
+	j->build_jobs = o->build_jobs;
+	j->allow_package_installs = o->allow_package_installs;
 	j->on_progress = on_progress;
 	j->on_done = on_done;
 	j->arg = arg;
@@ -400,6 +411,8 @@ char *engine_describe(const struct engine_def *d, const struct engine_ensure_opt
 	if (d->mode == ENGINE_MODE_EXTERNAL || d->kind == ENGINE_OPENAI)
 		return d->urls.len ? url_redact(view_str(d->urls.items[0]))
 				   : mem_strdup("external, without an address");
+	if (d->mode == ENGINE_MODE_SOURCE && d->kind == ENGINE_LLAMACPP)
+		return source_describe(d, o);
 	const char *env = d->mode == ENGINE_MODE_AUTO ? getenv("CORRAL_LLAMA_SERVER") : NULL;
 	const char *name = d->kind == ENGINE_COMMAND        ? (d->command.len ? d->command.items[0] : "")
 			   : d->mode == ENGINE_MODE_BINARY  ? (d->path ? d->path : "")

@@ -16,7 +16,7 @@ struct run_pipe {
 	struct run *run;
 	int fd;
 	struct loop_watch *watch;
-	struct buf data;
+	struct buf data, line;
 };
 
 struct run {
@@ -26,6 +26,7 @@ struct run {
 	struct loop_timer silence;
 	int64_t silence_ms;
 	run_line_fn *on_status;
+	run_output_fn *on_output;
 	run_done_fn *on_done;
 	void *arg;
 	bool silent, too_long;
@@ -38,6 +39,7 @@ static void run_free(struct run *r)
 		loop_watch_stop(&r->pipes[i].watch);
 		fd_close(r->pipes[i].fd);
 		buf_done(&r->pipes[i].data);
+		buf_done(&r->pipes[i].line);
 	}
 	loop_proc_forget(&r->proc);
 	free(r);
@@ -80,9 +82,35 @@ static void status_lines(struct run_pipe *p)
 		buf_reset(&p->data);
 }
 
+/* A line longer than the bound is told in pieces. */
+static void output_lines(struct run_pipe *p, struct view v)
+{
+	while (v.n) {
+		size_t n = 0, room = p->line.max - p->line.len;
+		while (n < v.n && n < room && v.p[n] != '\n' && v.p[n] != '\r')
+			n++;
+		(void)buf_add(&p->line, v.p, n);
+		bool end = n < v.n && (v.p[n] == '\n' || v.p[n] == '\r');
+		if (end || p->line.len == p->line.max) {
+			p->run->on_output(p->run->arg, buf_view(&p->line), !end || v.p[n] == '\n');
+			buf_reset(&p->line);
+		}
+		v = view_from(v, n + end);
+	}
+}
+
+static void output_rest(struct run *r)
+{
+	for (int i = P_OUT; r->on_output && i <= P_ERR; i++)
+		if (r->pipes[i].line.len)
+			r->on_output(r->arg, buf_view(&r->pipes[i].line), true);
+}
+
 static void take(struct run_pipe *p, const char *bytes, size_t n)
 {
 	struct run *r = p->run;
+	if (r->on_output && p != &r->pipes[P_STATUS])
+		output_lines(p, view_of(bytes, n));
 	if (p == &r->pipes[P_OUT]) {
 		size_t room = p->data.max - p->data.len;
 		r->too_long |= n > room;
@@ -134,6 +162,7 @@ static void on_exit_of_tool(void *arg, int exit_code, int signo)
 	for (int i = 0; i < P_COUNT; i++)
 		if (r->pipes[i].fd >= 0 && r->pipes[i].watch)
 			(void)drain(&r->pipes[i]);
+	output_rest(r);
 	struct run_result res = {
 		.exit_code = exit_code,
 		.signo = signo,
@@ -167,6 +196,7 @@ static struct run *run_new(struct loop *l, const struct run_opts *o)
 	r->loop = l;
 	r->silence_ms = o->silence_ms;
 	r->on_status = o->on_status;
+	r->on_output = o->on_output;
 	r->on_done = o->on_done;
 	r->arg = o->arg;
 	static const size_t bounds[P_COUNT] = { RUN_OUT_MAX, RUN_TAIL_MAX, RUN_LINE_MAX };
@@ -174,6 +204,7 @@ static struct run *run_new(struct loop *l, const struct run_opts *o)
 		r->pipes[i].run = r;
 		r->pipes[i].fd = -1;
 		buf_init(&r->pipes[i].data, bounds[i]);
+		buf_init(&r->pipes[i].line, RUN_LINE_MAX);
 	}
 	return r;
 }

@@ -233,6 +233,8 @@ static int set_up(struct agent *a, struct err *e)
 		.npools = pools.len,
 		.on_reload = on_reload,
 		.allow_cpu = c->gpu != CONFIG_GPU_REQUIRED,
+		.build_jobs = c->build.jobs,
+		.allow_package_installs = c->build.allow_package_installs,
 		.starting_max = c->starting_max,
 		.gpu = (enum gpu_policy)c->gpu,
 		.gpus = &gpus,

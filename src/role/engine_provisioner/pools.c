@@ -11,7 +11,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 
-static void convert_engine(const struct config_engine *c, struct engine_def *d)
+void agent_engine_def(const struct config_engine *c, struct engine_def *d)
 {
 	d->kind = (enum engine_kind)c->kind;
 	d->mode = (enum engine_mode)c->mode;
@@ -22,6 +22,11 @@ static void convert_engine(const struct config_engine *c, struct engine_def *d)
 	d->package_archive = mem_strdup(c->package_archive);
 	d->package_suite = mem_strdup(c->package_suite);
 	d->package_keyring = mem_strdup(c->package_keyring);
+	const char *version = c->version ? c->version : "installed";
+	bool pinned = strcmp(version, "installed") != 0 && strcmp(version, "latest") != 0;
+	d->source_repo = mem_strdup(c->source_repo);
+	d->source_ref = mem_strdup(c->source_ref ? c->source_ref : pinned ? version : NULL);
+	strv_copy(&d->source_flags, &c->source_flags);
 	strv_copy(&d->args, &c->args);
 	strv_copy(&d->env, &c->env);
 	d->health = mem_strdup(c->health);
@@ -57,7 +62,7 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 	char spec[CONFIG_SPEC_LEN + 1];
 	config_pool_spec(p, spec);
 	n->id = mem_strdup(p->id);
-	convert_engine(&p->engine, &n->engine);
+	agent_engine_def(&p->engine, &n->engine);
 	n->model_path = model_path(c, p);
 	n->ctx = p->ctx;
 	n->slots = p->slots;
@@ -73,7 +78,7 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 }
 
 static_assert((int)ENGINE_COMMAND == (int)CONFIG_ENGINE_COMMAND, "one numbering");
-static_assert((int)ENGINE_MODE_PACKAGE == (int)CONFIG_MODE_PACKAGE, "one numbering");
+static_assert((int)ENGINE_MODE_SOURCE == (int)CONFIG_MODE_SOURCE, "one numbering");
 static_assert((int)NODE_KV_OFF == (int)CONFIG_KV_OFF, "one numbering");
 static_assert((int)NODE_CANARY_NEVER == (int)CONFIG_CANARY_NEVER, "one numbering");
 

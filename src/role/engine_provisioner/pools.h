@@ -17,6 +17,8 @@ struct agent_pools {
 /* found: what a model that was found needs for its engine is read there. */
 void agent_pools_make(const struct config *c, const struct stores_found *found, struct agent_pools *ret);
 void agent_pools_done(struct agent_pools *p); /* for AUTO(agent_pools_done) */
+/* How a pool's engine gets here; d is the caller's, zeroed. */
+void agent_engine_def(const struct config_engine *c, struct engine_def *d);
 
 /* Where a model would be, also when it is not there yet: the node says what is missing, each time it looks.
  */

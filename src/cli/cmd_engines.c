@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * corral engines plan|provision|ls|rm|rollback|outdated: the words are read here; the node's side, which
+ * works without a daemon, does it.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/cli_int.h"
+
+enum { OPT_FORCE = 1 };
+
+static int on_option(void *arg, int opt, const char *value)
+{
+	(void)value;
+	*(bool *)arg |= opt == OPT_FORCE;
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	int min, max; /* names behind it */
+} verbs[] = { { "plan", 0, 1 }, { "provision", 0, 1 }, { "ls", 0, 0 }, { "rm", 1, 1 }, { "rollback", 1, 1 },
+	{ "outdated", 0, 1 } };
+
+static int check(const char *verb, int names)
+{
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+		if (strcmp(verb, verbs[i].name) != 0)
+			continue;
+		if (names >= verbs[i].min && names <= verbs[i].max)
+			return 0;
+		complain("engines %s: %s", verb,
+			names < verbs[i].min ? "say which one" : "too many names were given");
+		hint("corral engines --help");
+		return CLI_USAGE;
+	}
+	complain("engines: there is no \"%.40s\"", verb);
+	hint("plan, provision, ls, rm, rollback and outdated are there; corral engines --help");
+	return CLI_USAGE;
+}
+
+int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv)
+{
+	static const struct option longs[] = { { "force", no_argument, NULL, OPT_FORCE }, { 0 } };
+	bool force = false;
+	struct options o = { .longs = longs, .fn = on_option, .arg = &force, .min = 1, .max = 2 };
+	AUTO(config_unrefp) struct config *cfg = NULL;
+	int first, status;
+	if (options_read(c, cmd, &o, argc, argv, &first, &status))
+		return status;
+	const char *verb = argv[first], *name = first + 1 < argc ? argv[first + 1] : NULL;
+	if ((status = check(verb, argc - first - 1)))
+		return status;
+	struct config_source src = { .path = c->config_path };
+	if ((status = config_load_or_say(&src, &cfg)))
+		return status;
+	if (name && strcmp(verb, "rm") != 0 && !config_pool_find(cfg, view_str(name))) {
+		complain("engines %s: there is no pool \"%.80s\" in the configuration", verb, name);
+		return CLI_USAGE;
+	}
+	struct cli_engines_opts e = { .verb = verb,
+		.config = cfg,
+		.name = name,
+		.json = c->json,
+		.force = force,
+		.color = color_for(STDERR_FILENO) };
+	return c->roles->engines(&e);
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Engines without a daemon: what getting them would take, getting them, what lies on the disk. Prints; blocks
+ * until it is done, on a loop of its own. A daemon that builds at the same time is waited for (a lock).
+ */
+#ifndef ROLE_ENGINE_PROVISIONER_ENGINES_H
+#define ROLE_ENGINE_PROVISIONER_ENGINES_H
+
+#include "config/config.h"
+
+struct engines_opts {
+	const char *verb; /* plan, provision, ls, rm, rollback, outdated */
+	const struct config *config;
+	const char *name; /* a pool, or a build; NULL: all */
+	bool json, force, color;
+};
+/* The exit status: 0, or 1 after it said why. */
+int engines_run(const struct engines_opts *o);
+
+#endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What engines.c and engines_plan.c share.
+ */
+#ifndef ROLE_ENGINE_PROVISIONER_ENGINES_INT_H
+#define ROLE_ENGINE_PROVISIONER_ENGINES_INT_H
+
+#include "gpu/gpu.h"
+#include "loop/loop.h"
+#include "provision/engine/engine.h"
+#include "provision/engine/source.h"
+#include "role/engine_provisioner/engines.h"
+
+struct engines {
+	const struct engines_opts *o;
+	struct loop *loop;
+	char *prefix; /* <state_dir>/engines */
+	struct engine_device devices[GPU_DEVICES_MAX];
+	size_t ndevices;
+};
+/* The GPUs this pool's engine is to be able to use. */
+size_t engines_devices(const struct engines *e, const struct config_pool *p);
+bool engines_cpu_instead(const struct engines *e);
+/* Which of the configuration's pools are meant: all, or the one that was named. */
+bool engines_meant(const struct engines *e, const struct config_pool *p);
+
+int engines_plan(struct engines *e);
+
+#endif
