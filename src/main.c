@@ -23,6 +23,8 @@ static int engines(const struct cli_engines_opts *o)
 	struct engines_opts e = { .verb = o->verb,
 		.config = o->config,
 		.name = o->name,
+		.to = o->to,
+		.ret_changed = o->ret_changed,
 		.json = o->json,
 		.force = o->force,
 		.color = o->color };

@@ -57,14 +57,19 @@ const struct command cli_commands[] = {
 		cmd_requests, false },
 	{ "devices", "", "GPUs and the CPU: memory, load, who holds what",
 		COMMON "\nExamples:\n  corral devices\n  corral devices --json\n", cmd_devices, false },
-	{ "engines", "plan [POOL] | provision [POOL] | ls | rm BUILD | rollback POOL | outdated",
+	{ "engines",
+		"plan [POOL] | provision [POOL] | ls | rm BUILD | rollback POOL | outdated [POOL] | upgrade "
+		"[POOL]",
 		"Engines: how they get here, getting them now, what lies here",
 		"  plan             the steps for a pool's engine (for all), and what is missing for them\n"
 		"  provision        do them now; what is done already is not done again\n"
 		"  ls               builds on the disk\n"
 		"  rm BUILD         remove one: its folder, version or commit (a beginning will do)\n"
 		"  rollback POOL    back to the build before; once more undoes it\n"
-		"  outdated         whether the repositories have newer ones (asks them)\n\n"
+		"  outdated         whether the repositories have newer ones (asks them)\n"
+		"  upgrade          build what a pool's ref is now (or --to), give it to the pool's engines\n"
+		"                   without losing a request; back to the build before where that fails\n\n"
+		"  --to REF         of upgrade: a tag, a branch or a commit\n"
 		"  --force          of rm: also the current build of a pool\n" COMMON
 		"\nNeeds no daemon; one that runs is waited for where both want to build.\n"
 		"\nExamples:\n  corral engines plan\n  corral engines provision chat\n  corral engines ls\n",

@@ -28,7 +28,9 @@ struct cli_engines_opts { /* corral engines VERB [NAME] */
 	const char *verb;
 	const struct config *config; /* the caller's, valid during the call */
 	const char *name;            /* a pool, or a build; NULL: none was given */
+	const char *to;              /* of upgrade: a tag, branch or commit; NULL: the newest */
 	bool json, force, color;
+	bool *ret_changed; /* of upgrade: another build is the pool's now */
 };
 struct cli_roles {
 	int (*serve)(const struct cli_serve_opts *o); /* returns the exit status */

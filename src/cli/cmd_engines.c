@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * corral engines plan|provision|ls|rm|rollback|outdated: the words are read here; the node's side, which
- * works without a daemon, does it.
+ * corral engines plan|provision|ls|rm|rollback|outdated|upgrade: the words are read here; the node's side,
+ * which works without a daemon, does it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -9,12 +9,20 @@
 
 #include "cli/cli_int.h"
 
-enum { OPT_FORCE = 1 };
+enum { OPT_FORCE = 1, OPT_TO };
+
+struct engines_args {
+	bool force;
+	const char *to;
+};
 
 static int on_option(void *arg, int opt, const char *value)
 {
-	(void)value;
-	*(bool *)arg |= opt == OPT_FORCE;
+	struct engines_args *a = arg;
+	if (opt == OPT_TO)
+		a->to = value;
+	else
+		a->force = true;
 	return 0;
 }
 
@@ -22,7 +30,7 @@ static const struct {
 	const char *name;
 	int min, max; /* names behind it */
 } verbs[] = { { "plan", 0, 1 }, { "provision", 0, 1 }, { "ls", 0, 0 }, { "rm", 1, 1 }, { "rollback", 1, 1 },
-	{ "outdated", 0, 1 } };
+	{ "outdated", 0, 1 }, { "upgrade", 0, 1 } };
 
 static int check(const char *verb, int names)
 {
@@ -37,15 +45,58 @@ static int check(const char *verb, int names)
 		return CLI_USAGE;
 	}
 	complain("engines: there is no \"%.40s\"", verb);
-	hint("plan, provision, ls, rm, rollback and outdated are there; corral engines --help");
+	hint("plan, provision, ls, rm, rollback, outdated and upgrade are there; corral engines --help");
 	return CLI_USAGE;
+}
+
+/* The engines of a running daemon are replaced, the new one ready before the old one goes; where it does not
+ * get ready, the old build is the pool's again. */
+static int hand_over(struct cli *c, struct cli_engines_opts *e)
+{
+	char *words[] = { (char *)(uintptr_t) "reload", (char *)(uintptr_t)e->name, NULL };
+	struct cli_engines_opts back = { .verb = "rollback", .config = e->config, .name = e->name };
+	int status = cmd_reload(c, command_find("reload"), 2, words);
+	if (status == CLI_UNREACHABLE) {
+		hint("no daemon runs: the next start takes the new build");
+		return CLI_OK;
+	}
+	if (status != CLI_OK) {
+		complain("engines upgrade: pool %s did not get ready with the new build; the one before is "
+			 "taken "
+			 "again",
+			e->name);
+		(void)c->roles->engines(&back);
+	}
+	return status;
+}
+
+static int upgrade_pool(struct cli *c, struct cli_engines_opts *e, const char *pool)
+{
+	bool changed = false;
+	e->name = pool;
+	e->ret_changed = &changed;
+	int status = c->roles->engines(e);
+	return status == CLI_OK && changed ? hand_over(c, e) : status;
+}
+
+/* Pool by pool; the first that fails ends it. */
+static int upgrade(struct cli *c, struct cli_engines_opts *e)
+{
+	int status = CLI_OK;
+	if (e->name)
+		return upgrade_pool(c, e, e->name);
+	for (size_t i = 0; i < e->config->npools && status == CLI_OK; i++)
+		if (e->config->pools[i].engine.mode == CONFIG_MODE_SOURCE)
+			status = upgrade_pool(c, e, e->config->pools[i].id);
+	return status;
 }
 
 int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv)
 {
-	static const struct option longs[] = { { "force", no_argument, NULL, OPT_FORCE }, { 0 } };
-	bool force = false;
-	struct options o = { .longs = longs, .fn = on_option, .arg = &force, .min = 1, .max = 2 };
+	static const struct option longs[] = { { "force", no_argument, NULL, OPT_FORCE },
+		{ "to", required_argument, NULL, OPT_TO }, { 0 } };
+	struct engines_args args = { 0 };
+	struct options o = { .longs = longs, .fn = on_option, .arg = &args, .min = 1, .max = 2 };
 	AUTO(config_unrefp) struct config *cfg = NULL;
 	int first, status;
 	if (options_read(c, cmd, &o, argc, argv, &first, &status))
@@ -56,6 +107,8 @@ int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv)
 	struct config_source src = { .path = c->config_path };
 	if ((status = config_load_or_say(&src, &cfg)))
 		return status;
+	if (name && strcmp(verb, "upgrade") == 0 && strcmp(name, "llamacpp") == 0)
+		name = NULL; /* all that are built */
 	if (name && strcmp(verb, "rm") != 0 && !config_pool_find(cfg, view_str(name))) {
 		complain("engines %s: there is no pool \"%.80s\" in the configuration", verb, name);
 		return CLI_USAGE;
@@ -63,8 +116,9 @@ int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv)
 	struct cli_engines_opts e = { .verb = verb,
 		.config = cfg,
 		.name = name,
+		.to = args.to,
 		.json = c->json,
-		.force = force,
+		.force = args.force,
 		.color = color_for(STDERR_FILENO) };
-	return c->roles->engines(&e);
+	return strcmp(verb, "upgrade") == 0 ? upgrade(c, &e) : c->roles->engines(&e);
 }

@@ -274,8 +274,12 @@ static void ensure(struct replica *r)
 	r->job = engine_ensure(n->loop, &r->pool->conf.engine, &o, on_engine_progress, on_engine_done, r);
 }
 
+/* One that is built here is looked up with every start, which costs a file read: an upgrade or a rollback may
+ * have made another one the pool's. */
 static bool build_is_there(const struct pool *p)
 {
+	if (p->build.mode == ENGINE_MODE_SOURCE)
+		return false;
 	return p->have_build && (p->build.external || (p->build.program && file_exists(p->build.program)));
 }
 

@@ -87,6 +87,9 @@ struct engine_ensure_opts {
 	bool cpu_instead;            /* where no build can use them, the CPU will do */
 	uint32_t build_jobs;         /* compilers at a time, 0 = as many as CPUs and memory allow */
 	bool allow_package_installs; /* missing build tools may be installed */
+	bool upgrade;                /* source: the ref is looked up again; to another one if that is set */
+	const char *upgrade_to;
+	bool look; /* source: only which commit that is: build.version its name, build.why its 40 digits */
 };
 struct engine_job;
 /* Makes the engine ready to be started: idempotent, single flight across processes (a lock file),

@@ -101,7 +101,8 @@ struct engine_job {
 	struct source *source;
 	struct engine_device *devices;
 	size_t ndevices;
-	bool cpu_instead, allow_package_installs;
+	bool cpu_instead, allow_package_installs, upgrade, look;
+	char *upgrade_to;
 	uint32_t build_jobs;
 	char *note; /* why an earlier choice of auto was passed over; NULL */
 };

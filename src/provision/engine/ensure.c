@@ -24,6 +24,7 @@ static void job_free(void *arg)
 	free(j->probe_file);
 	free(j->candidate);
 	free(j->devices);
+	free(j->upgrade_to);
 	free(j->note);
 	free(j->text);
 	free(j);
@@ -371,6 +372,9 @@ struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
 	j->cpu_instead = o->cpu_instead;
 	j->build_jobs = o->build_jobs;
 	j->allow_package_installs = o->allow_package_installs;
+	j->upgrade = o->upgrade;
+	j->upgrade_to = mem_strdup(o->upgrade_to);
+	j->look = o->look;
 	j->on_progress = on_progress;
 	j->on_done = on_done;
 	j->arg = arg;

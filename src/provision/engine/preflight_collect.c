@@ -267,8 +267,12 @@ static uint64_t memory_available(void)
 	if (file_read("/proc/meminfo", &b) < 0)
 		return 0;
 	ptrdiff_t at = view_search(buf_view(&b), VIEW("MemAvailable:"));
-	const char *s = at < 0 ? "" : buf_str(&b) + at + 13;
-	return strtoull(s, NULL, 10) * KIB;
+	if (at < 0)
+		return 0;
+	struct view rest, line = view_split(view_from(buf_view(&b), (size_t)at + 13), '\n', &rest);
+	uint64_t kib;
+	struct view number = view_split(view_trim(line), ' ', &rest);
+	return num_u64(number, &kib) == 0 ? kib * KIB : 0;
 }
 
 static void look_at_disk(struct preflight_facts *f, const char *at)

@@ -103,6 +103,8 @@ static void on_thread_done(void *arg)
 	s->offloading = false;
 	if (!s->job)
 		source_free(s);
+	else if (s->work_err.code == -ENOSPC)
+		source_disk_failed(s, -ENOSPC, s->names.dir);
 	else if (s->work_err.code)
 		source_fail(s, s->work_err.code, "%s", s->work_err.msg);
 	else
@@ -222,6 +224,16 @@ static void known_commit(struct source *s)
 	source_steps_run(s);
 }
 
+static void looked_up(struct source *s)
+{
+	struct engine_job *j = s->job;
+	j->build = (struct engine_build){ .kind = ENGINE_LLAMACPP, .mode = ENGINE_MODE_SOURCE };
+	j->build.version = mem_strdup(s->commit.name);
+	j->build.why = mem_strdup(s->commit.id);
+	job_succeed(j);
+	source_cancel(&j->source);
+}
+
 static void step_resolved(struct source *s, const struct run_result *r)
 {
 	struct err e = { 0 };
@@ -234,7 +246,10 @@ static void step_resolved(struct source *s, const struct run_result *r)
 		source_fail(s, e.code, "%s", safe);
 		return;
 	}
-	known_commit(s);
+	if (s->job->look)
+		looked_up(s);
+	else
+		known_commit(s);
 }
 
 static void resolve(struct source *s)
@@ -242,7 +257,10 @@ static void resolve(struct source *s)
 	AUTO(mem_freep) char *safe = url_redact(view_str(s->spec.repo));
 	if (source_is_commit(s->spec.ref)) {
 		snprintf(s->commit.id, sizeof s->commit.id, "%s", s->spec.ref);
-		known_commit(s);
+		if (s->job->look)
+			looked_up(s);
+		else
+			known_commit(s);
 		return;
 	}
 	s->phase = "fetch";
@@ -399,7 +417,8 @@ static void try_lock(void *arg)
 		loop_timer_start(s->loop, &s->retry, LOCK_RETRY_MS, try_lock, s);
 		return;
 	}
-	if (s->waited && source_provisioned(&s->names, j->devices, j->ndevices, j->cpu_instead, &j->build)) {
+	if (s->waited && !j->upgrade &&
+		source_provisioned(&s->names, j->devices, j->ndevices, j->cpu_instead, &j->build)) {
 		job_succeed(j); /* somebody was faster */
 		source_cancel(&j->source);
 		return;
@@ -465,6 +484,21 @@ char *source_describe(const struct engine_def *d, const struct engine_ensure_opt
 	return text;
 }
 
+/* Nothing but a question: no lock, no preflight but git. */
+static void look_up(struct source *s)
+{
+	s->facts.tools[TOOL_GIT].path = tool_find("git");
+	if (!s->facts.tools[TOOL_GIT].path || (s->job->offline && !s->spec.local)) {
+		source_fail(s, -ENETDOWN,
+			s->job->offline ? "nothing may be fetched (offline)" : "git is not in PATH");
+		return;
+	}
+	if (source_is_release(s->spec.ref)) /* is there a newer one? */
+		free(MEM_TAKE(s->spec.ref));
+	build_env(s);
+	resolve(s);
+}
+
 void source_start(struct engine_job *j)
 {
 	struct source *s = NEW(struct source);
@@ -479,7 +513,16 @@ void source_start(struct engine_job *j)
 		return;
 	}
 	source_names_init(&s->names, &s->spec, j->prefix_dir);
-	if (source_provisioned(&s->names, j->devices, j->ndevices, j->cpu_instead, &j->build)) {
+	if (j->look) {
+		look_up(s);
+		return;
+	}
+	if (j->upgrade && j->upgrade_to && source_spec_ref(&s->spec, j->upgrade_to, &e) < 0) {
+		source_fail(s, e.code, "%s", e.msg);
+		return;
+	}
+	if (!j->upgrade &&
+		source_provisioned(&s->names, j->devices, j->ndevices, j->cpu_instead, &j->build)) {
 		job_succeed(j);
 		source_cancel(&j->source);
 		return;

@@ -37,6 +37,8 @@ struct source_spec {
 };
 void source_spec_done(struct source_spec *s);
 int source_spec_init(struct source_spec *s, const struct engine_def *d, struct err *reterr) MUST_CHECK;
+/* Another ref in place of the one that was asked for. */
+int source_spec_ref(struct source_spec *s, const char *ref, struct err *reterr) MUST_CHECK;
 
 struct source_choice {
 	enum engine_backend backend;
@@ -58,7 +60,8 @@ struct source_commit {
 	uint64_t number; /* of a release tag; 0: none */
 };
 void source_commit_done(struct source_commit *c);
-bool source_is_commit(const char *ref); /* 40 hex digits */
+bool source_is_commit(const char *ref);  /* 40 hex digits */
+bool source_is_release(const char *ref); /* bNNNN */
 /* The words that ask for it, behind `git ls-remote REPO`. */
 void source_refs_ask(const struct source_spec *s, struct strv *ret);
 int source_ref_resolve(const struct source_spec *s, struct view said, struct source_commit *ret,

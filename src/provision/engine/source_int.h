@@ -71,8 +71,14 @@ void source_offload(
 /* "doing failed: the line that says why; the whole output is in LOG", and what is not worth keeping removed.
  */
 void source_step_failed(struct source *s, const struct run_result *r, const char *doing);
+/* A file of ours could not be written; from a full disk all goes that was made. */
+void source_disk_failed(struct source *s, int code, const char *file);
 
 /* source_steps.c: from the first step that is not done. */
 void source_steps_run(struct source *s);
+/* What is being done, without a stop: told, and the start of every percentage that follows. */
+void source_say(struct source *s, const char *phase, const char *fmt, ...) PRINTF(3, 4);
+
+void source_install(struct source *s); /* source_install.c */
 
 #endif

@@ -22,6 +22,7 @@ static const struct {
 	int class;
 	bool first; /* at the beginning of the line alone */
 } patterns[] = {
+	{ "collect2: error", 2, true }, /* before what it contains */
 	{ ": fatal error: ", 0, false },
 	{ ": error: ", 0, false },
 	{ "CMake Error", 0, true },
@@ -30,7 +31,6 @@ static const struct {
 	{ "undefined reference to", 1, false },
 	{ "error: ", 1, true },
 	{ "ld: cannot find", 1, false },
-	{ "collect2: error", 2, true },
 	{ "ninja: error:", 2, true },
 	{ "FAILED: ", 2, true },
 	{ "*** [", 2, false },

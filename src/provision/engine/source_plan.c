@@ -64,6 +64,11 @@ static const char *toolkit_name(enum engine_backend b)
 	return b == ENGINE_CUDA ? "nvcc" : b == ENGINE_HIP ? "hipcc" : "glslc with Vulkan's headers";
 }
 
+static int by_number(const void *a, const void *b)
+{
+	return preflight_version_cmp(*(char *const *)a, *(char *const *)b);
+}
+
 /* "8.9" → "89", each once, ascending. */
 static char *cuda_archs(const struct engine_device *d, size_t n)
 {
@@ -78,10 +83,10 @@ static char *cuda_archs(const struct engine_device *d, size_t n)
 			strv_add(&archs, word);
 	}
 	AUTO(buf_done) struct buf b = BUF(1 * KIB);
-	for (int low = 0; archs.len && low < 1000; low++)
-		for (size_t i = 0; i < archs.len; i++)
-			if (atoi(archs.items[i]) == low)
-				(void)buf_addf(&b, "%s%d", b.len ? ";" : "", low);
+	if (archs.len)
+		qsort(archs.items, archs.len, sizeof *archs.items, by_number);
+	for (size_t i = 0; i < archs.len; i++)
+		(void)buf_addf(&b, "%s%s", b.len ? ";" : "", archs.items[i]);
 	return b.len ? buf_take(&b) : NULL;
 }
 

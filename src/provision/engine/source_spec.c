@@ -196,6 +196,12 @@ static int ref_take(struct source_spec *s, const char *ref, struct err *reterr)
 	return 0;
 }
 
+int source_spec_ref(struct source_spec *s, const char *ref, struct err *reterr)
+{
+	free(MEM_TAKE(s->ref));
+	return ref_take(s, ref, reterr);
+}
+
 int source_spec_init(struct source_spec *s, const struct engine_def *d, struct err *reterr)
 {
 	*s = (struct source_spec){ 0 };
@@ -252,6 +258,11 @@ static uint64_t release_number(struct view name)
 {
 	uint64_t n;
 	return name.n > 1 && name.n < 12 && name.p[0] == 'b' && num_u64(view_from(name, 1), &n) == 0 ? n : 0;
+}
+
+bool source_is_release(const char *ref)
+{
+	return ref && release_number(view_str(ref));
 }
 
 static void commit_set(struct source_commit *c, struct view id, struct view name)

@@ -5,17 +5,12 @@
  * trusted: the work is thrown away when the machine was started since, and sources count as whole only with a
  * mark that was written after they were on the disk.
  */
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "provision/engine/source_int.h"
-
-enum { VERSION_SILENCE_MS = 20000, COPY_CHUNK = 1024 * 1024 };
 
 static void step_begin(struct source *s);
 
@@ -30,7 +25,7 @@ static void step_done(struct source *s)
 {
 	int e = steps_end(&s->plan, &s->store, s->step, NULL);
 	if (e) {
-		source_fail(s, e, "%s cannot be written: %s", s->steps_file, strerror(-e));
+		source_disk_failed(s, e, s->steps_file);
 		return;
 	}
 	s->step++;
@@ -89,6 +84,16 @@ void source_step_failed(struct source *s, const struct run_result *r, const char
 	source_offload(s, work_throw_away, thrown_away);
 }
 
+void source_disk_failed(struct source *s, int code, const char *file)
+{
+	if (code != -ENOSPC || !s->plan.len) {
+		source_fail(s, code, "%s cannot be written: %s", file, strerror(-code));
+		return;
+	}
+	s->out.no_space = true;
+	source_step_failed(s, &(struct run_result){ .exit_code = 0 }, "llama.cpp cannot be built");
+}
+
 static void tool(
 	struct source *s, const struct strv *argv, const char *cwd, int64_t silence_ms, source_next_fn *next)
 {
@@ -96,8 +101,7 @@ static void tool(
 		s, &(struct source_tool){ .argv = argv, .cwd = cwd, .silence_ms = silence_ms, .next = next });
 }
 
-static void say(struct source *s, const char *phase, const char *fmt, ...) PRINTF(3, 4);
-static void say(struct source *s, const char *phase, const char *fmt, ...)
+void source_say(struct source *s, const char *phase, const char *fmt, ...)
 {
 	va_list ap;
 	va_start(ap, fmt);
@@ -193,7 +197,7 @@ static void on_checkout(struct source *s, const struct run_result *r)
 		source_offload(s, work_mark, step_done);
 		return;
 	}
-	say(s, "fetch", "Fetching its submodules");
+	source_say(s, "fetch", "Fetching its submodules");
 	s->deep = false;
 	ask_submodules(s);
 }
@@ -268,8 +272,8 @@ static void fetch(struct source *s)
 		step_done(s);
 		return;
 	}
-	say(s, "fetch", "Fetching %s (%.12s) of %s", s->record.ref ? s->record.ref : "commit", s->commit.id,
-		repo);
+	source_say(s, "fetch", "Fetching %s (%.12s) of %s", s->record.ref ? s->record.ref : "commit",
+		s->commit.id, repo);
 	s->tree_fresh = !file_exists(s->src);
 	source_offload(s, work_tree, tree_ready);
 }
@@ -302,7 +306,7 @@ static void on_head(struct source *s, const struct run_result *r)
 static void verify(struct source *s)
 {
 	static const char *const words[] = { "rev-parse", "HEAD", NULL };
-	say(s, "verify", "Checking the sources of %.12s", s->commit.id);
+	source_say(s, "verify", "Checking the sources of %.12s", s->commit.id);
 	git(s, words, on_head);
 }
 
@@ -375,7 +379,7 @@ static void run_cmake(struct source *s)
 
 static void configure(struct source *s)
 {
-	say(s, "configure", "Configuring %s with %s", SOURCE_TARGET, s->choice.why);
+	source_say(s, "configure", "Configuring %s with %s", SOURCE_TARGET, s->choice.why);
 	source_offload(s, work_configure, run_cmake);
 }
 
@@ -396,7 +400,7 @@ static void on_built(struct source *s, const struct run_result *r)
 static void build(struct source *s)
 {
 	AUTO(strv_done) struct strv argv = { 0 };
-	say(s, "build", "Building %s with %u compiler%s at a time", SOURCE_TARGET, s->jobs,
+	source_say(s, "build", "Building %s with %u compiler%s at a time", SOURCE_TARGET, s->jobs,
 		s->jobs == 1 ? "" : "s");
 	politely(&argv);
 	strv_add(&argv, s->facts.tools[TOOL_CMAKE].path);
@@ -409,167 +413,6 @@ static void build(struct source *s)
 	tool(s, &argv, s->work, SOURCE_BUILD_SILENCE_MS, on_built);
 }
 
-/* ---- install ------------------------------------------------------------------------------------- */
-
-static int copy_file(const char *from, const char *to)
-{
-	AUTO(fd_closep) int in = open(from, O_RDONLY | O_CLOEXEC);
-	AUTO(fd_closep) int out = in < 0 ? -1 : open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
-	if (out < 0)
-		return -errno;
-	AUTO(mem_freep) char *chunk = mem_alloc(COPY_CHUNK);
-	for (;;) {
-		ssize_t n = read(in, chunk, COPY_CHUNK);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : fchmod(out, 0755) < 0 ? -errno : 0;
-		int r = fd_write_all(out, chunk, (size_t)n);
-		if (r)
-			return r;
-	}
-}
-
-static int copy_one(const char *from_dir, const char *to_dir, const char *name)
-{
-	AUTO(mem_freep) char *from = path_join(from_dir, name);
-	AUTO(mem_freep) char *to = path_join(to_dir, name);
-	struct stat st;
-	if (lstat(from, &st) < 0)
-		return -errno;
-	if (S_ISREG(st.st_mode))
-		return copy_file(from, to);
-	char target[256];
-	ssize_t n = S_ISLNK(st.st_mode) ? readlink(from, target, sizeof target - 1) : -1;
-	if (n <= 0)
-		return 0;
-	target[n] = '\0';
-	return strchr(target, '/') ? 0 : symlink(target, to) < 0 ? -errno : 0; /* libx.so → libx.so.1 */
-}
-
-/* The program, and the libraries that lie beside it where a flag asked for shared ones. */
-static int copy_bin(const char *from, const char *to)
-{
-	DIR *d = opendir(from);
-	int r = d ? 0 : -errno;
-	bool found = false;
-	for (struct dirent *e; !r && d && (e = readdir(d));) {
-		bool program = strcmp(e->d_name, SOURCE_TARGET) == 0;
-		found |= program;
-		if (program || strstr(e->d_name, ".so"))
-			r = copy_one(from, to, e->d_name);
-	}
-	if (d)
-		closedir(d);
-	return r ? r : found ? 0 : -ENOENT;
-}
-
-static void work_copy(struct source *s)
-{
-	AUTO(mem_freep) char *from = path_join(s->build, "bin");
-	AUTO(mem_freep) char *to = path_join(s->fresh, "bin");
-	tree_remove(s->fresh);
-	int r = dir_make(to, 0755);
-	if (!r)
-		r = copy_bin(from, to);
-	if (!r)
-		return;
-	tree_remove(s->fresh);
-	if (r == -ENOSPC)
-		tree_remove(s->work);
-	if (r == -ENOENT)
-		err_set(&s->work_err, r,
-			"the build ended well, and %s/%s is not there: has this repository a "
-			"target of that name?",
-			from, SOURCE_TARGET);
-	else
-		err_set(&s->work_err, r, "%s cannot be put into %s: %s", SOURCE_TARGET, s->names.dir,
-			strerror(-r));
-}
-
-static void stamp(struct source *s)
-{
-	time_t now = time(NULL);
-	struct tm tm;
-	char text[32] = "";
-	gmtime_r(&now, &tm);
-	strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &tm);
-	mem_setstr(&s->record.created, text);
-}
-
-static int take_place(struct source *s)
-{
-	AUTO(mem_freep) char *to = path_join(s->names.dir, s->record.folder);
-	AUTO(mem_freep) char *file = path_join(s->fresh, "source.build");
-	AUTO(fd_closep) int fd = open(s->fresh, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	AUTO(fd_closep) int dir = open(s->names.dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int r = fd < 0 || dir < 0 ? -errno : source_record_write(file, &s->record);
-	if (!r && syncfs(fd) < 0)
-		r = -errno;
-	if (!r)
-		tree_remove(to); /* one whose program is gone; a whole one would have been taken */
-	if (!r && (rename(s->fresh, to) < 0 || fsync(dir) < 0))
-		r = -errno;
-	return r;
-}
-
-static void work_install(struct source *s)
-{
-	int r = take_place(s);
-	if (!r)
-		r = source_make_current(&s->names, &s->record);
-	if (r) {
-		tree_remove(s->fresh);
-		err_set(&s->work_err, r, "%s cannot be put into %s: %s", SOURCE_TARGET, s->names.dir,
-			strerror(-r));
-		return;
-	}
-	tree_remove(s->work);
-	const char *keep[] = { strrchr(s->src, '/') + 1 };
-	source_leftovers_remove(s->names.dir, keep, ARRAY_LEN(keep));
-}
-
-static void on_version(struct source *s, const struct run_result *r)
-{
-	AUTO(buf_done) struct buf both = BUF(RUN_OUT_MAX + RUN_TAIL_MAX + 1);
-	(void)buf_addv(&both, r->out);
-	(void)buf_addc(&both, '\n');
-	(void)buf_addv(&both, r->tail);
-	if (source_tool_failed(r)) {
-		AUTO(mem_freep) char *sentence = NULL, *hint = NULL;
-		(void)engine_log_cause(buf_view(&both), &sentence, &hint);
-		AUTO(mem_freep)
-		char *doing = mem_fmt("the %s that was built does not run here%s%s", SOURCE_TARGET,
-			sentence ? ": " : "", sentence ? sentence : "");
-		source_step_failed(s, r, doing);
-		return;
-	}
-	free(s->record.version);
-	s->record.version = version_parse(buf_view(&both));
-	if (!s->record.version)
-		s->record.version = mem_strdup(s->commit.name);
-	stamp(s);
-	say(s, "install", "Putting %s %s in its place", SOURCE_TARGET,
-		s->record.version ? s->record.version : s->commit.id);
-	source_offload(s, work_install, source_ready);
-}
-
-static void ask_version(struct source *s)
-{
-	AUTO(strv_done) struct strv argv = { 0 };
-	strv_addf(&argv, "%s/bin/%s", s->fresh, SOURCE_TARGET);
-	strv_add(&argv, "--version");
-	tool(s, &argv, "/", VERSION_SILENCE_MS, on_version);
-}
-
-static void install(struct source *s)
-{
-	say(s, "install", "Asking the %s that was built for its version", SOURCE_TARGET);
-	free(s->fresh);
-	s->fresh = mem_fmt("%s/.built-%s", s->names.dir, s->hash);
-	source_offload(s, work_copy, ask_version);
-}
-
 /* ---- one after the other ------------------------------------------------------------------------- */
 
 static void step_begin(struct source *s)
@@ -578,7 +421,7 @@ static void step_begin(struct source *s)
 		[STEP_VERIFY] = verify,
 		[STEP_CONFIGURE] = configure,
 		[STEP_BUILD] = build,
-		[STEP_INSTALL] = install };
+		[STEP_INSTALL] = source_install };
 	AUTO(mem_freep) char *mark = mark_of(s);
 	bool tree = file_exists(mark);
 	for (; s->step < s->plan.len; s->step++) {
@@ -593,7 +436,7 @@ static void step_begin(struct source *s)
 	}
 	int e = steps_begin(&s->plan, &s->store, s->step);
 	if (e) {
-		source_fail(s, e, "%s cannot be written: %s", s->steps_file, strerror(-e));
+		source_disk_failed(s, e, s->steps_file);
 		return;
 	}
 	log_of_step(s);

@@ -86,6 +86,10 @@ struct work {
 	struct engines *e;
 	const struct config_pool *pool;
 	struct engine_job *job;
+	bool upgrade;
+	bool look;    /* only which commit it would be */
+	char *newest; /* of look: its 40 digits and its name */
+	char *newest_name;
 	bool bar; /* a terminal: one line that is written over */
 	bool shown;
 	int status;
@@ -137,6 +141,8 @@ static void json_line(
 static void on_progress(void *arg, const struct engine_progress *p)
 {
 	struct work *w = arg;
+	if (w->look)
+		return;
 	if (w->e->o->json)
 		json_line(w->pool->id, "text", p->phase, p->pct, p->text, NULL);
 	else if (w->bar)
@@ -155,7 +161,10 @@ static void on_done(void *arg, const struct engine_build *build, const struct er
 		if (w->e->o->json)
 			json_line(w->pool->id, "error", NULL, 0, err->msg, NULL);
 		else
-			fprintf(stderr, "corral: engines provision %s: %s\n", w->pool->id, err->msg);
+			fprintf(stderr, "corral: engines %s %s: %s\n", w->e->o->verb, w->pool->id, err->msg);
+	} else if (w->look) {
+		w->newest = mem_strdup(build->why);
+		w->newest_name = mem_strdup(build->version);
 	} else if (w->e->o->json) {
 		json_line(w->pool->id, "done", NULL, 0, build->why, build->program);
 	} else {
@@ -184,7 +193,10 @@ static void provision_one(struct engines *e, struct work *w)
 		.ndevices = engines_devices(e, w->pool),
 		.cpu_instead = engines_cpu_instead(e),
 		.build_jobs = c->build.jobs,
-		.allow_package_installs = c->build.allow_package_installs };
+		.allow_package_installs = c->build.allow_package_installs,
+		.upgrade = w->upgrade,
+		.upgrade_to = w->upgrade ? e->o->to : NULL,
+		.look = w->look };
 	agent_engine_def(&w->pool->engine, &def);
 	(void)!loop_signal_start(e->loop, &signals[0], SIGINT, on_signal, w);
 	(void)!loop_signal_start(e->loop, &signals[1], SIGTERM, on_signal, w);
@@ -207,6 +219,94 @@ static int provision(struct engines *e)
 		status = MAX(status, w.status);
 	}
 	return status;
+}
+
+/* ---- newer ones ---------------------------------------------------------------------------------- */
+
+/* The pool's current build; false: none. */
+static bool current(const struct engines *e, const struct config_pool *p, struct source_record *ret)
+{
+	struct engine_def def = { 0 };
+	struct source_spec spec;
+	struct source_names names;
+	agent_engine_def(&p->engine, &def);
+	bool there = source_spec_init(&spec, &def, NULL) == 0;
+	if (there) {
+		source_names_init(&names, &spec, e->prefix);
+		there = source_record_read(names.pointer, ret) == 0;
+		source_names_done(&names);
+		source_spec_done(&spec);
+	}
+	engine_def_done(&def);
+	return there;
+}
+
+static void outdated_row(
+	const struct engines *e, struct work *w, const struct source_record *now, struct buf *b)
+{
+	const char *have = now->version ? now->version : now->commit ? now->commit : "none";
+	bool newer = !now->commit || strcmp(now->commit, w->newest) != 0;
+	if (e->o->json) {
+		(void)buf_addf(b, "%s{\"pool\":", b->len > sizeof "{\"engines\":[" - 1 ? "," : "");
+		(void)buf_add_json(b, view_str(w->pool->id));
+		(void)buf_addf(b,
+			",\"commit\":%s%s%s,\"newest\":\"%s\",\"newest_name\":", now->commit ? "\"" : "",
+			now->commit ? now->commit : "null", now->commit ? "\"" : "", w->newest);
+		if (w->newest_name)
+			(void)buf_add_json(b, view_str(w->newest_name));
+		else
+			(void)buf_adds(b, "null");
+		(void)buf_addf(b, ",\"outdated\":%s}", newer ? "true" : "false");
+		return;
+	}
+	(void)buf_addf(b, "%-24s %-16.16s %s (%.12s)%s\n", w->pool->id, have,
+		w->newest_name ? w->newest_name : "that commit", w->newest, newer ? "  newer" : "");
+}
+
+static int outdated(struct engines *e)
+{
+	const struct config *c = e->o->config;
+	AUTO(buf_done) struct buf b = BUF(OUT_MAX);
+	int status = 0;
+	if (e->o->json)
+		(void)buf_adds(&b, "{\"engines\":[");
+	else
+		(void)buf_addf(&b, "%-24s %-16s %s\n", "POOL", "HERE", "NEWEST");
+	for (size_t i = 0; i < c->npools && status <= 1; i++) {
+		struct work w = { .e = e, .pool = &c->pools[i], .look = true };
+		struct source_record now = { 0 };
+		if (!engines_meant(e, w.pool) || w.pool->engine.mode != CONFIG_MODE_SOURCE)
+			continue;
+		(void)!current(e, w.pool, &now);
+		provision_one(e, &w);
+		if (w.newest)
+			outdated_row(e, &w, &now, &b);
+		status = MAX(status, w.status);
+		source_record_done(&now);
+		free(w.newest);
+		free(w.newest_name);
+	}
+	(void)buf_adds(&b, e->o->json ? "]}\n" : "");
+	(void)fwrite(buf_str(&b), 1, b.len, stdout);
+	return status;
+}
+
+static int upgrade(struct engines *e)
+{
+	struct work w = { .e = e,
+		.pool = config_pool_find(e->o->config, view_str(e->o->name)),
+		.upgrade = true,
+		.bar = isatty(STDERR_FILENO) && !e->o->json };
+	struct source_record was = { 0 }, now = { 0 };
+	if (w.pool->engine.mode != CONFIG_MODE_SOURCE)
+		return complain("upgrade", "that pool does not build its engine (engine.mode: source)");
+	(void)!current(e, w.pool, &was);
+	provision_one(e, &w);
+	if (w.status == 0 && current(e, w.pool, &now) && e->o->ret_changed)
+		*e->o->ret_changed = !str_same(was.folder, now.folder);
+	source_record_done(&was);
+	source_record_done(&now);
+	return w.status;
 }
 
 /* ---- what lies here ------------------------------------------------------------------------------ */
@@ -317,7 +417,8 @@ int engines_run(const struct engines_opts *o)
 		int (*run)(struct engines *e);
 		bool devices;
 	} verbs[] = { { "plan", engines_plan, true }, { "provision", provision, true }, { "ls", ls, false },
-		{ "rm", rm, false }, { "rollback", rollback, false } };
+		{ "rm", rm, false }, { "rollback", rollback, false }, { "outdated", outdated, false },
+		{ "upgrade", upgrade, true } };
 	struct engines *e = NEW(struct engines);
 	int status = 2;
 	e->o = o;
@@ -331,7 +432,7 @@ int engines_run(const struct engines_opts *o)
 		status = verbs[i].run(e);
 	}
 	if (status == 2)
-		(void)complain(o->verb, "not there yet");
+		(void)complain(o->verb, "there is no such thing to do");
 	loop_free(e->loop);
 	free(e->prefix);
 	free(e);

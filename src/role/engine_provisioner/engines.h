@@ -9,10 +9,12 @@
 #include "config/config.h"
 
 struct engines_opts {
-	const char *verb; /* plan, provision, ls, rm, rollback, outdated */
+	const char *verb; /* plan, provision, ls, rm, rollback, outdated, upgrade */
 	const struct config *config;
 	const char *name; /* a pool, or a build; NULL: all */
+	const char *to;   /* upgrade: a tag, branch or commit; NULL: what the pool asks for, looked up anew */
 	bool json, force, color;
+	bool *ret_changed; /* upgrade: set when another build is the pool's now */
 };
 /* The exit status: 0, or 1 after it said why. */
 int engines_run(const struct engines_opts *o);
