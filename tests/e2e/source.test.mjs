@@ -49,14 +49,15 @@ class World {
     const clean = Object.entries(process.env).filter(([k]) => !/^(CORRAL|CUDA|XDG)_/.test(k));
     return { ...Object.fromEntries(clean), CORRAL_SYSFS: path.join(this.dir, 'no-sysfs'), ...env };
   }
-  /** corral engines …; killAt: SIGKILL to it (not to its tools) once it told so many lines. */
-  run(words, { env = {}, killAt, config = this.config } = {}) {
+  /** corral engines …; killAt: SIGKILL to it (not to its tools) once it told so many lines; killOn: that. */
+  run(words, { env = {}, killAt, killOn, config = this.config } = {}) {
     const argv = ['engines', ...words, '--config', config];
     const child = spawn(corralPath, argv, { stdio: ['ignore', 'pipe', 'pipe'], env: this.#env(env) });
     const out = ['', ''];
     child.stdout.on('data', (d) => {
       out[0] += d;
       if (killAt && out[0].split('\n').length > killAt) child.kill('SIGKILL');
+      if (killOn && out[0].includes(killOn)) child.kill('SIGKILL');
     });
     child.stderr.on('data', (d) => (out[1] += d));
     const timer = setTimeout(() => child.kill('SIGKILL'), deadlineMs(120000));
@@ -326,21 +327,26 @@ test(
     const whole = await w.provision();
     assert.equal(whole.code, 0, whole.stdout);
     const want = w.print();
-    const points = slow ? 50 : 5;
     const last = whole.lines.length - 1;
+    // How many lines there are depends on how busy the machine is; the late ones are named.
+    const lines = slow ? 44 : 3;
+    const points = ['"verify"', '"configure"', '"build"', 'for its version', 'in its place', 'is ready']
+      .slice(slow ? 0 : 4)
+      .map((killOn) => ({ killOn }));
+    for (let i = 0; i < lines; i++) points.push({ killAt: 1 + Math.floor((i * last * 0.6) / lines) });
     let killed = 0;
-    for (let i = 0; i < points; i++) {
-      const killAt = 1 + Math.floor((i * last) / points);
+    for (const point of points) {
+      const where = JSON.stringify(point);
       fs.rmSync(w.engines, { recursive: true });
-      const cut = await w.provision({ killAt });
+      const cut = await w.provision(point);
       killed += cut.signal === 'SIGKILL';
       const after = await w.provision();
-      assert.equal(after.code, 0, `killed after line ${killAt}: ${after.stdout}`);
-      assert.equal(w.print(), want, `killed after line ${killAt}`);
-      assert.deepEqual(w.halves(), []);
+      assert.equal(after.code, 0, `${where}: ${after.stdout}`);
+      assert.equal(w.print(), want, where);
+      assert.deepEqual(w.halves(), [], where);
     }
-    t.diagnostic(`${killed} of ${points} runs were killed`);
-    assert.ok(killed >= points - 2, `${killed} of ${points}`);
+    t.diagnostic(`${killed} of ${points.length} runs were killed`);
+    assert.ok(killed >= points.length / 2, `${killed} of ${points.length}`);
     // Killed again and again, it still gets further each time.
     fs.rmSync(w.engines, { recursive: true });
     let tries = 0;
