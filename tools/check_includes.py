@@ -4,8 +4,8 @@
 
 Prints TAP: one test a source folder, and one each for the rules that hold everywhere:
 includes of ours are written from src/; foo_int.h stays inside its folder; only src/loop includes
-uv.h; keeper/ includes nothing of src/; folders include each other in one direction; the library of
-role/orchestratord is not linked with what belongs to a node. Exit 1 if any fails.
+uv.h; keeper/ includes nothing of src/, fetch/ base alone; folders include each other in one direction;
+the library of role/orchestratord is not linked with what belongs to a node. Exit 1 if any fails.
 
 Usage: tools/check_includes.py [ROOT]
 """
@@ -49,6 +49,8 @@ ONLY_IN = {
     "libfyaml.h": {"config"},
     "sqlite3.h": {"registry", "provision", "auth", "gguf"},
 }
+KEEPER = "keeper/ includes nothing of src/"
+FETCH = "fetch/ includes nothing of src/ but base"
 # The executable's main() and the shared wiring beside the roles hold all roles.
 ROLE_ROOT = "role"
 
@@ -140,16 +142,17 @@ class Tree:
                 self.check_one(path, number, quote, target)
         return seen
 
-    def check_keeper(self):
-        for folder in ("keeper", "fetch"):
+    def check_programs(self):
+        """Programs of their own: the keeper knows nothing of src/, the fetcher base alone."""
+        for folder, allowed, test in (("keeper", (), KEEPER), ("fetch", ("base",), FETCH)):
             base = self.root / folder
             for path in sorted(base.rglob("*")) if base.exists() else []:
                 if path.suffix not in C_SUFFIXES:
                     continue
-                for number, quote, target in includes_of(path):
-                    if (self.src / target).exists() or "src/" in target or target.startswith("../"):
-                        self.bad("keeper/ includes nothing of src/",
-                                 f"{path.relative_to(self.root)}:{number}: {target} is of src/")
+                for number, _, target in includes_of(path):
+                    ours = (self.src / target).exists() or "src/" in target or target.startswith("../")
+                    if ours and target.split("/")[0] not in allowed:
+                        self.bad(test, f"{path.relative_to(self.root)}:{number}: {target} is of src/")
 
     def check_cycles(self):
         done, path = set(), []
@@ -174,11 +177,11 @@ class Tree:
 
     def run(self):
         seen = self.check_src()
-        self.check_keeper()
+        self.check_programs()
         self.check_cycles()
         tests = ["every folder is in the table", "includes are written from src/",
                  "foo_int.h stays inside its folder",
-                 "outside libraries stay in their folder", "keeper/ includes nothing of src/",
+                 "outside libraries stay in their folder", KEEPER, FETCH,
                  "folders include each other in one direction"]
         tests += [f"{folder}/ includes what it may" for folder in sorted(seen) if folder in ALLOWED]
         return tests

@@ -43,6 +43,8 @@ BREAKS = [
     ("uv.h outside loop", "check_includes.py", {"src/net/x.c": including("uv.h", True)}, "outside libraries"),
     ("keeper includes base", "check_includes.py", {"keeper/x.c": including("base/buf.h")},
      "keeper/ includes nothing"),
+    ("fetch includes loop", "check_includes.py", {"fetch/x.c": including("loop/loop.h")},
+     "fetch/ includes nothing of src/ but base"),
     ("a ring of folders", "check_includes.py",
      {"src/pool/p.h": including("proxy/x.h"), "src/proxy/x.h": including("pool/p.h")}, "one direction"),
     ("121 lines of function", "check_source.py", {"src/base/x.c": function(121)}, "functions are at most"),
