@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "provision/catalog/tell.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/num.h"
+#include "gguf/gguf.h"
+
+/* ---- words --------------------------------------------------------------------------------------------- */
+
+void tell_words(const struct fetch_progress *p, char out[TELL_WORDS_MAX])
+{
+	char have[32], all[32], rate[32], left[32] = "";
+	num_format_bytes(p->bytes, have, sizeof have);
+	num_format_bytes(p->total, all, sizeof all);
+	num_format_bytes(p->rate, rate, sizeof rate);
+	if (p->eta_ms >= 0)
+		num_format_duration((p->eta_ms + 999) / 1000 * 1000, left, sizeof left);
+	if (p->phase == FETCH_VERIFYING)
+		snprintf(out, TELL_WORDS_MAX, "verifying %s of %s", have, all);
+	else if (!p->total)
+		snprintf(out, TELL_WORDS_MAX, "%s", p->text ? p->text : "looking it up");
+	else
+		snprintf(out, TELL_WORDS_MAX, "%s of %s, %s/s%s%s%s", have, all, rate, *left ? ", " : "",
+			left, *left ? " left" : "");
+}
+
+const char *tell_hint(enum fetch_why why)
+{
+	switch (why) {
+	case FETCH_NETWORK:
+		return "check the network; the next request tries again and goes on where it stopped";
+	case FETCH_REFUSED: return "change `network` or `trust` in the configuration, or put the file there";
+	case FETCH_DENIED:
+		return "accept the model's terms on its page and give a token (HF_TOKEN, or `hf auth "
+		       "login`), then "
+		       "`corral restart` the pool";
+	case FETCH_MISSING: return "correct `model` of the pool";
+	case FETCH_BUSY: return "the place is busy; the next request tries again";
+	case FETCH_DIGEST: return "what came is not what was promised; `corral restart` the pool tries again";
+	case FETCH_DISK: return "make room (`corral models gc --dry-run` says what could go)";
+	case FETCH_CRASHED: return "the next request tries again; the log says what happened";
+	default: return "correct `model` of the pool";
+	}
+}
+
+static const char *phase_name(enum fetch_phase p)
+{
+	static const char *const names[] = { "waiting", "fetching", "verifying", "unpacking" };
+	return names[p];
+}
+
+static void add_text(struct buf *b, const char *key, const char *text)
+{
+	(void)buf_addf(b, "%s\"%s\":", b->len > 1 && b->data[b->len - 1] != '{' ? "," : "", key);
+	(void)buf_add_json(b, view_cut(view_str(text ? text : ""), 4096));
+}
+
+void tell_progress(const struct fetch_progress *p, struct buf *b)
+{
+	char words[TELL_WORDS_MAX];
+	tell_words(p, words);
+	(void)buf_addf(b, "{\"phase\":\"%s\",\"bytes\":%llu,\"total\":%llu,\"rate\":%llu,\"eta_ms\":%lld",
+		phase_name(p->phase), (unsigned long long)p->bytes, (unsigned long long)p->total,
+		(unsigned long long)p->rate, (long long)p->eta_ms);
+	add_text(b, "text", words);
+	(void)buf_addc(b, '}');
+}
+
+void tell_error(enum fetch_why why, const char *message, struct buf *b)
+{
+	(void)buf_adds(b, "{\"error\":{");
+	add_text(b, "cause", fetch_why_name(why));
+	add_text(b, "message", message);
+	add_text(b, "hint", tell_hint(why));
+	(void)buf_adds(b, "}}");
+}
+
+void tell_got(struct catalog *c, const struct model_got *got, struct buf *b)
+{
+	struct catalog_model m = { 0 };
+	bool known = c && got->reference && catalog_model_find(c, got->reference, &m) == 0;
+	(void)buf_addc(b, '{');
+	add_text(b, "id", known ? m.id : "");
+	add_text(b, "reference", got->reference);
+	add_text(b, "path", got->weights.path);
+	(void)buf_addf(b, ",\"size_bytes\":%llu,\"fetched_bytes\":%llu",
+		(unsigned long long)got->weights.size_bytes, (unsigned long long)got->fetched_bytes);
+	if (got->warning)
+		add_text(b, "warning", got->warning);
+	(void)buf_addc(b, '}');
+	catalog_model_done(&m);
+}
+
+/* ---- what is kept of it -------------------------------------------------------------------------------- */
+
+static void describe(struct catalog_model *m, const char *path)
+{
+	AUTO(gguf_freep) struct gguf *g = NULL;
+	struct gguf_facts facts;
+	if (!path || !view_ends(view_str(path), VIEW(".gguf")) || gguf_open(path, &g, NULL) < 0)
+		return;
+	gguf_facts(g, &facts);
+	m->architecture = mem_viewdup(facts.architecture);
+	m->name = mem_viewdup(facts.name);
+	m->n_params = facts.n_params;
+	m->n_ctx_train = facts.n_ctx_train;
+}
+
+void catalog_note(struct catalog *c, const struct model_set *set, const struct model_got *got)
+{
+	struct catalog_model m = { .reference = mem_strdup(got->reference ? got->reference : set->ref),
+		.revision = mem_strdup(got->revision),
+		.source = mem_strdup(got->source),
+		.fetched = got->fetched_bytes > 0,
+		.used_ms = wall_ms() };
+	bool all = got->nfiles > 0;
+	if (strcmp(m.reference, set->ref) != 0)
+		strv_add(&m.references, set->ref);
+	for (size_t i = 0; i < got->nfiles; i++) {
+		const struct model_got_file *f = &got->files[i];
+		struct catalog_file file = { f->role, f->path, f->url, f->sha256, f->size };
+		catalog_model_add_file(&m, &file);
+		m.size_bytes += f->size;
+		all &= f->sha256 != NULL;
+	}
+	if (got->fetched_bytes && all)
+		m.verified_ms = wall_ms();
+	describe(&m, got->weights.path);
+	free(catalog_model_put(c, &m));
+	catalog_model_done(&m);
+}
