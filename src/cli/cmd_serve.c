@@ -78,7 +78,7 @@ int models_check(const struct config *cfg, struct config_errors *errs)
 	for (size_t i = 0; i < cfg->npools; i++) {
 		const struct config_pool *p = &cfg->pools[i];
 		if (p->engine.kind == CONFIG_ENGINE_LLAMACPP && p->engine.mode != CONFIG_MODE_EXTERNAL &&
-			p->model)
+			p->model && !config_model_is_remote(cfg, p->model))
 			model_check(cfg, p, errs);
 	}
 	return errs->len ? -EINVAL : 0;

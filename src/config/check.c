@@ -3,6 +3,7 @@
  * What no single value shows: ids that repeat, keys that need or exclude each other, addresses, lengths.
  */
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <stdio.h>
 
 #include "base/fd.h"
@@ -323,15 +324,45 @@ static bool leaves_folder(const char *path)
 	return false;
 }
 
+static bool is_sha256(const char *s)
+{
+	return strlen(s) == 64 && strspn(s, "0123456789abcdefABCDEF") == 64;
+}
+
+/* What a reference means is for the machine that fetches it to say. */
+static void check_model_set(const struct check *c, bool brings_own)
+{
+	struct config_pool *p = c->p;
+	bool any = p->model_set.mmproj || p->model_set.draft || p->model_set.lora.len;
+	if (p->model_set.sha256 && !is_sha256(p->model_set.sha256))
+		pool_fail(c, "model.sha256", "found \"%.80s\"; accepted: 64 hexadecimal digits",
+			p->model_set.sha256);
+	for (char *s = p->model_set.sha256; s && *s; s++)
+		*s = (char)tolower((unsigned char)*s);
+	if (any && brings_own)
+		pool_fail(c,
+			p->model_set.mmproj  ? "model.mmproj"
+			: p->model_set.draft ? "model.draft"
+					     : "model.lora",
+			"only an engine that Corral starts with a model file is given more of it; remove it");
+	if (p->model && view_starts(view_str(p->model), VIEW("http://")) && !brings_own)
+		pool_fail(c, "model",
+			"found \"%.100s\"; models are fetched over https: alone; accepted: https://…, "
+			"hf:org/repo, "
+			"ollama:NAME, s3://BUCKET/KEY, oci://REGISTRY/NAME, or the path of a GGUF file",
+			p->model);
+}
+
 static void check_model(const struct check *c)
 {
 	struct config_pool *p = c->p;
 	bool brings_own = p->engine.mode == CONFIG_MODE_EXTERNAL || p->engine.kind != CONFIG_ENGINE_LLAMACPP;
+	check_model_set(c, brings_own);
 	if (!p->model) {
 		if (!brings_own)
 			pool_fail(c, "model",
 				"this pool has no valid model; write the path of a GGUF file, as in model: "
-				"chat.gguf");
+				"chat.gguf, or a repository, as in model: org/repo:Q4_K_M");
 		return;
 	}
 	if (view_starts(view_str(p->model), VIEW("file:/")))
@@ -341,14 +372,6 @@ static void check_model(const struct check *c)
 		free(p->model);
 		p->model = full;
 	}
-	static const char *const schemes[] = { "hf:", "ollama:", "http://", "https://", "s3://", "oci://" };
-	for (size_t i = 0; i < ARRAY_LEN(schemes); i++)
-		if (!brings_own && view_starts(view_str(p->model), view_str(schemes[i])))
-			pool_fail(c, "model",
-				"found \"%.100s\"; models are not fetched yet; accepted: the path of a GGUF "
-				"file on this "
-				"machine",
-				p->model);
 	if (!brings_own && p->model[0] != '/' && leaves_folder(p->model))
 		pool_fail(c, "model", "found \"%.100s\", which leaves models_dir; write the absolute path",
 			p->model);
@@ -436,6 +459,53 @@ static void check_socket(const struct check *c)
 		dir, p->id, len, CONFIG_SOCKET_MAX, strlen(dir) + strlen(p->id), room);
 }
 
+/* "host", "*.host", either with a port. */
+static bool host_pattern_ok(const char *s)
+{
+	struct view port, host = view_split(view_str(s), ':', &port);
+	if (view_starts(host, VIEW("*.")))
+		host = view_from(host, 2);
+	for (size_t i = 0; i < host.n; i++)
+		if (!isalnum((unsigned char)host.p[i]) && !strchr(".-_", host.p[i]))
+			return false;
+	return host.n && host.n <= 253 && host.p[0] != '.' && (!port.p || port_ok(port));
+}
+
+static void check_hosts(struct loader *ld, const char *key, const struct strv *list)
+{
+	for (size_t i = 0; i < list->len; i++)
+		if (!host_pattern_ok(list->items[i]))
+			load_fail(ld, top_origin(ld, key), key,
+				"found \"%.100s\"; accepted: a host (huggingface.co), all below one "
+				"(*.hf.co), then "
+				"maybe :PORT; no scheme, no path",
+				list->items[i]);
+}
+
+/* A host, or a bucket. */
+static void check_registries(struct loader *ld)
+{
+	const struct strv *l = &ld->cfg->trust.registries;
+	for (size_t i = 0; i < l->len; i++) {
+		struct view v = view_str(l->items[i]);
+		bool bucket = view_starts(v, VIEW("s3://")) && v.n > 5 &&
+			      view_find(view_from(v, 5), '/') == v.n - 5;
+		if (!bucket && !host_pattern_ok(l->items[i]))
+			load_fail(ld, top_origin(ld, "trust.registries"), "trust.registries",
+				"found \"%.100s\"; accepted: a host (huggingface.co), all below one "
+				"(*.hf.co), or a "
+				"bucket (s3://BUCKET)",
+				l->items[i]);
+	}
+}
+
+static void check_network(struct loader *ld)
+{
+	check_hosts(ld, "network.allow_hosts", &ld->cfg->network.allow_hosts);
+	check_hosts(ld, "network.deny", &ld->cfg->network.deny);
+	check_registries(ld);
+}
+
 static void check_dirs(struct loader *ld)
 {
 	static const char *const keys[] = { "state_dir", "runtime_dir", "models_dir" };
@@ -473,6 +543,7 @@ void check_all(struct loader *ld)
 	check_listen(ld);
 	check_door(ld);
 	check_dirs(ld);
+	check_network(ld);
 	for (size_t i = 0; i < ld->cfg->npools; i++) {
 		struct check c = { ld, &ld->cfg->pools[i], i };
 		infer_engine(&c);

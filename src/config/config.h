@@ -34,6 +34,7 @@ enum config_kv_save { CONFIG_KV_AUTO, CONFIG_KV_ON, CONFIG_KV_OFF };
 enum config_policy { CONFIG_POLICY_REJECT, CONFIG_POLICY_DROP_LRU };
 enum config_offload { CONFIG_OFFLOAD_AUTO, CONFIG_OFFLOAD_NEVER };
 enum config_hold { CONFIG_HOLD_TOOL_CALLS, CONFIG_HOLD_ALWAYS, CONFIG_HOLD_NEVER };
+enum config_trust { CONFIG_TRUST_PERMISSIVE, CONFIG_TRUST_STRICT };
 enum config_progress {
 	CONFIG_PROGRESS_AUTO,
 	CONFIG_PROGRESS_COMMENT,
@@ -82,6 +83,10 @@ struct config_engine {
 struct config_pool {
 	char *id;
 	char *model; /* the reference as written; NULL: the engine brings its own */
+	struct {     /* what else belongs to it; NULL: as the model's place has it */
+		char *mmproj, *draft, *sha256;
+		struct strv lora;
+	} model_set;
 	struct strv aliases;
 	bool is_default;
 	struct config_engine engine;
@@ -140,6 +145,21 @@ struct config {
 		struct strv device_bytes; /* "DEVICE=SIZE", checked */
 	} budget;
 	uint64_t body_max, body_spool_total;
+	struct {
+		bool offline, plain_http;
+		struct strv allow_hosts, deny; /* as written, checked */
+	} network;
+	struct {
+		enum config_trust mode;
+		bool require_digest;
+		struct strv registries; /* as written, checked */
+	} trust;
+	struct {
+		uint64_t rate; /* bytes a second; 0 = no bound */
+		uint32_t parallel;
+		uint64_t headroom; /* bytes */
+	} fetch;
+	uint64_t models_quota; /* bytes; 0 = no bound */
 	enum config_log_format log_format;
 	enum config_log_level log_level;
 	struct {
@@ -210,6 +230,9 @@ int config_budget_read(
 	const char *item, struct view *ret_device, uint64_t *ret_bytes, struct err *reterr) MUST_CHECK;
 /* By id or alias, or NULL. */
 const struct config_pool *config_pool_find(const struct config *c, struct view name);
+/* Whether a pool's `model` (or another file of its set) names something to fetch and no file: by its scheme,
+ * or as "org/repo" where models_dir has no such file (one stat). ref NULL: no. */
+bool config_model_is_remote(const struct config *c, const char *ref);
 /* Where the value of a key came from; NULL for a key that is not in the table. pool NULL: a top-level key. */
 const struct config_origin *config_origin_of(
 	const struct config *c, const struct config_pool *pool, const char *key);

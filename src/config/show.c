@@ -130,6 +130,27 @@ static bool shown(
 	return text.len > 0;
 }
 
+/* The key as it is written: one that is a group too ("model") is written long when others of the group are.
+ */
+static const char *shown_path(
+	const struct shower *s, const struct field *f, const void *base, const struct config_origin *from)
+{
+	const char *longer = NULL;
+	bool others = false;
+	size_t n = strlen(f->path);
+	if (!field_is_group(f->scope, view_str(f->path)))
+		return f->path;
+	for (size_t i = 0; i < config_nfields; i++) {
+		const struct field *g = &config_fields[i];
+		if (g->scope != f->scope || strncmp(g->path, f->path, n) != 0 || g->path[n] != '.')
+			continue;
+		if (g->flags & FIELD_ALIAS && strcmp(g->canon, f->path) == 0)
+			longer = g->path;
+		others = others || shown(s, g, base, from);
+	}
+	return longer && others ? longer : f->path;
+}
+
 /* A plain scalar where that is safe, else JSON's quotes, which YAML reads alike. */
 static void add_scalar(const struct shower *s, const struct field *f, struct view v)
 {
@@ -212,14 +233,15 @@ static bool show_yaml(const struct shower *s, enum field_scope scope, const void
 		if (f->scope != scope || !shown(s, f, base, from))
 			continue;
 		unsigned depth;
-		const char *name = open_groups(s, f->path, last, &depth, indent);
+		const char *path = shown_path(s, f, base, from);
+		const char *name = open_groups(s, path, last, &depth, indent);
 		size_t start = s->out->len;
 		/* The first key of a list's element stands behind its dash. */
 		bool dash = scope == SCOPE_POOL && !any;
 		buf_addf(s->out, "%s%*s%s: ", dash ? "  - " : indent, (int)depth * 2, "", name);
 		add_value(s, f, base);
 		add_comment(s, start, &from[i]);
-		last = f->path;
+		last = path;
 		any = true;
 	}
 	return any;
@@ -249,7 +271,7 @@ static void show_json(
 		const struct field *f = &config_fields[i];
 		if (f->scope != scope || !shown(s, f, base, from))
 			continue;
-		struct view segs[4], rest = view_str(f->path);
+		struct view segs[4], rest = view_str(shown_path(s, f, base, from));
 		unsigned n = 0, same = 0;
 		while (rest.p && n < ARRAY_LEN(segs))
 			segs[n++] = view_split(rest, '.', &rest);

@@ -39,6 +39,9 @@ static const struct field_word hold_words[] = { { "tool_calls", CONFIG_HOLD_TOOL
 static const struct field_word policy_words[] = { { "reject", CONFIG_POLICY_REJECT },
 	{ "drop-lru", CONFIG_POLICY_DROP_LRU }, { NULL, 0 } };
 
+static const struct field_word trust_words[] = { { "permissive", CONFIG_TRUST_PERMISSIVE },
+	{ "strict", CONFIG_TRUST_STRICT }, { NULL, 0 } };
+
 enum { DAY_MS = 24 * 3600 * 1000 };
 
 #define TOP(key, ftype, member, ...)                                                                         \
@@ -143,6 +146,41 @@ const struct field config_fields[] = {
 		.flags = FIELD_RESTART,
 		.doc = "Whether tools that a build needs and this machine lacks may be installed with the "
 		       "distribution's package manager (as root, or by `sudo -n`)."),
+	TOP("network.offline", BOOL, network.offline, .dflt = "false",
+		.doc = "Fetch nothing: no model, no engine. What is on the disk is served. "
+		       "`HF_HUB_OFFLINE=1` "
+		       "says the same of models."),
+	TOP("network.allow_hosts", LIST, network.allow_hosts,
+		.doc = "The only hosts anything is fetched from: names (`huggingface.co`), all below one "
+		       "(`*.hf.co`), with a port where one is meant (`10.0.0.5:9000`). Looked at again for "
+		       "each "
+		       "redirect. Empty: all."),
+	TOP("network.deny", LIST, network.deny,
+		.doc = "Hosts nothing is fetched from, in the same shape; wins over `network.allow_hosts`."),
+	TOP("network.plain_http", BOOL, network.plain_http, .dflt = "false",
+		.doc = "Fetch over `http:` from other machines too. Credentials never go over it."),
+	TOP("trust.mode", ENUM, trust.mode, .dflt = "permissive", .words = trust_words,
+		.doc = "`permissive`: a file of which no digest is known beforehand is taken, with a "
+		       "warning, and "
+		       "its digest is kept. `strict`: only files whose digest is known beforehand, from "
+		       "`trust.registries`."),
+	TOP("trust.require_digest", BOOL, trust.require_digest, .dflt = "false",
+		.doc = "Refuse every file of which no digest is known beforehand."),
+	TOP("trust.registries", LIST, trust.registries,
+		.doc = "Places whose models are trusted: hosts in the shape of `network.allow_hosts`, or "
+		       "buckets "
+		       "(`s3://BUCKET`). Empty: all."),
+	TOP("fetch.rate", SIZE, fetch.rate, .dflt = "none", .words = none_zero, .min = 1024,
+		.max = (uint64_t)1 << 50, .doc = "Bytes a second that fetching may take."),
+	TOP("fetch.parallel", UINT, fetch.parallel, .dflt = "4", .min = 1, .max = 16,
+		.doc = "Connections a fetch uses at a time."),
+	TOP("fetch.headroom", SIZE, fetch.headroom, .dflt = "1GiB", .min = 0, .max = (uint64_t)1 << 50,
+		.doc = "Disk that fetching leaves free; looked at before the first byte."),
+	TOP("models_quota", SIZE, models_quota, .dflt = "none", .words = none_zero, .min = 1 << 20,
+		.max = (uint64_t)1 << 60,
+		.doc = "Disk that models Corral fetched may take. Above it nothing more is fetched: `corral "
+		       "models "
+		       "gc --dry-run` says which could go. Nothing is removed by itself."),
 	TOP("log.format", ENUM, log_format, .dflt = "auto", .words = format_words, .flags = FIELD_RESTART,
 		.doc = "`json`: one JSON object a line. `console`: for people. `auto`: console on a "
 		       "terminal, else JSON."),
@@ -168,11 +206,28 @@ const struct field config_fields[] = {
 		       "characters, "
 		       "starting with a letter or a digit. Required."),
 	POOL("model", STRING, model, .flags = FIELD_NO_DEFAULTS | FIELD_ENGINE,
-		.doc = "A GGUF file: absolute, or relative to `models_dir`. Required unless the engine is "
-		       "external or a "
-		       "command."),
+		.doc = "What it serves: a GGUF file (absolute, or relative to `models_dir`), or what is "
+		       "fetched "
+		       "with the first request when it is not on this machine: `org/repo`, `org/repo:Q4_K_M` "
+		       "or "
+		       "`hf:org/repo/file.gguf` of the Hugging Face hub (`@REVISION` behind the repository "
+		       "pins "
+		       "it), `ollama:NAME:TAG`, `https://…`, `s3://BUCKET/KEY`, `oci://REGISTRY/NAME`. "
+		       "Required "
+		       "unless the engine is external or a command."),
 	POOL("model.ref", STRING, model, .flags = FIELD_NO_DEFAULTS | FIELD_ALIAS, .canon = "model",
-		.doc = "The same, written long."),
+		.doc = "The same, where more is said of the model: `model: {ref: org/repo, mmproj: none}`."),
+	POOL("model.mmproj", STRING, model_set.mmproj, .flags = FIELD_NO_DEFAULTS | FIELD_ENGINE,
+		.doc = "Its projector (pictures, sound), as `model` names one. Without it the repository's "
+		       "own is "
+		       "taken; `none`: no projector."),
+	POOL("model.draft", STRING, model_set.draft, .flags = FIELD_NO_DEFAULTS | FIELD_ENGINE,
+		.doc = "A draft model for speculative decoding, as `model` names one."),
+	POOL("model.lora", LIST, model_set.lora, .flags = FIELD_NO_DEFAULTS | FIELD_ENGINE,
+		.doc = "LoRA adapters, each as `model` names one."),
+	POOL("model.sha256", STRING, model_set.sha256, .flags = FIELD_NO_DEFAULTS,
+		.doc = "The SHA-256 of the one file `model` names; another file never becomes part of the "
+		       "pool."),
 	POOL("aliases", LIST, aliases, .flags = FIELD_NO_DEFAULTS,
 		.doc = "Further model ids that mean this pool (`gpt-4o-mini`)."),
 	POOL("default", BOOL, is_default, .dflt = "false", .flags = FIELD_NO_DEFAULTS,

@@ -335,7 +335,55 @@ static void test_pool_mistakes(void **state)
 	one_mistake(POOL("") "- {id: b, model: b, aliases: [a]}\n", 3, 30, "pools[1].aliases",
 		"already the name");
 	one_mistake("pools: [{id: a, model: ../x}]", 1, 24, "pools[0].model", "absolute");
-	one_mistake("pools: [{id: a, model: \"hf:x/y\"}]", 1, 24, "pools[0].model", "not fetched");
+	one_mistake(
+		"pools: [{id: a, model: \"http://x/y.gguf\"}]", 1, 24, "pools[0].model", "over https: alone");
+	one_mistake("pools: [{id: a, model: {ref: x/y, sha256: abc}}]", 1, 43, "pools[0].model.sha256",
+		"64 hexadecimal digits");
+	one_mistake("network: {allow_hosts: [\"https://x.org\"]}\n" POOL(""), 1, 24, "network.allow_hosts",
+		"no scheme, no path");
+	one_mistake("trust: {mode: paranoid}\n" POOL(""), 1, 15, "trust.mode", "permissive or strict");
+}
+
+static void test_a_model_to_fetch(void **state)
+{
+	(void)state;
+	AUTO(buf_done) struct buf yaml = BUF(1 * MIB);
+	AUTO(buf_done) struct buf again = BUF(1 * MIB);
+	AUTO(config_unrefp)
+	struct config *c = good("models_dir: /nowhere\n"
+				"network: {allow_hosts: [huggingface.co, \"*.hf.co\", \"10.0.0.5:9000\"]}\n"
+				"trust: {mode: strict, require_digest: true}\n"
+				"fetch: {rate: 1MiB, headroom: 2GiB}\n"
+				"pools:\n"
+				"- {id: a, model: \"org/repo:Q4_K_M\"}\n"
+				"- {id: b, model: {ref: org/repo, mmproj: none, lora: [x.gguf, hf:o/l]}}\n"
+				"- {id: c, model: sub/file.gguf}\n"
+				"- {id: d, model: \"ollama:llama3.2:3b\"}\n");
+	assert_int_equal(c->trust.mode, CONFIG_TRUST_STRICT);
+	assert_int_equal(c->network.allow_hosts.len, 3);
+	assert_int_equal(c->fetch.rate, 1 * MIB);
+	assert_int_equal(c->fetch.parallel, 4);
+	assert_true(config_model_is_remote(c, c->pools[0].model));
+	assert_true(config_model_is_remote(c, c->pools[1].model));
+	assert_false(config_model_is_remote(c, c->pools[2].model));
+	assert_true(config_model_is_remote(c, c->pools[3].model));
+	assert_false(config_model_is_remote(c, "/abs/path"));
+	assert_false(config_model_is_remote(c, "a/b/c"));
+	assert_false(config_model_is_remote(c, "file"));
+	assert_false(config_model_is_remote(c, NULL));
+	assert_string_equal(c->pools[1].model, "org/repo");
+	assert_string_equal(c->pools[1].model_set.mmproj, "none");
+	assert_int_equal(c->pools[1].model_set.lora.len, 2);
+	assert_int_equal(config_show(c, 0, &yaml), 0);
+	AUTO(config_unrefp) struct config *d = good(buf_str(&yaml));
+	assert_int_equal(config_show(d, 0, &again), 0);
+	assert_string_equal(d->pools[1].model, "org/repo");
+	assert_string_equal(d->pools[1].model_set.mmproj, "none");
+	assert_string_equal(d->pools[0].model, "org/repo:Q4_K_M");
+	char one[CONFIG_SPEC_LEN + 1], other[CONFIG_SPEC_LEN + 1];
+	config_pool_spec(&c->pools[0], one);
+	config_pool_spec(&c->pools[1], other);
+	assert_string_not_equal(one, other);
 }
 
 static void test_door(void **state)
@@ -661,6 +709,7 @@ int main(void)
 		cmocka_unit_test(test_pool_mistakes),
 		cmocka_unit_test(test_trusted),
 		cmocka_unit_test(test_listen),
+		cmocka_unit_test(test_a_model_to_fetch),
 		cmocka_unit_test(test_door),
 		cmocka_unit_test(test_socket_length),
 		cmocka_unit_test(test_environment),
