@@ -31,10 +31,24 @@ static int engines(const struct cli_engines_opts *o)
 	return engines_run(&e);
 }
 
+static int pull(const struct config *c, const struct cli_pull *p)
+{
+	struct agent_pull o = { .set = { .ref = (char *)(uintptr_t)p->ref,
+					.mmproj = (char *)(uintptr_t)p->mmproj,
+					.draft = (char *)(uintptr_t)p->draft,
+					.lora = p->lora },
+		.sha256 = p->sha256,
+		.snapshot = p->snapshot,
+		.on_event = p->on_event,
+		.arg = p->arg };
+	return engine_provisioner_pull(c, &o);
+}
+
 int main(int argc, char **argv)
 {
-	struct cli_roles roles = {
-		.serve = serve, .engine_provisioner = engine_provisioner_main, .engines = engines
-	};
+	struct cli_roles roles = { .serve = serve,
+		.pull = pull,
+		.engine_provisioner = engine_provisioner_main,
+		.engines = engines };
 	return cli_main(argc, argv, &roles);
 }

@@ -18,8 +18,9 @@ struct api {
 	size_t nstreams;
 	uint64_t next_event;
 	struct loop_timer comment;
-	int64_t started_s; /* wall clock: `created` of models */
-	struct list logs;  /* log streams */
+	int64_t started_s;  /* wall clock: `created` of models */
+	struct list logs;   /* log streams */
+	struct list relays; /* of catalog.c */
 	struct http_target *node;
 	char *node_address;
 };
@@ -33,7 +34,11 @@ route_fn route_models, route_model, route_pools, route_pool, route_pool_health, 
 	route_pool_stop, route_pool_restart, route_pool_drain, route_pool_undrain, route_pool_disable,
 	route_pool_enable, route_pool_reload, route_pool_logs, route_events, route_metrics, route_healthz,
 	route_readyz, route_version, route_props, route_root, route_nodes, route_requests, route_devices,
-	route_config_reload, route_keys, route_plan, route_explain;
+	route_config_reload, route_keys, route_plan, route_explain, route_catalog, route_catalog_gc,
+	route_catalog_model, route_catalog_verify, route_catalog_state, route_catalog_pull, route_engines;
+
+/* Where the node is asked; NULL: none is online. */
+struct http_target *api_node_target(struct api *a);
 
 /* Whether the call's key, if it has one, may use the pool. */
 bool api_may_use(struct api *a, const struct api_call *c, const struct control_pool *p);
@@ -49,5 +54,6 @@ void event_streams_done(struct api *a);
 /* True after the call was answered with 503: the daemon is going down, and this would last. */
 bool refuse_when_draining(struct api *a, struct api_call *c);
 void log_streams_done(struct api *a);
+void relays_done(struct api *a);
 
 #endif

@@ -98,7 +98,7 @@ static const struct http_call_ops log_ops = {
 	.on_head = on_head, .on_data = on_data, .on_end = on_end, .on_error = on_error
 };
 
-static struct http_target *node_target(struct api *a)
+struct http_target *api_node_target(struct api *a)
 {
 	const char *address = control_node_address(a->o.control);
 	if (!address)
@@ -141,7 +141,7 @@ void route_pool_logs(struct api *a, struct api_call *c, const struct route_args 
 	struct control_pool *p = find_pool_or_fail(a, c, args->id);
 	if (!p || refuse_when_draining(a, c))
 		return;
-	struct http_target *t = node_target(a);
+	struct http_target *t = api_node_target(a);
 	if (!t || a->nstreams >= API_STREAMS_MAX) {
 		api_failf(c, CODE_POOL_UNREADY, 0, "",
 			t ? "There are too many streams already." : "No node is online.");

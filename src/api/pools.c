@@ -307,8 +307,10 @@ void route_pool_health(struct api *a, struct api_call *c, const struct route_arg
 /* ---- models
  * --------------------------------------------------------------------------------------------------- */
 
-static const char *model_status(enum pool_state s)
+static const char *model_status(enum pool_state s, const struct wire_replica *lead)
 {
+	if (s == POOL_STATE_PROVISIONING && lead && lead->phase && strcmp(lead->phase, "model_fetch") == 0)
+		return "downloading";
 	switch (s) {
 	case POOL_STATE_READY:
 	case POOL_STATE_DRAINING: return "loaded";
@@ -346,7 +348,7 @@ static val *model_json(doc *d, struct api *a, const struct pool_view *v)
 	yyjson_mut_obj_add_int(d, o, "created", a->started_s);
 	yyjson_mut_obj_add_str(d, o, "owned_by", "corral");
 	yyjson_mut_obj_add_val(d, o, "aliases", strings(d, &v->cfg->aliases));
-	yyjson_mut_obj_add_str(d, status, "value", model_status(v->state));
+	yyjson_mut_obj_add_str(d, status, "value", model_status(v->state, v->lead));
 	if (v->lead && v->lead->phase && v->lead->progress_pct >= 0 && v->state != POOL_STATE_READY)
 		yyjson_mut_obj_add_int(d, status, "progress", v->lead->progress_pct);
 	yyjson_mut_obj_add_val(d, o, "status", status);

@@ -46,6 +46,14 @@ static const struct api_route routes[] = {
 	{ HTTP_M_GET, "/v1/keys", AUTH_ADMIN, route_keys },
 	{ HTTP_M_POST, "/v1/keys", AUTH_ADMIN, route_keys },
 	{ HTTP_M_DELETE, "/v1/keys/*", AUTH_ADMIN, route_keys },
+	{ HTTP_M_GET, "/v1/catalog/models", AUTH_CONTROL, route_catalog },
+	{ HTTP_M_GET, "/v1/catalog/models/*", AUTH_CONTROL, route_catalog_model },
+	{ HTTP_M_DELETE, "/v1/catalog/models/*", AUTH_ADMIN, route_catalog_model },
+	{ HTTP_M_POST, "/v1/catalog/models/*/verify", AUTH_CONTROL, route_catalog_verify },
+	{ HTTP_M_POST, "/v1/catalog/models/*/state", AUTH_CONTROL, route_catalog_state },
+	{ HTTP_M_POST, "/v1/catalog/pull", AUTH_ADMIN, route_catalog_pull },
+	{ HTTP_M_GET, "/v1/catalog/gc", AUTH_CONTROL, route_catalog_gc },
+	{ HTTP_M_GET, "/v1/engines", AUTH_CONTROL, route_engines },
 	{ HTTP_M_GET, "/v1/events", AUTH_CONTROL, route_events },
 	{ HTTP_M_GET, "/v1/version", AUTH_INFERENCE, route_version },
 	{ HTTP_M_GET, "/props", AUTH_INFERENCE, route_props },
@@ -278,6 +286,7 @@ struct api *api_new(const struct api_opts *o)
 	a->started_s = wall_ms() / 1000;
 	list_init(&a->subscribers);
 	list_init(&a->logs);
+	list_init(&a->relays);
 	events_init(a);
 	return a;
 }
@@ -286,6 +295,7 @@ void api_drain(struct api *a)
 {
 	event_streams_done(a);
 	log_streams_done(a);
+	relays_done(a);
 }
 
 void api_free(struct api *a)
@@ -294,6 +304,7 @@ void api_free(struct api *a)
 		return;
 	events_done(a);
 	log_streams_done(a);
+	relays_done(a);
 	http_target_free(a->node);
 	free(a->node_address);
 	free(a);
@@ -321,16 +332,30 @@ void route_healthz(struct api *a, struct api_call *c, const struct route_args *a
 	api_reply_json(c, 200, VIEW("{\"status\":\"ok\"}"));
 }
 
+/* Pools with `preload` that have not been ready yet, nor failed. */
+static void add_preloading(struct api *a, struct buf *b)
+{
+	struct control_pool *p;
+	for (size_t i = 0; (p = control_pool_at(a->o.control, i)); i++) {
+		if (!control_pool_preloading(a->o.control, p))
+			continue;
+		(void)buf_adds(b, b->len ? "," : "");
+		(void)buf_add_json(b, view_str(control_pool_config(p)->id));
+	}
+}
+
 void route_readyz(struct api *a, struct api_call *c, const struct route_args *args)
 {
 	(void)args;
 	struct registry_status st;
 	registry_status(a->o.registry, &st);
 	bool node = control_node_address(a->o.control) != NULL, draining = a->o.is_draining(a->o.arg);
-	AUTO(buf_done) struct buf b = BUF(4 * KIB);
+	AUTO(buf_done) struct buf preloading = BUF(256 * KIB);
+	add_preloading(a, &preloading);
+	bool ready = node && !draining && !preloading.len;
+	AUTO(buf_done) struct buf b = BUF(300 * KIB);
 	(void)buf_addf(&b, "{\"status\":\"%s\",\"node\":%s,\"draining\":%s,\"store\":\"%s\"",
-		node && !draining ? "ready" : "not ready", node ? "true" : "false",
-		draining ? "true" : "false",
+		ready ? "ready" : "not ready", node ? "true" : "false", draining ? "true" : "false",
 		!st.persistent   ? "memory"
 		: st.memory_only ? "memory only: it cannot write"
 				 : "ok");
@@ -342,8 +367,10 @@ void route_readyz(struct api *a, struct api_call *c, const struct route_args *ar
 	(void)buf_adds(&b, spool ? ",\"spool\":\"full\",\"spool_problem\":" : ",\"spool\":\"ok\"");
 	if (spool)
 		(void)buf_add_json(&b, view_str(spool));
+	if (preloading.len)
+		(void)buf_addf(&b, ",\"preloading\":[%s]", buf_str(&preloading));
 	(void)buf_addc(&b, '}');
-	api_reply_json(c, node && !draining ? 200 : 503, buf_view(&b));
+	api_reply_json(c, ready ? 200 : 503, buf_view(&b));
 }
 
 void route_version(struct api *a, struct api_call *c, const struct route_args *args)

@@ -44,8 +44,29 @@ const struct command cli_commands[] = {
 		COMMON "\nExamples:\n  corral ps\n  corral ps --json\n", cmd_ps, false },
 	{ "pools", "[ID]", "All pools, or everything about one",
 		COMMON "\nExamples:\n  corral pools\n  corral pools chat\n", cmd_pools, false },
-	{ "models", "", "What is served: size, quantization, where it was found",
-		COMMON "\nExamples:\n  corral models\n  corral models --json\n", cmd_models, false },
+	{ "models", "[ls | show ID | rm ID | verify ID | retire ID | activate ID | gc --dry-run]",
+		"What is served, and what lies on the disk",
+		"  ls               what was fetched or has been served, with its files' state\n"
+		"  show ID          all that is known of one: files, digests, revision\n"
+		"  rm ID            removes its files; not of one that is served or pinned\n"
+		"  verify ID        reads its files and compares their digests\n"
+		"  retire ID        it takes no new work; activate takes it back\n"
+		"  gc --dry-run     what could go, the least valuable first\n" COMMON
+		"\nExamples:\n  corral models\n  corral models ls --json\n  corral models rm "
+		"org-repo-q4_k_m\n",
+		cmd_models, false },
+	{ "pull", "REFERENCE", "Fetches a model, with the daemon or without one",
+		"  org/repo[:QUANT], hf:org/repo/file.gguf, ollama:NAME:TAG, https://..., s3://BUCKET/KEY,\n"
+		"  oci://REGISTRY/NAME. What is here already is not fetched again; what was broken off goes "
+		"on.\n"
+		"  --mmproj REF     its projector (none: no projector)\n"
+		"  --draft REF      a draft model\n"
+		"  --lora REF       an adapter; may be given again\n"
+		"  --sha256 HEX     what the one file must be\n"
+		"  --snapshot       the whole repository, for engines that take folders\n" COMMON
+		"\nExamples:\n  corral pull ggml-org/gemma-3-4b-it-GGUF:Q4_K_M\n"
+		"  corral pull ollama:llama3.2:3b --json\n",
+		cmd_pull, false },
 	{ "requests", "[cancel ID]", "Requests in flight and lately ended; ends one",
 		"  -f, --follow     go on: a line for each that is new or in another state\n"
 		"  --slow           those that took twice the pool's usual, or give tokens at half its "

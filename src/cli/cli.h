@@ -32,8 +32,16 @@ struct cli_engines_opts { /* corral engines VERB [NAME] */
 	bool json, force, color;
 	bool *ret_changed; /* of upgrade: another build is the pool's now */
 };
+struct cli_pull {                                  /* what is fetched without a daemon */
+	const char *ref, *mmproj, *draft, *sha256; /* NULL: none */
+	struct strv lora;
+	bool snapshot;
+	void (*on_event)(void *arg, struct view json); /* as the events of POST /v1/catalog/pull */
+	void *arg;
+};
 struct cli_roles {
-	int (*serve)(const struct cli_serve_opts *o); /* returns the exit status */
+	int (*serve)(const struct cli_serve_opts *o);                  /* returns the exit status */
+	int (*pull)(const struct config *c, const struct cli_pull *p); /* 0, or it told why not */
 	int (*orchestratord)(int argc, char **argv);
 	int (*engine_provisioner)(int argc, char **argv);
 	int (*engines)(const struct cli_engines_opts *o); /* returns the exit status */

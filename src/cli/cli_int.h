@@ -31,6 +31,7 @@ int cmd_run(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_ps(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_pools(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_models(struct cli *c, const struct command *cmd, int argc, char **argv);
+int cmd_pull(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_requests(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_logs(struct cli *c, const struct command *cmd, int argc, char **argv);
 int cmd_control(struct cli *c, const struct command *cmd, int argc, char **argv); /* start … enable */
@@ -170,6 +171,17 @@ int requests_changes(struct view body, struct map *seen, bool json, struct buf *
 /* ---- the keys' answer (cmd_key.c) ------------------------------------------------------------------ */
 
 int keys_table(struct view body, bool color, struct buf *out) MUST_CHECK; /* -EINVAL when it is none */
+
+/* ---- the catalog (cmd_catalog.c, cmd_pull.c) ------------------------------------------------------- */
+
+int catalog_table(struct view body, bool color, struct buf *out) MUST_CHECK;  /* of GET /v1/catalog/models */
+int catalog_detail(struct view body, bool color, struct buf *out) MUST_CHECK; /* of one of them */
+int catalog_gc_page(struct view body, bool color, struct buf *out) MUST_CHECK;
+/* corral models VERB [ID]; an exit status. */
+int catalog_command(struct cli *c, const char *verb, const char *id, bool dry_run) MUST_CHECK;
+/* POSTs and shows the events of fetching or verifying as they come; an exit status. */
+int api_events(struct cli *c, struct api *a, const char *path, const struct buf *body, const char *verb,
+	bool quiet_unreachable) MUST_CHECK;
 
 /* ---- the devices' answer (cmd_devices.c) --------------------------------------------------------- */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * corral models: what can be asked, how large it is, and where it was found.
+ * corral models: what can be asked, how large it is, and where it was found; its verbs are in cmd_catalog.c.
  */
 #include <stdio.h>
 #include <unistd.h>
@@ -74,13 +74,27 @@ int models_table(struct view body, bool color, struct buf *out)
 	return r;
 }
 
+enum { OPT_DRY_RUN = 1 };
+
+static int on_option(void *arg, int opt, const char *value)
+{
+	(void)opt;
+	(void)value;
+	*(bool *)arg = true;
+	return 0;
+}
+
 int cmd_models(struct cli *c, const struct command *cmd, int argc, char **argv)
 {
-	struct options o = { 0 };
+	static const struct option longs[] = { { "dry-run", no_argument, NULL, OPT_DRY_RUN }, { 0 } };
+	bool dry_run = false;
+	struct options o = { .longs = longs, .fn = on_option, .arg = &dry_run, .max = 2 };
 	struct api a;
 	int first, status;
 	if (options_read(c, cmd, &o, argc, argv, &first, &status))
 		return status;
+	if (first < argc)
+		return catalog_command(c, argv[first], first + 1 < argc ? argv[first + 1] : NULL, dry_run);
 	int r = api_open(c, &a);
 	if (r)
 		return r;

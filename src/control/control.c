@@ -34,6 +34,11 @@ void slots_read_leases(struct control_pool *p)
 	pool_each_replica(p->pool, read_leases, p);
 }
 
+static bool is_fetching(const struct wire_replica *f)
+{
+	return f->state == REPLICA_PROVISIONING && f->phase && strcmp(f->phase, "model_fetch") == 0;
+}
+
 static void describe(struct control_pool *p, const struct wire_replica *best, const struct pool_stats *st)
 {
 	char text[POOL_STATUS_MAX];
@@ -44,6 +49,8 @@ static void describe(struct control_pool *p, const struct wire_replica *best, co
 	else if (st->circuits && st->circuits == st->replicas)
 		snprintf(text, sizeof text,
 			"its engine lives and fails, and gets one request at a time to try it");
+	else if (is_fetching(best))
+		snprintf(text, sizeof text, "its model is being fetched");
 	else if (best->phase && best->progress_pct >= 0)
 		snprintf(text, sizeof text, "its engine is %s (%s, %d %%)", replica_state_name(best->state),
 			best->phase, best->progress_pct);
@@ -69,11 +76,18 @@ static void describe_start(struct control_pool *p, const struct wire_replica *be
 		p->start_generation = best->generation;
 		p->start_state = state;
 	}
-	snprintf(s.doing, sizeof s.doing, "%s", state == REPLICA_PROVISIONING ? "preparing" : "starting");
+	snprintf(s.doing, sizeof s.doing, "%s",
+		is_fetching(best)               ? "fetching"
+		: state == REPLICA_PROVISIONING ? "preparing"
+						: "starting");
+	if (is_fetching(best) && best->progress_text)
+		snprintf(s.more, sizeof s.more, "%s", best->progress_text);
 	s.pct = best->progress_pct;
 	s.since = p->start_since;
 	if (state != REPLICA_PROVISIONING && p->load_ms > 0)
 		s.ready_by = mono_add_ms(p->start_since, p->load_ms);
+	if (is_fetching(best) && best->progress_eta_ms > 0)
+		s.ready_by = mono_add_ms(now, best->progress_eta_ms + p->load_ms);
 	pool_set_start(p->pool, &s);
 }
 

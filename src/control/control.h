@@ -77,6 +77,8 @@ const struct wire_error *control_pool_reload_error(
 	const struct control_pool *p);                        /* NULL: the last went well */
 const struct config *control_config(const struct control *c); /* the one in force */
 enum pool_state control_pool_state(struct control *c, struct control_pool *p);
+/* It has `preload`, and neither was ready since this process began nor failed. */
+bool control_pool_preloading(struct control *c, struct control_pool *p);
 /* The node's own address for its provisioner API ("unix:…"), or NULL while none is online. */
 const char *control_node_address(struct control *c);
 /* Appends what the node has to know of whose conversations its engines hold, before it stops them, as far as

@@ -2,12 +2,11 @@
  *
  * The reconciler's inside. Files: control.c life and the reconciliation of one pool · slots.c the replicas a
  * pool has or wants · facts.c facts to traffic · refuse.c why a pool refuses · plan.c, place.c, push.c how
- * many, where, and the wish on the wire · room.c, room_book.c, room_ctx.c, scene.c, want.c, explain.c memory: who gets it,
- * and why ·
- * ops.c what operators ask · bluegreen.c, reload.c, memory.c other engines in place of those that run ·
- * reconfigure.c another configuration · kept.c what is on the disk · state.c what others are shown ·
- * cool.c what needs looking after · hung.c what makes no progress · fate.c what became of one · figures.c the
- * metrics.
+ * many, where, and the wish on the wire · room.c, room_book.c, room_ctx.c, scene.c, want.c, explain.c memory:
+ * who gets it, and why · ops.c what operators ask · bluegreen.c, reload.c, memory.c other engines in place of
+ * those that run · reconfigure.c another configuration · kept.c what is on the disk · state.c what others are
+ * shown · cool.c what needs looking after · hung.c what makes no progress · fate.c what became of one ·
+ * figures.c the metrics.
  */
 #ifndef CONTROL_CONTROL_INT_H
 #define CONTROL_CONTROL_INT_H
@@ -96,7 +95,7 @@ struct control_pool {
 	char *override;                 /* the registry's: a file in place of the configured model */
 	uint32_t epochs;                /* restart_epoch of the next slot */
 	bool external, started;         /* started: by an operator or preload, keep_alive counts from then */
-	bool demanded;
+	bool demanded, was_ready;
 	bool removed; /* not in the configuration any more: goes when all of it is gone */
 	/* the start that is under way, and how long the last one took (0: none was seen) */
 	uint64_t start_generation;
@@ -270,6 +269,7 @@ enum { /* refusals use the dialect's numbering without including it; a unit test
 	REFUSE_POOL_UNREADY = 11,
 	REFUSE_POOL_UNAVAILABLE = 12,
 	REFUSE_NO_CAPACITY = 13,
+	REFUSE_MODEL_RETIRED = 17,
 };
 
 #endif

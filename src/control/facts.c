@@ -123,6 +123,7 @@ static void narrate(struct control_pool *p, struct control_slot *s, const struct
 	s->told_generation = r ? r->facts.generation : 0;
 	if (first)
 		return;
+	p->was_ready |= now == REPLICA_READY;
 	if (now == REPLICA_READY && r->facts.load_ms > 0) {
 		p->load_ms = r->facts.load_ms;
 		metric_observe_ns(

@@ -69,8 +69,8 @@ static bool meet_node(struct control *c, const struct registry_node *n)
 	return true;
 }
 
-static void add_want(
-	struct wire_desired *d, const struct control_pool *p, const struct control_slot *s, bool waiting)
+static void add_want(struct wire_desired *d, const struct control_pool *p, const struct control_slot *s,
+	bool waiting, const struct wire_model *m)
 {
 	struct wire_want *w = wire_desired_add(d);
 	w->replica_id = mem_strdup(s->id);
@@ -78,6 +78,7 @@ static void add_want(
 	/* slots are those of the definition that the spec names, and ctx where that says one */
 	w->spec = s->variant.spec[0] ? mem_strdup(s->variant.spec) : NULL;
 	w->model = mem_strdup(s->variant.model);
+	w->model_there = m && !m->absent;
 	w->restart_epoch = s->restart_epoch;
 	w->pulled_in = waiting;
 	w->keep_alive_ms = p->cfg->keep_alive_ms;
@@ -95,12 +96,14 @@ static void add_want(
 
 /* What the node is to run: the replicas the planner put there. revision 0: without what changes with every
  * request, and is told with the next change of the set. */
-static void encode(struct control *c, const char *node_id, uint64_t revision, struct buf *b)
+static void encode(struct control *c, const struct registry_snapshot *snap, const char *node_id,
+	uint64_t revision, struct buf *b)
 {
 	struct wire_desired d = { .fence = 0, .revision = revision };
 	for (size_t i = 0; i < c->npools; i++) {
 		struct control_pool *p = c->pools[i];
 		struct pool_stats st;
+		const struct registry_pool *rp = registry_snapshot_pool(snap, view_str(p->cfg->id));
 		pool_get_stats(p->pool, &st);
 		bool waiting = st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
 		for (size_t k = 0; k < p->nslots; k++) {
@@ -112,7 +115,7 @@ static void encode(struct control *c, const char *node_id, uint64_t revision, st
 			 */
 			bool pulled = s->role != SLOT_FRESH && s->told != REPLICA_READY &&
 				      (waiting || (s->told == REPLICA_PROVING && s->in_pool));
-			add_want(&d, p, s, pulled);
+			add_want(&d, p, s, pulled, rp ? rp->model : NULL);
 		}
 	}
 	AUTO(buf_done) struct buf talks = BUF(WIRE_STRING_MAX);
@@ -185,7 +188,7 @@ void control_push(struct control *c, const struct registry_snapshot *s)
 		return;
 	AUTO(buf_done) struct buf now = BUF(WIRE_BODY_MAX);
 	AUTO(buf_done) struct buf strays = BUF(WIRE_BODY_MAX);
-	encode(c, n->node_id, 0, &now); /* without a revision, so that equal sets compare equal */
+	encode(c, s, n->node_id, 0, &now); /* without a revision, so that equal sets compare equal */
 	find_strays(c, s, n->node_id, &strays);
 	if (view_eq(buf_view(&now), buf_view(&c->pushed)) &&
 		(!strays.len || view_eq(buf_view(&strays), buf_view(&c->strays))))
@@ -195,7 +198,7 @@ void control_push(struct control *c, const struct registry_snapshot *s)
 	buf_reset(&c->pushing);
 	(void)buf_addv(&c->pushing, buf_view(&now));
 	AUTO(buf_done) struct buf body = BUF(WIRE_BODY_MAX);
-	encode(c, n->node_id, ++c->revision, &body);
+	encode(c, s, n->node_id, ++c->revision, &body);
 	struct http_fetch_req r = { .method = "PUT",
 		.path = "/v1/node/replicas",
 		.content_type = "application/json",

@@ -43,11 +43,13 @@ void set_refusal(struct control_pool *p, const struct pool_refusal *why)
 	pool_close(p->pool, why, false);
 }
 
-static void refuse_failed(struct control_pool *p, const struct wire_replica *f)
+/* absent: its model has to be fetched; where that failed for a cause that may mend it is tried again. */
+static void refuse_failed(struct control_pool *p, const struct wire_replica *f, bool absent)
 {
+	bool again = absent && f->retry_in_ms < 0 && f->last_error.cause == CAUSE_NO_MODEL;
 	struct pool_refusal why = { .code = REFUSE_POOL_UNAVAILABLE,
-		.retriable = f->retry_in_ms >= 0,
-		.retry_after_ms = MAX(f->retry_in_ms, (int64_t)0) };
+		.retriable = again || f->retry_in_ms >= 0,
+		.retry_after_ms = again ? RETRY_FAILED_MS : MAX(f->retry_in_ms, (int64_t)0) };
 	snprintf(why.message, sizeof why.message, "Pool %s cannot serve: %s", p->cfg->id,
 		f->last_error.message ? f->last_error.message : "its engine failed.");
 	snprintf(why.hint, sizeof why.hint, "%s",
@@ -79,6 +81,14 @@ static void refuse_disabled(struct control_pool *p, const struct registry_pool_m
 	struct pool_refusal why = { .code = REFUSE_POOL_UNAVAILABLE };
 	disabled_text(p, mark, why.message, sizeof why.message);
 	snprintf(why.hint, sizeof why.hint, "`corral enable %s` takes it back.", p->cfg->id);
+	set_refusal(p, &why);
+}
+
+static void refuse_retired(struct control_pool *p, const char *sentence)
+{
+	struct pool_refusal why = { .code = REFUSE_MODEL_RETIRED };
+	snprintf(why.message, sizeof why.message, "Pool %s takes nothing new: %s", p->cfg->id, sentence);
+	snprintf(why.hint, sizeof why.hint, "`corral models activate` takes it back.");
 	set_refusal(p, &why);
 }
 
@@ -114,10 +124,12 @@ void decide_refusal(struct control_pool *p, const struct registry_pool *rp, cons
 		refuse_disabled(p, &rp->marks[MARK_DISABLED]);
 	else if (rp && rp->marks[MARK_DRAINING].by)
 		refuse_draining(p, &rp->marks[MARK_DRAINING]);
+	else if (rp && rp->model && rp->model->retired && !p->variant.model)
+		refuse_retired(p, rp->model->retired);
 	else if (p->room_refused)
 		refuse_no_room(p);
 	else if (failed && !usable && !p->reload) /* a reload may mend it: who waits is not refused */
-		refuse_failed(p, failed);
+		refuse_failed(p, failed, rp && rp->model && rp->model->absent);
 	else
 		set_refusal(p, &(struct pool_refusal){ 0 });
 }

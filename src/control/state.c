@@ -91,6 +91,12 @@ enum pool_state control_pool_state(struct control *c, struct control_pool *p)
 	return POOL_STATE_UNLOADED;
 }
 
+bool control_pool_preloading(struct control *c, struct control_pool *p)
+{
+	return p->cfg->preload && !p->external && !p->was_ready && !pool_is_held(p) && !p->room_refused &&
+	       control_pool_state(c, p) != POOL_STATE_FAILED;
+}
+
 static void report_one(void *arg, const struct pool_replica *r)
 {
 	struct registry_leases **at = arg;

@@ -9,7 +9,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "log/log.h"
-#include "node/node_int.h"
+#include "node/models_int.h"
 
 enum { SMALL_BODY_MAX = 4096 };
 
@@ -39,16 +39,6 @@ static void reply_facts(struct node *n, struct http_exchange *x, bool models)
 
 /* ---- requests with a body --------------------------------------------------------------------------------
  */
-
-struct call;
-typedef void call_fn(struct call *c);
-struct call {
-	struct node *node;
-	struct http_exchange *x;
-	struct buf body;
-	char *id;
-	call_fn *fn;
-};
 
 static void call_free(struct call *c)
 {
@@ -85,7 +75,7 @@ static const struct http_handler call_handler = {
 	.on_body = on_body, .on_body_end = on_body_end, .on_gone = on_gone
 };
 
-static void with_body(struct node *n, struct http_exchange *x, struct view id, size_t max, call_fn *fn)
+void api_with_body(struct node *n, struct http_exchange *x, struct view id, size_t max, call_fn *fn)
 {
 	struct call *c = NEW(struct call);
 	c->node = n;
@@ -281,7 +271,7 @@ static bool replica_route(struct node *n, struct http_exchange *x, struct view p
 	else if (logs)
 		logs_serve(n, x, buf_str(&decoded));
 	else
-		with_body(n, x, buf_view(&decoded), SMALL_BODY_MAX, post);
+		api_with_body(n, x, buf_view(&decoded), SMALL_BODY_MAX, post);
 	return true;
 }
 
@@ -297,14 +287,14 @@ void api_on_request(void *arg, struct http_exchange *x)
 	else if (view_eqs(path, "/v1/node/replicas") && m == HTTP_M_GET)
 		reply_facts(n, x, false);
 	else if (view_eqs(path, "/v1/node/replicas") && m == HTTP_M_PUT)
-		with_body(n, x, VIEW(""), WIRE_BODY_MAX, put_replicas);
+		api_with_body(n, x, VIEW(""), WIRE_BODY_MAX, put_replicas);
 	else if (view_eqs(path, "/v1/node/config/reload") && m == HTTP_M_POST)
-		with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_reload);
+		api_with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_reload);
 	else if (view_eqs(path, "/v1/node/register") && m == HTTP_M_POST)
-		with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_register);
+		api_with_body(n, x, VIEW(""), SMALL_BODY_MAX, post_register);
 	else if (view_eqs(path, "/v1/node/stop") && m == HTTP_M_POST)
-		with_body(n, x, VIEW(""), WIRE_BODY_MAX, post_stop);
-	else if (!replica_route(n, x, path, m))
+		api_with_body(n, x, VIEW(""), WIRE_BODY_MAX, post_stop);
+	else if (!replica_route(n, x, path, m) && !catalog_route(n, x, path, m))
 		api_error(x, 404, "%.*s %.*s is no route of the node", VIEW_ARG(http_method_name(x)),
 			(int)MIN(path.n, (size_t)200), path.p);
 }

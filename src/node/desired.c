@@ -29,6 +29,7 @@ static void take_want(struct replica *r, const struct wire_want *w)
 	mem_setstr(&r->want.model, w->model);
 	mem_setstr(&r->want.split, w->split);
 	mem_setstr(&r->want.kv_for, w->kv_for);
+	r->want.model_there = w->model_there;
 	r->want.planned = w->planned;
 	r->want.gpu_layers = w->gpu_layers;
 	r->want.cpu_experts = w->cpu_experts;

@@ -69,6 +69,7 @@ void replica_facts(const struct replica *r, struct wire_replica *f)
 		.phase = mem_strdup(r->phase),
 		.progress_text = mem_strdup(r->progress_text),
 		.progress_pct = r->progress_pct,
+		.progress_eta_ms = r->fetch ? r->progress_eta_ms : 0,
 		.restarts = r->restarts,
 		.retry_in_ms = retry_in(r),
 		.pid = r->pid,

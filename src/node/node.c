@@ -12,7 +12,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "log/log.h"
-#include "node/node_int.h"
+#include "node/models_int.h"
 
 enum {
 	HEARTBEAT_MS = 10000,
@@ -222,6 +222,9 @@ int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struc
 	list_init(&n->followers);
 	list_init(&n->found);
 	list_init(&n->gate);
+	list_init(&n->fetches);
+	list_init(&n->streams);
+	list_init(&n->removals);
 	copy_opts(n, o);
 	boot_id_read(n->boot_id);
 	n->engines_dir = path_join(o->runtime_dir, "engines");
@@ -266,6 +269,8 @@ void node_free(struct node *n)
 	report_done(n);
 	devices_done(n);
 	logs_done(n);
+	catalog_streams_done(n);
+	catalog_removals_done(n);
 	if (n->server)
 		http_server_free(n->server);
 	if (n->listen_fd >= 0) {
@@ -280,6 +285,7 @@ void node_free(struct node *n)
 	for (size_t i = 0; (e = map_next(&n->replicas, &i));)
 		replica_free(e->value);
 	map_done(&n->replicas);
+	models_done(n);
 	pools_done(n);
 	fd_close(n->lock_fd);
 	free_opts(n);

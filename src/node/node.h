@@ -21,7 +21,9 @@
 #include "base/buf.h"
 #include "gpu/monitor.h"
 #include "loop/loop.h"
+#include "provision/catalog/catalog.h"
 #include "provision/engine/engine.h"
+#include "provision/model/want.h"
 #include "supervise/restart.h"
 #include "wire/wire.h"
 
@@ -33,8 +35,12 @@ struct node_pool {
 	const char *id;
 	struct engine_def engine;
 	const char *model_path; /* absolute; NULL: the engine brings its own */
-	uint32_t ctx;           /* tokens per request; 0 = auto: what read_model says */
-	uint32_t slots;         /* 0 = 2 */
+	/* What may have to be fetched, in place of model_path; ref NULL: nothing. The engine gets its files'
+	 * arguments (--mmproj, …) before its own. */
+	struct model_set model;
+	const char *model_sha256; /* of its one file, as configured; NULL */
+	uint32_t ctx;             /* tokens per request; 0 = auto: what read_model says */
+	uint32_t slots;           /* 0 = 2 */
 	enum node_canary canary;
 	int64_t start_timeout_ms;   /* 0 = 5 min + 20 s for each GiB of the model */
 	int64_t grace_ms;           /* between SIGTERM and SIGKILL: 0 = 5 s */
@@ -43,6 +49,7 @@ struct node_pool {
 	const char *spec;           /* fingerprint of its configuration (config_pool_spec); NULL = none */
 	enum node_kv_save kv_save;  /* whether conversations outlive the engine (provision/kv/kv.h) */
 	uint64_t kv_max_bytes;      /* of disk they may take; 0 = by what is free */
+	bool pinned;                /* its model is not removed */
 	uint64_t cache_ram_mib;     /* llama.cpp's prompt cache in host memory: 0 = 1 GiB */
 };
 
@@ -77,8 +84,13 @@ struct node_opts {
 	int64_t probe_every_ms;    /* of live engines and external servers, and the answer's time: 0 = 5 s */
 	int64_t orphan_grace_ms;   /* without an orchestratord and an engine, end after: 0 = 10 s */
 	node_model_fn *read_model; /* may be NULL */
-	loop_fn *on_done; /* nothing is left to do: the process may end. Called once, from the loop */
-	void *arg;        /* for read_model and on_done */
+	/* How models are fetched; the caller's, for the node's life (node_fetching_changed after a change of
+	 * what is in it). NULL: a model that is not there is an error. */
+	const struct model_ensure_opts *fetch;
+	uint64_t models_quota;   /* bytes of disk that fetched models may take; 0: no bound */
+	struct catalog *catalog; /* the caller's; NULL: nothing is kept of models */
+	loop_fn *on_done;        /* nothing is left to do: the process may end. Called once, from the loop */
+	void *arg;               /* for read_model and on_done */
 };
 
 struct node;
@@ -87,6 +99,8 @@ int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struc
 /* Other pools than before (copied). Engines that run go on as they were started; an engine that has to be
  * started again while its own pool's spec is wanted still, is started from what it was started from. */
 void node_set_pools(struct node *n, const struct node_pool *pools, size_t npools);
+/* Policy or places are others now: what was refused may be had. */
+void node_fetching_changed(struct node *n, uint64_t models_quota);
 void node_set_starting_max(struct node *n, unsigned max); /* 0 = 2; holds for starts from now on */
 /* Leaves engines as they are. NULL allowed. */
 void node_free(struct node *n);

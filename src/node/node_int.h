@@ -5,7 +5,8 @@
  * at once · kv.c, kv_restore.c conversations that outlive it · learn.c what it takes · adopt.c engines that
  * run already · prove.c readiness and canary · external.c servers that are not ours · desired.c what is
  * wanted · facts.c what is said · handoff.c the files about an engine · report.c the registry · tidy.c files
- * that are nobody's any more · api.c, logs.c the routes.
+ * that are nobody's any more · api.c, logs.c, catalog.c the routes · models.c
+ * models that have to be fetched.
  */
 #ifndef NODE_NODE_INT_H
 #define NODE_NODE_INT_H
@@ -31,6 +32,7 @@ enum { POOL_OLDER_MAX = 4 };
 struct pool {
 	unsigned refs;
 	struct node_pool conf; /* strings are ours */
+	struct strv own_args;  /* the engine's, without those for the model's files */
 	struct engine_build build;
 	bool have_build;
 	struct wire_model model;
@@ -107,6 +109,10 @@ struct replica {
 	struct wire_error last_error;
 	char *phase, *progress_text;
 	int progress_pct;
+	int64_t progress_eta_ms;   /* of a fetch; -1: not known */
+	struct fetch_watch *fetch; /* its model is being fetched */
+	bool waits_plan;           /* PROVISIONING until control has seen what the model needs */
+	bool refused;              /* FAILED: its model is not to be had as things stand */
 	uint32_t restarts;
 	int pid;
 	uint64_t pid_start;
@@ -165,6 +171,10 @@ struct node {
 	struct http_fetch *leaving;
 	struct list gate; /* replicas that wait for their turn to load */
 	struct loop_work gate_work;
+	struct list fetches;  /* struct fetch: models that are being fetched */
+	struct list streams;  /* of catalog_stream.c: answers under way */
+	struct list removals; /* of catalog.c */
+	size_t nstreams;
 	struct list found; /* keepers that are being taken over */
 };
 
@@ -335,6 +345,17 @@ bool report_pending(const struct node *n); /* something changed that was not sen
 
 /* api.c */
 void api_on_request(void *arg, struct http_exchange *x);
+/* A request whose body is waited for, and what its path names. */
+struct call;
+typedef void call_fn(struct call *c); /* answers c->x, or takes it over (http_handle) */
+struct call {
+	struct node *node;
+	struct http_exchange *x;
+	struct buf body;
+	char *id;
+	call_fn *fn;
+};
+void api_with_body(struct node *n, struct http_exchange *x, struct view id, size_t max, call_fn *fn);
 void api_error(struct http_exchange *x, int status, const char *fmt, ...) PRINTF(3, 4);
 void api_stop_answer(struct node *n);
 

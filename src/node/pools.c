@@ -8,7 +8,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "log/log.h"
-#include "node/node_int.h"
+#include "node/models_int.h"
 
 enum { DEFAULT_SLOTS = 2, DEFAULT_GRACE_MS = 5000, DEFAULT_CACHE_MIB = 1024 };
 
@@ -23,6 +23,12 @@ static struct pool *pool_make(const struct node_pool *from)
 	p->conf.prefer = mem_strdup(from->prefer);
 	p->conf.avoid = mem_strdup(from->avoid);
 	p->conf.spec = mem_strdup(from->spec);
+	p->conf.model_sha256 = mem_strdup(from->model_sha256);
+	p->conf.model = (struct model_set){ .ref = mem_strdup(from->model.ref),
+		.mmproj = mem_strdup(from->model.mmproj),
+		.draft = mem_strdup(from->model.draft) };
+	strv_copy(&p->conf.model.lora, &from->model.lora);
+	strv_copy(&p->own_args, &from->engine.args);
 	p->conf.engine = (struct engine_def){ 0 };
 	engine_def_copy(&p->conf.engine, &from->engine);
 	p->conf.slots = from->slots ? from->slots : DEFAULT_SLOTS;
@@ -52,6 +58,9 @@ void node_pool_drop(struct pool **pp)
 	free((char *)(uintptr_t)p->conf.prefer);
 	free((char *)(uintptr_t)p->conf.avoid);
 	free((char *)(uintptr_t)p->conf.spec);
+	free((char *)(uintptr_t)p->conf.model_sha256);
+	model_set_done(&p->conf.model);
+	strv_done(&p->own_args);
 	engine_def_done(&p->conf.engine);
 	engine_build_done(&p->build);
 	wire_model_done(&p->model);
@@ -132,7 +141,9 @@ void node_read_model(struct node *n, const struct node_pool *c, const char *path
 	*m = (struct wire_model){ .pool_id = mem_strdup(c->id),
 		.spec = mem_strdup(c->spec),
 		.path = mem_strdup(path),
-		.ctx = c->ctx };
+		.ctx = c->ctx,
+		.absent = c->model.ref && !path,
+		.retired = models_retired(n, c) };
 	if (n->opts.read_model)
 		n->opts.read_model(n->opts.arg, c, m);
 	else if (path && !file_exists(path))
@@ -202,6 +213,7 @@ void pools_set(struct node *n, const struct node_pool *pools, size_t npools)
 	size_t nwas = n->npools;
 	for (size_t i = 0; i < npools; i++) {
 		list[i] = pool_make(&pools[i]);
+		models_look(n, list[i]);
 		node_read_model(n, &list[i]->conf, list[i]->conf.model_path, &list[i]->model);
 		keep_build(list[i], node_pool_find(n, pools[i].id));
 		keep_older(list[i], node_pool_find(n, pools[i].id));

@@ -8,7 +8,7 @@
 
 #include "base/mem.h"
 #include "log/log.h"
-#include "node/node_int.h"
+#include "node/models_int.h"
 
 #define TO(s) (1u << REPLICA_##s)
 static const unsigned may_follow[] = {
@@ -35,6 +35,8 @@ void replica_set(struct replica *r, enum replica_state to)
 		loop_timer_stop(&r->retry);
 	if (to != REPLICA_PROVISIONING && to != REPLICA_STARTING)
 		replica_progress(r, NULL, -1, " ");
+	if (to != REPLICA_PROVISIONING && to != REPLICA_FAILED)
+		models_leave(r);
 	if (to != REPLICA_PROVISIONING && to != REPLICA_STARTING && to != REPLICA_PROVING &&
 		to != REPLICA_DRAINING)
 		gate_leave(r);
@@ -58,6 +60,7 @@ struct replica *replica_new(struct node *n, const char *id, const char *pool_id)
 	r->pool_id = mem_strdup(pool_id);
 	replica_bind(r, node_pool_find(n, pool_id));
 	r->progress_pct = -1;
+	r->progress_eta_ms = -1;
 	list_init(&r->gate);
 	r->want.keep_alive_ms = 600000; /* until somebody says what it is */
 	restart_init(&r->restart, &n->policy, rnd_u64(&n->rnd));
@@ -97,6 +100,7 @@ void replica_free(struct replica *r)
 	kv_done(r);
 	learn_done(r);
 	gate_leave(r);
+	models_leave(r);
 	loop_timer_stop(&r->retry);
 	loop_defer_cancel(&r->work);
 	engine_job_cancel(&r->job);
@@ -276,6 +280,8 @@ static void go_on(struct replica *r)
 		replica_stop(r);
 	else if (!running && (rose || other || at_rest))
 		begin_if_allowed(r);
+	else
+		models_planned(r);
 }
 
 void replica_reconcile(struct replica *r)

@@ -13,7 +13,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "log/log.h"
-#include "node/node_int.h"
+#include "node/models_int.h"
 
 enum { DEFAULT_CTX = 4096, START_BASE_MS = 300000, START_MS_PER_GIB = 20000 };
 
@@ -175,6 +175,7 @@ void replica_launch(struct replica *r)
 	handoff_begin(r);
 	if (spawn_keeper(r, &e) == 0) {
 		r->loading = true;
+		models_used(r);
 		log_event(LOG_INFO, "start", r->id,
 			(struct log_field[]){ LOG_STR("pool_id", r->pool_id), LOG_STR("replica_id", r->id),
 				LOG_UINT("generation", r->generation), LOG_UINT("ctx", r->ctx),
@@ -338,6 +339,8 @@ void replica_begin(struct replica *r)
 	gate_leave(r);
 	replica_set(r, REPLICA_PROVISIONING);
 	restart_started(&r->restart);
+	if (models_wait(r))
+		return;
 	read_model(r);
 	replica_provide(r);
 }

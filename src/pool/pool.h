@@ -349,7 +349,8 @@ void pool_get_status(struct pool *p, char out[POOL_STATUS_MAX]);
 
 /* How far its engine's start is, for those who wait; all zero but pct (-1): nothing is known. */
 struct pool_start {
-	char doing[24];         /* "starting", "preparing"; empty: none is being started */
+	char doing[24];         /* "starting", "preparing", "fetching"; empty: none is being started */
+	char more[96];          /* what else there is to say: "1.2 of 4.6 GB, 3 min left"; may be empty */
 	int pct;                /* 0..100 as its node tells, -1: it does not */
 	mono_t since, ready_by; /* ready_by: by what the last start took; MONO_ZERO: not known */
 };

@@ -100,9 +100,11 @@ void progress_text(struct request *q, char *out, size_t cap, int64_t *ret_ms)
 	}
 	*ret_ms = start_ms(&start, now);
 	if (pct < 0)
-		snprintf(out, cap, "%s %s", start.doing, pool_id(q->pool));
+		snprintf(out, cap, "%s %s%s%s", start.doing, pool_id(q->pool), start.more[0] ? ", " : "",
+			start.more);
 	else
-		snprintf(out, cap, "%s %s %d %%", start.doing, pool_id(q->pool), pct);
+		snprintf(out, cap, "%s %s %d %%%s%s", start.doing, pool_id(q->pool), pct,
+			start.more[0] ? ", " : "", start.more);
 }
 
 /* ---- how it is told ------------------------------------------------------------------------------------ */
@@ -134,7 +136,7 @@ static void add_reasoning(struct request *q, const char *text, struct buf *b)
 static void say(struct request *q, enum form f)
 {
 	AUTO(buf_done) struct buf b = BUF(2 * LINE_MAX_BYTES);
-	char text[POOL_ID_MAX + 64] = "";
+	char text[POOL_ID_MAX + 192] = "";
 	int64_t ms;
 	if (f == FORM_COMMENT || f == FORM_REASONING)
 		progress_text(q, text, sizeof text, &ms);

@@ -394,7 +394,7 @@ enum { ETA_MAX_MS = 600000 };
 static void impatient(void *arg)
 {
 	struct request *q = arg;
-	char status[POOL_STATUS_MAX], doing[POOL_ID_MAX + 64], text[640], eta[96] = "";
+	char status[POOL_STATUS_MAX], doing[POOL_ID_MAX + 192], text[1024], eta[96] = "";
 	int64_t eta_ms;
 	pool_get_status(q->pool, status);
 	if (!mono_before(mono_now(), q->deadline)) {

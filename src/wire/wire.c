@@ -31,6 +31,7 @@ static const char *const cause_names[] = {
 	[CAUSE_HUNG] = "hung",
 	[CAUSE_CANARY] = "canary",
 	[CAUSE_START_TIMEOUT] = "start_timeout",
+	[CAUSE_MODEL_REFUSED] = "model_refused",
 	[CAUSE_NO_DEVICE] = "no_device",
 };
 static_assert(ARRAY_LEN(cause_names) == CAUSE_COUNT, "one name per cause");
@@ -113,6 +114,7 @@ static const struct wf replica_fields[] = {
 	NUM(last_error, WF_ERROR, WR_ERROR, 0, 0),
 	STR(phase, WR_PROGRESS),
 	STR(progress_text, WR_PROGRESS),
+	NUM(progress_eta_ms, WF_I64, WR_PROGRESS, -1, INT64_MAX),
 	NUM(progress_pct, WF_INT, WR_PROGRESS, -1, 100),
 	NUM(restarts, WF_U32, WR_RESTARTS, 0, UINT32_MAX),
 	NUM(retry_in_ms, WF_I64, WR_RESTARTS, -1, INT64_MAX),
@@ -146,6 +148,8 @@ static const struct wf model_fields[] = {
 	NUM(audio, WF_BOOL, 0, 0, 0),
 	NUM(embedding, WF_BOOL, 0, 0, 0),
 	NUM(rerank, WF_BOOL, 0, 0, 0),
+	NUM(absent, WF_BOOL, 0, 0, 0),
+	STR(retired, 0),
 	STR(need, 0),
 	NUM(larger, WF_STRS, 0, 0, 0),
 	STR(quant, 0),
@@ -218,6 +222,7 @@ static const struct wf want_fields[] = {
 	NUM(keep_alive_ms, WF_I64, 0, -1, INT64_MAX),
 	STR(spec, 0),
 	STR(model, 0),
+	NUM(model_there, WF_BOOL, 0, 0, 0),
 	NUM(planned, WF_BOOL, 0, 0, 0),
 	NUM(gpu_layers, WF_U32, 0, 0, UINT32_MAX),
 	NUM(cpu_experts, WF_U32, 0, 0, UINT32_MAX),

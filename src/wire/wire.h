@@ -62,12 +62,13 @@ enum wire_cause {
 	CAUSE_BAD_MODEL,
 	CAUSE_BAD_ARGS,
 	CAUSE_NO_ENGINE, /* no build could be had */
-	CAUSE_NO_MODEL,  /* the file is not there */
+	CAUSE_NO_MODEL,  /* the file is not there, or could not be fetched this time */
 	CAUSE_HEALTH_LOST,
 	CAUSE_HUNG,
 	CAUSE_CANARY, /* health said yes, the model's answer was wrong or missing */
 	CAUSE_START_TIMEOUT,
-	CAUSE_NO_DEVICE, /* no device it may use answers; mends itself when one comes back */
+	CAUSE_MODEL_REFUSED, /* not to be had, and asking again does not mend it: policy, gated, digest */
+	CAUSE_NO_DEVICE,     /* no device it may use answers; mends itself when one comes back */
 	CAUSE_COUNT
 };
 const char *wire_cause_name(enum wire_cause c);
@@ -118,6 +119,7 @@ struct wire_replica {
 	struct wire_error last_error;
 	char *phase, *progress_text; /* "engine_provision", "engine_start", …; a sentence */
 	int progress_pct;            /* 0..100, -1 unknown */
+	int64_t progress_eta_ms;     /* of fetching; 0, -1: not known */
 	uint32_t restarts;
 	int64_t retry_in_ms; /* BACKOFF, FAILED by breaker: until the next try; -1 never by itself */
 	int pid;
@@ -148,6 +150,8 @@ struct wire_model {
 	uint32_t ctx; /* the configured one; of `ctx: auto` the least it becomes */
 	bool vision, audio;
 	bool embedding, rerank; /* what it is for instead of text */
+	bool absent;            /* it has to be fetched first: nothing else is known of it */
+	char *retired;          /* it takes no new work: a sentence; NULL: it does */
 	char *need;             /* what it needs in memory, as wire_need_encode writes it; NULL: not known */
 	/* NULL-terminated, each as need: with the contexts that `ctx: auto` may become where there is room,
 	 * the largest first; NULL: none */
@@ -258,6 +262,8 @@ struct wire_want { /* one replica that should run */
 	 * it: another spec is another replica. */
 	char *spec;
 	char *model; /* a file in place of the configured model; NULL = the configured one */
+	/* The sender knows what the model needs: one that had to be fetched is started from then on alone. */
+	bool model_there;
 	/* How the model is divided, where that was planned: layers on devices (the output is one more),
 	 * layers whose experts stay on the host, shares of the layers for each of `devices` ("20,13"; NULL:
 	 * one). */

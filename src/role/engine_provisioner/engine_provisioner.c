@@ -26,6 +26,8 @@ struct agent {
 	struct loop *loop;
 	struct node *node; /* NULL: the disk is looked through before it registers */
 	struct found *found;
+	struct agent_fetch fetch; /* of config */
+	struct catalog *catalog;
 	const char *path; /* of the file, as given; NULL: it is looked for */
 	struct strv sets;
 	struct loop_signal *sigterm, *sigint, *sighup;
@@ -107,8 +109,10 @@ static int set_up(struct agent *a, struct err *e);
 /* Takes c: its pools are the node's from now on. */
 static void take(struct agent *a, struct config *c)
 {
-	config_unref(a->config);
+	struct config *was = a->config;
 	a->config = c;
+	agent_fetch_make(c, &a->fetch);
+	config_unref(was);
 	if (!a->node) {
 		a->status = set_up(a, &a->why);
 		if (a->status)
@@ -117,6 +121,7 @@ static void take(struct agent *a, struct config *c)
 	}
 	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
 	agent_pools_make(c, found_list(a->found), &pools);
+	node_fetching_changed(a->node, c->models_quota);
 	node_set_starting_max(a->node, c->starting_max);
 	node_set_pools(a->node, pools.items, pools.len);
 }
@@ -208,6 +213,22 @@ static const char *env_or_null(const char *name)
 	return v && *v ? v : NULL;
 }
 
+/* A newer one is refused: the file stays as it is, and this version starts nothing that the newer one has to
+ * account for. What cannot be read now does not keep engines from serving. */
+static int open_catalog(struct agent *a, struct err *e)
+{
+	AUTO(mem_freep) char *path = path_join(a->config->state_dir, CATALOG_NAME);
+	AUTO(mem_freep) char *note = NULL;
+	int r = catalog_open(path, &a->catalog, &note, e);
+	if (note)
+		log_error("catalog", path, "%s", note);
+	if (r != -EIO)
+		return r;
+	log_error("catalog", path, "%s; what is fetched is not kept.", e->msg);
+	free(MEM_TAKE(note));
+	return catalog_open(NULL, &a->catalog, &note, e);
+}
+
 static int set_up(struct agent *a, struct err *e)
 {
 	const struct config *c = a->config;
@@ -215,7 +236,11 @@ static int set_up(struct agent *a, struct err *e)
 	r = r ? r : dir_ensure_writable(c->runtime_dir, "runtime_dir", e);
 	if (r)
 		return r;
+	r = open_catalog(a, e);
+	if (r)
+		return r;
 	a->log_dir = path_join(c->state_dir, "log");
+	agent_fetch_make(c, &a->fetch);
 	a->keeper = find_keeper();
 	AUTO(agent_pools_done) struct agent_pools pools = { 0 };
 	agent_pools_make(c, found_list(a->found), &pools);
@@ -232,6 +257,10 @@ static int set_up(struct agent *a, struct err *e)
 		.pools = pools.items,
 		.npools = pools.len,
 		.on_reload = on_reload,
+		.fetch = &a->fetch.opts,
+		.models_quota = c->models_quota,
+		.catalog = a->catalog,
+		.offline = c->network.offline,
 		.allow_cpu = c->gpu != CONFIG_GPU_REQUIRED,
 		.build_jobs = c->build.jobs,
 		.allow_package_installs = c->build.allow_package_installs,
@@ -257,6 +286,8 @@ static void tear_down(struct agent *a)
 	loop_signal_stop(&a->sighup);
 	loop_free(a->loop);
 	found_free(a->found);
+	catalog_close(a->catalog);
+	agent_fetch_done(&a->fetch);
 	strv_done(&a->sets);
 	free(a->keeper);
 	free(a->log_dir);

@@ -37,6 +37,23 @@ static bool has_file(const struct config_pool *p)
 	return p->model && p->engine.mode != CONFIG_MODE_EXTERNAL;
 }
 
+/* More than one file, or what may have to be fetched. */
+static bool has_set(const struct config *c, const struct config_pool *p)
+{
+	return has_file(p) && p->engine.kind != CONFIG_ENGINE_OPENAI &&
+	       (p->model_set.mmproj || p->model_set.draft || p->model_set.lora.len ||
+		       config_model_is_remote(c, p->model));
+}
+
+static void convert_set(const struct config_pool *p, struct node_pool *n)
+{
+	n->model.ref = mem_strdup(p->model);
+	n->model.mmproj = mem_strdup(p->model_set.mmproj);
+	n->model.draft = mem_strdup(p->model_set.draft);
+	strv_copy(&n->model.lora, &p->model_set.lora);
+	n->model_sha256 = mem_strdup(p->model_set.sha256);
+}
+
 static char *model_path(const struct config *c, const struct config_pool *p)
 {
 	enum model_want want = p->engine.kind == CONFIG_ENGINE_LLAMACPP ? MODEL_GGUF : MODEL_ANY;
@@ -63,7 +80,11 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 	config_pool_spec(p, spec);
 	n->id = mem_strdup(p->id);
 	agent_engine_def(&p->engine, &n->engine);
-	n->model_path = model_path(c, p);
+	if (has_set(c, p))
+		convert_set(p, n);
+	else
+		n->model_path = model_path(c, p);
+	n->pinned = p->pinned;
 	n->ctx = p->ctx;
 	n->slots = p->slots;
 	n->cache_ram_mib = cache_mib(c, p);
@@ -80,7 +101,36 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 static_assert((int)ENGINE_COMMAND == (int)CONFIG_ENGINE_COMMAND, "one numbering");
 static_assert((int)ENGINE_MODE_SOURCE == (int)CONFIG_MODE_SOURCE, "one numbering");
 static_assert((int)NODE_KV_OFF == (int)CONFIG_KV_OFF, "one numbering");
+static_assert((int)MODEL_TRUST_STRICT == (int)CONFIG_TRUST_STRICT, "one numbering");
 static_assert((int)NODE_CANARY_NEVER == (int)CONFIG_CANARY_NEVER, "one numbering");
+
+void agent_fetch_make(const struct config *c, struct agent_fetch *ret)
+{
+	agent_fetch_done(ret);
+	stores_roots_default(&ret->roots, NULL, c->models_dir);
+	ret->opts = (struct model_ensure_opts){
+		.models_dir = c->models_dir,
+		.state_dir = c->state_dir,
+		.roots = &ret->roots,
+		.policy = { .offline = c->network.offline, .plain_http = c->network.plain_http },
+		.trust = (enum model_trust)c->trust.mode,
+		.require_digest = c->trust.require_digest,
+		.rate = c->fetch.rate,
+		.headroom = c->fetch.headroom,
+	};
+	strv_copy(&ret->opts.policy.allow_hosts, &c->network.allow_hosts);
+	strv_copy(&ret->opts.policy.deny, &c->network.deny);
+	strv_copy(&ret->opts.registries, &c->trust.registries);
+}
+
+void agent_fetch_done(struct agent_fetch *f)
+{
+	stores_roots_done(&f->roots);
+	strv_done(&f->opts.policy.allow_hosts);
+	strv_done(&f->opts.policy.deny);
+	strv_done(&f->opts.registries);
+	f->opts = (struct model_ensure_opts){ 0 };
+}
 
 void agent_pools_make(const struct config *c, const struct stores_found *found, struct agent_pools *ret)
 {
@@ -97,6 +147,8 @@ void agent_pools_done(struct agent_pools *p)
 	for (size_t i = 0; i < p->len; i++) {
 		free((char *)(uintptr_t)p->items[i].id);
 		free((char *)(uintptr_t)p->items[i].model_path);
+		free((char *)(uintptr_t)p->items[i].model_sha256);
+		model_set_done(&p->items[i].model);
 		free((char *)(uintptr_t)p->items[i].spec);
 		free((char *)(uintptr_t)p->items[i].devices);
 		free((char *)(uintptr_t)p->items[i].prefer);

@@ -7,7 +7,7 @@
 
 #include "config/config.h"
 #include "node/node.h"
-#include "provision/model/model.h"
+#include "provision/model/want.h"
 #include "role/engine_provisioner/found.h"
 
 struct agent_pools {
@@ -19,6 +19,14 @@ void agent_pools_make(const struct config *c, const struct stores_found *found, 
 void agent_pools_done(struct agent_pools *p); /* for AUTO(agent_pools_done) */
 /* How a pool's engine gets here; d is the caller's, zeroed. */
 void agent_engine_def(const struct config_engine *c, struct engine_def *d);
+
+/* How models are fetched. The strings of opts are c's: for as long as c is there. */
+struct agent_fetch {
+	struct model_ensure_opts opts;
+	struct stores_roots roots;
+};
+void agent_fetch_make(const struct config *c, struct agent_fetch *ret); /* ret is done first */
+void agent_fetch_done(struct agent_fetch *f);
 
 /* Where a model would be, also when it is not there yet: the node says what is missing, each time it looks.
  */

@@ -165,6 +165,45 @@ static void test_models(void **state)
 	assert_int_equal(models_table(VIEW("{}"), false, &b), -EINVAL);
 }
 
+static void test_catalog(void **state)
+{
+	(void)state;
+	AUTO(buf_done) struct buf b = BUF(64 * KIB);
+	const char *models =
+		"{\"models\":[{\"id\":\"o-r\",\"reference\":\"hf:o/r\",\"state\":\"Active\",\"serving\":true,"
+		"\"fetched\":true,\"size_bytes\":4683073248,\"architecture\":\"llama\","
+		"\"verified_at\":\"2026-11-24T16:07:08.123Z\",\"used_at\":null}]}";
+	assert_int_equal(catalog_table(view_str(models), false, &b), 0);
+	assert_string_equal(buf_str(&b),
+		"ID   STATE            SIZE     ARCHITECTURE  FILES    VERIFIED    USED  REFERENCE\n"
+		"o-r  Active, serving  4.4 GiB  llama         fetched  2026-11-24  -     hf:o/r\n");
+	buf_reset(&b);
+	assert_int_equal(catalog_table(VIEW("{\"models\":[]}"), false, &b), 0);
+	assert_non_null(strstr(buf_str(&b), "corral pull"));
+	assert_int_equal(catalog_table(VIEW("{}"), false, &b), -EINVAL);
+	buf_reset(&b);
+	const char *gc =
+		"{\"quota_bytes\":1048576,\"used_bytes\":2097152,\"over_bytes\":1048576,\"candidates\":["
+		"{\"id\":\"o-r\",\"reference\":\"hf:o/r\",\"size_bytes\":1048576,\"needed\":true,"
+		"\"pool\":null,\"used_at\":\"2026-11-24T16:07:08.123Z\"}]}";
+	assert_int_equal(catalog_gc_page(view_str(gc), false, &b), 0);
+	assert_non_null(strstr(buf_str(&b), "take 2.0 MiB; models_quota is 1.0 MiB, too much: 1.0 MiB.\n"));
+	assert_non_null(strstr(buf_str(&b), "o-r *  1.0 MiB  2026-11-24  -     hf:o/r\n"));
+	buf_reset(&b);
+	assert_int_equal(catalog_gc_page(VIEW("{\"candidates\":[]}"), false, &b), 0);
+	assert_non_null(strstr(buf_str(&b), "Nothing of it could go"));
+	buf_reset(&b);
+	assert_int_equal(
+		catalog_detail(
+			VIEW("{\"id\":\"a\",\"files\":[{\"role\":\"weights\",\"path\":\"/m\\u001b[2J\","
+			     "\"size_bytes\":1024}]}"),
+			false, &b),
+		0);
+	assert_non_null(strstr(buf_str(&b), "weights       /m?[2J\n"));
+	assert_non_null(strstr(buf_str(&b), "1.0 KiB, sha256 not known"));
+	assert_int_equal(catalog_detail(VIEW("{}"), false, &b), -EINVAL);
+}
+
 static void test_pool_detail(void **state)
 {
 	AUTO(buf_done) struct buf b = BUF(64 * KIB);
@@ -289,7 +328,9 @@ static int fake_role(int argc, char **argv)
 
 static int call(const char *line)
 {
-	static const struct cli_roles roles = { fake_serve, fake_role, fake_role };
+	static const struct cli_roles roles = {
+		.serve = fake_serve, .orchestratord = fake_role, .engine_provisioner = fake_role
+	};
 	AUTO(strv_done) struct strv argv = { 0 };
 	memset(&seen, 0, sizeof seen);
 	assert_int_equal(strv_shell_words(&argv, view_str(line), NULL), 0);
@@ -394,6 +435,7 @@ int main(void)
 		cmocka_unit_test(test_ps_orders),
 		cmocka_unit_test(test_pools),
 		cmocka_unit_test(test_models),
+		cmocka_unit_test(test_catalog),
 		cmocka_unit_test(test_pool_detail),
 		cmocka_unit_test(test_api_errors),
 		cmocka_unit_test(test_reload_plan),

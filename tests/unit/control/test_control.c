@@ -243,6 +243,7 @@ static void test_refusals(void **state)
 	assert_int_equal((int)REFUSE_POOL_UNREADY, (int)CODE_POOL_UNREADY);
 	assert_int_equal((int)REFUSE_POOL_UNAVAILABLE, (int)CODE_POOL_UNAVAILABLE);
 	assert_int_equal((int)REFUSE_NO_CAPACITY, (int)CODE_NO_CAPACITY);
+	assert_int_equal((int)REFUSE_MODEL_RETIRED, (int)CODE_MODEL_RETIRED);
 }
 
 int main(void)

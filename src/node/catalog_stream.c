@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Answers that last: fetching a model, and verifying one. Server-sent events: `progress` as it goes, at last
+ * `done` or `error`. A client that leaves ends its verification; a fetch goes on.
+ */
+#include <stdlib.h>
+#include <yyjson.h>
+
+#include "base/mem.h"
+#include "log/log.h"
+#include "node/models_int.h"
+#include "provision/catalog/tell.h"
+
+enum { STREAMS_MAX = 64 };
+
+struct stream {
+	struct list node;
+	struct node *owner;
+	struct http_exchange *x;
+	bool full;                 /* what is told meanwhile is left out: the next one says it all */
+	struct fetch_watch *watch; /* a fetch */
+	struct fetch_job *hash;    /* a verification, of */
+	char *id;
+	struct fetch_file *files;
+	size_t nfiles;
+};
+
+static void stream_free(struct stream *s)
+{
+	fetch_leave(&s->watch);
+	fetch_cancel(&s->hash);
+	for (size_t i = 0; i < s->nfiles; i++)
+		fetch_file_done(&s->files[i]);
+	list_remove(&s->node);
+	s->owner->nstreams--;
+	free(s->files);
+	free(s->id);
+	loop_defer_free(s->owner->loop, s);
+}
+
+static void send_event(struct stream *s, const char *name, const struct buf *data)
+{
+	AUTO(buf_done) struct buf b = BUF(2 * TELL_JSON_MAX);
+	(void)buf_addf(&b, "event: %s\ndata: %s\n\n", name, buf_str(data));
+	s->full = http_body(s->x, buf_view(&b));
+	http_flush(s->x);
+}
+
+static void end(struct stream *s, const char *name, const struct buf *data)
+{
+	struct http_exchange *x = s->x;
+	send_event(s, name, data);
+	stream_free(s);
+	http_end(x);
+}
+
+static void on_drained(void *arg)
+{
+	struct stream *s = arg;
+	s->full = false;
+}
+
+static void on_gone(void *arg)
+{
+	stream_free(arg);
+}
+
+static void on_body(void *arg, struct view bytes)
+{
+	(void)arg;
+	(void)bytes;
+}
+
+static void on_body_end(void *arg)
+{
+	(void)arg;
+}
+
+static const struct http_handler handler = {
+	.on_body = on_body, .on_body_end = on_body_end, .on_drained = on_drained, .on_gone = on_gone
+};
+
+static void on_progress(void *arg, const struct fetch_progress *p)
+{
+	struct stream *s = arg;
+	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
+	if (s->full)
+		return;
+	tell_progress(p, &b);
+	send_event(s, "progress", &b);
+}
+
+static void fail(struct stream *s, enum fetch_why why, const char *message)
+{
+	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
+	tell_error(why, message, &b);
+	end(s, "error", &b);
+}
+
+static struct stream *stream_new(struct node *n, struct http_exchange *x)
+{
+	struct stream *s = NEW(struct stream);
+	AUTO(buf_done) struct buf head = BUF(1024);
+	s->owner = n;
+	s->x = x;
+	list_append(&n->streams, &s->node);
+	n->nstreams++;
+	(void)http_header_add(&head, "Content-Type", VIEW("text/event-stream"));
+	(void)http_header_add(&head, "Cache-Control", VIEW("no-cache"));
+	http_handle(x, &handler, s);
+	http_start(x, 200, &head, -1);
+	http_flush(x);
+	return s;
+}
+
+static bool too_many(struct node *n, struct http_exchange *x)
+{
+	if (n->nstreams < STREAMS_MAX)
+		return false;
+	api_error(x, 503, "%d models are being fetched or verified already; wait for one of them",
+		(int)STREAMS_MAX);
+	return true;
+}
+
+void catalog_streams_done(struct node *n)
+{
+	LIST_FOREACH(s, &n->streams, struct stream, node)
+	{
+		struct http_exchange *x = s->x;
+		stream_free(s);
+		http_end(x);
+	}
+}
+
+/* ---- fetching ------------------------------------------------------------------------------------------ */
+
+static void on_fetched(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err)
+{
+	struct stream *s = arg;
+	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
+	s->watch = NULL;
+	if (!got) {
+		fail(s, why, err ? err->msg : fetch_why_name(why));
+		return;
+	}
+	tell_got(s->owner->opts.catalog, got, &b);
+	end(s, "done", &b);
+}
+
+struct pull {
+	struct model_set set;
+	char *sha256;
+	enum model_want want;
+};
+
+static void pull_done(struct pull *p)
+{
+	model_set_done(&p->set);
+	free(p->sha256);
+}
+
+static char *text_of(yyjson_val *o, const char *key)
+{
+	return mem_strdup(yyjson_get_str(yyjson_obj_get(o, key)));
+}
+
+/* What a caller of the API may name: a repository, a URL; a file only where models lie already. */
+static int reference_check(struct node *n, const char *text, struct err *e)
+{
+	struct model_ref r = { 0 };
+	const struct model_ensure_opts *o = n->opts.fetch;
+	if (!text || (strcmp(text, "none") == 0))
+		return 0;
+	int rc = model_ref_parse(text, o ? o->models_dir : NULL, &r, e);
+	if (!rc && r.kind == MODEL_REF_FILE && !(o && catalog_in_stores(o->roots, r.file)))
+		rc = err_set(e, -EPERM,
+			"%.300s lies in no folder of models (models_dir, the caches of Hugging Face, "
+			"llama.cpp, "
+			"Ollama and LM Studio); name it in corral.yaml instead",
+			text);
+	model_ref_done(&r);
+	return rc;
+}
+
+static int pull_read(struct call *c, struct pull *p, struct err *e)
+{
+	yyjson_doc *d = c->body.len ? yyjson_read(c->body.data, c->body.len, 0) : NULL;
+	yyjson_val *o = yyjson_doc_get_root(d), *item;
+	size_t i, max;
+	p->set = (struct model_set){
+		.ref = text_of(o, "reference"), .mmproj = text_of(o, "mmproj"), .draft = text_of(o, "draft")
+	};
+	p->sha256 = text_of(o, "sha256");
+	p->want = yyjson_get_bool(yyjson_obj_get(o, "snapshot")) ? MODEL_ANY : MODEL_GGUF;
+	yyjson_arr_foreach(yyjson_obj_get(o, "lora"), i, max, item)
+	{
+		if (yyjson_is_str(item) && p->set.lora.len < 64)
+			strv_add(&p->set.lora, yyjson_get_str(item));
+	}
+	yyjson_doc_free(d);
+	if (!p->set.ref || !*p->set.ref)
+		return err_set(e, -EINVAL, "the body must be {\"reference\": \"org/repo:Q4_K_M\"}");
+	int r = reference_check(c->node, p->set.ref, e);
+	r = r ? r : reference_check(c->node, p->set.mmproj, e);
+	r = r ? r : reference_check(c->node, p->set.draft, e);
+	for (size_t k = 0; !r && k < p->set.lora.len; k++)
+		r = reference_check(c->node, p->set.lora.items[k], e);
+	return r;
+}
+
+void catalog_pull(struct call *c)
+{
+	struct node *n = c->node;
+	AUTO(pull_done) struct pull p = { 0 };
+	struct err e = { 0 };
+	enum fetch_why why;
+	int r = pull_read(c, &p, &e);
+	if (r) {
+		api_error(c->x, r == -EPERM ? 403 : 400, "%s", e.msg);
+		return;
+	}
+	if (too_many(n, c->x))
+		return;
+	struct fetch_watch *w = fetch_join(n, &p.set, p.sha256, p.want, &why, &e);
+	if (!w) {
+		api_error(c->x, why == FETCH_REFUSED ? 403 : 507, "%s", e.msg);
+		return;
+	}
+	struct stream *s = stream_new(n, c->x);
+	w->on_progress = on_progress;
+	w->on_done = on_fetched;
+	w->arg = s;
+	s->watch = w;
+}
+
+/* ---- verifying ----------------------------------------------------------------------------------------- */
+
+static void keep_digests(struct catalog *c, const char *id, const struct fetch_result *res)
+{
+	struct catalog_model m = { 0 };
+	if (catalog_model_find(c, id, &m))
+		return;
+	for (size_t i = 0; i < m.nfiles && i < res->nfiles; i++)
+		if (!m.files[i].sha256 && res->files[i].sha256)
+			m.files[i].sha256 = mem_strdup(res->files[i].sha256);
+	free(catalog_model_put(c, &m));
+	catalog_model_done(&m);
+}
+
+static void on_hashed(void *arg, const struct fetch_result *res, enum fetch_why why, const struct err *err)
+{
+	struct stream *s = arg;
+	struct catalog *c = s->owner->opts.catalog;
+	s->hash = NULL;
+	if (why != FETCH_OK) {
+		const char *message = err ? err->msg : fetch_why_name(why);
+		catalog_model_set_verified(c, s->id, message);
+		log_error("verify", s->id, "Model %s is not what it was: %s.", s->id, message);
+		fail(s, why, message);
+		return;
+	}
+	keep_digests(c, s->id, res);
+	catalog_model_set_verified(c, s->id, NULL);
+	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
+	(void)buf_adds(&b, "{\"id\":");
+	(void)buf_add_json(&b, view_str(s->id));
+	(void)buf_addf(&b, ",\"files\":%zu}", res->nfiles);
+	end(s, "done", &b);
+}
+
+void catalog_verify(struct call *c)
+{
+	static const struct fetch_ops ops = { .on_progress = on_progress, .on_done = on_hashed };
+	struct node *n = c->node;
+	struct catalog_model m = { 0 };
+	struct err e = { 0 };
+	if (catalog_model_find(n->opts.catalog, c->id, &m)) {
+		api_error(c->x, 404, "there is no model %s in the catalog", c->id);
+		return;
+	}
+	if (too_many(n, c->x)) {
+		catalog_model_done(&m);
+		return;
+	}
+	struct stream *s = stream_new(n, c->x);
+	s->id = mem_strdup(m.id);
+	s->files = mem_alloc((m.nfiles + 1) * sizeof *s->files);
+	for (size_t i = 0; i < m.nfiles; i++) {
+		s->files[i].to = mem_strdup(m.files[i].path);
+		s->files[i].sha256 = mem_strdup(m.files[i].sha256);
+		s->files[i].size = m.files[i].size;
+	}
+	s->nfiles = m.nfiles;
+	catalog_model_done(&m);
+	struct fetch_request q = { .op = FETCH_HASH, .files = s->files, .nfiles = s->nfiles };
+	const char *program = n->opts.fetch ? n->opts.fetch->fetch_program : NULL;
+	if (fetch_start(n->loop, program, &q, &ops, s, &s->hash, &e))
+		fail(s, FETCH_CRASHED, e.msg);
+}

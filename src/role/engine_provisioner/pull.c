@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One model, fetched by a command where no daemon runs.
+ */
+#include <signal.h>
+#include <stdlib.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "provision/catalog/tell.h"
+#include "role/engine_provisioner/engine_provisioner.h"
+#include "role/engine_provisioner/pools.h"
+
+struct pulling {
+	const struct agent_pull *p;
+	struct loop *loop;
+	struct model_job *job;
+	struct catalog *catalog; /* NULL: it cannot be opened */
+	bool got;
+};
+
+static void tell(struct pulling *u, const struct buf *b)
+{
+	u->p->on_event(u->p->arg, buf_view(b));
+}
+
+static void on_progress(void *arg, const struct fetch_progress *p)
+{
+	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
+	tell_progress(p, &b);
+	tell(arg, &b);
+}
+
+static void fail(struct pulling *u, enum fetch_why why, const char *message)
+{
+	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
+	tell_error(why, message, &b);
+	tell(u, &b);
+}
+
+static void on_done(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err)
+{
+	struct pulling *u = arg;
+	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
+	u->job = NULL;
+	u->got = got != NULL;
+	if (got) {
+		if (u->catalog)
+			catalog_note(u->catalog, &u->p->set, got);
+		tell_got(u->catalog, got, &b);
+		tell(u, &b);
+	} else {
+		fail(u, why, err ? err->msg : fetch_why_name(why));
+	}
+	loop_stop(u->loop);
+}
+
+static void on_signal(void *arg, int signo)
+{
+	(void)signo;
+	struct pulling *u = arg;
+	model_job_cancel(&u->job);
+	fail(u, FETCH_CRASHED, "interrupted; what is there stays, and the next pull goes on from it");
+	loop_stop(u->loop);
+}
+
+static void open_catalog(const struct config *c, struct pulling *u)
+{
+	AUTO(mem_freep) char *path = path_join(c->state_dir, CATALOG_NAME);
+	AUTO(mem_freep) char *note = NULL;
+	if (dir_ensure_writable(c->state_dir, "state_dir", NULL) ||
+		catalog_open(path, &u->catalog, &note, NULL))
+		u->catalog = NULL;
+}
+
+int engine_provisioner_pull(const struct config *c, const struct agent_pull *p)
+{
+	static const struct model_ops ops = { .on_progress = on_progress, .on_done = on_done };
+	AUTO(agent_fetch_done) struct agent_fetch fetch = { 0 };
+	struct pulling u = { .p = p, .loop = loop_new("pull") };
+	struct loop_signal *sig = NULL;
+	signal(SIGPIPE, SIG_IGN);
+	agent_fetch_make(c, &fetch);
+	fetch.opts.want = p->snapshot ? MODEL_ANY : MODEL_GGUF;
+	fetch.opts.sha256 = p->sha256;
+	open_catalog(c, &u);
+	if (loop_signal_start(u.loop, &sig, SIGINT, on_signal, &u))
+		sig = NULL;
+	u.job = model_ensure(u.loop, &p->set, &fetch.opts, &ops, &u);
+	(void)!loop_run(u.loop);
+	model_job_cancel(&u.job);
+	loop_signal_stop(&sig);
+	catalog_close(u.catalog);
+	loop_free(u.loop);
+	return u.got ? 0 : 1;
+}
