@@ -57,7 +57,7 @@ static mono_t ask(struct files *g)
 		struct file *f = &g->f[i];
 		if (f->state == FILE_QUEUED)
 			break;
-		if (f->state != FILE_FETCHING || f->local_fd >= 0)
+		if (f->state != FILE_FETCHING || mirror_is_file(f))
 			continue;
 		if (mono_before(now, f->resume_at)) {
 			next = mono_before(f->resume_at, next) ? f->resume_at : next;

@@ -109,6 +109,7 @@ void file_restart(struct file *f);
 
 /* mirror.c */
 const char *file_url(const struct file *f);
+bool mirror_is_file(const struct file *f); /* the one in use */
 /* A try of the mirror failed. pause_ms: what the server asked for, or -1. */
 void file_try_failed(struct file *f, const struct fail *why, bool moved, int64_t pause_ms);
 void file_next_mirror(struct file *f, const struct fail *why);

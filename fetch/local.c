@@ -50,18 +50,17 @@ static int local_copy(struct file *f, struct fail *why)
 
 bool local_step(struct file *f)
 {
-	struct place p;
+	struct place p = { 0 };
 	struct fail why;
-	if (place_parse(file_url(f), &p, &why)) {
-		file_next_mirror(f, &why);
-		return true;
-	}
-	bool is_file = p.is_file;
-	int r = is_file && f->local_fd < 0 ? local_open(f, p.path, &why) : 0;
-	place_done(&p);
-	if (is_file && !r)
+	if (!mirror_is_file(f))
+		return false;
+	int r = place_parse(file_url(f), &p, &why);
+	if (!r && f->local_fd < 0)
+		r = local_open(f, p.path, &why);
+	if (!r)
 		r = local_copy(f, &why);
 	if (r < 0)
 		file_next_mirror(f, &why);
-	return is_file;
+	place_done(&p);
+	return true;
 }

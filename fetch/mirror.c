@@ -23,6 +23,11 @@ const char *file_url(const struct file *f)
 	return f->job->urls.items[f->mirror];
 }
 
+bool mirror_is_file(const struct file *f)
+{
+	return strncasecmp(file_url(f), "file:", 5) == 0;
+}
+
 void mirror_forget(struct file *f)
 {
 	free(f->resolved);
