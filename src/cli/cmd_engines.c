@@ -49,48 +49,6 @@ static int check(const char *verb, int names)
 	return CLI_USAGE;
 }
 
-/* The engines of a running daemon are replaced, the new one ready before the old one goes; where it does not
- * get ready, the old build is the pool's again. */
-static int hand_over(struct cli *c, struct cli_engines_opts *e)
-{
-	char *words[] = { (char *)(uintptr_t) "reload", (char *)(uintptr_t)e->name, NULL };
-	struct cli_engines_opts back = { .verb = "rollback", .config = e->config, .name = e->name };
-	int status = cmd_reload(c, command_find("reload"), 2, words);
-	if (status == CLI_UNREACHABLE) {
-		hint("no daemon runs: the next start takes the new build");
-		return CLI_OK;
-	}
-	if (status != CLI_OK) {
-		complain("engines upgrade: pool %s did not get ready with the new build; the one before is "
-			 "taken "
-			 "again",
-			e->name);
-		(void)c->roles->engines(&back);
-	}
-	return status;
-}
-
-static int upgrade_pool(struct cli *c, struct cli_engines_opts *e, const char *pool)
-{
-	bool changed = false;
-	e->name = pool;
-	e->ret_changed = &changed;
-	int status = c->roles->engines(e);
-	return status == CLI_OK && changed ? hand_over(c, e) : status;
-}
-
-/* Pool by pool; the first that fails ends it. */
-static int upgrade(struct cli *c, struct cli_engines_opts *e)
-{
-	int status = CLI_OK;
-	if (e->name)
-		return upgrade_pool(c, e, e->name);
-	for (size_t i = 0; i < e->config->npools && status == CLI_OK; i++)
-		if (e->config->pools[i].engine.mode == CONFIG_MODE_SOURCE)
-			status = upgrade_pool(c, e, e->config->pools[i].id);
-	return status;
-}
-
 int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv)
 {
 	static const struct option longs[] = { { "force", no_argument, NULL, OPT_FORCE },
@@ -120,5 +78,7 @@ int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv)
 		.json = c->json,
 		.force = args.force,
 		.color = color_for(STDERR_FILENO) };
-	return strcmp(verb, "upgrade") == 0 ? upgrade(c, &e) : c->roles->engines(&e);
+	if (strcmp(verb, "upgrade") == 0)
+		return engines_upgrade(c, &e);
+	return strcmp(verb, "rollback") == 0 ? engines_rollback(c, &e) : c->roles->engines(&e);
 }

@@ -12,7 +12,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 
-import { corralPath, deadlineMs, model, stubDriver, withCorral } from './harness.mjs';
+import { corralPath, deadlineMs, fakePool, model, stubDriver, until, withCorral } from './harness.mjs';
 import { git, gitDaemon, makeRepo } from './repo.mjs';
 
 const slow = process.env.CORRAL_TEST_SLOW === '1';
@@ -239,8 +239,9 @@ test(
         const up = await run('upgrade', 'llamacpp');
         assert.equal(up.code, 0, up.stderr);
         assert.match(up.stdout, /^chat: source: llama-server b\d+/m);
+        assert.match(up.stderr, /chat: .*the same \d+ bytes for the first 32 greedy tokens/);
         assert.equal((await corral.chat('chat')).status, 200);
-        assert.notEqual(engine(), old);
+        await until('the old engine to go', () => engine() !== old);
         const newer = engine();
         assert.equal((await run('upgrade', 'chat')).code, 0); // nothing newer
         assert.equal(engine(), newer);
@@ -262,11 +263,14 @@ test(
         assert.notEqual(failed.code, 0);
         assert.match(failed.stderr, /did not get ready with the new build; the one before is taken again/);
         assert.equal((await corral.chat('chat')).status, 200);
-        assert.equal(engine(), newer, 'the old one serves on');
+        await until('the failed engine to go', () => engine() === newer); // the old one serves on
         assert.equal(w.builds().length, 3);
 
-        const back = await run('rollback', 'chat'); // undoes that: the new one again, and back
+        // What is gone back to now is the one that does not serve: it does not become the pool's.
+        const back = await run('rollback', 'chat');
         assert.match(back.stdout, /is current again/);
+        assert.notEqual(back.code, 0);
+        assert.equal((await corral.chat('chat')).status, 200);
         assert.equal((await run('rollback', 'chat')).code, 0);
         const list = JSON.parse((await run('ls', '--json')).stdout).engines;
         assert.ok(newer.includes(list.find((e) => e.current).folder));

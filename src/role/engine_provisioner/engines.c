@@ -92,6 +92,8 @@ struct work {
 	char *newest_name;
 	bool bar; /* a terminal: one line that is written over */
 	bool shown;
+	char told_phase[24]; /* without a terminal: a line a sentence, and one for each tenth */
+	int told_tenth;
 	int status;
 };
 
@@ -138,6 +140,17 @@ static void json_line(
 	fflush(stdout);
 }
 
+static bool is_news(struct work *w, const struct engine_progress *p)
+{
+	int tenth = p->pct / 10;
+	bool same = strncmp(w->told_phase, p->phase, sizeof w->told_phase - 1) == 0;
+	if (p->pct > 0 && same && tenth <= w->told_tenth)
+		return false;
+	snprintf(w->told_phase, sizeof w->told_phase, "%s", p->phase);
+	w->told_tenth = p->pct > 0 ? tenth : 0;
+	return true;
+}
+
 static void on_progress(void *arg, const struct engine_progress *p)
 {
 	struct work *w = arg;
@@ -147,7 +160,7 @@ static void on_progress(void *arg, const struct engine_progress *p)
 		json_line(w->pool->id, "text", p->phase, p->pct, p->text, NULL);
 	else if (w->bar)
 		bar_show(w, p);
-	else
+	else if (is_news(w, p))
 		fprintf(stderr, "%s: %s\n", w->pool->id, p->text);
 }
 
@@ -400,9 +413,8 @@ static int rollback(struct engines *e)
 	source_names_init(&names, &spec, e->prefix);
 	r = source_rollback(&names, &now, &err);
 	if (!r) {
-		printf("%s: %s %s (%.12s) is current again; `corral reload %s` gives it to the pool's "
-		       "engines.\n",
-			p->id, now.folder, now.version ? now.version : "", now.commit, p->id);
+		printf("%s: %s %s (%.12s) is current again.\n", p->id, now.folder,
+			now.version ? now.version : "", now.commit);
 		source_record_done(&now);
 	}
 	source_names_done(&names);

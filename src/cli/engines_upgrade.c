@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * corral engines upgrade: build beside, hand over, compare, and back where it fails. The build is the node's
+ * side (roles->engines); handing over is a reload of the pool by a running daemon; what is compared is one
+ * short greedy answer of the pool's own model before and after.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yyjson.h>
+
+#include "base/mem.h"
+#include "cli/cli_int.h"
+
+enum { TOKENS = 32, ANSWER_MS = 10 * 60 * 1000 };
+
+struct sample {
+	bool answered;
+	char *text;
+	double per_s; /* tokens a second; 0: not told */
+};
+
+static void sample_done(struct sample *s)
+{
+	free(s->text);
+	*s = (struct sample){ 0 };
+}
+
+static void sample_read(struct view body, struct sample *s)
+{
+	yyjson_doc *doc = yyjson_read(body.n ? body.p : "", body.n, 0);
+	yyjson_val *root = yyjson_doc_get_root(doc);
+	yyjson_val *first = yyjson_arr_get_first(yyjson_obj_get(root, "choices"));
+	yyjson_val *message = yyjson_obj_get(first, "message"), *timings = yyjson_obj_get(root, "timings");
+	const char *text = yyjson_get_str(yyjson_obj_get(message, "content"));
+	const char *reasoning = yyjson_get_str(yyjson_obj_get(message, "reasoning_content"));
+	s->answered = message != NULL;
+	s->text = mem_fmt("%s%s", reasoning ? reasoning : "", text ? text : "");
+	s->per_s = yyjson_get_num(yyjson_obj_get(timings, "predicted_per_second"));
+	yyjson_doc_free(doc);
+}
+
+static bool on_refused(void *arg, int status, struct view body)
+{
+	(void)arg;
+	(void)status;
+	(void)body;
+	return true; /* whoever asked says what it means */
+}
+
+/* CLI_OK when somebody answered at all. */
+static int ask(struct api *a, const char *method, const char *path, const struct buf *body,
+	struct buf *answer, int *ret_http)
+{
+	struct api_req r = { .method = method,
+		.path = path,
+		.body = body,
+		.timeout_ms = ANSWER_MS,
+		.on_refused = on_refused,
+		.quiet_unreachable = true };
+	*ret_http = 0;
+	return api_call(a, &r, answer, ret_http);
+}
+
+/* Whether a replica of it is up: an engine is not started for a comparison. */
+static bool is_up(struct api *a, const char *pool)
+{
+	AUTO(buf_done) struct buf path = BUF(4 * KIB), answer = BUF(API_BODY_MAX);
+	int http;
+	(void)buf_adds(&path, "/v1/pools/");
+	path_add(&path, pool);
+	(void)buf_adds(&path, "/health");
+	(void)!ask(a, "GET", buf_str(&path), NULL, &answer, &http);
+	yyjson_doc *doc = http == 200 ? yyjson_read(buf_str(&answer), answer.len, 0) : NULL;
+	bool ready = yyjson_get_bool(yyjson_obj_get(yyjson_doc_get_root(doc), "ready"));
+	yyjson_doc_free(doc);
+	return ready;
+}
+
+static void take_sample(struct cli *c, const char *pool, bool only_up, struct sample *ret)
+{
+	AUTO(buf_done) struct buf body = BUF(8 * KIB), answer = BUF(API_BODY_MAX);
+	struct api a;
+	int http;
+	*ret = (struct sample){ 0 };
+	if (api_open(c, &a))
+		return;
+	(void)buf_adds(&body, "{\"model\":");
+	(void)buf_add_json(&body, view_str(pool));
+	(void)buf_addf(&body,
+		",\"messages\":[{\"role\":\"user\",\"content\":\"Count from one to fifty, in words.\"}],"
+		"\"temperature\":0,\"seed\":1,\"cache_prompt\":false,\"max_tokens\":%d}",
+		(int)TOKENS);
+	if ((!only_up || is_up(&a, pool)) &&
+		ask(&a, "POST", "/v1/chat/completions", &body, &answer, &http) == CLI_OK)
+		sample_read(buf_view(&answer), ret);
+	api_close(&a);
+}
+
+static void compare(const char *pool, const struct sample *was, const struct sample *now)
+{
+	if (!was->answered) {
+		hint("%s: no engine ran before: there is nothing to compare with; the new one answers", pool);
+		return;
+	}
+	char speeds[96] = "";
+	if (was->per_s > 0 && now->per_s > 0)
+		snprintf(speeds, sizeof speeds, "%.1f tokens/s before, %.1f now (%+.0f %%); ", was->per_s,
+			now->per_s, (now->per_s / was->per_s - 1) * 100);
+	size_t same = 0;
+	while (was->text[same] && was->text[same] == now->text[same])
+		same++;
+	if (strcmp(was->text, now->text) == 0)
+		hint("%s: %sthe same %zu bytes for the first %d greedy tokens", pool, speeds, same,
+			(int)TOKENS);
+	else
+		hint("%s: %sthe first %d greedy tokens differ from byte %zu on", pool, speeds, (int)TOKENS,
+			same);
+}
+
+static int reload(struct cli *c, const char *pool)
+{
+	char *words[] = { (char *)(uintptr_t) "reload", (char *)(uintptr_t)pool, NULL };
+	return cmd_reload(c, command_find("reload"), 2, words);
+}
+
+static void go_back(struct cli *c, const struct cli_engines_opts *e, bool replaced)
+{
+	struct cli_engines_opts back = { .verb = "rollback", .config = e->config, .name = e->name };
+	(void)c->roles->engines(&back);
+	if (replaced)
+		(void)!reload(c, e->name);
+}
+
+/* The new engine is ready before the old one goes; where it does not get ready, or does not answer, the build
+ * before is the pool's again. */
+static int hand_over(struct cli *c, const struct cli_engines_opts *e, const struct sample *was)
+{
+	struct sample now = { 0 };
+	int status = reload(c, e->name);
+	if (status == CLI_UNREACHABLE) {
+		hint("no daemon runs: the next start takes the new build");
+		return CLI_OK;
+	}
+	if (status != CLI_OK) {
+		complain("engines upgrade: pool %s did not get ready with the new build; the one before is "
+			 "taken "
+			 "again",
+			e->name);
+		go_back(c, e, false);
+		return status;
+	}
+	take_sample(c, e->name, false, &now);
+	if (now.answered) {
+		compare(e->name, was, &now);
+	} else {
+		complain("engines upgrade: pool %s does not answer with the new build; the one before is "
+			 "taken "
+			 "again",
+			e->name);
+		go_back(c, e, true);
+		status = CLI_FAILED;
+	}
+	sample_done(&now);
+	return status;
+}
+
+static int upgrade_pool(struct cli *c, struct cli_engines_opts *e, const char *pool)
+{
+	struct sample was;
+	bool changed = false;
+	e->name = pool;
+	e->ret_changed = &changed;
+	take_sample(c, pool, true, &was);
+	int status = c->roles->engines(e);
+	if (status == CLI_OK && changed)
+		status = hand_over(c, e, &was);
+	sample_done(&was);
+	return status;
+}
+
+int engines_upgrade(struct cli *c, struct cli_engines_opts *e)
+{
+	int status = CLI_OK;
+	if (e->name)
+		return upgrade_pool(c, e, e->name);
+	for (size_t i = 0; i < e->config->npools && status == CLI_OK; i++)
+		if (e->config->pools[i].engine.mode == CONFIG_MODE_SOURCE)
+			status = upgrade_pool(c, e, e->config->pools[i].id);
+	return status;
+}
+
+int engines_rollback(struct cli *c, const struct cli_engines_opts *e)
+{
+	int status = c->roles->engines(e);
+	if (status != CLI_OK)
+		return status;
+	status = reload(c, e->name);
+	if (status == CLI_UNREACHABLE)
+		hint("no daemon runs: the next start takes that build");
+	return status == CLI_UNREACHABLE ? CLI_OK : status;
+}
