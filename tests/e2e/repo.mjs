@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A git repository of llama.cpp's shape, made for a test: CMake, a llama-server target behind
-// LLAMA_BUILD_SERVER, ggml as a folder of many small files, a submodule, release tags. Its llama-server is the
-// fake engine's source, so that what is built really serves.
+// LLAMA_BUILD_SERVER, ggml as a folder of many small files, a submodule, release tags. Its llama-server is
+// the fake engine's source, so that what is built really serves.
 
 import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';

@@ -139,6 +139,7 @@ test(
       assert.equal(first.code, 0, first.stdout);
       assert.match(first.done, /^source: llama-server b\d+ \([0-9a-f]{12}\) of file:.*, built for CPU/);
       assert.ok(first.lines.some((l) => l.phase === 'build' && l.percent > 30 && l.percent < 70));
+      assert.ok(first.lines.some((l) => l.phase === 'build' && l.eta_ms > 0));
       const [build] = w.builds();
       assert.equal(first.program, path.join(w.engines, build, 'bin/llama-server'));
       const record = fs.readFileSync(path.join(w.engines, build, 'source.build'), 'utf8');
@@ -193,12 +194,21 @@ test(
             start_timeout: '10m',
             engine: { mode: 'source', source: { repo: `file:${w.repo}`, ref: 'b100' } },
           },
+          {
+            id: 'bad',
+            model: model('random'),
+            engine: { mode: 'source', source: { repo: `file:${w.dir}/not-there` } },
+          },
+          fakePool('other'),
         ],
         state_dir: w.state,
       },
       async (corral) => {
-        const answer = await corral.chat('chat');
+        const [answer, bad, other] = await Promise.all(['chat', 'bad', 'other'].map((id) => corral.chat(id)));
         assert.equal(answer.status, 200, answer.text);
+        assert.equal(bad.status, 503, bad.text);
+        assert.match(bad.json.error.message, /cannot be asked for its tags.*not-there.*source-resolve\.log/);
+        assert.equal(other.status, 200, other.text);
         const { argv } = corral.engineOf('chat');
         assert.match(argv[0], /source-[0-9a-f]{16}\/bin\/llama-server$/);
         assert.match(corral.log(), /Pool chat runs source: llama-server b\d+ .*built for CPU/);

@@ -67,9 +67,11 @@ void engine_build_done(struct engine_build *b);
 void engine_build_copy(struct engine_build *to, const struct engine_build *from);
 
 struct engine_progress {
-	const char *phase; /* "resolve", "fetch", "verify", "unpack", "install", "probe" */
+	const char *phase; /* "resolve", "fetch", "verify", "unpack", "install", "probe", "preflight",
+			      "configure", "build" */
 	int pct;           /* 0..100, -1 unknown */
 	const char *text;  /* a sentence, present tense */
+	int64_t eta_ms;    /* until this phase ends, at its pace so far; -1 unknown */
 };
 typedef void engine_progress_fn(void *arg, const struct engine_progress *p);
 /* build is set on success (copy what you keep), err otherwise. Called once, at the end of a round, never

@@ -93,6 +93,8 @@ struct engine_job {
 	const char *phase; /* the progress that waits for its callback; the newest replaces it */
 	int pct;
 	char *text;
+	mono_t phase_began; /* of the phase's first percentage, which was phase_pct */
+	int phase_pct;
 	struct run *run; /* --version of candidate */
 	char *candidate;
 	const char *candidate_how; /* static */

@@ -38,11 +38,21 @@ void engine_job_cancel(struct engine_job **pj)
 		job_free(j);
 }
 
+enum { ETA_PCT = 5 }; /* so much of a phase must have been seen */
+
+static int64_t eta_ms(const struct engine_job *j)
+{
+	int seen = j->pct - j->phase_pct;
+	if (j->pct < 0 || j->phase_pct < 0 || seen < ETA_PCT)
+		return -1;
+	return mono_ms_between(j->phase_began, loop_now(j->loop)) * (100 - j->pct) / seen;
+}
+
 static void deliver_progress(void *arg)
 {
 	struct engine_job *j = arg;
 	AUTO(mem_freep) char *text = MEM_TAKE(j->text);
-	struct engine_progress p = { .phase = j->phase, .pct = j->pct, .text = text };
+	struct engine_progress p = { .phase = j->phase, .pct = j->pct, .text = text, .eta_ms = eta_ms(j) };
 	if (j->on_progress)
 		j->on_progress(j->arg, &p);
 }
@@ -54,6 +64,10 @@ void job_progress(struct engine_job *j, const char *phase, int pct, const char *
 	va_start(ap, fmt);
 	j->text = mem_vfmt(fmt, ap);
 	va_end(ap);
+	if (pct < 0 || !j->phase || strcmp(j->phase, phase) != 0 || pct < j->pct || j->phase_pct < 0) {
+		j->phase_began = loop_now(j->loop);
+		j->phase_pct = pct;
+	}
 	j->phase = phase;
 	j->pct = pct;
 	loop_defer(j->loop, &j->progress_due, deliver_progress, j);

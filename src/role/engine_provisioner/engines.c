@@ -112,23 +112,26 @@ static void bar_show(struct work *w, const struct engine_progress *p)
 	for (int i = 0; i < WIDTH; i++)
 		bar[i] = i < full ? '#' : '.';
 	bar[WIDTH] = '\0';
-	fprintf(stderr, "\r\033[K%s [%s] %.90s", w->pool->id, bar, p->text);
+	char left[32];
+	num_format_duration(p->eta_ms / 1000 * 1000, left, sizeof left);
+	fprintf(stderr, "\r\033[K%s [%s] %.80s%s%s%s", w->pool->id, bar, p->text, p->eta_ms < 1000 ? "" : " ",
+		p->eta_ms < 1000 ? "" : left, p->eta_ms < 1000 ? "" : " left");
 	fflush(stderr);
 	w->shown = true;
 }
 
-static void json_line(
-	const char *pool, const char *key, const char *phase, int pct, const char *text, const char *program)
+static void json_line(const char *pool, const char *key, const char *text, const struct engine_progress *p,
+	const char *program)
 {
 	AUTO(buf_done) struct buf b = BUF(OUT_MAX);
 	(void)buf_adds(&b, "{\"pool\":");
 	(void)buf_add_json(&b, view_str(pool));
-	if (phase)
-		(void)buf_addf(&b, ",\"phase\":\"%s\",\"percent\":", phase);
-	if (phase && pct < 0)
-		(void)buf_adds(&b, "null");
-	else if (phase)
-		(void)buf_addf(&b, "%d", pct);
+	if (p) {
+		(void)buf_addf(&b, ",\"phase\":\"%s\",\"percent\":", p->phase);
+		(void)(p->pct < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%d", p->pct));
+		(void)buf_adds(&b, ",\"eta_ms\":");
+		(void)(p->eta_ms < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%lld", (long long)p->eta_ms));
+	}
 	(void)buf_addf(&b, ",\"%s\":", key);
 	(void)buf_add_json(&b, view_str(text));
 	if (program) {
@@ -157,7 +160,7 @@ static void on_progress(void *arg, const struct engine_progress *p)
 	if (w->look)
 		return;
 	if (w->e->o->json)
-		json_line(w->pool->id, "text", p->phase, p->pct, p->text, NULL);
+		json_line(w->pool->id, "text", p->text, p, NULL);
 	else if (w->bar)
 		bar_show(w, p);
 	else if (is_news(w, p))
@@ -172,14 +175,14 @@ static void on_done(void *arg, const struct engine_build *build, const struct er
 	if (err) {
 		w->status = 1;
 		if (w->e->o->json)
-			json_line(w->pool->id, "error", NULL, 0, err->msg, NULL);
+			json_line(w->pool->id, "error", err->msg, NULL, NULL);
 		else
 			fprintf(stderr, "corral: engines %s %s: %s\n", w->e->o->verb, w->pool->id, err->msg);
 	} else if (w->look) {
 		w->newest = mem_strdup(build->why);
 		w->newest_name = mem_strdup(build->version);
 	} else if (w->e->o->json) {
-		json_line(w->pool->id, "done", NULL, 0, build->why, build->program);
+		json_line(w->pool->id, "done", build->why, NULL, build->program);
 	} else {
 		printf("%s: %s\n", w->pool->id, build->why);
 	}
