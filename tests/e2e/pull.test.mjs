@@ -31,7 +31,9 @@ function withHub(name, { repo, spec, config = {}, pool = {} }, body) {
     const w = await world(repo, spec);
     try {
       const pools = [realPool('chat', { model: 'org/tiny:Q4_K_M', ...pool })];
-      const run = withCorral({ pools, ...config }, (corral) => body(corral, w), { env: w.env });
+      // engines stay for keep_alive
+      const opts = { env: w.env, leaks: false };
+      const run = withCorral({ pools, ...config }, (corral) => body(corral, w), opts);
       await run(t);
     } finally {
       await w.end();
@@ -236,6 +238,23 @@ withHub('the API refuses files outside the folders of models', {}, async (corral
   assert.equal((await corral.get('/v1/catalog/models/no-such')).status, 404);
   assert.deepEqual((await corral.get('/v1/engines')).json, { engines: [] });
 });
+
+withHub(
+  'a file that nobody fetched is in the catalog once it was served, and can be retired',
+  { pool: { model: model('random') } },
+  async (corral) => {
+    assert.equal((await corral.chat('chat')).status, 200);
+    const [one] = (await corral.get('/v1/catalog/models')).json.models;
+    assert.equal(one.reference, `file:${model('random')}`);
+    assert.equal(one.fetched, false);
+    const state = `/v1/catalog/models/${one.id}/state`;
+    assert.equal((await corral.post(state, { state: 'Retired' })).json.state, 'Retired');
+    await until('the pool to refuse', async () => (await corral.chat('chat')).status === 410);
+    assert.equal((await corral.post(state, { state: 'Gone' })).status, 400);
+    assert.equal((await corral.post(state, { state: 'Active' })).status, 200);
+    await until('the pool to serve', async () => (await corral.chat('chat')).status === 200, 60000);
+  },
+);
 
 test('pull without a daemon', { timeout: 60000 }, async () => {
   const w = await world();
