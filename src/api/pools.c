@@ -76,6 +76,21 @@ static void add_traffic(doc *d, val *o, struct pool *traffic, const char *replic
 		yyjson_mut_obj_add_real(d, o, "tokens_per_s", round(t.speed.tokens_per_s * 10) / 10);
 }
 
+/* What the engine says of itself. */
+static void add_load(doc *d, val *o, const struct wire_replica *f)
+{
+	if (!f->load_seq)
+		return;
+	val *l = yyjson_mut_obj(d);
+	if (f->load_running >= 0)
+		yyjson_mut_obj_add_int(d, l, "running", f->load_running);
+	if (f->load_waiting >= 0)
+		yyjson_mut_obj_add_int(d, l, "waiting", f->load_waiting);
+	if (f->load_used_permille >= 0)
+		yyjson_mut_obj_add_real(d, l, "kv_used", f->load_used_permille / 1000.0);
+	yyjson_mut_obj_add_val(d, o, "load", l);
+}
+
 static val *replica_json(doc *d, struct pool *traffic, const struct registry_replica *r)
 {
 	const struct wire_replica *f = &r->facts;
@@ -99,6 +114,7 @@ static val *replica_json(doc *d, struct pool *traffic, const struct registry_rep
 	add_traffic(d, o, traffic, f->replica_id);
 	yyjson_mut_obj_add_uint(d, o, "slots_total", f->slots_total);
 	yyjson_mut_obj_add_uint(d, o, "leases", f->leases);
+	add_load(d, o, f);
 	yyjson_mut_obj_add_uint(d, o, "ctx", f->ctx);
 	yyjson_mut_obj_add_uint(d, o, "restarts", f->restarts);
 	if (f->load_ms > 0)

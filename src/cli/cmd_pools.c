@@ -72,7 +72,12 @@ static void replica_row(struct table *t, yyjson_val *pool, yyjson_val *r)
 	table_add(t, "%s", str_of(pool, "id"));
 	table_add(t, "%s", r ? str_of(r, "id") : "-");
 	add_state(t, pool, at);
-	table_add(t, "%lld/%lld", num_of(at, "leases"), total);
+	yyjson_val *load = r ? yyjson_obj_get(r, "load") : NULL;
+	if (load) /* "1/4 (3+2)": what the engine says of itself, with what others sent it */
+		table_add(t, "%lld/%lld (%lld+%lld)", num_of(at, "leases"), total, num_of(load, "running"),
+			num_of(load, "waiting"));
+	else
+		table_add(t, "%lld/%lld", num_of(at, "leases"), total);
 	table_add(t, "%lld/%lld", num_of(pool, "waiting"), num_of(pool, "queue_capacity"));
 	table_add(t, "%s%s", r && *str_of(r, "device") ? str_of(r, "device") : "-",
 		r && *str_of(r, "device_note") ? "!" : "");
@@ -173,6 +178,10 @@ static void detail_replicas(yyjson_val *pool, struct buf *out)
 			buf_addf(&b, " (%s)", str_of(r, "device_note"));
 		if (yyjson_get_num(yyjson_obj_get(r, "tokens_per_s")) > 0)
 			buf_addf(&b, ", %.1f tokens/s", yyjson_get_num(yyjson_obj_get(r, "tokens_per_s")));
+		if (yyjson_obj_get(r, "load"))
+			buf_addf(&b, ", itself says %lld running and %lld waiting",
+				num_of(yyjson_obj_get(r, "load"), "running"),
+				num_of(yyjson_obj_get(r, "load"), "waiting"));
 		if (num_of(r, "restarts"))
 			buf_addf(&b, ", restarted %lld times", num_of(r, "restarts"));
 		if (*str_of(p, "text"))

@@ -126,8 +126,8 @@ void check_engines(struct doctor *d)
 		const struct config_pool *p = &d->cfg->pools[i];
 		if (p->engine.path && p->engine.mode != CONFIG_MODE_EXTERNAL)
 			check_binary(d, p);
-		else if (p->engine.kind == CONFIG_ENGINE_LLAMACPP && p->engine.mode != CONFIG_MODE_EXTERNAL &&
-			 p->engine.mode != CONFIG_MODE_SOURCE)
+		else if (p->engine.kind == CONFIG_ENGINE_LLAMACPP &&
+			 (p->engine.mode == CONFIG_MODE_AUTO || p->engine.mode == CONFIG_MODE_PACKAGE))
 			wants++;
 	}
 	if (own)

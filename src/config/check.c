@@ -259,12 +259,15 @@ static void infer_engine(const struct check *c)
 		e->kind = CONFIG_ENGINE_COMMAND;
 	if (pool_has(c, "engine.mode") || e->kind == CONFIG_ENGINE_COMMAND)
 		return;
-	if (e->urls.len || e->kind == CONFIG_ENGINE_OPENAI)
-		e->mode = CONFIG_MODE_EXTERNAL;
-	else if (e->path)
+	bool elsewhere = e->kind == CONFIG_ENGINE_OPENAI || e->kind == CONFIG_ENGINE_TRITON;
+	if (e->sha256 || (e->path && !e->urls.len))
 		e->mode = CONFIG_MODE_BINARY;
 	else if (has_source(e))
 		e->mode = CONFIG_MODE_SOURCE;
+	else if (e->image && !e->urls.len)
+		e->mode = CONFIG_MODE_CONTAINER;
+	else if (e->urls.len || elsewhere)
+		e->mode = CONFIG_MODE_EXTERNAL;
 }
 
 static void check_engine_kind(const struct check *c)
@@ -285,9 +288,70 @@ static void check_engine_kind(const struct check *c)
 			config_engine_kind_name(e->kind));
 	if (command && e->mode != CONFIG_MODE_AUTO)
 		pool_fail(c, "engine.mode", "kind: command has no mode; remove it");
-	if (e->kind == CONFIG_ENGINE_OPENAI && e->mode != CONFIG_MODE_EXTERNAL)
+	if (!command && !config_engine_takes_model(e->kind) && e->mode != CONFIG_MODE_EXTERNAL && !e->path &&
+		!e->image)
 		pool_fail(c, "engine.mode",
-			"kind: openai is a server that runs already; accepted: external, with its url");
+			"kind: %s is a server that runs already; accepted: external, with its url, or the "
+			"path "
+			"of a program or an image whose args name {port}",
+			config_engine_kind_name(e->kind));
+	if (e->kind != CONFIG_ENGINE_LLAMACPP && e->mode == CONFIG_MODE_PACKAGE)
+		pool_fail(c, "engine.mode", "mode: package gets llama.cpp alone, and this is kind: %s",
+			config_engine_kind_name(e->kind));
+}
+
+/* Written in capitals it is the same. */
+static bool take_sha256(char *s)
+{
+	size_t n = 0;
+	for (; s[n]; n++) {
+		if (s[n] >= 'A' && s[n] <= 'F')
+			s[n] = (char)(s[n] - 'A' + 'a');
+		if (!((s[n] >= '0' && s[n] <= '9') || (s[n] >= 'a' && s[n] <= 'f')))
+			return false;
+	}
+	return n == 64;
+}
+
+static bool is_archive_url(const char *url)
+{
+	static const char *const schemes[] = { "https://", "http://", "file:///" };
+	for (size_t i = 0; i < ARRAY_LEN(schemes); i++)
+		if (view_starts(view_str(url), view_str(schemes[i])) && strlen(url) > strlen(schemes[i]))
+			return true;
+	return false;
+}
+
+static void check_binary(const struct check *c)
+{
+	const struct config_engine *e = &c->p->engine;
+	bool binary = e->mode == CONFIG_MODE_BINARY, archive = binary && e->urls.len;
+	if (binary && !e->path && !archive)
+		pool_fail(c, "engine.path",
+			"mode: binary needs the program, as in path: /usr/bin/llama-server, or an archive's "
+			"url "
+			"and sha256");
+	if (e->path && archive)
+		pool_fail(c, "engine.path", "path and url both say where the program is; remove one of them");
+	if (archive && !e->sha256)
+		pool_fail(c, "engine.urls",
+			"an archive is taken by its digest alone: add sha256 with what its publisher says, "
+			"or "
+			"what `sha256sum` prints for the file you have checked");
+	if (e->sha256 && !archive && (e->path || !binary))
+		pool_fail(c, "engine.sha256", "sha256 is of the archive at url in mode: binary; remove it");
+	if (e->sha256 && archive && !take_sha256(e->sha256))
+		pool_fail(c, "engine.sha256", "found \"%.100s\"; accepted: 64 hexadecimal digits", e->sha256);
+	if (e->program && !archive)
+		pool_fail(c, "engine.program",
+			"program is inside the archive at url in mode: binary; remove it");
+	for (size_t i = 0; i < e->urls.len && archive; i++)
+		if (!is_archive_url(e->urls.items[i]))
+			pool_fail(c, "engine.urls",
+				"found \"%.200s\"; accepted: https://HOST/PATH, http://HOST/PATH or "
+				"file:///PATH of "
+				"an archive",
+				e->urls.items[i]);
 }
 
 static void check_engine(const struct check *c)
@@ -297,11 +361,13 @@ static void check_engine(const struct check *c)
 	if (e->mode == CONFIG_MODE_EXTERNAL && !e->urls.len)
 		pool_fail(c, "engine.urls",
 			"an external engine needs its address, as in url: http://127.0.0.1:8081");
-	if (e->mode != CONFIG_MODE_EXTERNAL && e->urls.len)
-		pool_fail(c, "engine.urls", "url belongs to mode: external; remove one of them");
-	if (e->mode == CONFIG_MODE_BINARY && !e->path)
-		pool_fail(c, "engine.path",
-			"mode: binary needs the program, as in path: /usr/bin/llama-server");
+	if (e->mode != CONFIG_MODE_EXTERNAL && e->mode != CONFIG_MODE_BINARY && e->urls.len)
+		pool_fail(c, "engine.urls", "url belongs to mode: external or binary; remove one of them");
+	check_binary(c);
+	if (e->mode != CONFIG_MODE_CONTAINER && e->image)
+		pool_fail(c, "engine.image", "image belongs to mode: container; remove one of them");
+	if (e->mode != CONFIG_MODE_CONTAINER && e->runtime != CONFIG_RUNTIME_AUTO)
+		pool_fail(c, "engine.runtime", "runtime belongs to mode: container; remove one of them");
 	if (e->mode != CONFIG_MODE_BINARY && e->path)
 		pool_fail(c, "engine.path", "path belongs to mode: binary; remove one of them");
 	if (e->mode != CONFIG_MODE_SOURCE && has_source(e))
@@ -309,7 +375,7 @@ static void check_engine(const struct check *c)
 	if (e->mode == CONFIG_MODE_SOURCE && e->kind != CONFIG_ENGINE_LLAMACPP)
 		pool_fail(c, "engine.mode", "mode: source builds llama.cpp, and this is kind: %s; remove it",
 			config_engine_kind_name(e->kind));
-	for (size_t i = 0; i < e->urls.len; i++)
+	for (size_t i = 0; i < e->urls.len && e->mode == CONFIG_MODE_EXTERNAL; i++)
 		check_url(c, e->urls.items[i]);
 	if (e->health && e->health[0] != '/')
 		pool_fail(c, "engine.health",
@@ -356,13 +422,16 @@ static void check_model_set(const struct check *c, bool brings_own)
 static void check_model(const struct check *c)
 {
 	struct config_pool *p = c->p;
-	bool brings_own = p->engine.mode == CONFIG_MODE_EXTERNAL || p->engine.kind != CONFIG_ENGINE_LLAMACPP;
+	bool external = p->engine.mode == CONFIG_MODE_EXTERNAL;
+	bool brings_own = external || p->engine.kind != CONFIG_ENGINE_LLAMACPP;
 	check_model_set(c, brings_own);
 	if (!p->model) {
-		if (!brings_own)
-			pool_fail(c, "model",
-				"this pool has no valid model; write the path of a GGUF file, as in model: "
-				"chat.gguf, or a repository, as in model: org/repo:Q4_K_M");
+		if (!external && config_engine_takes_model(p->engine.kind))
+			pool_fail(c, "model", "this pool has no valid model; write the path of a %s",
+				brings_own
+					? "folder with its weights, or a repository, as in model: org/repo"
+					: "GGUF file, as in model: chat.gguf, or a repository, as in model: "
+					  "org/repo:Q4_K_M");
 		return;
 	}
 	if (view_starts(view_str(p->model), VIEW("file:/")))

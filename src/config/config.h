@@ -42,14 +42,30 @@ enum config_progress {
 	CONFIG_PROGRESS_REASONING,
 	CONFIG_PROGRESS_OFF,
 };
-enum config_engine_kind { CONFIG_ENGINE_LLAMACPP, CONFIG_ENGINE_OPENAI, CONFIG_ENGINE_COMMAND };
+enum config_engine_kind {
+	CONFIG_ENGINE_LLAMACPP,
+	CONFIG_ENGINE_OPENAI,
+	CONFIG_ENGINE_COMMAND,
+	CONFIG_ENGINE_VLLM,
+	CONFIG_ENGINE_SGLANG,
+	CONFIG_ENGINE_TGI,
+	CONFIG_ENGINE_TRITON,
+};
+/* Those that are started by a line of Corral's own, with a model. */
+static inline bool config_engine_takes_model(enum config_engine_kind k)
+{
+	return k == CONFIG_ENGINE_LLAMACPP || k == CONFIG_ENGINE_VLLM || k == CONFIG_ENGINE_SGLANG ||
+	       k == CONFIG_ENGINE_TGI;
+}
 enum config_engine_mode {
 	CONFIG_MODE_AUTO,
 	CONFIG_MODE_EXTERNAL,
 	CONFIG_MODE_BINARY,
 	CONFIG_MODE_PACKAGE,
 	CONFIG_MODE_SOURCE,
+	CONFIG_MODE_CONTAINER,
 };
+enum config_runtime { CONFIG_RUNTIME_AUTO, CONFIG_RUNTIME_PODMAN, CONFIG_RUNTIME_DOCKER };
 
 enum config_from {
 	CONFIG_FROM_DEFAULT,
@@ -69,7 +85,11 @@ struct config_engine {
 	enum config_engine_kind kind;
 	enum config_engine_mode mode; /* external and binary are inferred from urls and path */
 	char *path;                   /* binary: absolute, or a bare name to be found in PATH */
-	struct strv urls;             /* external; without a trailing slash */
+	struct strv urls; /* external, without a trailing slash; binary without path: its archive */
+	char *sha256,
+		*program; /* binary: of the archive, lower case; in the archive, NULL = the kind's own */
+	char *image;      /* container; NULL = the kind's own */
+	enum config_runtime runtime; /* container */
 	struct strv command, stop_command;
 	char *package_archive, *package_suite, *package_keyring; /* NULL = the provisioner's own */
 	char *version;                                           /* NULL = installed */

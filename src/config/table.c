@@ -21,10 +21,15 @@ static const struct field_word level_words[] = { { "debug", CONFIG_LEVEL_DEBUG }
 	{ "info", CONFIG_LEVEL_INFO }, { "warn", CONFIG_LEVEL_WARN }, { "error", CONFIG_LEVEL_ERROR },
 	{ NULL, 0 } };
 static const struct field_word kind_words[] = { { "llamacpp", CONFIG_ENGINE_LLAMACPP },
-	{ "openai", CONFIG_ENGINE_OPENAI }, { "command", CONFIG_ENGINE_COMMAND }, { NULL, 0 } };
+	{ "openai", CONFIG_ENGINE_OPENAI }, { "command", CONFIG_ENGINE_COMMAND },
+	{ "vllm", CONFIG_ENGINE_VLLM }, { "sglang", CONFIG_ENGINE_SGLANG }, { "tgi", CONFIG_ENGINE_TGI },
+	{ "triton", CONFIG_ENGINE_TRITON }, { NULL, 0 } };
 static const struct field_word mode_words[] = { { "auto", CONFIG_MODE_AUTO },
 	{ "external", CONFIG_MODE_EXTERNAL }, { "binary", CONFIG_MODE_BINARY },
-	{ "package", CONFIG_MODE_PACKAGE }, { "source", CONFIG_MODE_SOURCE }, { NULL, 0 } };
+	{ "package", CONFIG_MODE_PACKAGE }, { "source", CONFIG_MODE_SOURCE },
+	{ "container", CONFIG_MODE_CONTAINER }, { NULL, 0 } };
+static const struct field_word runtime_words[] = { { "auto", CONFIG_RUNTIME_AUTO },
+	{ "podman", CONFIG_RUNTIME_PODMAN }, { "docker", CONFIG_RUNTIME_DOCKER }, { NULL, 0 } };
 static const struct field_word canary_words[] = { { "auto", CONFIG_CANARY_AUTO },
 	{ "always", CONFIG_CANARY_ALWAYS }, { "never", CONFIG_CANARY_NEVER }, { NULL, 0 } };
 static const struct field_word progress_words[] = { { "auto", CONFIG_PROGRESS_AUTO },
@@ -206,8 +211,8 @@ const struct field config_fields[] = {
 		       "characters, "
 		       "starting with a letter or a digit. Required."),
 	POOL("model", STRING, model, .flags = FIELD_NO_DEFAULTS | FIELD_ENGINE,
-		.doc = "What it serves: a GGUF file (absolute, or relative to `models_dir`), or what is "
-		       "fetched "
+		.doc = "What it serves: a GGUF file (for `vllm`, `sglang` and `tgi` a folder; absolute, or "
+		       "relative to `models_dir`), or what is fetched "
 		       "with the first request when it is not on this machine: `org/repo`, `org/repo:Q4_K_M` "
 		       "or "
 		       "`hf:org/repo/file.gguf` of the Hugging Face hub (`@REVISION` behind the repository "
@@ -233,23 +238,40 @@ const struct field config_fields[] = {
 	POOL("default", BOOL, is_default, .dflt = "false", .flags = FIELD_NO_DEFAULTS,
 		.doc = "Answers requests that name no model. At most one pool."),
 	POOL("engine.kind", ENUM, engine.kind, .dflt = "llamacpp", .words = kind_words, .flags = FIELD_ENGINE,
-		.doc = "`llamacpp`: llama-server. `openai`: any server that speaks the OpenAI API "
-		       "(external). `command`: "
-		       "any program; taken by itself when `command` is set."),
+		.doc = "`llamacpp`: llama-server. `vllm`, `sglang`, `tgi`: those servers, started by Corral "
+		       "or "
+		       "external. `triton`, `openai` (any server that speaks the OpenAI API): external, or a "
+		       "program at `path` whose `args` name `{port}`. `command`: any program; taken by "
+		       "itself "
+		       "when `command` is set."),
 	POOL("engine.mode", ENUM, engine.mode, .dflt = "auto", .words = mode_words, .flags = FIELD_ENGINE,
 		.doc = "How the engine gets here. `external`: it runs already, at `url`. `binary`: the "
-		       "program at `path`. "
-		       "`package`: the distribution's package, unpacked privately. `source`: built here out "
-		       "of a "
-		       "git repository. `auto`: external with "
-		       "`url`, binary "
-		       "with `path`, else an installed llama-server, else the package."),
+		       "program at `path`, or an archive at `url` with its `sha256`. `package`: the "
+		       "distribution's package, unpacked privately. `source`: built here out of a git "
+		       "repository. `container`: `image`, by podman or docker. `auto`: binary with `path` or "
+		       "`sha256`, container with `image`, external with `url`, else an installed program, "
+		       "else "
+		       "(llama.cpp) the package."),
 	POOL("engine.path", PROGRAM, engine.path, .flags = FIELD_ENGINE,
 		.doc = "`binary`: the program; a name without a slash is looked up in `PATH`."),
 	POOL("engine.url", LIST, engine.urls, .flags = FIELD_ALIAS, .canon = "engine.urls",
-		.doc = "`external`: the server's address, without a path."),
+		.doc = "`external`: the server's address, without a path. `binary`: where its archive is "
+		       "(tar or zip; `https:`, `http:`, `file:`)."),
+	POOL("engine.sha256", STRING, engine.sha256, .flags = FIELD_ENGINE,
+		.doc = "`binary`: the archive's SHA-256, 64 hexadecimal digits. Required with `url`."),
+	POOL("engine.program", STRING, engine.program, .flags = FIELD_ENGINE,
+		.doc = "`binary`: the program's name or path inside the archive; by default the kind's own "
+		       "(`llama-server`)."),
+	POOL("engine.image", STRING, engine.image, .flags = FIELD_ENGINE,
+		.doc = "`container`: the image, best with its digest (`registry/name@sha256:…`). A tag is "
+		       "pinned to "
+		       "the digest it has when it is fetched first. By default the kind's own project's."),
+	POOL("engine.runtime", ENUM, engine.runtime, .dflt = "auto", .words = runtime_words,
+		.flags = FIELD_ENGINE,
+		.doc = "`container`: `podman` or `docker`. `auto`: the first of the two."),
 	POOL("engine.urls", LIST, engine.urls, .flags = FIELD_ENGINE,
-		.doc = "`external`: addresses of several servers, one replica each: `http://host:port`, "
+		.doc = "`binary`: mirrors of the archive. `external`: addresses of several servers, one "
+		       "replica each: `http://host:port`, "
 		       "`https://host:port` (its certificate is checked against the system's authorities) or "
 		       "`unix:/path`."),
 	POOL("engine.command", WORDS, engine.command, .flags = FIELD_ENGINE,
@@ -287,8 +309,8 @@ const struct field config_fields[] = {
 	POOL("engine.env", ENV, engine.env, .flags = FIELD_ENGINE,
 		.doc = "More environment for the engine: `{NAME: value}` or a list of `NAME=value`."),
 	POOL("engine.health", STRING, engine.health, .flags = FIELD_ENGINE,
-		.doc = "The path that answers 200 when it is ready; by default `/health`, for `openai` "
-		       "`/v1/models`."),
+		.doc = "The path that answers 200 when it is ready; by default the one its kind "
+		       "has: `/health`, for `openai` `/v1/models`, for `triton` `/health/ready`."),
 	POOL("cancel_grace", DURATION, cancel_grace_ms, .dflt = "2s", .min = 0, .max = 3600 * 1000,
 		.doc = "How long a slot stays counted after its client went away, for engines that cannot "
 		       "tell when "

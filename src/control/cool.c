@@ -129,8 +129,8 @@ static struct cooler *cooler_for(struct control_pool *p, struct pool_replica *r)
 	struct cooler *k = NEW(struct cooler);
 	k->p = p;
 	k->r = pool_replica_ref(r);
-	k->target = http_target_new(
-		p->control->o.loop, r->address, &(struct http_target_opts){ .idle_ms = 1000 }, NULL);
+	k->target = http_target_new(p->control->o.loop, r->address,
+		&(struct http_target_opts){ .idle_ms = 1000, .bearer = r->key }, NULL);
 	k->next = p->coolers;
 	p->coolers = k;
 	return k;

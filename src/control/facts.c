@@ -25,17 +25,26 @@ static bool answers(const struct registry_replica *r)
 	       (r->facts.state == REPLICA_READY || r->facts.state == REPLICA_PROVING);
 }
 
-/* The id an external server knows the model by: the pool's model where it serves that, else the one it
+/* The id a server knows the model by, where it minds: the pool's model where it serves that, else the one it
  * serves. */
 static const char *remote_model(const struct control_pool *p, const struct wire_replica *f)
 {
-	if (p->cfg->engine.kind != CONFIG_ENGINE_OPENAI || !f->remote_models || !f->remote_models[0])
+	enum config_engine_kind kind = p->cfg->engine.kind;
+	if (kind == CONFIG_ENGINE_LLAMACPP || kind == CONFIG_ENGINE_COMMAND || !f->remote_models ||
+		!f->remote_models[0])
 		return NULL;
 	for (size_t i = 0; f->remote_models[i]; i++)
 		if ((p->cfg->model && strcmp(f->remote_models[i], p->cfg->model) == 0) ||
 			strcmp(f->remote_models[i], p->cfg->id) == 0)
 			return f->remote_models[i];
 	return p->cfg->model ? p->cfg->model : f->remote_models[0];
+}
+
+static uint32_t load_of(const struct wire_replica *f)
+{
+	int64_t n = MAX(f->load_running, (int64_t)0);
+	n = MIN(n, (int64_t)INT32_MAX) + MIN(MAX(f->load_waiting, (int64_t)0), (int64_t)INT32_MAX);
+	return (uint32_t)n;
 }
 
 static void put_in(struct control_pool *p, struct control_slot *s, const struct wire_replica *f, bool proving)
@@ -50,6 +59,9 @@ static void put_in(struct control_pool *p, struct control_slot *s, const struct 
 		.engine_version = f->engine_version,
 		.device = f->device_mask,
 		.remote_model = remote_model(p, f),
+		.key_file = f->key_file,
+		.load_seq = f->load_seq,
+		.load = load_of(f),
 		.conn_idle_ms = f->conn_idle_ms,
 		.conn_requests = f->conn_requests,
 		.slots_total = f->slots_total ? f->slots_total : p->cfg->slots,

@@ -240,6 +240,8 @@ static void build_head(const struct http_call *call, const struct http_call_req 
 	(void)buf_addv(b, VIEW(" HTTP/1.1\r\nHost: "));
 	(void)buf_adds(b, call->target->host);
 	(void)buf_addv(b, VIEW("\r\n"));
+	if (call->target->authorization)
+		(void)buf_adds(b, call->target->authorization);
 	if (r->block)
 		(void)buf_addv(b, buf_view(r->block));
 	if (r->body_len < 0) {

@@ -177,6 +177,9 @@ struct http_target *http_target_new(
 		t->host = mem_fmt("[%s]:%u", a.host, a.port);
 	else
 		t->host = mem_fmt("%s:%u", a.host, a.port);
+	if (t->o.bearer)
+		t->authorization = mem_fmt("Authorization: Bearer %s\r\n", t->o.bearer);
+	t->o.bearer = NULL; /* the caller's */
 	list_init(&t->idle);
 	list_init(&t->busy);
 	list_init(&t->spare);
@@ -198,6 +201,7 @@ void client_target_unref(struct http_target *t)
 	buf_done(&t->head);
 	tls_client_unref(t->tls);
 	free(t->host);
+	free(t->authorization);
 	free(t);
 }
 

@@ -17,6 +17,7 @@ struct http_target_opts {
 	int64_t idle_ms;            /* an idle one is closed after: 4 s (llama-server closes after 5) */
 	uint32_t max_requests;      /* a connection is closed after so many requests: 0 = no limit */
 	int64_t connect_timeout_ms; /* 5 s */
+	const char *bearer;         /* sent with every request as Authorization; NULL: nothing. Copied */
 };
 struct http_target;
 /* address: every form of net/addr.h for clients; names are looked up at each connect. A base path in an
@@ -67,8 +68,8 @@ void http_call_resume(struct http_call *c);
 void http_call_cancel(struct http_call *c);
 /* on_error(TIMEOUT) unless the response ended before; ms from now, replaces the last; -1 = none. */
 void http_call_deadline(struct http_call *c, int64_t ms);
-bool http_call_reused(const struct http_call *c);             /* ran on a pooled connection */
-bool http_call_got_byte(const struct http_call *c);           /* a byte of the response came */
+bool http_call_reused(const struct http_call *c);   /* ran on a pooled connection */
+bool http_call_got_byte(const struct http_call *c); /* a byte of the response came */
 /* Of on_head: -1 unknown; of a HEAD what it would be. */
 int64_t http_call_response_length(const struct http_call *c);
 

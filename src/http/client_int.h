@@ -17,6 +17,7 @@ struct http_target {
 	struct net_addr addr;
 	struct http_target_opts o;
 	char *host;
+	char *authorization;    /* the header's line; NULL: none */
 	struct tls_client *tls; /* https: whom to believe; else NULL */
 	struct list idle, busy; /* struct client_conn by node */
 	size_t nidle;

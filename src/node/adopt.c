@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "log/log.h"
 #include "node/node_int.h"
+#include "provision/engine/table.h"
 
 enum { ADOPT_AGAIN_MS = 50, ADOPT_TRIES = 100 };
 
@@ -43,6 +44,9 @@ static void adopt_facts(struct replica *r, const struct keeper_record *rec)
 					   : def && def->health ? def->health
 								: "/health");
 	r->launch.has_slots = def && def->kind == ENGINE_LLAMACPP;
+	const struct engine_row *row = def ? engine_row(def->kind) : NULL;
+	mem_setstr(&r->launch.serves, engine_row_starts(row) && row->name ? r->pool_id : NULL);
+	secrets_adopt(r);
 	kv_adopt(r, h.kv_key);
 }
 
@@ -173,6 +177,7 @@ int adopt_all(struct node *n, struct err *reterr)
 	if (r)
 		return err_set(reterr, r, "%s cannot be read: %s", n->engines_dir, strerror(-r));
 	tidy_files(n);
+	boxes_sweep(n);
 	return 0;
 }
 

@@ -110,6 +110,12 @@ static void take_choice(struct replica *r, const struct gpu_choice *c)
 	AUTO(buf_done) struct buf mask = BUF(4 * KIB), words = BUF(16 * KIB);
 	gpu_choice_mask(c, &mask);
 	gpu_choice_words(c, &words);
+	r->gpu_kind = c->len ? gpu_kind_name(c->gpus[0].kind) : NULL;
+	r->device_memory = 0;
+	for (size_t i = 0; i < c->len; i++)
+		if (c->gpus[i].memory_total &&
+			(!r->device_memory || c->gpus[i].memory_total < r->device_memory))
+			r->device_memory = c->gpus[i].memory_total;
 	mem_setstr(&r->devices, buf_str(&mask));
 	mem_setstr(&r->device_words, buf_str(&words));
 	r->cpu_only = c->cpu && c->asked;

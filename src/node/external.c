@@ -10,6 +10,7 @@
 #include "base/num.h"
 #include "log/log.h"
 #include "node/node_int.h"
+#include "provision/engine/table.h"
 
 enum { MODELS_MAX = 4096, ASK_MS = 5000 };
 
@@ -45,6 +46,7 @@ static void bad(struct replica *r, const char *text)
 void external_begin(struct replica *r)
 {
 	const struct engine_def *def = &r->pool->conf.engine;
+	const struct engine_row *row = engine_row(def->kind);
 	const char *url = url_of(r);
 	if (!url) {
 		AUTO(mem_freep)
@@ -54,11 +56,13 @@ void external_begin(struct replica *r)
 		return;
 	}
 	engine_launch_done(&r->launch);
+	free(MEM_TAKE(r->key));
+	free(MEM_TAKE(r->key_file));
 	r->launch = (struct engine_launch){
 		.address = base_url(url),
-		.health_path = mem_strdup(def->health                  ? def->health
-					  : def->kind == ENGINE_OPENAI ? "/v1/models"
-								       : "/health"),
+		.health_path = mem_strdup(def->health ? def->health
+					  : row       ? row->health
+						      : "/health"),
 		.has_slots = def->kind == ENGINE_LLAMACPP,
 	};
 	struct err e = { 0 };

@@ -55,13 +55,21 @@ static void engine_facts(const struct replica *r, struct wire_replica *f)
 	f->model = mem_strdup(r->model);
 }
 
+static char **one_model(const char *id)
+{
+	char **list = mem_alloc(2 * sizeof *list);
+	list[0] = mem_strdup(id);
+	list[1] = NULL;
+	return list;
+}
+
 void replica_facts(const struct replica *r, struct wire_replica *f)
 {
 	*f = (struct wire_replica){
 		.replica_id = mem_strdup(r->id),
 		.pool_id = mem_strdup(r->pool_id),
 		.have = WR_STATE | WR_GENERATION | WR_ADDRESS | WR_ERROR | WR_PROGRESS | WR_RESTARTS |
-			WR_PROCESS | WR_TRAITS,
+			WR_PROCESS | WR_TRAITS | WR_LOAD,
 		.state = r->state,
 		.generation = r->generation,
 		.address = has_address(r) ? mem_strdup(r->launch.address) : NULL,
@@ -79,8 +87,14 @@ void replica_facts(const struct replica *r, struct wire_replica *f)
 		.kv_restored_tokens = kv_restored(r),
 		.kv_found = kv_found(r),
 		.kv_kept = kv_kept(r),
+		.load_seq = r->load_known ? r->load_seq : 0,
+		.load_running = r->load_known ? r->load.running : -1,
+		.load_waiting = r->load_known ? r->load.waiting : -1,
+		.load_used_permille = r->load_known ? r->load.used_permille : -1,
 		.has_slots = r->launch.has_slots,
-		.remote_models = copy_models(r->remote_models),
+		.remote_models =
+			r->launch.serves ? one_model(r->launch.serves) : copy_models(r->remote_models),
+		.key_file = mem_strdup(r->key_file),
 	};
 	f->last_error.message = mem_strdup(r->last_error.message);
 	f->last_error.hint = mem_strdup(r->last_error.hint);

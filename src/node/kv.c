@@ -202,7 +202,9 @@ static void on_deadline(void *arg)
 
 struct kv_work *kv_work_begin(struct replica *r, bool saving, int64_t ms)
 {
-	struct http_target_opts o = { .idle_max = 1, .idle_ms = 1000, .connect_timeout_ms = KV_ASK_MS };
+	struct http_target_opts o = {
+		.idle_max = 1, .idle_ms = 1000, .connect_timeout_ms = KV_ASK_MS, .bearer = r->key
+	};
 	struct http_target *t = http_target_new(r->node->loop, r->launch.address, &o, NULL);
 	if (!t)
 		return NULL;

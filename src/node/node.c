@@ -73,7 +73,7 @@ static void finish(struct node *n)
 
 void node_replica_gone(struct node *n)
 {
-	if (any_engine(n))
+	if (any_engine(n) || n->sweep)
 		return;
 	if (n->stopping)
 		finish(n);
@@ -278,6 +278,7 @@ void node_free(struct node *n)
 		fd_close(n->listen_fd);
 	}
 	adopt_done(n);
+	engine_sweep_cancel(&n->sweep);
 	loop_timer_stop(&n->stop_deadline);
 	loop_timer_stop(&n->orphan);
 	loop_defer_cancel(&n->gate_work);

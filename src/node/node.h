@@ -50,7 +50,11 @@ struct node_pool {
 	enum node_kv_save kv_save;  /* whether conversations outlive the engine (provision/kv/kv.h) */
 	uint64_t kv_max_bytes;      /* of disk they may take; 0 = by what is free */
 	bool pinned;                /* its model is not removed */
-	uint64_t cache_ram_mib;     /* llama.cpp's prompt cache in host memory: 0 = 1 GiB */
+	/* for engines of the table that are no llama.cpp: devices it is divided over, bytes it may take of
+	 * each; 0: nobody said */
+	uint32_t gpus;
+	uint64_t memory;
+	uint64_t cache_ram_mib; /* llama.cpp's prompt cache in host memory: 0 = 1 GiB */
 };
 
 /* Fills what is known of a pool's model: path, problem, sizes, the ctx that `auto` became. ret has pool_id

@@ -16,6 +16,7 @@
 #include "http/client.h"
 #include "http/server.h"
 #include "node/node.h"
+#include "provision/engine/table.h"
 #include "supervise/keeper.h"
 #include "supervise/probe.h"
 
@@ -89,15 +90,24 @@ struct replica {
 	struct replica_learn *learn; /* NULL: nothing is learned of it */
 	struct failure failure;
 	char *socket_path;
+	char *key,
+		*key_file; /* what its engine asks of who talks to it, and where that stands; NULL: nothing */
 	uint32_t ctx, slots; /* of this start */
 	char *devices;       /* what it got: "cpu", "0,1" */
 	char *device_words, *device_note;
 	struct strv device_env;
-	bool on_cpu, cpu_only; /* cpu_only: because that was asked for */
-	bool waits_devices;    /* PROVISIONING until the driver has answered */
-	bool ctx_promised;     /* ctx is known, so that a smaller one is a failure */
+	const char *gpu_kind;   /* "cuda", …, of its devices; NULL: not known */
+	uint64_t device_memory; /* of the smallest device it got; 0: not known */
+	bool on_cpu, cpu_only;  /* cpu_only: because that was asked for */
+	bool waits_devices;     /* PROVISIONING until the driver has answered */
+	bool ctx_promised;      /* ctx is known, so that a smaller one is a failure */
 
 	struct http_target *target;
+	struct engine_load load; /* what it said last; load_seq rises with each answer */
+	uint64_t load_seq;
+	bool load_known;
+	struct http_fetch *load_fetch;
+	struct loop_timer load_timer;
 	struct probe probe;
 	struct http_fetch *probing, *asking;
 	enum replica_ask ask;
@@ -175,7 +185,9 @@ struct node {
 	struct list streams;  /* of catalog_stream.c: answers under way */
 	struct list removals; /* of catalog.c */
 	size_t nstreams;
-	struct list found; /* keepers that are being taken over */
+	struct engine_sweep *sweep; /* old containers are being looked for */
+	bool sweep_again;           /* and once more after that */
+	struct list found;          /* keepers that are being taken over */
 };
 
 /* node.c */
@@ -302,6 +314,25 @@ void replica_ready(struct replica *r);
 /* external.c */
 void external_begin(struct replica *r);
 void external_discover(struct replica *r);
+
+/* secrets.c: files that hold what an engine's command line must not */
+/* Writes what r->launch names, and r's key. */
+int secrets_write(struct replica *r, struct err *reterr) MUST_CHECK;
+void secrets_adopt(struct replica *r);        /* it was started by an earlier run */
+void secrets_remove(const struct replica *r); /* its process has ended */
+char *secrets_new_key(void) MUST_CHECK;
+char *secrets_prefix(const struct replica *r) MUST_CHECK;
+/* Whether name is that of such a file, and whose: "chat-0.7.key" → "chat-0"; NULL: none. */
+char *secrets_owner(const char *name) MUST_CHECK;
+
+/* load.c */
+void load_ready(struct replica *r); /* it answers: how busy it is, is asked from now on */
+void load_quiet(struct replica *r); /* nothing is asked or known any more */
+
+/* boxes.c */
+void boxes_sweep(struct node *n);                                   /* removes containers nobody watches */
+int boxes_launch(struct replica *r, struct err *reterr) MUST_CHECK; /* before one is started */
+void boxes_ended(struct replica *r);
 
 /* desired.c */
 void desired_apply(struct node *n, const struct wire_desired *d);

@@ -265,5 +265,6 @@ void replica_ready(struct replica *r)
 			LOG_INT("duration_ms", r->load_ms), LOG_END },
 		"Replica %s is ready after %lld ms.", r->id, (long long)r->load_ms);
 	learn_ready(r);
+	load_ready(r);
 	check_props(r);
 }

@@ -109,6 +109,8 @@ void replica_free(struct replica *r)
 	replica_clear_failure(&r->failure);
 	free_error(&r->last_error);
 	free_models(&r->remote_models);
+	free(r->key);
+	free(r->key_file);
 	map_del(&n->replicas, view_str(r->id));
 	free(r->want.replica_id);
 	free(r->want.pool_id);
@@ -302,6 +304,7 @@ void replica_quiet(struct replica *r)
 	http_fetch_cancel(&r->probing);
 	http_fetch_cancel(&r->asking);
 	r->ask = ASK_NOTHING;
+	load_quiet(r);
 	kv_cancel(r);
 	loop_timer_stop(&r->canary_timer);
 	r->canary_waits = false;

@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "log/log.h"
 #include "node/models_int.h"
+#include "provision/engine/table.h"
 
 enum { DEFAULT_CTX = 4096, START_BASE_MS = 300000, START_MS_PER_GIB = 20000 };
 
@@ -59,28 +60,46 @@ static void take_params(struct replica *r)
 	r->ctx = ctx ? ctx : DEFAULT_CTX;
 }
 
+/* Of its devices' memory, by what the pool allows it. */
+static unsigned share_permille(const struct replica *r)
+{
+	uint64_t may = r->pool->conf.memory;
+	if (!may || !r->device_memory)
+		return 0;
+	return (unsigned)MAX(
+		MIN(may, r->device_memory) / MAX(r->device_memory / 1000, (uint64_t)1), (uint64_t)1);
+}
+
 static int build_launch(struct replica *r, struct err *e)
 {
 	struct pool *p = r->pool;
 	bool need_port, need_socket;
 	uint16_t port = 0;
-	engine_needs(&p->conf.engine, &need_port, &need_socket);
+	engine_needs(&p->conf.engine, &p->build, &need_port, &need_socket);
 	if (need_port) {
 		int err = free_port(&port);
 		if (err)
 			return err_set(e, err, "no free port on 127.0.0.1: %s", strerror(-err));
 	}
+	AUTO(mem_freep) char *prefix = secrets_prefix(r);
 	free(r->socket_path);
-	r->socket_path =
-		mem_fmt("%s/%s.%llu.sock", r->node->engines_dir, r->id, (unsigned long long)r->generation);
+	r->socket_path = mem_fmt("%s.sock", prefix);
+	free(r->key);
+	r->key = secrets_new_key();
 	struct engine_params params = {
 		.pool_id = r->pool_id,
 		.replica_id = r->id,
 		.model_path = replica_model(r)->path,
 		.socket_path = r->socket_path,
 		.port = port,
-		.ctx = r->ctx,
+		/* nobody said and nobody knows: engines of the table read it out of the model themselves */
+		.ctx = r->ctx_promised || !engine_row_starts(engine_row(p->conf.engine.kind)) ? r->ctx : 0,
 		.slots = r->slots,
+		.gpus = p->conf.gpus,
+		.share_permille = share_permille(r),
+		.gpu_kind = r->on_cpu ? NULL : r->gpu_kind,
+		.key = r->key,
+		.files = prefix,
 		.devices = r->device_words,
 		.device_env = &r->device_env,
 		.cpu_only = r->cpu_only,
@@ -91,13 +110,18 @@ static int build_launch(struct replica *r, struct err *e)
 	};
 	engine_launch_done(&r->launch);
 	r->launch = (struct engine_launch){ 0 };
-	if (strlen(r->socket_path) > NET_UNIX_PATH_MAX &&
-		(need_socket || p->conf.engine.kind == ENGINE_LLAMACPP))
+	if (strlen(r->socket_path) > NET_UNIX_PATH_MAX && need_socket)
 		return err_set(e, -ENAMETOOLONG,
 			"the engine's socket %s has %zu bytes, at most %d are accepted; set a shorter "
 			"runtime_dir",
 			r->socket_path, strlen(r->socket_path), (int)NET_UNIX_PATH_MAX);
 	int err = engine_launch_build(&p->build, &p->conf.engine, &params, &r->launch, e);
+	if (!err && !r->launch.uses_key)
+		free(MEM_TAKE(r->key));
+	if (!err)
+		err = secrets_write(r, e);
+	if (!err)
+		err = boxes_launch(r, e);
 	if (!err)
 		kv_launch(r), learn_launch(r);
 	return err;
@@ -129,7 +153,9 @@ int replica_launch_target(struct replica *r, const char *address, struct err *e)
 {
 	/* Whether a live engine answers is asked every 5 s: on a fresh connection, since idle ones are closed
 	 * by then. A server whose accept hangs could look healthy on an old one. */
-	struct http_target_opts o = { .idle_max = 2, .idle_ms = 1000, .connect_timeout_ms = 5000 };
+	struct http_target_opts o = {
+		.idle_max = 2, .idle_ms = 1000, .connect_timeout_ms = 5000, .bearer = r->key
+	};
 	http_target_free(r->target);
 	r->target = http_target_new(r->node->loop, address, &o, e);
 	return r->target ? 0 : -EINVAL;
@@ -164,6 +190,7 @@ void replica_launch(struct replica *r)
 	r->generation++;
 	take_params(r);
 	if (prepare(r, &e)) {
+		secrets_remove(r);
 		replica_error(
 			r, CAUSE_BAD_ARGS, "correct the pool's engine in the configuration", "%s", e.msg);
 		replica_fail(r);
@@ -184,6 +211,7 @@ void replica_launch(struct replica *r)
 		return;
 	}
 	handoff_forget(r->node, r->id);
+	secrets_remove(r);
 	replica_error(
 		r, CAUSE_NO_ENGINE, "check corral's installation and the limit of processes", "%s", e.msg);
 	if (e.code == -EAGAIN || e.code == -ENOMEM || e.code == -EMFILE)

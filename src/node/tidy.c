@@ -39,6 +39,9 @@ static char *owner(const char *name)
 		if (id)
 			return id;
 	}
+	char *secret = secrets_owner(name);
+	if (secret)
+		return secret;
 	char *id = without(name, ".sock");
 	char *dot = id ? strrchr(id, '.') : NULL;
 	if (dot)

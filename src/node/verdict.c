@@ -171,6 +171,8 @@ static void on_end(void *arg, const struct keeper_end *e)
 	bool ours = r->stopping;
 	replica_quiet(r);
 	handoff_forget(r->node, r->id);
+	secrets_remove(r);
+	boxes_ended(r);
 	r->proven = false;
 	r->stopping = false;
 	r->pid = 0;

@@ -235,7 +235,8 @@ static uint64_t cost_of(const struct pool_replica *r, mono_t now)
  * Fractions are compared without dividing. */
 static bool rather(const struct pool_replica *r, const struct pool_replica *than, mono_t now)
 {
-	uint64_t mine = r->in_use + r->cooling, theirs = than->in_use + than->cooling;
+	uint64_t mine = (uint64_t)r->in_use + r->cooling + r->others;
+	uint64_t theirs = (uint64_t)than->in_use + than->cooling + than->others;
 	uint64_t cost = cost_of(r, now), other = cost_of(than, now);
 	if (!cost || !other) {
 		bool new = !cost &&other && !mine && !theirs;

@@ -36,6 +36,7 @@ enum {
 	POOL_SLOTS_MAX = 1024, /* of one replica */
 	POOL_LOOPS_MAX = 64,   /* data loops */
 	POOL_ID_MAX = 96,
+	POOL_KEY_MAX = 128,   /* digits of an engine's key */
 	POOL_CRASHES_MAX = 2, /* engines that may crash under one request */
 	/* Connections that may be closed on one request by replicas that live; fewer than open a circuit, so
 	 * that no request alone takes a replica from the others. */
@@ -134,6 +135,7 @@ struct pool_replica {
 	char *device;         /* constant, may be NULL */
 	char *remote_model;   /* constant: the id an external engine knows the model by; NULL = send unchanged
 			       */
+	char *key;            /* constant: what it asks of who talks to it (Bearer); NULL: nothing */
 	int64_t conn_idle_ms;
 	uint32_t conn_requests;
 	bool has_slots; /* GET /slots can be asked */
@@ -142,6 +144,9 @@ struct pool_replica {
 	void *per_loop[POOL_LOOPS_MAX]; /* each entry belongs to one data loop (its connections) */
 	/* under the pool's mutex */
 	struct list node;
+	/* Requests of others than ours, as the engine itself said when it was asked last (load_seq). */
+	uint64_t load_seq;
+	uint32_t others;
 	uint32_t slots_total, cap, in_use, cooling; /* cap: slots that may be used now (1 while proving) */
 	mono_t used_at;                             /* when a lease on it was last granted or ended */
 	bool draining, down; /* down: a data loop saw it fail; until control has looked */
@@ -178,10 +183,15 @@ struct pool_replica_facts {
 	const char *id;
 	uint64_t generation;
 	const char *address, *engine, *engine_version, *device, *remote_model;
+	const char *key_file; /* read when it is new; NULL: it asks for no key */
 	int64_t conn_idle_ms;
 	uint32_t conn_requests, slots_total;
 	bool has_slots, proving, draining;
 	int pid;
+	/* all requests the engine has, ours among them, as of when it was asked; the number rises with each
+	 * answer, 0: it does not say */
+	uint64_t load_seq;
+	uint32_t load;
 };
 /* C: adds the replica or brings it up to date; a new generation or address takes the old one out, as ended.
  * Grants what can now be granted. Returns the one that was taken out (a reference) or NULL. */

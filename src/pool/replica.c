@@ -5,8 +5,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
+#include "base/fd.h"
 #include "base/mem.h"
 #include "pool/pool_int.h"
+
+/* A key of its node's making: hexadecimal digits and nothing else, so that no other file's text is ever sent
+ * to an engine. NULL: none. */
+static char *key_read(const char *path)
+{
+	AUTO(buf_done) struct buf b = BUF(POOL_KEY_MAX + 2);
+	if (file_read_regular(path, &b) < 0)
+		return NULL;
+	struct view v = view_trim(buf_view(&b));
+	for (size_t i = 0; i < v.n; i++)
+		if (!((v.p[i] >= '0' && v.p[i] <= '9') || (v.p[i] >= 'a' && v.p[i] <= 'f')))
+			return NULL;
+	return v.n ? mem_viewdup(v) : NULL;
+}
 
 struct pool_replica *pool_replica_ref(struct pool_replica *r)
 {
@@ -24,6 +40,7 @@ void pool_replica_unref(struct pool_replica *r)
 	free(r->engine_version);
 	free(r->device);
 	free(r->remote_model);
+	free(r->key);
 	free(r->leases);
 	free(r->said);
 	free(r);
@@ -73,6 +90,7 @@ static struct pool_replica *replica_new(struct pool *p, const struct pool_replic
 	r->engine_version = mem_strdup(f->engine_version);
 	r->device = mem_strdup(f->device);
 	r->remote_model = mem_strdup(f->remote_model);
+	r->key = f->key_file ? key_read(f->key_file) : NULL;
 	r->conn_idle_ms = f->conn_idle_ms;
 	r->conn_requests = f->conn_requests;
 	r->added_at = mono_now();
@@ -106,6 +124,17 @@ static void set_slots(struct pool_replica *r, const struct pool_replica_facts *f
 	atomic_store_explicit(&r->proving, f->proving, memory_order_release);
 }
 
+/* What is not ours of what it said it has, reckoned once for each time it was asked: our leases go on
+ * changing. */
+static void set_load(struct pool_replica *r, const struct pool_replica_facts *f)
+{
+	if (r->load_seq == f->load_seq)
+		return;
+	uint32_t ours = r->in_use + r->cooling;
+	r->load_seq = f->load_seq;
+	r->others = f->load_seq && f->load > ours ? f->load - ours : 0;
+}
+
 static void set_fate(struct pool_replica *r, enum pool_fate fate)
 {
 	int unknown = POOL_FATE_UNKNOWN;
@@ -134,6 +163,7 @@ struct pool_replica *pool_put_replica(struct pool *p, const struct pool_replica_
 		insert_sorted(p, r);
 	}
 	set_slots(r, f);
+	set_load(r, f);
 	pool_grant_waiting(p, mono_now());
 	pool_unlock(p);
 	return old;

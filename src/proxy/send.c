@@ -31,6 +31,7 @@ struct http_target *replica_target(struct proxy *px, struct pool_replica *r)
 		.idle_max = pool_replica_slots(r) + IDLE_MARGIN,
 		.idle_ms = r->conn_idle_ms ? r->conn_idle_ms : IDLE_MS,
 		.max_requests = r->conn_requests,
+		.bearer = r->key,
 	};
 	end->target = http_target_new(px->o.loop, r->address, &o, &e);
 	if (!end->target)

@@ -128,6 +128,11 @@ static const struct wf replica_fields[] = {
 	NUM(conn_requests, WF_U32, WR_TRAITS, 0, UINT32_MAX),
 	NUM(has_slots, WF_BOOL, WR_TRAITS, 0, 0),
 	NUM(remote_models, WF_STRS, WR_TRAITS, 0, 0),
+	STR(key_file, WR_TRAITS),
+	NUM(load_seq, WF_U64, WR_LOAD, 0, 0),
+	NUM(load_running, WF_I64, WR_LOAD, -1, INT64_MAX),
+	NUM(load_waiting, WF_I64, WR_LOAD, -1, INT64_MAX),
+	NUM(load_used_permille, WF_INT, WR_LOAD, -1, 1000),
 };
 #undef S
 #define S wire_model

@@ -96,8 +96,9 @@ enum {
 	WR_PROGRESS = 1 << 9,
 	WR_RESTARTS = 1 << 10, /* restarts, retry_in_ms */
 	WR_PROCESS = 1 << 11,  /* pid, started_at_ms, load_ms, kv_… */
-	WR_TRAITS = 1 << 12,   /* conn_idle_ms, conn_requests, has_slots, remote_models */
-	WR_ALL = (1 << 13) - 1,
+	WR_TRAITS = 1 << 12,   /* conn_idle_ms, conn_requests, has_slots, remote_models, key_file */
+	WR_LOAD = 1 << 13,     /* load_… */
+	WR_ALL = (1 << 14) - 1,
 };
 
 struct wire_replica {
@@ -132,6 +133,12 @@ struct wire_replica {
 	uint32_t conn_requests;
 	bool has_slots;       /* GET /slots tells which slots are busy */
 	char **remote_models; /* NULL-terminated: ids an external engine serves; NULL = none known */
+	/* What it says of itself, of all who use it; load_seq rises with every time it was asked, 0: it does
+	 * not say. Requests; of its KV cache; each -1: not that. */
+	uint64_t load_seq;
+	int64_t load_running, load_waiting;
+	int load_used_permille;
+	char *key_file; /* of its node: what it asks of who talks to it (Bearer); NULL: nothing */
 };
 
 void wire_replica_done(struct wire_replica *r);

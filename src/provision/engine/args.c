@@ -1,174 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * llama-server's command line put in order. The table names the options whose other spellings or
- * opposites matter, those that are ours to set, and those that would turn the server into something
- * that is no pool. What is not in the table passes through as it stands, its values behind it.
+ * An engine's command line put in order, by a table of its options (args_llama.c, table.c). What is not in
+ * the table passes through as it stands, its values behind it.
  */
 #include <stdlib.h>
 
 #include "provision/engine/engine_int.h"
-
-enum arity { FLAG, VALUE, MAYBE }; /* MAYBE: takes the next word if that is no option */
-
-struct option {
-	const char *names[6]; /* the first is what we write */
-	enum arity arity;
-	bool repeats;       /* may stand several times */
-	const char *family; /* of an option and its opposite: the last of the family wins; NULL = names[0] */
-	const char *ours;   /* why it is not the pool's to set: follows "engine.args has X: " */
-	const char *env;    /* the variable that would set it too, for those that are ours */
-};
-
-#define SET_BY_US "corral listens for the engine itself; remove it"
-#define ONE_MODEL "the pool's `model` says which model is served; remove it"
-#define NO_START "it prints something and ends, or is no server that waits for requests; remove it"
-
-static const struct option options[] = {
-	{ { "--model", "-m" }, VALUE, .ours = ONE_MODEL, .env = "LLAMA_ARG_MODEL" },
-	{ { "--model-url", "-mu" }, VALUE, .ours = ONE_MODEL, .env = "LLAMA_ARG_MODEL_URL" },
-	{ { "--docker-repo", "-dr" }, VALUE, .ours = ONE_MODEL, .env = "LLAMA_ARG_DOCKER_REPO" },
-	{ { "--hf-repo", "-hf", "-hfr" }, VALUE, .ours = ONE_MODEL, .env = "LLAMA_ARG_HF_REPO" },
-	{ { "--hf-file", "-hff" }, VALUE, .ours = ONE_MODEL, .env = "LLAMA_ARG_HF_FILE" },
-	{ { "--models-dir" }, VALUE, .ours = ONE_MODEL, .env = "LLAMA_ARG_MODELS_DIR" },
-	{ { "--models-preset" }, VALUE, .ours = ONE_MODEL, .env = "LLAMA_ARG_MODELS_PRESET" },
-	{ { "--embd-gemma-default" }, FLAG, .ours = ONE_MODEL },
-	{ { "--fim-qwen-1.5b-default" }, FLAG, .ours = ONE_MODEL },
-	{ { "--fim-qwen-3b-default" }, FLAG, .ours = ONE_MODEL },
-	{ { "--fim-qwen-7b-default" }, FLAG, .ours = ONE_MODEL },
-	{ { "--fim-qwen-7b-spec" }, FLAG, .ours = ONE_MODEL },
-	{ { "--fim-qwen-14b-spec" }, FLAG, .ours = ONE_MODEL },
-	{ { "--fim-qwen-30b-default" }, FLAG, .ours = ONE_MODEL },
-	{ { "--gpt-oss-20b-default" }, FLAG, .ours = ONE_MODEL },
-	{ { "--gpt-oss-120b-default" }, FLAG, .ours = ONE_MODEL },
-	{ { "--vision-gemma-4b-default" }, FLAG, .ours = ONE_MODEL },
-	{ { "--vision-gemma-12b-default" }, FLAG, .ours = ONE_MODEL },
-	{ { "--host" }, VALUE, .ours = SET_BY_US, .env = "LLAMA_ARG_HOST" },
-	{ { "--port" }, VALUE, .ours = SET_BY_US, .env = "LLAMA_ARG_PORT" },
-	{ { "--reuse-port" }, FLAG, .ours = SET_BY_US, .env = "LLAMA_ARG_REUSE_PORT" },
-	{ { "--api-prefix" }, VALUE, .ours = SET_BY_US, .env = "LLAMA_ARG_API_PREFIX" },
-	{ { "--ssl-key-file" }, VALUE, .ours = SET_BY_US, .env = "LLAMA_ARG_SSL_KEY_FILE" },
-	{ { "--ssl-cert-file" }, VALUE, .ours = SET_BY_US, .env = "LLAMA_ARG_SSL_CERT_FILE" },
-	{ { "--api-key" }, VALUE,
-		.ours = "nobody but corral reaches the engine, and corral has no key for it; remove it",
-		.env = "LLAMA_API_KEY" },
-	{ { "--api-key-file" }, VALUE,
-		.ours = "nobody but corral reaches the engine, and corral has no key for it; remove it",
-		.env = "LLAMA_ARG_API_KEY_FILE" },
-	{ { "--alias", "-a" }, VALUE,
-		.ours = "the engine answers under the pool's id; use the pool's `aliases` for other names",
-		.env = "LLAMA_ARG_ALIAS" },
-	{ { "--ctx-size", "-c" }, VALUE,
-		.ours = "the pool's `ctx` (tokens per request) sets it; the engine gets ctx × slots",
-		.env = "LLAMA_ARG_CTX_SIZE" },
-	{ { "--parallel", "-np" }, VALUE, .ours = "the pool's `slots` sets it",
-		.env = "LLAMA_ARG_N_PARALLEL" },
-	{ { "--kv-unified-per-slot" }, VALUE, .ours = "the pool's `ctx` sets what a slot gets; remove it",
-		.env = "LLAMA_ARG_KV_UNIFIED_PER_SLOT" },
-	{ { "--slots" }, FLAG, .family = "--slots", .ours = "corral reads which slots are busy",
-		.env = "LLAMA_ARG_ENDPOINT_SLOTS" },
-	{ { "--no-slots" }, FLAG, .family = "--slots",
-		.ours = "corral reads which slots are busy; remove it" },
-	{ { "--metrics" }, FLAG, .ours = "corral reads the engine's metrics" },
-	{ { "--cors-origins" }, VALUE, .ours = "browsers reach the engine only through corral; remove it",
-		.env = "LLAMA_ARG_CORS_ORIGINS" },
-	{ { "--cors-credentials" }, FLAG, .family = "--cors-credentials",
-		.ours = "browsers reach the engine only through corral; remove it",
-		.env = "LLAMA_ARG_CORS_CREDENTIALS" },
-	{ { "--no-cors-credentials" }, FLAG, .family = "--cors-credentials",
-		.ours = "browsers reach the engine only through corral; remove it" },
-	{ { "--help", "-h", "--usage" }, FLAG, .ours = NO_START },
-	{ { "--version" }, FLAG, .ours = NO_START },
-	{ { "--cache-list", "-cl" }, FLAG, .ours = NO_START },
-	{ { "--completion-bash" }, FLAG, .ours = NO_START },
-	{ { "--list-devices" }, FLAG, .ours = NO_START },
-
-	{ { "--cache-ram", "-cram" }, VALUE }, /* ours yields to the pool's */
-	{ { "--device", "-dev" }, VALUE },
-	{ { "--gpu-layers", "-ngl", "--n-gpu-layers" }, VALUE },
-	{ { "--flash-attn", "-fa" }, MAYBE },
-	{ { "--threads", "-t" }, VALUE },
-	{ { "--threads-batch", "-tb" }, VALUE },
-	{ { "--threads-http" }, VALUE },
-	{ { "--batch-size", "-b" }, VALUE },
-	{ { "--ubatch-size", "-ub" }, VALUE },
-	{ { "--predict", "-n", "--n-predict" }, VALUE },
-	{ { "--keep" }, VALUE },
-	{ { "--cache-type-k", "-ctk" }, VALUE },
-	{ { "--cache-type-v", "-ctv" }, VALUE },
-	{ { "--split-mode", "-sm" }, VALUE },
-	{ { "--tensor-split", "-ts" }, VALUE },
-	{ { "--main-gpu", "-mg" }, VALUE },
-	{ { "--fit", "-fit" }, VALUE },
-	{ { "--fit-target", "-fitt" }, VALUE },
-	{ { "--fit-ctx", "-fitc" }, VALUE },
-	{ { "--numa" }, VALUE },
-	{ { "--load-mode", "-lm" }, VALUE },
-	{ { "--seed", "-s" }, VALUE },
-	{ { "--temp", "--temperature" }, VALUE },
-	{ { "--top-k" }, VALUE },
-	{ { "--top-p" }, VALUE },
-	{ { "--min-p" }, VALUE },
-	{ { "--rope-scaling" }, VALUE },
-	{ { "--rope-scale" }, VALUE },
-	{ { "--rope-freq-base" }, VALUE },
-	{ { "--rope-freq-scale" }, VALUE },
-	{ { "--yarn-orig-ctx" }, VALUE },
-	{ { "--mmproj", "-mm" }, VALUE },
-	{ { "--model-draft", "-md", "--spec-draft-model" }, VALUE },
-	{ { "--gpu-layers-draft", "-ngld", "--n-gpu-layers-draft", "--spec-draft-ngl" }, VALUE },
-	{ { "--device-draft", "-devd", "--spec-draft-device" }, VALUE },
-	{ { "--n-cpu-moe", "-ncmoe" }, VALUE },
-	{ { "--cpu-moe", "-cmoe" }, FLAG },
-	{ { "--chat-template" }, VALUE },
-	{ { "--chat-template-file" }, VALUE },
-	{ { "--chat-template-kwargs" }, VALUE },
-	{ { "--reasoning-format" }, VALUE },
-	{ { "--reasoning-budget" }, VALUE },
-	{ { "--slot-save-path" }, VALUE },
-	{ { "--pooling" }, VALUE },
-	{ { "--embeddings", "--embedding" }, FLAG },
-	{ { "--rerank", "--reranking" }, FLAG },
-	{ { "--timeout", "-to" }, VALUE },
-	{ { "--verbosity", "-lv", "--log-verbosity" }, VALUE },
-	{ { "--verbose", "-v", "--log-verbose" }, FLAG },
-	{ { "--swa-full" }, FLAG },
-	{ { "--mlock" }, FLAG },
-	{ { "--mmap" }, FLAG, .family = "--mmap" },
-	{ { "--no-mmap" }, FLAG, .family = "--mmap" },
-	{ { "--kv-offload", "-kvo" }, FLAG, .family = "--kv-offload" },
-	{ { "--no-kv-offload", "-nkvo" }, FLAG, .family = "--kv-offload" },
-	{ { "--kv-unified", "-kvu" }, FLAG, .family = "--kv-unified" },
-	{ { "--no-kv-unified", "-no-kvu" }, FLAG, .family = "--kv-unified" },
-	{ { "--cont-batching", "-cb" }, FLAG, .family = "--cont-batching" },
-	{ { "--no-cont-batching", "-nocb" }, FLAG, .family = "--cont-batching" },
-	{ { "--repack" }, FLAG, .family = "--repack" },
-	{ { "--no-repack", "-nr" }, FLAG, .family = "--repack" },
-	{ { "--jinja" }, FLAG, .family = "--jinja" },
-	{ { "--no-jinja" }, FLAG, .family = "--jinja" },
-	{ { "--warmup" }, FLAG, .family = "--warmup" },
-	{ { "--no-warmup" }, FLAG, .family = "--warmup" },
-	{ { "--context-shift" }, FLAG, .family = "--context-shift" },
-	{ { "--no-context-shift" }, FLAG, .family = "--context-shift" },
-	{ { "--cache-prompt" }, FLAG, .family = "--cache-prompt" },
-	{ { "--no-cache-prompt" }, FLAG, .family = "--cache-prompt" },
-	{ { "--lora" }, VALUE, .repeats = true },
-	{ { "--lora-scaled" }, VALUE, .repeats = true },
-	{ { "--control-vector" }, VALUE, .repeats = true },
-	{ { "--control-vector-scaled" }, VALUE, .repeats = true },
-	{ { "--override-kv" }, VALUE, .repeats = true },
-	{ { "--override-tensor", "-ot" }, VALUE, .repeats = true },
-	{ { "--logit-bias", "-l" }, VALUE, .repeats = true },
-};
+#include "provision/engine/table.h"
 
 enum { ARGS_MAX = 1024 };
 
 struct entry {
-	const struct option *option; /* NULL: not in the table */
-	char *name;                  /* as it is written */
+	const struct engine_option *option; /* NULL: not in the table */
+	char *name;                         /* as it is written */
 	struct strv values;
 	bool dropped, from_us;
 };
 struct line {
+	const struct engine_options *table;
 	struct entry *items;
 	size_t n;
 };
@@ -182,13 +31,26 @@ static void line_done(struct line *l)
 	free(l->items);
 }
 
-static const struct option *option_find(const char *name)
+/* What its parser would take a beginning for ("--por" for "--port"), as far as that is ours to set. */
+static const struct engine_option *abbreviated(const struct engine_options *t, const char *name)
 {
-	for (size_t i = 0; i < ARRAY_LEN(options); i++)
-		for (size_t k = 0; k < ARRAY_LEN(options[i].names) && options[i].names[k]; k++)
-			if (strcmp(options[i].names[k], name) == 0)
-				return &options[i];
+	size_t n = strlen(name);
+	if (!t->abbreviates || n < 4 || strncmp(name, "--", 2) != 0)
+		return NULL;
+	for (size_t i = 0; i < t->n; i++)
+		for (size_t k = 0; k < ARRAY_LEN(t->items[i].names) && t->items[i].names[k]; k++)
+			if (t->items[i].ours && strncmp(t->items[i].names[k], name, n) == 0)
+				return &t->items[i];
 	return NULL;
+}
+
+static const struct engine_option *option_find(const struct engine_options *t, const char *name)
+{
+	for (size_t i = 0; i < t->n; i++)
+		for (size_t k = 0; k < ARRAY_LEN(t->items[i].names) && t->items[i].names[k]; k++)
+			if (strcmp(t->items[i].names[k], name) == 0)
+				return &t->items[i];
+	return abbreviated(t, name);
 }
 
 static const char *family_of(const struct entry *e)
@@ -204,7 +66,7 @@ static bool is_option(const char *word)
 
 /* The name part of a word ("--ctx_size=4" → "--ctx-size"); *ret_value is what follows the = or NULL.
  * The = is split off only where the option is known: llama-server itself does not take it. */
-static char *name_of(const char *word, const char **ret_value)
+static char *name_of(const struct engine_options *t, const char *word, const char **ret_value)
 {
 	size_t n = strncmp(word, "--", 2) == 0 ? view_find(view_str(word), '=') : strlen(word);
 	char *name = mem_viewdup(view_of(word, n));
@@ -214,8 +76,8 @@ static char *name_of(const char *word, const char **ret_value)
 	*ret_value = NULL;
 	if (word[n] != '=')
 		return name;
-	const struct option *o = option_find(name);
-	if (o && o->arity != FLAG) {
+	const struct engine_option *o = option_find(t, name);
+	if (o && o->arity != ARG_FLAG) {
 		*ret_value = word + n + 1;
 		return name;
 	}
@@ -234,12 +96,12 @@ static int take_values(
 	if (!e->option) {
 		while (*i + 1 < words->len && !is_option(words->items[*i + 1]))
 			strv_add(&e->values, words->items[++*i]);
-	} else if (e->option->arity == VALUE) {
+	} else if (e->option->arity == ARG_VALUE) {
 		if (!more)
 			return err_set(reterr, -EINVAL,
 				"engine.args ends with %s, which needs a value behind it", words->items[*i]);
 		strv_add(&e->values, words->items[++*i]);
-	} else if (e->option->arity == MAYBE && more && !is_option(words->items[*i + 1])) {
+	} else if (e->option->arity == ARG_MAYBE && more && !is_option(words->items[*i + 1])) {
 		strv_add(&e->values, words->items[++*i]);
 	}
 	return 0;
@@ -256,19 +118,20 @@ static void entry_text(const struct entry *e, struct buf *b)
 static int settle(struct line *l, struct entry *e, struct err *reterr)
 {
 	const char *family = family_of(e);
-	bool same = false;
+	bool same = false, passed = false;
 	for (size_t i = 0; family && i < l->n; i++) {
 		struct entry *old = &l->items[i];
 		if (old == e || old->dropped || !family_of(old) || strcmp(family_of(old), family) != 0)
 			continue;
 		if (old->from_us && old->option->ours) {
+			passed = true;
 			same |= strcmp(old->name, e->name) == 0 && strv_eq(&old->values, &e->values);
 			continue;
 		}
 		if (!e->option->repeats)
 			old->dropped = true;
 	}
-	if (e->from_us || !e->option || !e->option->ours)
+	if (e->from_us || !e->option || !e->option->ours || (e->option->if_set && !passed))
 		return 0;
 	if (same) {
 		e->dropped = true;
@@ -291,8 +154,8 @@ static int line_add(struct line *l, const struct strv *words, bool from_us, stru
 			return err_set(reterr, -E2BIG, "engine.args has more than %d options", ARGS_MAX);
 		l->items = mem_realloc(l->items, (l->n + 1) * sizeof *l->items);
 		struct entry *e = &l->items[l->n++];
-		*e = (struct entry){ .name = name_of(word, &value), .from_us = from_us };
-		e->option = option_find(e->name);
+		*e = (struct entry){ .name = name_of(l->table, word, &value), .from_us = from_us };
+		e->option = option_find(l->table, e->name);
 		if (e->option)
 			mem_setstr(&e->name, e->option->names[0]);
 		int r = take_values(words, &i, e, value, reterr);
@@ -329,12 +192,12 @@ static bool env_on(const struct strv *env, const char *name)
 	       strcmp(v, "disabled") != 0;
 }
 
-static int check_env(const struct strv *env, struct err *reterr)
+static int check_env(const struct engine_options *t, const struct strv *env, struct err *reterr)
 {
-	for (size_t i = 0; i < ARRAY_LEN(options); i++)
-		if (options[i].env && env_find(env, options[i].env))
-			return err_set(reterr, -EINVAL, "engine.env has %s, which is %s: %s", options[i].env,
-				options[i].names[0], options[i].ours);
+	for (size_t i = 0; i < t->n; i++)
+		if (t->items[i].env && env_find(env, t->items[i].env))
+			return err_set(reterr, -EINVAL, "engine.env has %s, which is %s: %s", t->items[i].env,
+				t->items[i].names[0], t->items[i].ours);
 	return 0;
 }
 
@@ -356,22 +219,53 @@ static int check_pooling(const struct line *l, const struct strv *env, struct er
 		how ? "with --pooling none" : "without --pooling");
 }
 
-int llama_args_merge(const struct strv *ours, const struct strv *args, const struct strv *env,
-	struct strv *ret, struct err *reterr)
+static int line_make(struct line *l, const struct strv *ours, const struct strv *args, const struct strv *env,
+	struct err *reterr)
 {
-	AUTO(line_done) struct line l = { 0 };
-	int r = line_add(&l, ours, true, reterr);
+	int r = line_add(l, ours, true, reterr);
 	if (!r)
-		r = line_add(&l, args, false, reterr);
-	if (!r)
-		r = check_env(env, reterr);
-	if (!r)
-		r = check_pooling(&l, env, reterr);
-	for (size_t i = 0; i < l.n && !r; i++) {
-		if (l.items[i].dropped)
+		r = line_add(l, args, false, reterr);
+	return r ? r : check_env(l->table, env, reterr);
+}
+
+static void line_write(const struct line *l, struct strv *ret)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		if (l->items[i].dropped)
 			continue;
-		strv_add(ret, l.items[i].name);
-		strv_copy(ret, &l.items[i].values);
+		strv_add(ret, l->items[i].name);
+		strv_copy(ret, &l->items[i].values);
 	}
+}
+
+int engine_args_merge(const struct engine_options *t, const struct strv *ours, const struct strv *args,
+	const struct strv *env, struct strv *ret, struct err *reterr)
+{
+	AUTO(line_done) struct line l = { .table = t };
+	int r = line_make(&l, ours, args, env, reterr);
+	if (!r && t == &llama_options)
+		r = check_pooling(&l, env, reterr);
+	if (!r)
+		line_write(&l, ret);
+	return r;
+}
+
+int engine_args_allowed(enum engine_kind kind, const struct strv *args, struct err *reterr)
+{
+	const struct engine_row *row = engine_row(kind);
+	if (!row || !row->options)
+		return args->len ? err_set(reterr, -EPERM,
+					   "arguments of an engine of kind %s can be set in the "
+					   "configuration's file only",
+					   engine_kind_name(kind))
+				 : 0;
+	AUTO(line_done) struct line l = { .table = row->options };
+	int r = line_add(&l, args, false, reterr);
+	for (size_t i = 0; i < l.n && !r; i++)
+		if (!l.items[i].option || !l.items[i].option->api)
+			r = err_set(reterr, -EPERM,
+				"%s is not among the arguments that can be set from outside; put it into "
+				"engine.args of the configuration's file",
+				l.items[i].name);
 	return r;
 }

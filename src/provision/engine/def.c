@@ -7,11 +7,12 @@
 #include "base/mem.h"
 #include "provision/engine/engine.h"
 
-static const char *const kind_names[] = { "llamacpp", "openai", "command" };
-static const char *const mode_names[] = { "auto", "external", "binary", "package", "source" };
+static const char *const kind_names[] = { "llamacpp", "openai", "command", "vllm", "sglang", "tgi",
+	"triton" };
+static const char *const mode_names[] = { "auto", "external", "binary", "package", "source", "container" };
 static const char *const backend_names[] = { "CPU", "CUDA", "HIP", "Vulkan" };
-static_assert(ARRAY_LEN(kind_names) == ENGINE_COMMAND + 1, "one name per kind");
-static_assert(ARRAY_LEN(mode_names) == ENGINE_MODE_SOURCE + 1, "one name per mode");
+static_assert(ARRAY_LEN(kind_names) == ENGINE_TRITON + 1, "one name per kind");
+static_assert(ARRAY_LEN(mode_names) == ENGINE_MODE_CONTAINER + 1, "one name per mode");
 
 const char *engine_kind_name(enum engine_kind k)
 {
@@ -31,6 +32,9 @@ const char *engine_backend_name(enum engine_backend b)
 void engine_def_done(struct engine_def *d)
 {
 	free(d->path);
+	free(d->sha256);
+	free(d->program);
+	free(d->image);
 	strv_done(&d->urls);
 	strv_done(&d->command);
 	strv_done(&d->stop_command);
@@ -48,7 +52,10 @@ void engine_def_done(struct engine_def *d)
 
 void engine_def_copy(struct engine_def *to, const struct engine_def *from)
 {
-	*to = (struct engine_def){ .kind = from->kind, .mode = from->mode };
+	*to = (struct engine_def){ .kind = from->kind, .mode = from->mode, .runtime = from->runtime };
+	to->sha256 = mem_strdup(from->sha256);
+	to->program = mem_strdup(from->program);
+	to->image = mem_strdup(from->image);
 	to->path = mem_strdup(from->path);
 	strv_copy(&to->urls, &from->urls);
 	strv_copy(&to->command, &from->command);
@@ -71,6 +78,7 @@ void engine_build_done(struct engine_build *b)
 	strv_done(&b->env);
 	free(b->cwd);
 	free(b->version);
+	free(b->image);
 	free(b->why);
 	*b = (struct engine_build){ 0 };
 }
@@ -83,6 +91,8 @@ void engine_build_copy(struct engine_build *to, const struct engine_build *from)
 	strv_copy(&to->env, &from->env);
 	to->cwd = mem_strdup(from->cwd);
 	to->version = mem_strdup(from->version);
+	to->image = mem_strdup(from->image);
+	to->docker = from->docker;
 	to->why = mem_strdup(from->why);
 	to->cpu_only = from->cpu_only;
 }
@@ -95,5 +105,10 @@ void engine_launch_done(struct engine_launch *l)
 	free(l->cwd);
 	free(l->address);
 	free(l->health_path);
+	free(l->serves);
+	for (size_t i = 0; i < l->nfiles; i++) {
+		free(l->files[i].path);
+		free(l->files[i].text);
+	}
 	*l = (struct engine_launch){ 0 };
 }

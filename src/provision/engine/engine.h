@@ -11,14 +11,26 @@
 #include "base/strv.h"
 #include "loop/loop.h"
 
-enum engine_kind { ENGINE_LLAMACPP, ENGINE_OPENAI, ENGINE_COMMAND };
+struct fetch_policy; /* provision/fetch/fetch.h */
+
+enum engine_kind {
+	ENGINE_LLAMACPP,
+	ENGINE_OPENAI, /* any server that speaks the OpenAI API */
+	ENGINE_COMMAND,
+	ENGINE_VLLM,
+	ENGINE_SGLANG,
+	ENGINE_TGI,
+	ENGINE_TRITON,
+};
 enum engine_mode {
 	ENGINE_MODE_AUTO,
 	ENGINE_MODE_EXTERNAL,
 	ENGINE_MODE_BINARY,
 	ENGINE_MODE_PACKAGE,
 	ENGINE_MODE_SOURCE,
+	ENGINE_MODE_CONTAINER,
 };
+enum engine_runtime { ENGINE_RUNTIME_AUTO, ENGINE_RUNTIME_PODMAN, ENGINE_RUNTIME_DOCKER };
 /* What a build computes with; of a device: what its maker's toolkit builds for. */
 enum engine_backend { ENGINE_CPU, ENGINE_CUDA, ENGINE_HIP, ENGINE_VULKAN };
 const char *engine_kind_name(enum engine_kind k);
@@ -36,8 +48,12 @@ struct engine_device {
 struct engine_def {
 	enum engine_kind kind;
 	enum engine_mode mode;
-	char *path;          /* binary */
-	struct strv urls;    /* external */
+	char *path;       /* binary */
+	struct strv urls; /* external; binary without path: where its archive is, mirrors after the first */
+	char *sha256;     /* binary: the archive's, 64 hex digits */
+	char *program;    /* binary: its name inside the archive; NULL: the kind's own */
+	char *image;      /* container: "registry/name@sha256:…", or with a tag; NULL: the kind's own */
+	enum engine_runtime runtime; /* container */
 	struct strv command; /* command: words, with {port} {socket} {model} {ctx} {slots} {devices} {id},
 				${PORT} */
 	struct strv stop_command; /* command: instead of SIGTERM; may be empty */
@@ -60,8 +76,10 @@ struct engine_build {
 	struct strv env;         /* NAME=value the build needs */
 	char *cwd;               /* folder it must be started in; NULL = any */
 	char *version;           /* "b11669", "0.7.0", NULL unknown */
-	char *why;               /* "package: Debian's llama.cpp 0.7.0 (CPU): no llama-server in PATH" */
-	bool cpu_only;           /* known to compute on the CPU alone */
+	char *image;             /* container: with its digest; program is podman or docker */
+	bool docker;
+	char *why;     /* "package: Debian's llama.cpp 0.7.0 (CPU): no llama-server in PATH" */
+	bool cpu_only; /* known to compute on the CPU alone */
 };
 void engine_build_done(struct engine_build *b);
 void engine_build_copy(struct engine_build *to, const struct engine_build *from);
@@ -92,6 +110,8 @@ struct engine_ensure_opts {
 	bool upgrade;                /* source: the ref is looked up again; to another one if that is set */
 	const char *upgrade_to;
 	bool look; /* source: only which commit that is: build.version its name, build.why its 40 digits */
+	const struct fetch_policy *policy; /* what else may be reached; copied; NULL: all */
+	const char *fetch_program;         /* NULL: beside our own executable */
 };
 struct engine_job;
 /* Makes the engine ready to be started: idempotent, single flight across processes (a lock file),
@@ -120,7 +140,18 @@ struct engine_params {
 	uint32_t gpu_layers,
 		cpu_experts; /* the output counts as a layer; layers whose experts stay on the host */
 	const char *split;   /* "20,13": shares of its devices; NULL: one, or even */
+	/* Engines of the table that are no llama.cpp. */
+	unsigned gpus;           /* it is divided over so many; 0: nobody said */
+	unsigned share_permille; /* of each device's memory it may take; 0: nobody said */
+	const char *gpu_kind;    /* "cuda", "hip", … of its devices; NULL: it computes on the CPU */
+	const char *key;         /* what it shall ask of who talks to it; NULL: nothing */
+	const char *files;       /* "/run/…/chat-0.7": what its files' names begin with */
 };
+/* Written before it is started, readable for its owner alone; removed after its end. */
+struct engine_file {
+	char *path, *text;
+};
+enum { ENGINE_FILES_MAX = 3 };
 struct engine_launch {
 	struct strv argv; /* argv[0] is the program to execute */
 	struct strv env;  /* complete and clean: PATH, HOME, LANG, proxies, HF_*, the build's, the pool's */
@@ -130,6 +161,10 @@ struct engine_launch {
 	bool has_slots; /* GET /slots works */
 	bool uses_port, uses_socket;
 	struct strv stop_argv; /* command with a stop_command: run this instead of SIGTERM; else empty */
+	struct engine_file files[ENGINE_FILES_MAX];
+	size_t nfiles;
+	bool uses_key; /* it asks for params.key */
+	char *serves;  /* the only name it knows its model by; NULL: it takes any */
 };
 void engine_launch_done(struct engine_launch *l);
 /* Builds the command line. Refuses, with the reason and what to do: `--embeddings` without a pooling
@@ -137,8 +172,24 @@ void engine_launch_done(struct engine_launch *l);
  * bytes. */
 int engine_launch_build(const struct engine_build *b, const struct engine_def *def,
 	const struct engine_params *p, struct engine_launch *ret, struct err *reterr) MUST_CHECK;
-/* Whether the command names {port} / ${PORT} or {socket}. */
-void engine_needs(const struct engine_def *def, bool *ret_port, bool *ret_socket);
+/* Whether it is told a port, a socket: a command by {port} / ${PORT} or {socket}. build may be NULL. */
+void engine_needs(
+	const struct engine_def *def, const struct engine_build *build, bool *ret_port, bool *ret_socket);
+/* Containers of engines_dir's engines that outlived who started them (a keeper that was killed, a stop that
+ * failed): those that keep does not want are removed. program: podman or docker. done is called once, from
+ * the loop. The next start of a replica removes its own leftovers before anything else, too. */
+struct engine_sweep_ops {
+	bool (*keep)(void *arg, const char *replica_id, uint64_t generation);
+	loop_fn *done;
+};
+struct engine_sweep;
+int engine_sweep_start(struct loop *l, const char *program, const char *engines_dir,
+	const struct engine_sweep_ops *ops, void *arg, struct engine_sweep **ret,
+	struct err *reterr) MUST_CHECK;
+void engine_sweep_cancel(struct engine_sweep **s); /* NULL inside allowed */
+/* Arguments that somebody sets from outside, not in the configuration's file: refused unless each is known as
+ * mere tuning, which reaches no file, no network and nothing that is ours. */
+int engine_args_allowed(enum engine_kind k, const struct strv *args, struct err *reterr) MUST_CHECK;
 /* argv with everything secret-looking replaced, word by word, for logs and the handoff file. Appends. */
 void engine_argv_redact(const struct strv *argv, struct strv *ret);
 

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "provision/engine/engine.h"
+#include "provision/fetch/fetch.h"
 
 /* ---- tools.c: small things about paths, environments and texts ------------------------------- */
 
@@ -73,8 +74,10 @@ void probe_remember(const char *cache_file, const char *program, const char *ver
 
 /* ---- ensure.c: the job ----------------------------------------------------------------------- */
 
-struct package; /* package.c */
-struct source;  /* source.c */
+struct package;   /* package.c */
+struct source;    /* source.c */
+struct container; /* container.c */
+struct archive;   /* archive.c */
 
 struct engine_job {
 	struct loop *loop;
@@ -106,12 +109,19 @@ struct engine_job {
 	bool cpu_instead, allow_package_installs, upgrade, look;
 	char *upgrade_to;
 	uint32_t build_jobs;
+	struct container *container;
+	struct archive *archive;
+	struct fetch_policy policy; /* empty: all may be reached, unless offline */
+	char *fetch_program;
 	char *note; /* why an earlier choice of auto was passed over; NULL */
 };
 void job_progress(struct engine_job *j, const char *phase, int pct, const char *fmt, ...) PRINTF(4, 5);
 /* The answer; the callback comes at the end of the round. The job is freed after its callback. */
 void job_succeed(struct engine_job *j);
 int job_fail(struct engine_job *j, int code, const char *fmt, ...) PRINTF(3, 4);
+/* Asks the program for its version, unless that is known, and takes it. how: why this one; static. optional:
+ * when it does not run, another way is gone. */
+void job_take_program(struct engine_job *j, const char *program, const char *how, bool optional);
 
 /* ---- package.c, package_apt.c, package_files.c, package_record.c ----------------------------- */
 
@@ -208,12 +218,76 @@ void source_start(struct engine_job *j);
 void source_cancel(struct source **s);
 char *source_describe(const struct engine_def *d, const struct engine_ensure_opts *o) MUST_CHECK;
 
-/* ---- args.c ---------------------------------------------------------------------------------- */
+/* ---- archive.c ----------------------------------------------------------------------------------- */
 
-/* Puts llama-server's arguments in order: aliases folded to one name, duplicates: the last wins,
- * those that contradict what we pass refused. ours is the start of the line (already folded names). */
-int llama_args_merge(const struct strv *ours, const struct strv *args, const struct strv *env,
-	struct strv *ret, struct err *reterr) MUST_CHECK;
+/* An archive by its digest:
+ *   <prefix>/<kind>/binary-<12 digits of its SHA-256>/   unpacked, complete, never changed afterwards
+ *   <cache>/archives/<SHA-256>                           fetched; removed once it is unpacked
+ * fetch/ makes both beside their places and renames them when they are whole. */
+void archive_start(struct engine_job *j);
+void archive_cancel(struct archive **a);
+/* The program in an unpacked tree: by its path below root, else the only one of that name (the least deep,
+ * then the first by name). NULL: none; offload. */
+char *archive_find(const char *root, const char *name) MUST_CHECK;
+
+/* ---- container.c --------------------------------------------------------------------------------- */
+
+/* Images: what a tag meant when it was fetched first stands in
+ *   <prefix>/images/<hash of what was written>.pin   "registry/name@sha256:…" */
+void container_start(struct engine_job *j);
+void container_cancel(struct container **c);
+/* podman, else docker; NULL: neither is in PATH. */
+char *container_runtime(enum engine_runtime wish, bool *ret_docker) MUST_CHECK;
+/* "name:tag" with the digest of that repository out of `image inspect`'s RepoDigests (a JSON list); NULL:
+ * there is none. */
+char *container_pin(const char *image, struct view digests) MUST_CHECK;
+/* Why image is no name of one: a sentence; NULL: it is one. */
+const char *container_image_problem(const char *image);
+
+/* ---- args.c, args_llama.c ---------------------------------------------------------------------- */
+
+enum arg_arity { ARG_FLAG, ARG_VALUE, ARG_MAYBE }; /* MAYBE: takes the next word if that is no option */
+
+struct engine_option {
+	const char *names[6]; /* the first is what we write */
+	enum arg_arity arity;
+	bool repeats;       /* may stand several times */
+	bool api;           /* may be set from outside too: tuning that reaches no file and no network */
+	const char *family; /* of an option and its opposite: the last of the family wins; NULL = names[0] */
+	const char *ours;   /* why it is not the pool's to set: follows "engine.args has X: " */
+	bool if_set;        /* ours only where we pass it */
+	const char *env;    /* the variable that would set it too, for those that are ours */
+};
+struct engine_options {
+	const struct engine_option *items;
+	size_t n;
+	bool abbreviates; /* its parser takes the beginning of a name for the name */
+};
+extern const struct engine_options llama_options;
+
+/* Aliases folded to one name, duplicates: the last wins, those that contradict what we pass refused. ours is
+ * the start of the line (already folded names). */
+int engine_args_merge(const struct engine_options *t, const struct strv *ours, const struct strv *args,
+	const struct strv *env, struct strv *ret, struct err *reterr) MUST_CHECK;
+
+/* ---- launch_row.c ------------------------------------------------------------------------------ */
+
+/* Puts words into out, with the names of template.c filled in, from the from-th on. */
+int add_templates(const struct strv *words, size_t from, const struct engine_params *p, struct strv *out,
+	struct err *reterr) MUST_CHECK;
+/* Where it listens: on loopback, or for whom its container lets in. */
+const char *launch_host(const struct engine_build *b);
+void launch_file(struct engine_launch *l, char *path, char *text); /* takes both */
+/* The line that was made becomes the command inside a container. */
+int launch_container(const struct engine_build *b, const struct engine_def *def,
+	const struct engine_params *p, struct engine_launch *l, struct err *reterr) MUST_CHECK;
+/* Of an engines_dir: what its containers are marked with. */
+char *container_label(const char *engines_dir) MUST_CHECK;
+/* What podman and docker need of ours to find their servers and storage. Appends. */
+void container_client_env(struct strv *env);
+/* An engine of the table that is no llama.cpp. */
+int launch_row(const struct engine_build *b, const struct engine_def *def, const struct engine_params *p,
+	struct engine_launch *l, struct err *reterr) MUST_CHECK;
 
 /* ---- template.c ------------------------------------------------------------------------------ */
 

@@ -8,6 +8,7 @@
 
 #include "net/addr.h"
 #include "provision/engine/engine_int.h"
+#include "provision/engine/table.h"
 
 static void job_free(void *arg)
 {
@@ -17,6 +18,11 @@ static void job_free(void *arg)
 	run_cancel(&j->run);
 	package_cancel(&j->package);
 	source_cancel(&j->source);
+	container_cancel(&j->container);
+	archive_cancel(&j->archive);
+	strv_done(&j->policy.allow_hosts);
+	strv_done(&j->policy.deny);
+	free(j->fetch_program);
 	engine_def_done(&j->def);
 	engine_build_done(&j->build);
 	free(j->prefix_dir);
@@ -219,8 +225,7 @@ static void on_version(void *arg, const struct run_result *r)
 	}
 }
 
-/* Asks the program for its version, unless that is known, and takes it. how: why this one. */
-static void take_program(struct engine_job *j, const char *program, const char *how, bool optional)
+void job_take_program(struct engine_job *j, const char *program, const char *how, bool optional)
 {
 	AUTO(mem_freep) char *known = probe_cached(j->probe_file, program);
 	if (known) {
@@ -257,11 +262,49 @@ static void take_program(struct engine_job *j, const char *program, const char *
 	}
 }
 
+/* A program of the table that is no llama.cpp: it takes many seconds to say its version, and says it over
+ * HTTP once it is ready. */
+static void take_row_program(struct engine_job *j, const char *name, const char *how)
+{
+	AUTO(mem_freep) char *program = tool_find(name);
+	if (!program) {
+		job_fail(j, -ENOENT,
+			"the program %s of an engine of kind %s is not %s; install it, name it by "
+			"engine.path, "
+			"or set engine.mode: external and engine.url",
+			name, engine_kind_name(j->def.kind),
+			strchr(name, '/') ? "an executable file" : "in PATH");
+		return;
+	}
+	set_program(j, program, ENGINE_MODE_BINARY, how, NULL);
+	job_succeed(j);
+}
+
+static void start_row(struct engine_job *j)
+{
+	const struct engine_row *row = engine_row(j->def.kind);
+	if (j->def.path)
+		take_row_program(j, j->def.path, "named by engine.path");
+	else if (!row->program)
+		job_fail(j, -EINVAL,
+			"an engine of kind %s is not started by itself: set engine.url of the server that "
+			"runs "
+			"already, or engine.path of the program to start and its arguments with {port}",
+			engine_kind_name(j->def.kind));
+	else if (j->def.mode == ENGINE_MODE_BINARY)
+		job_fail(j, -EINVAL,
+			"engine.mode is binary, but engine.path is not set: give the path of the program");
+	else
+		take_row_program(j, row->program, "installed, found in PATH");
+}
+
 static void start_binary(struct engine_job *j)
 {
 	if (!j->def.path) {
 		job_fail(j, -EINVAL,
-			"engine.mode is binary, but engine.path is not set: give the path of the program");
+			"engine.mode is binary, but neither engine.path nor engine.url is set: give the path "
+			"of "
+			"the program, or the address of an archive and its sha256");
 		return;
 	}
 	AUTO(mem_freep) char *program = tool_find(j->def.path);
@@ -271,7 +314,7 @@ static void start_binary(struct engine_job *j)
 				? "is not an executable file; `chmod +x` it or name another one"
 				: "does not exist; give the path of an engine program");
 	else
-		take_program(j, program, "named by engine.path", false);
+		job_take_program(j, program, "named by engine.path", false);
 }
 
 /* ---- auto and package ------------------------------------------------------------------------ */
@@ -328,7 +371,7 @@ static void start_auto(struct engine_job *j)
 	if (named && *named) {
 		AUTO(mem_freep) char *program = tool_find(named);
 		if (program)
-			take_program(j, program, "named by CORRAL_LLAMA_SERVER", false);
+			job_take_program(j, program, "named by CORRAL_LLAMA_SERVER", false);
 		else
 			job_fail(j, -ENOENT,
 				"CORRAL_LLAMA_SERVER names %s, which is no executable file; correct or unset "
@@ -338,11 +381,23 @@ static void start_auto(struct engine_job *j)
 	}
 	AUTO(mem_freep) char *installed = tool_find("llama-server");
 	if (installed) {
-		take_program(j, installed, "installed, found in PATH", true);
+		job_take_program(j, installed, "installed, found in PATH", true);
 		return;
 	}
 	j->note = mem_strdup("no llama-server in PATH");
 	start_package_or_say(j);
+}
+
+static bool in_container(const struct engine_def *d)
+{
+	return d->mode == ENGINE_MODE_CONTAINER && d->kind != ENGINE_COMMAND;
+}
+
+/* Whether something is kept in the prefix for it. */
+static bool keeps(const struct engine_def *d)
+{
+	return d->mode != ENGINE_MODE_EXTERNAL &&
+	       (d->kind == ENGINE_LLAMACPP || in_container(d) || (d->urls.len && d->kind != ENGINE_COMMAND));
 }
 
 static void start(struct engine_job *j)
@@ -350,12 +405,17 @@ static void start(struct engine_job *j)
 	const struct engine_def *d = &j->def;
 	if (d->mode == ENGINE_MODE_EXTERNAL)
 		start_external(j);
-	else if (d->kind == ENGINE_OPENAI)
-		job_fail(j, -EINVAL,
-			"engine.kind openai is a server that already runs: set engine.mode: external and "
-			"engine.url");
+	else if (in_container(d))
+		container_start(j);
 	else if (d->kind == ENGINE_COMMAND)
 		start_command(j);
+	else if (d->kind != ENGINE_LLAMACPP && d->mode == ENGINE_MODE_PACKAGE)
+		job_fail(j, -EINVAL, "engine.mode package gets llama.cpp alone; engine.kind is %s",
+			engine_kind_name(d->kind));
+	else if (d->mode == ENGINE_MODE_BINARY && d->urls.len && !d->path)
+		archive_start(j);
+	else if (d->kind != ENGINE_LLAMACPP)
+		start_row(j);
 	else if (d->mode == ENGINE_MODE_BINARY)
 		start_binary(j);
 	else if (d->mode == ENGINE_MODE_PACKAGE)
@@ -364,6 +424,18 @@ static void start(struct engine_job *j)
 		source_start(j);
 	else
 		start_auto(j);
+}
+
+static void take_policy(struct engine_job *j, const struct engine_ensure_opts *o)
+{
+	j->offline = o->offline || (o->policy && o->policy->offline);
+	if (o->policy) {
+		j->policy.plain_http = o->policy->plain_http;
+		strv_copy(&j->policy.allow_hosts, &o->policy->allow_hosts);
+		strv_copy(&j->policy.deny, &o->policy->deny);
+	}
+	j->policy.offline = j->offline;
+	j->fetch_program = mem_strdup(o->fetch_program);
 }
 
 struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
@@ -378,7 +450,6 @@ struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
 	assert(j->prefix_dir[0] == '/' && j->cache_dir[0] == '/'); /* tools of ours run in other folders */
 	j->probe_file = path_join(o->prefix_dir, "versions");
 	j->allow_cpu = o->allow_cpu;
-	j->offline = o->offline;
 	j->ndevices = o->ndevices;
 	j->devices = mem_alloc((o->ndevices + 1) * sizeof *j->devices);
 	if (o->ndevices)
@@ -389,11 +460,12 @@ struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
 	j->upgrade = o->upgrade;
 	j->upgrade_to = mem_strdup(o->upgrade_to);
 	j->look = o->look;
+	take_policy(j, o);
 	j->on_progress = on_progress;
 	j->on_done = on_done;
 	j->arg = arg;
 	struct err e = { 0 };
-	if (def->mode == ENGINE_MODE_EXTERNAL || def->kind != ENGINE_LLAMACPP || file_exists(o->prefix_dir) ||
+	if (!keeps(def) || file_exists(o->prefix_dir) ||
 		dir_ensure_writable(o->prefix_dir, "state_dir", &e) == 0)
 		start(j);
 	else
@@ -426,13 +498,15 @@ static char *describe_package(const struct engine_def *d, const struct engine_en
 
 char *engine_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
 {
-	if (d->mode == ENGINE_MODE_EXTERNAL || d->kind == ENGINE_OPENAI)
+	if (d->mode == ENGINE_MODE_EXTERNAL)
 		return d->urls.len ? url_redact(view_str(d->urls.items[0]))
 				   : mem_strdup("external, without an address");
 	if (d->mode == ENGINE_MODE_SOURCE && d->kind == ENGINE_LLAMACPP)
 		return source_describe(d, o);
 	const char *env = d->mode == ENGINE_MODE_AUTO ? getenv("CORRAL_LLAMA_SERVER") : NULL;
+	const struct engine_row *row = engine_row(d->kind);
 	const char *name = d->kind == ENGINE_COMMAND        ? (d->command.len ? d->command.items[0] : "")
+			   : d->kind != ENGINE_LLAMACPP     ? (d->path ? d->path : row->program)
 			   : d->mode == ENGINE_MODE_BINARY  ? (d->path ? d->path : "")
 			   : d->mode == ENGINE_MODE_PACKAGE ? NULL
 			   : env && *env                    ? env

@@ -7,15 +7,28 @@
 #include <stdlib.h>
 
 #include "provision/engine/engine_int.h"
+#include "provision/engine/table.h"
 
 enum { SOCKET_MAX = 107 }; /* what sun_path takes */
 
-void engine_needs(const struct engine_def *def, bool *ret_port, bool *ret_socket)
+/* The words of a definition in which names are filled in. */
+static const struct strv *template_words(const struct engine_def *def)
 {
-	bool command = def->kind == ENGINE_COMMAND && def->mode != ENGINE_MODE_EXTERNAL;
-	bool ours = def->kind == ENGINE_LLAMACPP && def->mode != ENGINE_MODE_EXTERNAL;
-	*ret_port = command && template_names(&def->command, "port");
-	*ret_socket = ours || (command && template_names(&def->command, "socket"));
+	static const struct strv none = { 0 };
+	if (def->kind == ENGINE_COMMAND)
+		return &def->command;
+	return def->kind == ENGINE_OPENAI || def->kind == ENGINE_TRITON ? &def->args : &none;
+}
+
+void engine_needs(
+	const struct engine_def *def, const struct engine_build *build, bool *ret_port, bool *ret_socket)
+{
+	bool boxed = build && build->image;
+	bool started = def->mode != ENGINE_MODE_EXTERNAL;
+	const struct strv *words = template_words(def);
+	*ret_port = started &&
+		    (boxed || engine_row_starts(engine_row(def->kind)) || template_names(words, "port"));
+	*ret_socket = started && !boxed && (def->kind == ENGINE_LLAMACPP || template_names(words, "socket"));
 }
 
 static int check_socket(const char *path, bool llamacpp, struct err *reterr)
@@ -90,14 +103,18 @@ static int launch_llamacpp(const struct engine_build *b, const struct engine_def
 {
 	if (!p->model_path)
 		return err_set(reterr, -EINVAL, "a llamacpp pool needs a model; set the pool's `model`");
-	int r = check_socket(p->socket_path, true, reterr);
+	int r = b->image ? 0 : check_socket(p->socket_path, true, reterr);
 	if (r)
 		return r;
 	AUTO(strv_done) struct strv ours = { 0 };
 	strv_add(&ours, "-m");
 	strv_add(&ours, p->model_path);
 	strv_add(&ours, "--host");
-	strv_add(&ours, p->socket_path);
+	strv_add(&ours, b->image ? launch_host(b) : p->socket_path);
+	if (b->image) {
+		strv_add(&ours, "--port");
+		strv_addf(&ours, "%u", (unsigned)p->port);
+	}
 	strv_add(&ours, "--alias");
 	strv_add(&ours, p->pool_id);
 	strv_add(&ours, "--slots");
@@ -117,15 +134,17 @@ static int launch_llamacpp(const struct engine_build *b, const struct engine_def
 	}
 	if (p->gpu_layers && !p->cpu_only)
 		add_division(p, &ours);
-	r = llama_args_merge(&ours, &def->args, &def->env, &l->argv, reterr);
-	l->address = mem_fmt("unix:%s", p->socket_path);
-	l->uses_socket = true;
+	r = engine_args_merge(&llama_options, &ours, &def->args, &def->env, &l->argv, reterr);
+	l->address = b->image ? mem_fmt("http://127.0.0.1:%u", (unsigned)p->port)
+			      : mem_fmt("unix:%s", p->socket_path);
+	l->uses_socket = !b->image;
+	l->uses_port = b->image;
 	l->has_slots = true;
 	return r;
 }
 
-static int add_templates(const struct strv *words, size_t from, const struct engine_params *p,
-	struct strv *out, struct err *reterr)
+int add_templates(const struct strv *words, size_t from, const struct engine_params *p, struct strv *out,
+	struct err *reterr)
 {
 	for (size_t i = from; i < words->len; i++) {
 		int r = template_word(words->items[i], p, out, reterr);
@@ -135,17 +154,17 @@ static int add_templates(const struct strv *words, size_t from, const struct eng
 	return 0;
 }
 
-static int launch_command(const struct engine_def *def, const struct engine_params *p,
-	struct engine_launch *l, struct err *reterr)
+static int launch_command(const struct engine_build *b, const struct engine_def *def,
+	const struct engine_params *p, struct engine_launch *l, struct err *reterr)
 {
-	engine_needs(def, &l->uses_port, &l->uses_socket);
+	engine_needs(def, b, &l->uses_port, &l->uses_socket);
 	if (!l->uses_port && !l->uses_socket)
 		return err_set(reterr, -EINVAL,
-			"engine.command names neither {port} nor {socket}, so nobody could tell the program "
-			"where to listen; add "
-			"one, for example --port {port}");
+			"%s names neither {port} nor {socket}, so nobody could tell the program where to "
+			"listen; add one, for example --port {port}",
+			def->kind == ENGINE_COMMAND ? "engine.command" : "engine.args");
 	int r = l->uses_socket ? check_socket(p->socket_path, false, reterr) : 0;
-	if (!r)
+	if (!r && def->kind == ENGINE_COMMAND)
 		r = add_templates(&def->command, 1, p, &l->argv, reterr);
 	if (!r)
 		r = add_templates(&def->args, 0, p, &l->argv, reterr);
@@ -167,21 +186,25 @@ int engine_launch_build(const struct engine_build *b, const struct engine_def *d
 	if (p->slots == 0 || (def->kind == ENGINE_LLAMACPP && p->ctx == 0))
 		return err_set(reterr, -EINVAL, "ctx is %u and slots is %u: both must be 1 or more", p->ctx,
 			p->slots);
+	const struct engine_row *row = engine_row(def->kind);
 	struct engine_launch l = { 0 };
-	strv_add(&l.argv, b->program);
-	strv_copy(&l.argv, &b->prefix_args);
+	if (!b->image) {
+		strv_add(&l.argv, b->program);
+		strv_copy(&l.argv, &b->prefix_args);
+	}
 	int r = make_env(b, def, p, &l.env, reterr);
 	if (!r)
-		r = def->kind == ENGINE_COMMAND ? launch_command(def, p, &l, reterr)
-						: launch_llamacpp(b, def, p, &l, reterr);
+		r = def->kind == ENGINE_LLAMACPP ? launch_llamacpp(b, def, p, &l, reterr)
+		    : engine_row_starts(row)     ? launch_row(b, def, p, &l, reterr)
+						 : launch_command(b, def, p, &l, reterr);
+	if (!r && b->image)
+		r = launch_container(b, def, p, &l, reterr);
 	if (r) {
 		engine_launch_done(&l);
 		return r;
 	}
 	l.cwd = mem_strdup(b->cwd);
-	l.health_path = mem_strdup(def->health                  ? def->health
-				   : def->kind == ENGINE_OPENAI ? "/v1/models"
-								: "/health");
+	l.health_path = mem_strdup(def->health ? def->health : row ? row->health : "/health");
 	*ret = l;
 	return 0;
 }

@@ -17,6 +17,10 @@ void agent_engine_def(const struct config_engine *c, struct engine_def *d)
 	d->mode = (enum engine_mode)c->mode;
 	d->path = mem_strdup(c->path);
 	strv_copy(&d->urls, &c->urls);
+	d->sha256 = mem_strdup(c->sha256);
+	d->program = mem_strdup(c->program);
+	d->image = mem_strdup(c->image);
+	d->runtime = (enum engine_runtime)c->runtime;
 	strv_copy(&d->command, &c->command);
 	strv_copy(&d->stop_command, &c->stop_command);
 	d->package_archive = mem_strdup(c->package_archive);
@@ -88,6 +92,8 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 	n->ctx = p->ctx;
 	n->slots = p->slots;
 	n->cache_ram_mib = cache_mib(c, p);
+	n->gpus = p->gpus;
+	n->memory = p->memory;
 	n->devices = mem_strdup(p->devices);
 	n->prefer = mem_strdup(p->prefer);
 	n->avoid = mem_strdup(p->avoid);
@@ -98,8 +104,9 @@ static void convert_pool(const struct config *c, const struct config_pool *p, st
 	n->spec = mem_strdup(spec);
 }
 
-static_assert((int)ENGINE_COMMAND == (int)CONFIG_ENGINE_COMMAND, "one numbering");
-static_assert((int)ENGINE_MODE_SOURCE == (int)CONFIG_MODE_SOURCE, "one numbering");
+static_assert((int)ENGINE_TRITON == (int)CONFIG_ENGINE_TRITON, "one numbering");
+static_assert((int)ENGINE_MODE_CONTAINER == (int)CONFIG_MODE_CONTAINER, "one numbering");
+static_assert((int)ENGINE_RUNTIME_DOCKER == (int)CONFIG_RUNTIME_DOCKER, "one numbering");
 static_assert((int)NODE_KV_OFF == (int)CONFIG_KV_OFF, "one numbering");
 static_assert((int)MODEL_TRUST_STRICT == (int)CONFIG_TRUST_STRICT, "one numbering");
 static_assert((int)NODE_CANARY_NEVER == (int)CONFIG_CANARY_NEVER, "one numbering");

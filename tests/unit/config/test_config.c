@@ -302,6 +302,7 @@ static void test_mistakes(void **state)
 	one_mistake("{a: 1}: 2", 1, 1, "", "found a mapping where a key belongs");
 }
 
+#define SHA "AB00000000000000000000000000000000000000000000000000000000000000"
 #define POOL(rest) "pools:\n- {id: a, model: a.gguf, " rest "}\n"
 static void test_pool_mistakes(void **state)
 {
@@ -315,6 +316,22 @@ static void test_pool_mistakes(void **state)
 		POOL("engine: {url: \"http://x/v1\"}"), 2, 40, "pools[0].engine.urls", "address alone|path");
 	one_mistake(POOL("engine: {url: \"http://x:1\", path: /p}"), 2, 60, "pools[0].engine.path",
 		"mode: binary");
+	one_mistake(POOL("engine: {mode: binary, url: \"https://x/a.tar\"}"), 2, 54, "pools[0].engine.urls",
+		"add sha256|sha256sum");
+	one_mistake(POOL("engine: {url: \"https://x/a.tar\", sha256: 12}"), 2, 67, "pools[0].engine.sha256",
+		"64 hexadecimal digits");
+	one_mistake(POOL("engine: {sha256: ab}"), 2, 3, "pools[0].engine.path", "archive's url");
+	one_mistake(POOL("engine: {mode: binary, url: x, sha256: " SHA "}"), 2, 54, "pools[0].engine.urls",
+		"https://HOST/PATH");
+	one_mistake(POOL("engine: {path: /p, program: x}"), 2, 54, "pools[0].engine.program",
+		"inside the archive");
+	one_mistake(
+		POOL("engine: {mode: package, image: x}"), 2, 57, "pools[0].engine.image", "mode: container");
+	one_mistake(POOL("engine: {runtime: docker}"), 2, 44, "pools[0].engine.runtime", "mode: container");
+	one_mistake(POOL("engine: {kind: vllm, mode: package}"), 2, 53, "pools[0].engine.mode",
+		"llama.cpp alone");
+	one_mistake("pools:\n- {id: a, engine: {kind: vllm}}\n", 2, 3, "pools[0].model", "a folder");
+	one_mistake(POOL("engine: {kind: triton}"), 2, 3, "pools[0].engine.urls", "url: http");
 	one_mistake(POOL("engine: {kind: command}"), 2, 3, "pools[0].engine.command", "needs its command");
 	one_mistake(POOL("engine: {kind: llamacpp, command: x}"), 2, 60, "pools[0].engine.command",
 		"kind: command");

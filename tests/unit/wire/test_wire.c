@@ -58,6 +58,7 @@ static void random_replica(struct rnd *rnd, struct wire_replica *r, size_t n)
 		r->remote_models = mem_alloc(3 * sizeof(char *));
 		r->remote_models[0] = mem_strdup("m-one");
 		r->remote_models[1] = mem_strdup("m/two");
+		r->key_file = mem_strdup("/run/x/chat-0.7.key");
 	}
 }
 

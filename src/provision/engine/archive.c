@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The binary mode with an address: an archive is fetched, compared with the digest that the configuration
+ * names, unpacked beside its place and renamed; its program is found inside and asked for its version. Every
+ * step finds what an earlier run had done, so a kill anywhere costs what was under way at most.
+ */
+#include <dirent.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "provision/engine/engine_int.h"
+#include "provision/engine/table.h"
+
+enum { SHA_LEN = 64, SHORT_LEN = 12, DEPTH_MAX = 8, FOUND_MAX = 4096 };
+
+struct archive {
+	struct engine_job *job; /* NULL once cancelled */
+	struct fetch_job *fetch;
+	char *file, *folder, *name;
+	char *program; /* found */
+	bool offloading;
+};
+
+static void archive_free(struct archive *a)
+{
+	fetch_cancel(&a->fetch);
+	free(a->file);
+	free(a->folder);
+	free(a->name);
+	free(a->program);
+	free(a);
+}
+
+void archive_cancel(struct archive **pa)
+{
+	struct archive *a = *pa;
+	*pa = NULL;
+	if (!a)
+		return;
+	a->job = NULL;
+	fetch_cancel(&a->fetch);
+	if (!a->offloading)
+		archive_free(a);
+}
+
+static void finish_failed(struct archive *a, int code, const char *text)
+{
+	struct engine_job *j = a->job;
+	job_fail(j, code, "%s", text);
+	archive_cancel(&j->archive);
+}
+
+/* ---- the program inside ---------------------------------------------------------------------------------
+ */
+
+static bool is_program(const char *path)
+{
+	struct stat st;
+	return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && access(path, X_OK) == 0;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Links are not followed: what is looked for lies in the tree. */
+static void list_folder(const char *dir, struct strv *folders, struct strv *programs, const char *name)
+{
+	DIR *d = opendir(dir);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		struct stat st;
+		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+			continue;
+		AUTO(mem_freep) char *path = path_join(dir, e->d_name);
+		if (lstat(path, &st) < 0)
+			continue;
+		if (S_ISDIR(st.st_mode))
+			strv_add(folders, path);
+		else if (strcmp(e->d_name, name) == 0 && is_program(path))
+			strv_add(programs, path);
+	}
+	if (d)
+		closedir(d);
+}
+
+char *archive_find(const char *root, const char *name)
+{
+	AUTO(mem_freep) char *direct = path_join(root, name);
+	AUTO(mem_freep) char *real = realpath(direct, NULL);
+	AUTO(mem_freep) char *inside = realpath(root, NULL);
+	if (real && inside && view_starts(view_str(real), view_str(inside)) && real[strlen(inside)] == '/' &&
+		is_program(real))
+		return MEM_TAKE(real);
+	if (strchr(name, '/'))
+		return NULL;
+	AUTO(strv_done) struct strv level = { 0 };
+	strv_add(&level, root);
+	for (int depth = 0; depth < DEPTH_MAX && level.len && level.len <= FOUND_MAX; depth++) {
+		AUTO(strv_done) struct strv programs = { 0 };
+		struct strv next = { 0 };
+		for (size_t i = 0; i < level.len; i++)
+			list_folder(level.items[i], &next, &programs, name);
+		strv_done(&level);
+		level = next;
+		if (!programs.len)
+			continue;
+		qsort(programs.items, programs.len, sizeof *programs.items, by_name);
+		return mem_strdup(programs.items[0]);
+	}
+	return NULL;
+}
+
+static void work_find(void *arg)
+{
+	struct archive *a = arg;
+	a->program = archive_find(a->folder, a->name);
+	unlink(a->file); /* unpacked now */
+}
+
+static void on_found(void *arg)
+{
+	struct archive *a = arg;
+	struct engine_job *j = a->job;
+	a->offloading = false;
+	if (!j) {
+		archive_free(a);
+		return;
+	}
+	if (!a->program) {
+		AUTO(mem_freep)
+		char *text =
+			mem_fmt("the archive has no program %s (it was unpacked into %s); set engine.program "
+				"to its path in there",
+				a->name, a->folder);
+		finish_failed(a, -ENOENT, text);
+		return;
+	}
+	AUTO(mem_freep) char *program = MEM_TAKE(a->program);
+	archive_cancel(&j->archive);
+	job_take_program(j, program, "from the archive at engine.url", false);
+}
+
+static void find(struct archive *a)
+{
+	a->offloading = true;
+	loop_offload(a->job->loop, work_find, on_found, a);
+}
+
+/* ---- fetching and unpacking ------------------------------------------------------------------------------
+ */
+
+static const char *phase_name(enum fetch_phase p)
+{
+	return p == FETCH_VERIFYING ? "verify" : p == FETCH_UNPACKING ? "unpack" : "fetch";
+}
+
+static void on_progress(void *arg, const struct fetch_progress *p)
+{
+	struct archive *a = arg;
+	int pct = p->total ? (int)(MIN(p->bytes, p->total) * 100 / p->total) : -1;
+	job_progress(a->job, phase_name(p->phase), pct, "%s", p->text ? p->text : "Fetching the engine.");
+}
+
+static int code_of(enum fetch_why why)
+{
+	switch (why) {
+	case FETCH_REFUSED:
+	case FETCH_DENIED: return -EACCES;
+	case FETCH_MISSING: return -ENOENT;
+	case FETCH_DIGEST:
+	case FETCH_ARCHIVE: return -EBADMSG;
+	case FETCH_DISK: return -ENOSPC;
+	case FETCH_INPUT: return -EINVAL;
+	default: return -EIO;
+	}
+}
+
+static void on_unpacked(void *arg, const struct fetch_result *res, enum fetch_why why, const struct err *err)
+{
+	struct archive *a = arg;
+	(void)res;
+	a->fetch = NULL;
+	/* somebody else may have put it there in the meantime */
+	if (!err || file_exists(a->folder))
+		find(a);
+	else
+		finish_failed(a, code_of(why), err->msg);
+}
+
+static void request(struct archive *a, struct fetch_request *q,
+	void (*on_done)(void *, const struct fetch_result *, enum fetch_why, const struct err *))
+{
+	struct engine_job *j = a->job;
+	struct fetch_ops ops = { .on_progress = on_progress, .on_done = on_done };
+	struct err e = { 0 };
+	q->policy = j->policy;
+	int r = fetch_start(j->loop, j->fetch_program, q, &ops, a, &a->fetch, &e);
+	if (r)
+		finish_failed(a, r, e.msg);
+}
+
+static void unpack(struct archive *a)
+{
+	struct fetch_file f = { .to = a->file };
+	struct fetch_request q = { .op = FETCH_UNPACK, .files = &f, .nfiles = 1, .into = a->folder };
+	job_progress(a->job, "unpack", -1, "Unpacking the engine's archive.");
+	request(a, &q, on_unpacked);
+}
+
+static void on_fetched(void *arg, const struct fetch_result *res, enum fetch_why why, const struct err *err)
+{
+	struct archive *a = arg;
+	(void)res;
+	a->fetch = NULL;
+	if (err)
+		finish_failed(a, code_of(why), err->msg);
+	else
+		unpack(a);
+}
+
+static void fetch(struct archive *a)
+{
+	struct engine_job *j = a->job;
+	struct fetch_file f = { .urls = j->def.urls, .to = a->file, .sha256 = j->def.sha256 };
+	struct fetch_request q = { .op = FETCH_FILES, .files = &f, .nfiles = 1 };
+	AUTO(mem_freep) char *where = url_redact(view_str(j->def.urls.items[0]));
+	job_progress(j, "fetch", 0, "Fetching %s.", where);
+	request(a, &q, on_fetched);
+}
+
+void archive_start(struct engine_job *j)
+{
+	const struct engine_row *row = engine_row(j->def.kind);
+	const char *name = j->def.program ? j->def.program : row ? row->program : NULL;
+	AUTO(mem_freep) char *where = url_redact(view_str(j->def.urls.items[0]));
+	if (!j->def.sha256 || strlen(j->def.sha256) != SHA_LEN) {
+		job_fail(j, -EINVAL,
+			"the archive %s is taken by its digest alone: set engine.sha256 to the SHA-256 its "
+			"publisher names, or to what `sha256sum` prints for the file you have checked",
+			where);
+		return;
+	}
+	if (!name) {
+		job_fail(j, -EINVAL,
+			"set engine.program: nobody knows what an engine of kind %s is called in %s",
+			engine_kind_name(j->def.kind), where);
+		return;
+	}
+	struct archive *a = NEW(struct archive);
+	j->archive = a;
+	a->job = j;
+	a->name = mem_strdup(name);
+	a->file = mem_fmt("%s/archives/%s", j->cache_dir, j->def.sha256);
+	a->folder = mem_fmt(
+		"%s/%s/binary-%.*s", j->prefix_dir, engine_kind_name(j->def.kind), SHORT_LEN, j->def.sha256);
+	if (file_exists(a->folder))
+		find(a);
+	else
+		fetch(a);
+}
