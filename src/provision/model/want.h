@@ -54,10 +54,12 @@ struct model_ensure_opts {
 	const char *fetch_program;            /* NULL: beside our own executable */
 	const char *hub_endpoint, *hub_token; /* NULL: HF_ENDPOINT, HF_TOKEN or the token file, else none */
 	const char *ollama_endpoint, *s3_endpoint; /* NULL: the usual ones (AWS_ENDPOINT_URL …) */
-	struct fetch_policy policy;                /* HF_HUB_OFFLINE adds offline */
-	enum model_trust trust; /* strict: only files with a digest known beforehand, from `registries` */
+	struct fetch_policy policy; /* HF_HUB_OFFLINE adds offline to what comes from the hub */
+	/* strict: only files with a digest known beforehand, from `registries`. Files the operator put there
+	 * (file:, a path) are trusted as they are, unless sha256 says what they have to be. */
+	enum model_trust trust;
 	bool require_digest;
-	struct strv registries; /* hosts that are trusted; empty: all */
+	struct strv registries; /* "huggingface.co", "*.example.org", "s3://bucket"; empty: all */
 	uint64_t rate, headroom;
 	enum model_want want; /* MODEL_ANY: the whole snapshot of a repository (vLLM) */
 	const char *sha256;   /* the configuration's own, of a single file; NULL: none */
@@ -98,12 +100,18 @@ struct model_ops {
 struct model_job *model_ensure(struct loop *l, const struct model_set *s, const struct model_ensure_opts *o,
 	const struct model_ops *ops, void *arg) MUST_CHECK;
 void model_job_cancel(struct model_job **j); /* NULL inside allowed */
-/* What would be done, in order: "fetch hf:… file X, 4.6 GB from HOST". Answers like model_ensure, but the
- * strings are sentences. */
+
+/* What model_ensure would do, in order, as sentences: "fetch hf:… : FILE, 4.6 GiB from HOST". Asks the
+ * network for listings, writes nothing. */
 struct model_plan {
-	struct strv steps;
+	struct strv steps; /* empty: everything is here */
 	uint64_t bytes_to_fetch;
 };
 void model_plan_done(struct model_plan *p);
+/* Once; plan is NULL on failure, valid inside. The job is gone when it returns. */
+typedef void model_plan_fn(
+	void *arg, const struct model_plan *plan, enum fetch_why why, const struct err *err);
+struct model_job *model_plan(struct loop *l, const struct model_set *s, const struct model_ensure_opts *o,
+	model_plan_fn *on_plan, void *arg) MUST_CHECK;
 
 #endif

@@ -1,0 +1,644 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One model_ensure from its start to its end: what is here, what has to come, locks, the fetch, links.
+ */
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "base/fd.h"
+#include "base/num.h"
+#include "provision/model/want_job_int.h"
+
+enum { TRIES_MAX = 5, BUSY_MAX_MS = 60000, LOCK_AGAIN_MS = 250, RENEWALS_MAX = 100 };
+
+static void stage_set(struct model_job *j, enum want_stage s)
+{
+	j->stage = s;
+}
+
+/* ---- its life ------------------------------------------------------------------------------------------ */
+
+static void copy_opts(struct model_job *j, const struct model_ensure_opts *o)
+{
+	static const struct stores_roots none;
+	const struct stores_roots *from = o->roots ? o->roots : &none;
+	j->o = *o;
+	const char **strings[] = { &j->o.models_dir, &j->o.state_dir, &j->o.fetch_program, &j->o.hub_endpoint,
+		&j->o.hub_token, &j->o.ollama_endpoint, &j->o.s3_endpoint, &j->o.sha256 };
+	for (size_t i = 0; i < ARRAY_LEN(strings); i++)
+		*strings[i] = mem_strdup(*strings[i]);
+	j->o.policy.allow_hosts = j->o.policy.deny = j->o.registries = (struct strv){ 0 };
+	strv_copy(&j->o.policy.allow_hosts, &o->policy.allow_hosts);
+	strv_copy(&j->o.policy.deny, &o->policy.deny);
+	strv_copy(&j->o.registries, &o->registries);
+	strv_copy(&j->roots.hub, &from->hub);
+	strv_copy(&j->roots.llamacpp, &from->llamacpp);
+	strv_copy(&j->roots.ollama, &from->ollama);
+	strv_copy(&j->roots.lmstudio, &from->lmstudio);
+	strv_copy(&j->roots.loose, &from->loose);
+	j->o.roots = &j->roots;
+}
+
+static void copy_set(struct model_job *j, const struct model_set *s)
+{
+	j->set.ref = mem_strdup(s->ref);
+	j->set.mmproj = mem_strdup(s->mmproj);
+	j->set.draft = mem_strdup(s->draft);
+	strv_copy(&j->set.lora, &s->lora);
+}
+
+static void unlock(struct model_job *j)
+{
+	for (size_t i = 0; i < j->nlocks; i++)
+		fd_close(j->locks[i]);
+	free(j->locks);
+	j->locks = NULL;
+	j->nlocks = 0;
+}
+
+static void job_free(struct model_job *j)
+{
+	fetch_cancel(&j->fetch);
+	loop_timer_stop(&j->timer);
+	unlock(j);
+	free(j->want);
+	want_items_done(j->items, j->n);
+	model_set_done(&j->set);
+	stores_roots_done(&j->roots);
+	const char *strings[] = { j->o.models_dir, j->o.state_dir, j->o.fetch_program, j->o.hub_endpoint,
+		j->o.hub_token, j->o.ollama_endpoint, j->o.s3_endpoint, j->o.sha256 };
+	for (size_t i = 0; i < ARRAY_LEN(strings); i++)
+		free((char *)(uintptr_t)strings[i]);
+	strv_done(&j->o.policy.allow_hosts);
+	strv_done(&j->o.policy.deny);
+	strv_done(&j->o.registries);
+	free(j->url);
+	strv_done(&j->headers);
+	free(j->auth);
+	free(j->warning);
+	free(j);
+}
+
+void model_job_cancel(struct model_job **pj)
+{
+	struct model_job *j = *pj;
+	*pj = NULL;
+	if (j)
+		job_free(j);
+}
+
+void want_fail(struct model_job *j, enum fetch_why why, const struct err *e)
+{
+	stage_set(j, WANT_ENDED);
+	unlock(j);
+	if (j->on_plan)
+		j->on_plan(j->arg, NULL, why, e);
+	else
+		j->ops.on_done(j->arg, NULL, why, e);
+	job_free(j);
+}
+
+static void tell(struct model_job *j, enum fetch_phase phase, const char *text)
+{
+	struct fetch_progress p = { .phase = phase, .eta_ms = -1, .text = text };
+	if (j->ops.on_progress && !j->on_plan)
+		j->ops.on_progress(j->arg, &p);
+}
+
+/* ---- one question -------------------------------------------------------------------------------------- */
+
+struct view want_header(const struct fetch_result *res, const char *name)
+{
+	for (size_t i = 0; i < res->headers.len; i++) {
+		struct view value, key = view_split(view_str(res->headers.items[i]), ':', &value);
+		if (view_eq_ci(key, view_str(name)))
+			return view_trim(value);
+	}
+	return (struct view){ 0 };
+}
+
+static void ask_again(void *arg);
+
+static int64_t pause_of(const struct model_job *j, const struct fetch_result *res)
+{
+	uint64_t s;
+	if (num_u64(want_header(res, "Retry-After"), &s) == 0)
+		return (int64_t)MIN(s * 1000, (uint64_t)BUSY_MAX_MS);
+	return (int64_t)1000 << j->tries;
+}
+
+static void on_text(void *arg, const struct fetch_result *res, enum fetch_why why, const struct err *err)
+{
+	struct model_job *j = arg;
+	j->fetch = NULL;
+	if (why != FETCH_OK) {
+		want_fail(j, why, err);
+		return;
+	}
+	bool busy = res->status == 429 || (res->status >= 502 && res->status <= 504);
+	if (!busy || j->tries + 1 >= TRIES_MAX) {
+		j->answer(j, res);
+		return;
+	}
+	int64_t ms = pause_of(j, res);
+	AUTO(mem_freep) char *host = want_url_host(j->url);
+	AUTO(mem_freep)
+	char *text = mem_fmt(
+		"%s answered %d; it is asked again in %lld s", host, res->status, (long long)(ms / 1000));
+	j->tries++;
+	tell(j, FETCH_WAITING, text);
+	loop_timer_start(j->loop, &j->timer, ms, ask_again, j);
+}
+
+static void ask_again(void *arg)
+{
+	struct model_job *j = arg;
+	struct fetch_file f = { .urls = { &j->url, 1 }, .headers = j->headers };
+	struct fetch_request q = { .op = FETCH_TEXT, .files = &f, .nfiles = 1, .policy = j->o.policy };
+	static const struct fetch_ops ops = { .on_done = on_text };
+	struct err e = { 0 };
+	if (fetch_start(j->loop, j->o.fetch_program, &q, &ops, j, &j->fetch, &e))
+		want_fail(j, FETCH_CRASHED, &e);
+}
+
+void want_ask(struct model_job *j, const char *url, const struct strv *headers, want_answer_fn *fn)
+{
+	mem_setstr(&j->url, url);
+	strv_done(&j->headers);
+	strv_copy(&j->headers, headers);
+	j->answer = fn;
+	j->tries = 0;
+	AUTO(mem_freep) char *host = want_url_host(url);
+	AUTO(mem_freep) char *text = mem_fmt("asking %s for %s", host, j->items[j->at].ref.text);
+	tell(j, FETCH_FETCHING, text);
+	ask_again(j);
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------- */
+
+static const struct want_file *file_at(const struct model_job *j, const char *path)
+{
+	for (size_t i = 0; i < j->n; i++)
+		for (size_t k = 0; k < j->items[i].nfetch; k++) {
+			const struct want_file *f = &j->items[i].fetch[k];
+			if (strcmp(f->to, path) == 0 || (f->link && strcmp(f->link, path) == 0))
+				return f;
+		}
+	return NULL;
+}
+
+static void finish(struct model_job *j)
+{
+	struct model_got g;
+	want_got(j->items, j->n, &j->set, &g);
+	g.fetched_bytes = j->fetched;
+	g.warning = MEM_TAKE(j->warning);
+	for (size_t i = 0; i < g.nfiles; i++) {
+		const struct want_file *f = file_at(j, g.files[i].path);
+		if (!f)
+			continue;
+		mem_setstr(&g.files[i].url, f->said ? f->said : f->url);
+		if (!g.files[i].sha256)
+			g.files[i].sha256 = mem_strdup(f->sha256);
+	}
+	stage_set(j, WANT_ENDED);
+	unlock(j);
+	j->ops.on_done(j->arg, &g, FETCH_OK, NULL);
+	model_got_done(&g);
+	job_free(j);
+}
+
+static void tell_plan(struct model_job *j)
+{
+	struct model_plan p = { 0 };
+	for (size_t i = 0; i < j->n; i++)
+		for (size_t k = 0; k < j->items[i].nfetch; k++) {
+			const struct want_file *f = &j->items[i].fetch[k];
+			char size[32] = "a size the server tells";
+			AUTO(mem_freep) char *host = want_url_host(f->url);
+			if (f->size)
+				num_format_bytes(f->size, size, sizeof size);
+			const char *name = f->link ? f->link : f->to;
+			if (f->here)
+				strv_addf(&p.steps, "take %s: %s, which is here already",
+					j->items[i].ref.text, strrchr(name, '/') + 1);
+			else
+				strv_addf(&p.steps, "fetch %s: %s, %s from %s", j->items[i].ref.text,
+					strrchr(name, '/') + 1, size, host);
+			p.bytes_to_fetch += f->here ? 0 : f->size;
+		}
+	stage_set(j, WANT_ENDED);
+	j->on_plan(j->arg, &p, FETCH_OK, NULL);
+	model_plan_done(&p);
+	job_free(j);
+}
+
+/* ---- files --------------------------------------------------------------------------------------------- */
+
+static void warn(struct model_job *j, const char *text)
+{
+	char *all = j->warning ? mem_fmt("%s; %s", j->warning, text) : mem_strdup(text);
+	free(j->warning);
+	j->warning = all;
+}
+
+static void settle(struct model_job *j)
+{
+	struct err e = { 0 };
+	int r = want_settle(j, &e);
+	if (r)
+		want_fail(j, r == -EBADMSG ? FETCH_DIGEST : r == -ENOENT ? FETCH_INPUT : FETCH_DISK, &e);
+	else
+		finish(j);
+}
+
+static void resolve_next(struct model_job *j);
+
+/* A signature or a token ran out in the middle: everything is asked for anew, and what came stays. */
+static bool renew(struct model_job *j)
+{
+	if (j->seen_bytes <= j->first_bytes || j->renewals++ >= RENEWALS_MAX)
+		return false;
+	unlock(j);
+	for (size_t i = 0; i < j->n; i++) {
+		struct want_item *it = &j->items[i];
+		if (it->present)
+			continue;
+		struct want_item fresh = { .role = it->role, .ref = it->ref };
+		it->ref = (struct model_ref){ 0 };
+		want_item_done(it);
+		*it = fresh;
+	}
+	j->at = 0;
+	resolve_next(j);
+	return true;
+}
+
+static void files_failed(struct model_job *j, enum fetch_why why, const struct err *err)
+{
+	struct err e = { 0 };
+	if (why == FETCH_DENIED && renew(j))
+		return;
+	for (size_t i = 0; why == FETCH_DENIED && i < j->n; i++)
+		if (!j->items[i].present && j->items[i].gated) {
+			want_hub_denied(j, &j->items[i].ref, &e);
+			want_fail(j, why, &e);
+			return;
+		}
+	want_fail(j, why, err);
+}
+
+static void on_files(void *arg, const struct fetch_result *res, enum fetch_why why, const struct err *err)
+{
+	struct model_job *j = arg;
+	j->fetch = NULL;
+	if (why != FETCH_OK) {
+		files_failed(j, why, err);
+		return;
+	}
+	for (size_t i = 0; i < res->nfiles && i < j->nwant; i++) {
+		struct want_file *f = j->want[i];
+		j->fetched += res->files[i].bytes_fetched;
+		if (f->sha256 || f->git_oid || !res->files[i].sha256) {
+			if (!f->sha256 && res->files[i].sha256)
+				f->sha256 = mem_strdup(res->files[i].sha256);
+			continue;
+		}
+		f->sha256 = mem_strdup(res->files[i].sha256);
+		AUTO(mem_freep)
+		char *text = mem_fmt("no digest was given for %s: its SHA-256 %s was computed and is kept",
+			f->said, f->sha256);
+		warn(j, text);
+	}
+	settle(j);
+}
+
+static void on_files_progress(void *arg, const struct fetch_progress *p)
+{
+	struct model_job *j = arg;
+	if (!j->first_bytes)
+		j->first_bytes = p->bytes;
+	j->seen_bytes = p->bytes;
+	if (j->ops.on_progress)
+		j->ops.on_progress(j->arg, p);
+}
+
+/* Not what is here, and nothing twice. */
+static void collect(struct model_job *j)
+{
+	size_t all = 0;
+	for (size_t i = 0; i < j->n; i++)
+		all += j->items[i].nfetch;
+	free(j->want);
+	j->want = all ? mem_alloc(all * sizeof(struct want_file *)) : NULL;
+	j->nwant = 0;
+	for (size_t i = 0; i < j->n; i++)
+		for (size_t k = 0; k < j->items[i].nfetch; k++) {
+			struct want_file *f = &j->items[i].fetch[k];
+			bool twice = f->here;
+			for (size_t w = 0; !twice && w < j->nwant; w++)
+				twice = strcmp(j->want[w]->to, f->to) == 0;
+			if (!twice)
+				j->want[j->nwant++] = f;
+		}
+}
+
+static void fetch(struct model_job *j)
+{
+	struct stat st;
+	stage_set(j, WANT_FETCHING);
+	for (size_t i = 0; i < j->n; i++) /* who had the lock may have fetched it */
+		for (size_t k = 0; k < j->items[i].nfetch; k++) {
+			struct want_file *f = &j->items[i].fetch[k];
+			f->here = f->here || (f->link && stat(f->to, &st) == 0);
+		}
+	collect(j);
+	if (!j->nwant) {
+		settle(j);
+		return;
+	}
+	struct fetch_file *files = mem_alloc(j->nwant * sizeof *files);
+	for (size_t i = 0; i < j->nwant; i++)
+		files[i] = (struct fetch_file){ .urls = { &j->want[i]->url, 1 },
+			.headers = j->want[i]->headers,
+			.to = j->want[i]->to,
+			.size = j->want[i]->size,
+			.sha256 = j->want[i]->sha256 };
+	struct fetch_request q = { .op = FETCH_FILES,
+		.files = files,
+		.nfiles = j->nwant,
+		.rate = j->o.rate,
+		.headroom = j->o.headroom,
+		.policy = j->o.policy };
+	static const struct fetch_ops ops = { .on_progress = on_files_progress, .on_done = on_files };
+	struct err e = { 0 };
+	j->first_bytes = j->seen_bytes = 0;
+	int r = fetch_start(j->loop, j->o.fetch_program, &q, &ops, j, &j->fetch, &e);
+	free(files);
+	if (r)
+		want_fail(j, FETCH_CRASHED, &e);
+}
+
+static int by_lock(const void *pa, const void *pb)
+{
+	return strcmp(*(char *const *)pa, *(char *const *)pb);
+}
+
+/* All in one order, so that two who want the same files never wait for each other. */
+static void lock(void *arg)
+{
+	struct model_job *j = arg;
+	AUTO(strv_done) struct strv paths = { 0 };
+	struct err e = { 0 };
+	stage_set(j, WANT_LOCKING);
+	for (size_t i = 0; i < j->n; i++)
+		for (size_t k = 0; k < j->items[i].nfetch; k++) {
+			const struct want_file *f = &j->items[i].fetch[k];
+			if (f->lock && !f->here && !strv_has(&paths, f->lock))
+				strv_add(&paths, f->lock);
+		}
+	if (paths.len > 1)
+		qsort(paths.items, paths.len, sizeof *paths.items, by_lock);
+	if (paths.len && !j->locks)
+		j->locks = mem_alloc(paths.len * sizeof *j->locks);
+	for (; j->nlocks < paths.len; j->nlocks++) {
+		int r = want_lock(paths.items[j->nlocks], &j->locks[j->nlocks], &e);
+		if (r == -EAGAIN) {
+			AUTO(mem_freep)
+			char *text = mem_fmt(
+				"another process fetches the same; waiting for %s", paths.items[j->nlocks]);
+			tell(j, FETCH_WAITING, text);
+			loop_timer_start(j->loop, &j->timer, LOCK_AGAIN_MS, lock, j);
+			return;
+		}
+		if (r) {
+			want_fail(j, FETCH_DISK, &e);
+			return;
+		}
+	}
+	fetch(j);
+}
+
+/* ---- what has to come ---------------------------------------------------------------------------------- */
+
+static void all_known(struct model_job *j)
+{
+	struct err e = { 0 };
+	for (size_t i = 0; i < j->n; i++)
+		if (!j->items[i].present && want_trust_files(&j->items[i], &j->o, &e)) {
+			want_fail(j, FETCH_REFUSED, &e);
+			return;
+		}
+	if (j->on_plan)
+		tell_plan(j);
+	else
+		lock(j);
+}
+
+/* The configuration's digest against the one that is known: 0, or what is wrong. */
+static enum fetch_why check_digest(const struct model_job *j, struct want_item *it, struct err *e)
+{
+	struct want_file *only = NULL;
+	size_t n = 0;
+	if (!j->o.sha256 || it->role != WANT_WEIGHTS)
+		return FETCH_OK;
+	for (size_t i = 0; i < it->nfetch; i++)
+		if (it->fetch[i].role == WANT_WEIGHTS && n++ == 0)
+			only = &it->fetch[i];
+	if (n != 1) {
+		err_set(e, -EINVAL, "%s is %zu files; sha256 is of a single one", it->ref.text, n);
+		return FETCH_INPUT;
+	}
+	if (!only->sha256)
+		only->sha256 = mem_strdup(j->o.sha256);
+	if (strcmp(only->sha256, j->o.sha256) == 0)
+		return FETCH_OK;
+	err_set(e, -EBADMSG, "%s has the SHA-256 %s there, and the configuration says %s", it->ref.text,
+		only->sha256, j->o.sha256);
+	return FETCH_DIGEST;
+}
+
+void want_resolved(struct model_job *j)
+{
+	struct err e = { 0 };
+	struct want_item *it = &j->items[j->at];
+	enum fetch_why why = check_digest(j, it, &e);
+	if (why != FETCH_OK) {
+		want_fail(j, why, &e);
+		return;
+	}
+	j->at++;
+	resolve_next(j);
+}
+
+/* Offline is told before anything is asked, and by whose word. */
+static int offline(const struct model_job *j, const struct model_ref *r, struct err *e)
+{
+	const char *line = j->o.policy.offline ? "network.offline: true"
+			   : r->kind == MODEL_REF_HUB && want_hub_offline()
+				   ? "HF_HUB_OFFLINE in the environment"
+				   : NULL;
+	if (!line)
+		return 0;
+	return err_set(e, -EACCES,
+		"model %s is not on this machine, and %s forbids to fetch it; put it into the cache on a "
+		"machine that "
+		"may and copy it, or lift that",
+		r->text, line);
+}
+
+static void resolve_next(struct model_job *j)
+{
+	struct err e = { 0 };
+	stage_set(j, WANT_ASKING);
+	while (j->at < j->n && j->items[j->at].present)
+		j->at++;
+	if (j->at == j->n) {
+		all_known(j);
+		return;
+	}
+	if (offline(j, &j->items[j->at].ref, &e)) {
+		want_fail(j, FETCH_REFUSED, &e);
+		return;
+	}
+	switch (j->items[j->at].ref.kind) {
+	case MODEL_REF_HUB: want_hub_resolve(j); return;
+	case MODEL_REF_OLLAMA:
+	case MODEL_REF_OCI: want_registry_resolve(j); return;
+	case MODEL_REF_HTTPS: want_https_resolve(j); return;
+	case MODEL_REF_S3: want_s3_resolve(j); return;
+	case MODEL_REF_FILE: break;
+	}
+	err_set(&e, -ENOENT, "model %s is not there", j->items[j->at].ref.text);
+	want_fail(j, FETCH_MISSING, &e);
+}
+
+/* ---- digests of what is here --------------------------------------------------------------------------- */
+
+static void hash_next(struct model_job *j);
+
+static void on_hashed(void *arg, const struct fetch_result *res, enum fetch_why why, const struct err *err)
+{
+	struct model_job *j = arg;
+	struct want_item *it = &j->items[j->at];
+	j->fetch = NULL;
+	if (why != FETCH_OK) {
+		want_fail(j, why, err);
+		return;
+	}
+	strv_done(&it->digests);
+	bool ours = it->ref.kind == MODEL_REF_HTTPS || it->ref.kind == MODEL_REF_S3;
+	for (size_t i = 0; i < res->nfiles; i++) {
+		strv_add(&it->digests, res->files[i].sha256 ? res->files[i].sha256 : "");
+		if (ours && res->files[i].sha256)
+			(void)!want_note(it->files.parts.items[i], res->files[i].sha256);
+	}
+	it->unnoted = false;
+	hash_next(j);
+}
+
+/* Files that lie here and whose digest is wanted. */
+static void hash_next(struct model_job *j)
+{
+	struct err e = { 0 };
+	stage_set(j, WANT_HASHING);
+	while (j->at < j->n && !(j->items[j->at].present && j->items[j->at].unnoted))
+		j->at++;
+	if (j->at == j->n || j->on_plan) {
+		j->at = 0;
+		resolve_next(j);
+		return;
+	}
+	struct want_item *it = &j->items[j->at];
+	size_t n = it->files.parts.len;
+	if (j->o.sha256 && it->role == WANT_WEIGHTS && n != 1) {
+		err_set(&e, -EINVAL, "%s is %zu files; sha256 is of a single one", it->ref.text, n);
+		want_fail(j, FETCH_INPUT, &e);
+		return;
+	}
+	struct fetch_file *files = mem_alloc(n * sizeof *files);
+	for (size_t i = 0; i < n; i++)
+		files[i] = (struct fetch_file){ .to = it->files.parts.items[i],
+			.sha256 = it->role == WANT_WEIGHTS ? (char *)(uintptr_t)j->o.sha256 : NULL };
+	struct fetch_request q = { .op = FETCH_HASH, .files = files, .nfiles = n, .policy = j->o.policy };
+	static const struct fetch_ops ops = { .on_progress = on_files_progress, .on_done = on_hashed };
+	int r = fetch_start(j->loop, j->o.fetch_program, &q, &ops, j, &j->fetch, &e);
+	free(files);
+	if (r)
+		want_fail(j, FETCH_CRASHED, &e);
+}
+
+/* ---- the start ----------------------------------------------------------------------------------------- */
+
+static enum fetch_why look(struct model_job *j, struct want_item *it, struct err *e)
+{
+	if (want_trust_ref(&it->ref, &j->o, e))
+		return FETCH_REFUSED;
+	int r = want_present(it, &j->o, e);
+	it->present = r == 0;
+	if (r == 0 && j->o.sha256 && it->role == WANT_WEIGHTS && it->ref.kind != MODEL_REF_FILE) {
+		const char *known = it->digests.len == 1 ? it->digests.items[0] : "";
+		it->unnoted = !*known;
+		if (*known && strcmp(known, j->o.sha256) != 0) {
+			err_set(e, -EBADMSG,
+				"%s lies in %s with the SHA-256 %s, and the configuration says %s",
+				it->ref.text, it->files.path, known, j->o.sha256);
+			return FETCH_DIGEST;
+		}
+	}
+	if (r == 0 || (r == -ENOENT && it->ref.kind != MODEL_REF_FILE))
+		return FETCH_OK;
+	return r == -EBADMSG ? FETCH_DIGEST : r == -ENOENT ? FETCH_MISSING : FETCH_INPUT;
+}
+
+static void begin(void *arg)
+{
+	struct model_job *j = arg;
+	struct err e = { 0 };
+	if (want_items(&j->set, &j->o, &j->items, &j->n, &e)) {
+		want_fail(j, FETCH_INPUT, &e);
+		return;
+	}
+	for (size_t i = 0; i < j->n; i++) {
+		enum fetch_why why = look(j, &j->items[i], &e);
+		if (why != FETCH_OK) {
+			want_fail(j, why, &e);
+			return;
+		}
+	}
+	bool all = true;
+	for (size_t i = 0; i < j->n; i++)
+		all = all && j->items[i].present && !j->items[i].unnoted;
+	if (all && !j->on_plan)
+		finish(j);
+	else
+		hash_next(j);
+}
+
+static struct model_job *start(struct loop *l, const struct model_set *s, const struct model_ensure_opts *o)
+{
+	struct model_job *j = NEW(struct model_job);
+	j->loop = l;
+	copy_set(j, s);
+	copy_opts(j, o);
+	loop_timer_start(l, &j->timer, 0, begin, j);
+	return j;
+}
+
+struct model_job *model_ensure(struct loop *l, const struct model_set *s, const struct model_ensure_opts *o,
+	const struct model_ops *ops, void *arg)
+{
+	struct model_job *j = start(l, s, o);
+	j->ops = *ops;
+	j->arg = arg;
+	return j;
+}
+
+struct model_job *model_plan(struct loop *l, const struct model_set *s, const struct model_ensure_opts *o,
+	model_plan_fn *on_plan, void *arg)
+{
+	struct model_job *j = start(l, s, o);
+	j->on_plan = on_plan;
+	j->arg = arg;
+	return j;
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * models_dir: where what comes from elsewhere than the hub lies.
+ *
+ *   https/<host>/<path>          s3/<bucket>/<key>          <file>.sha256 beside each, as sha256sum writes it
+ *   ollama/<host>/<owner>/<name>/<tag>/      oci/<registry>/<name>/<tag>/      with the manifest.json last
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "provision/model/want_int.h"
+
+/* ':' (of a port, of a digest) is no letter of a folder's name. */
+static char *tame(const char *s)
+{
+	char *out = mem_strdup(s);
+	for (char *p = out; *p; p++)
+		*p = *p == ':' || *p == '[' || *p == ']' ? '_' : *p;
+	return out;
+}
+
+/* FNV-1a, 64 bits: two addresses that differ in their query alone are two files. */
+static uint64_t hash_of(const char *s)
+{
+	uint64_t h = 14695981039346656037u;
+	for (; *s; s++)
+		h = (h ^ (unsigned char)*s) * 1099511628211u;
+	return h;
+}
+
+static char *https_place(const struct model_ref *r, const char *models_dir)
+{
+	AUTO(mem_freep) char *host = tame(r->host);
+	if (!r->tag)
+		return mem_fmt("%s/https/%s/%s", models_dir, host, r->file);
+	const char *slash = strrchr(r->file, '/');
+	size_t dir = slash ? (size_t)(slash - r->file) + 1 : 0;
+	return mem_fmt("%s/https/%s/%.*s%016llx-%s", models_dir, host, (int)dir, r->file,
+		(unsigned long long)hash_of(r->tag), r->file + dir);
+}
+
+char *want_place(const struct model_ref *r, const char *models_dir)
+{
+	if (r->kind == MODEL_REF_HTTPS)
+		return https_place(r, models_dir);
+	if (r->kind == MODEL_REF_S3)
+		return mem_fmt("%s/s3/%s/%s", models_dir, r->repo, r->file);
+	AUTO(mem_freep) char *host = tame(r->host ? r->host : WANT_OLLAMA_HOST);
+	AUTO(mem_freep) char *tag = tame(r->tag);
+	return mem_fmt("%s/%s/%s/%s/%s", models_dir, r->kind == MODEL_REF_OCI ? "oci" : "ollama", host,
+		r->repo, tag);
+}
+
+void want_parts(const char *name, struct strv *ret)
+{
+	size_t at;
+	unsigned part, parts;
+	if (!model_split_name(name, &at, &part, &parts)) {
+		strv_add(ret, name);
+		return;
+	}
+	for (unsigned i = 1; i <= parts; i++)
+		strv_addf(ret, "%.*s%05u-of-%05u.gguf", (int)at, name, i, parts);
+}
+
+char *want_noted(const char *path)
+{
+	AUTO(mem_freep) char *beside = mem_fmt("%s.sha256", path);
+	AUTO(buf_done) struct buf b = BUF(8 * KIB);
+	if (file_read_regular(beside, &b) < 0 || b.len < 64)
+		return NULL;
+	struct view v = view_cut(buf_view(&b), 64);
+	return want_is_hex(v, 64) ? mem_viewdup(v) : NULL;
+}
+
+int want_note(const char *path, const char *sha256)
+{
+	AUTO(mem_freep) char *beside = mem_fmt("%s.sha256", path);
+	AUTO(mem_freep) char *line = mem_fmt("%s  %s\n", sha256, strrchr(path, '/') + 1);
+	return file_write_atomic(beside, view_str(line), 0644, true);
+}

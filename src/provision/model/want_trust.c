@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The trust policy: who models may come from, and what has to be known of them before. What may be reached
+ * at all is the fetch process's affair.
+ */
+#include <stdlib.h>
+
+#include "provision/model/want_int.h"
+
+static char *host_of(const struct model_ref *r, const struct model_ensure_opts *o)
+{
+	AUTO(mem_freep) char *base = NULL;
+	switch (r->kind) {
+	case MODEL_REF_FILE: return NULL;
+	case MODEL_REF_HUB: base = want_hub_endpoint(o); break;
+	case MODEL_REF_OLLAMA: return mem_strdup(r->host ? r->host : WANT_OLLAMA_HOST);
+	case MODEL_REF_OCI:
+	case MODEL_REF_HTTPS: return mem_strdup(r->host);
+	case MODEL_REF_S3: return mem_fmt("s3://%s", r->repo);
+	}
+	return base ? want_url_host(base) : NULL;
+}
+
+/* "host", "host:port", "*.example.org"; "s3://bucket" for a bucket. */
+bool want_trusted_host(const struct model_ensure_opts *o, const char *host)
+{
+	struct view v = view_str(host), port;
+	struct view name = host[0] == '[' ? v : view_split(v, ':', &port);
+	if (strncmp(host, "s3://", 5) == 0)
+		name = v;
+	for (size_t i = 0; i < o->registries.len; i++) {
+		struct view t = view_str(o->registries.items[i]);
+		if (view_eq_ci(t, v) || view_eq_ci(t, name) || view_eqs(t, "*"))
+			return true;
+		if (view_starts(t, VIEW("*.")) && name.n > t.n - 1 &&
+			view_eq_ci(view_from(name, name.n - (t.n - 1)), view_from(t, 1)))
+			return true;
+	}
+	return false;
+}
+
+static char *list(const struct strv *v)
+{
+	AUTO(buf_done) struct buf b = BUF(160);
+	for (size_t i = 0; i < v->len; i++)
+		(void)buf_addf(&b, "%s%s", i ? ", " : "", v->items[i]);
+	return buf_take(&b);
+}
+
+int want_trust_ref(const struct model_ref *r, const struct model_ensure_opts *o, struct err *reterr)
+{
+	AUTO(mem_freep) char *host = host_of(r, o);
+	if (o->trust != MODEL_TRUST_STRICT || !host || !o->registries.len || want_trusted_host(o, host))
+		return 0;
+	AUTO(mem_freep) char *all = list(&o->registries);
+	return err_set(reterr, -EACCES,
+		"model %s is refused by trust.mode: strict: %s is not among trust.registries: [%s]; add it "
+		"there, "
+		"or take the model from one of them",
+		r->text, host, all ? all : "");
+}
+
+int want_trust_files(const struct want_item *it, const struct model_ensure_opts *o, struct err *reterr)
+{
+	bool strict = o->trust == MODEL_TRUST_STRICT;
+	if (!strict && !o->require_digest)
+		return 0;
+	for (size_t i = 0; i < it->nfetch; i++) {
+		const struct want_file *f = &it->fetch[i];
+		if (f->sha256 || f->git_oid)
+			continue;
+		return err_set(reterr, -EACCES,
+			"model %s is refused by %s: nobody says which SHA-256 %s has to have; write it "
+			"beside the "
+			"model (sha256: …)",
+			it->ref.text, strict ? "trust.mode: strict" : "trust.require_digest: true",
+			f->said ? f->said : f->url);
+	}
+	return 0;
+}
