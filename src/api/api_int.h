@@ -35,7 +35,8 @@ route_fn route_models, route_model, route_pools, route_pool, route_pool_health, 
 	route_pool_enable, route_pool_reload, route_pool_logs, route_events, route_metrics, route_healthz,
 	route_readyz, route_version, route_props, route_root, route_nodes, route_requests, route_devices,
 	route_config_reload, route_keys, route_plan, route_explain, route_catalog, route_catalog_gc,
-	route_catalog_model, route_catalog_verify, route_catalog_state, route_catalog_pull, route_engines;
+	route_catalog_model, route_catalog_verify, route_catalog_state, route_catalog_pull, route_engines,
+	route_engines_provision;
 
 /* Where the node is asked; NULL: none is online. */
 struct http_target *api_node_target(struct api *a);

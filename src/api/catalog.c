@@ -204,6 +204,14 @@ void route_catalog_verify(struct api *a, struct api_call *c, const struct route_
 	relay(a, c, "POST", path, VIEW("{}"));
 }
 
+void route_engines_provision(struct api *a, struct api_call *c, const struct route_args *args)
+{
+	(void)args;
+	if (!refuse_when_draining(a, c))
+		relay(a, c, "POST", "/v1/node/engines/provision",
+			c->body.len ? buf_view(&c->body) : VIEW("{}"));
+}
+
 void route_catalog_pull(struct api *a, struct api_call *c, const struct route_args *args)
 {
 	(void)args;

@@ -54,6 +54,7 @@ static const struct api_route routes[] = {
 	{ HTTP_M_POST, "/v1/catalog/pull", AUTH_ADMIN, route_catalog_pull },
 	{ HTTP_M_GET, "/v1/catalog/gc", AUTH_CONTROL, route_catalog_gc },
 	{ HTTP_M_GET, "/v1/engines", AUTH_CONTROL, route_engines },
+	{ HTTP_M_POST, "/v1/engines/provision", AUTH_ADMIN, route_engines_provision },
 	{ HTTP_M_GET, "/v1/events", AUTH_CONTROL, route_events },
 	{ HTTP_M_GET, "/v1/version", AUTH_INFERENCE, route_version },
 	{ HTTP_M_GET, "/props", AUTH_INFERENCE, route_props },

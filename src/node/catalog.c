@@ -441,6 +441,8 @@ bool catalog_route(struct node *n, struct http_exchange *x, struct view path, en
 		get_gc(n, x);
 	else if (view_eqs(path, "/v1/node/engines") && m == HTTP_M_GET)
 		get_engines(n, x);
+	else if (view_eqs(path, "/v1/node/engines/provision") && m == HTTP_M_POST)
+		api_with_body(n, x, VIEW(""), SMALL_BODY_MAX, engines_provision);
 	else if (view_eqs(path, "/v1/node/catalog/pull") && m == HTTP_M_POST)
 		api_with_body(n, x, VIEW(""), SMALL_BODY_MAX, catalog_pull);
 	else

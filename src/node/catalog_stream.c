@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Answers that last: fetching a model, and verifying one. Server-sent events: `progress` as it goes, at last
- * `done` or `error`. A client that leaves ends its verification; a fetch goes on.
+ * Answers that last: fetching a model, verifying one, getting an engine. Server-sent events: `progress` as it
+ * goes, at last `done` or `error`. A client that leaves ends its verification and the getting of its engine,
+ * which the next one goes on with; a fetch goes on.
  */
 #include <stdlib.h>
 #include <yyjson.h>
@@ -19,6 +20,7 @@ struct stream {
 	struct http_exchange *x;
 	bool full;                 /* what is told meanwhile is left out: the next one says it all */
 	struct fetch_watch *watch; /* a fetch */
+	struct engine_job *job;    /* an engine, of the pool `id` */
 	struct fetch_job *hash;    /* a verification, of */
 	char *id;
 	struct fetch_file *files;
@@ -29,6 +31,7 @@ static void stream_free(struct stream *s)
 {
 	fetch_leave(&s->watch);
 	fetch_cancel(&s->hash);
+	engine_job_cancel(&s->job);
 	for (size_t i = 0; i < s->nfiles; i++)
 		fetch_file_done(&s->files[i]);
 	list_remove(&s->node);
@@ -296,4 +299,71 @@ void catalog_verify(struct call *c)
 	const char *program = n->opts.fetch ? n->opts.fetch->fetch_program : NULL;
 	if (fetch_start(n->loop, program, &q, &ops, s, &s->hash, &e))
 		fail(s, FETCH_CRASHED, e.msg);
+}
+
+/* ---- an engine -------------------------------------------------------------------------------------------
+ */
+
+static void on_engine_progress(void *arg, const struct engine_progress *p)
+{
+	struct stream *s = arg;
+	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
+	if (s->full)
+		return;
+	(void)buf_addf(&b, "{\"phase\":\"%s\",\"percent\":", p->phase);
+	(void)(p->pct < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%d", p->pct));
+	(void)buf_adds(&b, ",\"eta_ms\":");
+	(void)(p->eta_ms < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%lld", (long long)p->eta_ms));
+	(void)buf_adds(&b, ",\"text\":");
+	(void)buf_add_json(&b, view_str(p->text));
+	(void)buf_addc(&b, '}');
+	send_event(s, "progress", &b);
+}
+
+static void on_engine(void *arg, const struct engine_build *build, const struct err *err)
+{
+	struct stream *s = arg;
+	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
+	s->job = NULL;
+	if (!build) {
+		(void)buf_adds(&b, "{\"message\":");
+		(void)buf_add_json(&b, view_str(err ? err->msg : "no engine could be had"));
+		(void)buf_addc(&b, '}');
+		end(s, "error", &b);
+		return;
+	}
+	engines_remember(s->owner, build);
+	(void)buf_adds(&b, "{\"pool\":");
+	(void)buf_add_json(&b, view_str(s->id));
+	(void)buf_adds(&b, ",\"version\":");
+	if (build->version)
+		(void)buf_add_json(&b, view_str(build->version));
+	else
+		(void)buf_adds(&b, "null");
+	(void)buf_adds(&b, ",\"why\":");
+	(void)buf_add_json(&b, view_str(build->why ? build->why : ""));
+	(void)buf_addc(&b, '}');
+	end(s, "done", &b);
+}
+
+void engines_provision(struct call *c)
+{
+	struct node *n = c->node;
+	yyjson_doc *d = c->body.len ? yyjson_read(c->body.data, c->body.len, 0) : NULL;
+	const char *id = yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(d), "pool"));
+	struct pool *p = id ? node_pool_find(n, id) : NULL;
+	if (!id)
+		api_error(c->x, 400, "the body must be {\"pool\": \"ID\"}");
+	else if (!p)
+		api_error(c->x, 404, "there is no pool %.80s", id);
+	else if (!too_many(n, c->x)) {
+		struct stream *s = stream_new(n, c->x);
+		struct engine_ensure_opts o;
+		AUTO(mem_freep) struct engine_device *devices = mem_alloc(GPU_DEVICES_MAX * sizeof *devices);
+		const char *mask = p->conf.devices;
+		s->id = mem_strdup(id);
+		engines_opts(n, mask && (strcmp(mask, "cpu") == 0 || strcmp(mask, "none") == 0), devices, &o);
+		s->job = engine_ensure(n->loop, &p->conf.engine, &o, on_engine_progress, on_engine, s);
+	}
+	yyjson_doc_free(d);
 }

@@ -277,6 +277,7 @@ static void on_engine_done(void *arg, const struct engine_build *build, const st
 	p->build = (struct engine_build){ 0 };
 	engine_build_copy(&p->build, build);
 	p->have_build = true;
+	engines_remember(r->node, build);
 	with_build(r);
 	replica_kick(r);
 }
@@ -284,21 +285,9 @@ static void on_engine_done(void *arg, const struct engine_build *build, const st
 static void ensure(struct replica *r)
 {
 	struct node *n = r->node;
-	AUTO(mem_freep)
-	struct engine_device *devices = mem_alloc(GPU_DEVICES_MAX * sizeof *devices);
-	struct engine_ensure_opts o = {
-		.prefix_dir = n->builds_dir,
-		.cache_dir = n->builds_dir,
-		.allow_cpu = n->opts.allow_cpu || r->on_cpu,
-		.offline = n->opts.offline,
-		.devices = devices,
-		.ndevices = r->on_cpu || !n->gpus
-				    ? 0
-				    : node_build_devices(gpu_monitor_list(n->gpus), devices, GPU_DEVICES_MAX),
-		.cpu_instead = n->opts.gpu == GPU_POLICY_OPTIONAL,
-		.build_jobs = n->opts.build_jobs,
-		.allow_package_installs = n->opts.allow_package_installs,
-	};
+	struct engine_ensure_opts o;
+	AUTO(mem_freep) struct engine_device *devices = mem_alloc(GPU_DEVICES_MAX * sizeof *devices);
+	engines_opts(n, r->on_cpu, devices, &o);
 	replica_progress(r, "engine_provision", -1, "The engine is being made ready");
 	r->job = engine_ensure(n->loop, &r->pool->conf.engine, &o, on_engine_progress, on_engine_done, r);
 }

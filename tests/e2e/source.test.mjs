@@ -12,7 +12,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { test } from 'node:test';
 
-import { corralPath, deadlineMs, fakePool, model, stubDriver, until, withCorral } from './harness.mjs';
+import { corralPath, deadlineMs, fakePool, model, sse, stubDriver, until, withCorral } from './harness.mjs';
 import { git, gitDaemon, makeRepo } from './repo.mjs';
 
 const slow = process.env.CORRAL_TEST_SLOW === '1';
@@ -209,6 +209,18 @@ test(
         assert.equal(bad.status, 503, bad.text);
         assert.match(bad.json.error.message, /cannot be asked for its tags.*not-there.*source-resolve\.log/);
         assert.equal(other.status, 200, other.text);
+        const got = await corral.post('/v1/engines/provision', { pool: 'chat' });
+        assert.equal(got.status, 200, got.text);
+        assert.match(sse(got.text).at(-1).data, /^\{"pool":"chat","version":"b\d+","why":"source: /);
+        const failed = sse((await corral.post('/v1/engines/provision', { pool: 'bad' })).text);
+        assert.deepEqual([failed[0].event, failed.at(-1).event], ['progress', 'error']);
+        assert.match(failed.at(-1).data, /not-there.*source-resolve\.log/);
+        assert.equal((await corral.post('/v1/engines/provision', { pool: 'x' })).status, 404);
+        const { engines } = (await corral.get('/v1/engines')).json;
+        assert.deepEqual(
+          engines.filter((e) => e.source === 'source').map((e) => [e.commit, e.features]),
+          [[git(w.repo, 'rev-parse', 'b100'), 'CPU']],
+        );
         const { argv } = corral.engineOf('chat');
         assert.match(argv[0], /source-[0-9a-f]{16}\/bin\/llama-server$/);
         assert.match(corral.log(), /Pool chat runs source: llama-server b\d+ .*built for CPU/);
@@ -329,6 +341,8 @@ test(
     assert.equal(gone.code, 1);
     assert.match(gone.error, /cannot be asked for its tags and branches: fatal: .*source-resolve\.log/);
     assert.deepEqual(w.halves(), []);
+    w.write({ source: { repo: `${daemon.url}/llama.cpp` }, top: { network: { offline: true } } });
+    assert.match((await w.provision()).error, /nothing may be fetched \(offline\)/);
   }),
 );
 

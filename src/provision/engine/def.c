@@ -80,6 +80,9 @@ void engine_build_done(struct engine_build *b)
 	free(b->version);
 	free(b->image);
 	free(b->why);
+	free(b->commit);
+	free(b->flags);
+	free(b->features);
 	*b = (struct engine_build){ 0 };
 }
 
@@ -95,6 +98,9 @@ void engine_build_copy(struct engine_build *to, const struct engine_build *from)
 	to->docker = from->docker;
 	to->why = mem_strdup(from->why);
 	to->cpu_only = from->cpu_only;
+	to->commit = mem_strdup(from->commit);
+	to->flags = mem_strdup(from->flags);
+	to->features = mem_strdup(from->features);
 }
 
 void engine_launch_done(struct engine_launch *l)

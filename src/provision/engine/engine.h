@@ -80,6 +80,7 @@ struct engine_build {
 	bool docker;
 	char *why;     /* "package: Debian's llama.cpp 0.7.0 (CPU): no llama-server in PATH" */
 	bool cpu_only; /* known to compute on the CPU alone */
+	char *commit, *flags, *features; /* source; NULL: not known */
 };
 void engine_build_done(struct engine_build *b);
 void engine_build_copy(struct engine_build *to, const struct engine_build *from);

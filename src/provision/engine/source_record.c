@@ -135,6 +135,9 @@ bool source_build_of(const struct source_names *n, const struct source_record *r
 	*ret = (struct engine_build){ .kind = ENGINE_LLAMACPP, .mode = ENGINE_MODE_SOURCE };
 	ret->program = program;
 	ret->version = mem_strdup(r->version);
+	ret->commit = mem_strdup(r->commit);
+	ret->flags = mem_strdup(r->flags);
+	ret->features = mem_fmt("%s%s%s", r->backend, r->archs ? " " : "", r->archs ? r->archs : "");
 	ret->cpu_only = strcmp(r->backend, engine_backend_name(ENGINE_CPU)) == 0;
 	AUTO(mem_freep) char *repo = url_redact(view_str(r->repo));
 	ret->why = mem_fmt("source: %s %s (%.12s) of %s, built for %s", SOURCE_TARGET,

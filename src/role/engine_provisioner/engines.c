@@ -205,6 +205,7 @@ static void provision_one(struct engines *e, struct work *w)
 	struct loop_signal *signals[2] = { NULL, NULL };
 	struct engine_ensure_opts o = { .prefix_dir = e->prefix,
 		.allow_cpu = c->gpu != CONFIG_GPU_REQUIRED || !engines_devices(e, w->pool),
+		.offline = c->network.offline,
 		.devices = e->devices,
 		.ndevices = engines_devices(e, w->pool),
 		.cpu_instead = engines_cpu_instead(e),
