@@ -493,6 +493,11 @@ static void look_up(struct source *s)
 			s->job->offline ? "nothing may be fetched (offline)" : "git is not in PATH");
 		return;
 	}
+	struct err e;
+	if (source_policy_check(s->spec.repo, &s->job->policy, &e) < 0) {
+		source_fail(s, e.code, "%s", e.msg);
+		return;
+	}
 	if (source_is_release(s->spec.ref)) /* is there a newer one? */
 		free(MEM_TAKE(s->spec.ref));
 	build_env(s);
@@ -534,7 +539,7 @@ void source_start(struct engine_job *j)
 			"engine.source.repo to a repository on this machine");
 		return;
 	}
-	if (open_lock(s, &e) < 0) {
+	if (source_policy_check(s->spec.repo, &j->policy, &e) < 0 || open_lock(s, &e) < 0) {
 		source_fail(s, e.code, "%s", e.msg);
 		return;
 	}

@@ -79,6 +79,15 @@ void source_build_hash(const struct source_spec *s, const struct source_choice *
 	const struct preflight_facts *f, const struct strv *defines, const char *commit, char out[17]);
 uint64_t source_disk(enum engine_backend b); /* what sources and a build take, about */
 
+/* ---- what may be reached (source_policy.c) ------------------------------------------------------- */
+
+struct fetch_policy;
+/* -EPERM with the line of the policy that refuses it; repositories on this machine are never refused. */
+int source_policy_check(const char *url, const struct fetch_policy *policy, struct err *reterr) MUST_CHECK;
+/* The same of each submodule that file names. */
+int source_policy_modules(
+	const char *gitmodules, const struct fetch_policy *policy, struct err *reterr) MUST_CHECK;
+
 /* ---- what tools say (source_output.c) ------------------------------------------------------------ */
 
 struct source_output {

@@ -197,6 +197,11 @@ static void on_checkout(struct source *s, const struct run_result *r)
 		source_offload(s, work_mark, step_done);
 		return;
 	}
+	struct err e;
+	if (source_policy_modules(modules, &s->job->policy, &e) < 0) {
+		source_fail(s, e.code, "a submodule: %s", e.msg);
+		return;
+	}
 	source_say(s, "fetch", "Fetching its submodules");
 	s->deep = false;
 	ask_submodules(s);

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "base/num.h"
 #include "gpu/monitor.h"
+#include "provision/fetch/fetch.h"
 #include "role/engine_provisioner/engines_int.h"
 #include "role/engine_provisioner/pools.h"
 
@@ -203,7 +204,11 @@ static void provision_one(struct engines *e, struct work *w)
 	const struct config *c = e->o->config;
 	struct engine_def def = { 0 };
 	struct loop_signal *signals[2] = { NULL, NULL };
+	struct fetch_policy policy = { .offline = c->network.offline, .plain_http = c->network.plain_http };
+	strv_copy(&policy.allow_hosts, &c->network.allow_hosts);
+	strv_copy(&policy.deny, &c->network.deny);
 	struct engine_ensure_opts o = { .prefix_dir = e->prefix,
+		.policy = &policy,
 		.allow_cpu = c->gpu != CONFIG_GPU_REQUIRED || !engines_devices(e, w->pool),
 		.offline = c->network.offline,
 		.devices = e->devices,
@@ -218,6 +223,8 @@ static void provision_one(struct engines *e, struct work *w)
 	(void)!loop_signal_start(e->loop, &signals[0], SIGINT, on_signal, w);
 	(void)!loop_signal_start(e->loop, &signals[1], SIGTERM, on_signal, w);
 	w->job = engine_ensure(e->loop, &def, &o, on_progress, on_done, w);
+	strv_done(&policy.allow_hosts);
+	strv_done(&policy.deny);
 	(void)!loop_run(e->loop);
 	loop_signal_stop(&signals[0]);
 	loop_signal_stop(&signals[1]);

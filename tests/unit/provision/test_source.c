@@ -14,6 +14,7 @@
 
 #include "provision/engine/engine_int.h"
 #include "provision/engine/source.h"
+#include "provision/fetch/fetch.h"
 
 /* ---- what is asked for --------------------------------------------------------------------------- */
 
@@ -94,6 +95,53 @@ static void flags_have_one_form(void **state)
 	assert_string_equal(s.notes.items[0], "engine.source.flags: LLAMA_CUBLAS is called GGML_CUDA now");
 	assert_non_null(strstr(s.notes.items[1], "LLAMA_CLBLAST does not exist any more"));
 	source_spec_done(&s);
+}
+
+static void expect_policy(const struct fetch_policy *p, const char *url, const char *why)
+{
+	struct err e = { 0 };
+	int r = source_policy_check(url, p, &e);
+	if (why ? r != -EPERM || !strstr(e.msg, why) : r != 0)
+		fail_msg("%s: \"%s\" is not \"%s\"", url, e.msg, why ? why : "");
+}
+
+static void the_policy_holds_for_git_too(void **state)
+{
+	(void)state;
+	struct fetch_policy p = { 0 };
+	expect_policy(&p, "https://h.example/x", NULL);
+	expect_policy(&p, "git://127.0.0.1:9418/x", NULL);
+	expect_policy(&p, "git://h.example/x", "network.plain_http");
+	expect_policy(&p, "http://h.example/x", "network.plain_http");
+	p.plain_http = true;
+	expect_policy(&p, "git://h.example/x", NULL);
+	strv_add(&p.deny, "*.bad.example");
+	strv_add(&p.deny, "h.example:444");
+	expect_policy(&p, "https://u:p@git.Bad.example/x", "refused by network.deny: *.bad.example");
+	expect_policy(&p, "me@git.bad.example:x/y", "refused by network.deny");
+	expect_policy(&p, "https://bad.example/x", NULL);
+	expect_policy(&p, "https://h.example:444/x", "refused by network.deny: h.example:444");
+	expect_policy(&p, "https://h.example/x", NULL);
+	strv_add(&p.allow_hosts, "h.example");
+	expect_policy(&p, "https://other.example/x", "network.allow_hosts does not name it");
+	expect_policy(&p, "https://h.example@other.example/x", "network.allow_hosts does not name it");
+	expect_policy(&p, "file:///x", NULL);
+	expect_policy(&p, "../beside", NULL);
+	char file[] = "/tmp/corral-modules-XXXXXX";
+	struct err e = { 0 };
+	close(mkstemp(file));
+	assert_int_equal(
+		file_write_atomic(file, VIEW("[submodule \"x\"]\n\tpath = x\n\turl = ../x\n"), 0600, false),
+		0);
+	assert_int_equal(source_policy_modules(file, &p, &e), 0);
+	assert_int_equal(
+		file_write_atomic(file, VIEW("[submodule \"x\"]\n\tUrl=https://o.example/x\n"), 0600, false),
+		0);
+	assert_int_equal(source_policy_modules(file, &p, &e), -EPERM);
+	unlink(file);
+	assert_int_equal(source_policy_modules(file, &p, &e), 0);
+	strv_done(&p.deny);
+	strv_done(&p.allow_hosts);
 }
 
 /* ---- which commit -------------------------------------------------------------------------------- */
@@ -402,6 +450,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(repositories_and_refs_are_checked),
 		cmocka_unit_test(flags_have_one_form),
+		cmocka_unit_test(the_policy_holds_for_git_too),
 		cmocka_unit_test(a_ref_becomes_a_commit),
 		cmocka_unit_test(the_back_end_fits_what_is_here),
 		cmocka_unit_test(names_follow_from_what_goes_in),
