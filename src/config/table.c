@@ -249,9 +249,10 @@ const struct field config_fields[] = {
 		       "program at `path`, or an archive at `url` with its `sha256`. `package`: the "
 		       "distribution's package, unpacked privately. `source`: built here out of a git "
 		       "repository. `container`: `image`, by podman or docker. `auto`: binary with `path` or "
-		       "`sha256`, container with `image`, external with `url`, else an installed program, "
-		       "else "
-		       "(llama.cpp) the package."),
+		       "`sha256`, container with `image`, external with `url`, source with `source`, else an "
+		       "installed program, else (llama.cpp) one built here: where it is already, or where a "
+		       "GPU "
+		       "and CUDA's or ROCm's compiler are here; else the package."),
 	POOL("engine.path", PROGRAM, engine.path, .flags = FIELD_ENGINE,
 		.doc = "`binary`: the program; a name without a slash is looked up in `PATH`."),
 	POOL("engine.url", LIST, engine.urls, .flags = FIELD_ALIAS, .canon = "engine.urls",

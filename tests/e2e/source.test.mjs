@@ -530,7 +530,7 @@ test(
     fs.mkdirSync(path.join(machine, 'etc'), { recursive: true });
     fs.writeFileSync(path.join(machine, 'etc/os-release'), 'ID=debian\n');
     const nvcc = path.join(machine, 'usr/local/cuda/bin/nvcc');
-    const env = { PATH: pathOf(w, ['nvcc', 'glslc', 'hipcc']), CORRAL_PREFLIGHT_ROOT: machine };
+    const env = { PATH: pathOf(w, ['nvcc', 'glslc', 'hipcc', 'llama-server']), CORRAL_PREFLIGHT_ROOT: machine };
     const plan = async (more = {}) => {
       const r = await w.run(['plan', 'chat', '--json'], { env: { ...env, ...more } });
       return { code: r.code, ...JSON.parse(r.stdout).pools[0] };
@@ -574,6 +574,13 @@ test(
     assert.equal(cuda.why, 'source: built with CUDA 12.8 for Stub 24 GB (8.9)');
     assert.match(cuda.steps[3].text, /GGML_CUDA=ON -DCMAKE_CUDA_COMPILER=\S+ -DCMAKE_CUDA_ARCHITECTURES=89/);
     assert.notEqual(cuda.plan, bare.plan);
+
+    // Of itself too, where no llama-server is installed and a GPU and its toolkit are here.
+    w.write({ engine: { mode: 'auto', source: undefined } });
+    const auto = await plan(driver.env);
+    assert.deepEqual([auto.mode, auto.why], ['auto', 'source: built with CUDA 12.8 for Stub 24 GB (8.9)']);
+    assert.doesNotMatch((await plan()).why, /^source/);
+    w.write({});
 
     const text = (await w.run(['plan', 'chat'], { env: { ...env, ...driver.env } })).stdout;
     assert.match(text, /^Pool chat \(plan [0-9a-f]{16}\): source: built with CUDA 12\.8 for Stub 24 GB/);

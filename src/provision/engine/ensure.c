@@ -8,6 +8,7 @@
 
 #include "net/addr.h"
 #include "provision/engine/engine_int.h"
+#include "provision/engine/source.h"
 #include "provision/engine/table.h"
 
 static void job_free(void *arg)
@@ -385,7 +386,15 @@ static void start_auto(struct engine_job *j)
 		return;
 	}
 	j->note = mem_strdup("no llama-server in PATH");
-	start_package_or_say(j);
+	struct engine_ensure_opts o = { .prefix_dir = j->prefix_dir,
+		.offline = j->offline,
+		.devices = j->devices,
+		.ndevices = j->ndevices,
+		.cpu_instead = j->cpu_instead };
+	if (source_is_auto(&j->def, &o))
+		source_start(j);
+	else
+		start_package_or_say(j);
 }
 
 static bool in_container(const struct engine_def *d)
@@ -502,6 +511,10 @@ char *engine_describe(const struct engine_def *d, const struct engine_ensure_opt
 		return d->urls.len ? url_redact(view_str(d->urls.items[0]))
 				   : mem_strdup("external, without an address");
 	if (d->mode == ENGINE_MODE_SOURCE && d->kind == ENGINE_LLAMACPP)
+		return source_describe(d, o);
+	AUTO(mem_freep) char *installed = d->mode == ENGINE_MODE_AUTO ? tool_find("llama-server") : NULL;
+	if (d->mode == ENGINE_MODE_AUTO && !installed && !getenv("CORRAL_LLAMA_SERVER") &&
+		source_is_auto(d, o))
 		return source_describe(d, o);
 	const char *env = d->mode == ENGINE_MODE_AUTO ? getenv("CORRAL_LLAMA_SERVER") : NULL;
 	const struct engine_row *row = engine_row(d->kind);

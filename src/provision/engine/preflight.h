@@ -114,6 +114,8 @@ struct preflight;
  * tests). Called back once, from the loop. */
 void preflight_collect(struct loop *l, const char *root, const char *disk_at, preflight_done_fn *done,
 	void *arg, struct preflight **ret);
+/* At once, by files alone: whether all the tools for a build with that toolkit lie here. */
+bool preflight_tools_here(const char *root, enum engine_backend b);
 void preflight_cancel(struct preflight **p); /* no callback any more; NULL inside allowed */
 
 #endif

@@ -416,6 +416,27 @@ void preflight_collect(struct loop *l, const char *root, const char *disk_at, pr
 	ask_next(p);
 }
 
+bool preflight_tools_here(const char *root, enum engine_backend b)
+{
+	static const enum preflight_tool needed[] = { TOOL_GIT, TOOL_CMAKE, TOOL_CC, TOOL_CXX };
+	struct preflight p = { .root = (char *)(uintptr_t)root };
+	bool here = true;
+	for (size_t i = 0; i < ARRAY_LEN(needed) && here; i++) {
+		AUTO(mem_freep) char *path = tool_find(preflight_tool_name(needed[i]));
+		here = path != NULL;
+	}
+	AUTO(mem_freep) char *ninja = tool_find("ninja");
+	AUTO(mem_freep) char *make = tool_find("make");
+	if (b == ENGINE_CUDA)
+		look_for_nvcc(&p);
+	else if (b == ENGINE_HIP)
+		look_at_rocm(&p);
+	here = here && (ninja || make) &&
+	       (b == ENGINE_CPU || p.facts.tools[TOOL_NVCC].path || p.facts.tools[TOOL_HIPCC].path);
+	preflight_facts_done(&p.facts);
+	return here;
+}
+
 void preflight_cancel(struct preflight **pp)
 {
 	struct preflight *p = *pp;

@@ -462,6 +462,24 @@ static int open_lock(struct source *s, struct err *e)
 			      : 0;
 }
 
+bool source_is_auto(const struct engine_def *d, const struct engine_ensure_opts *o)
+{
+	struct source_spec spec;
+	struct source_names n;
+	struct engine_build b = { 0 };
+	const char *root = getenv("CORRAL_PREFLIGHT_ROOT");
+	if (d->kind != ENGINE_LLAMACPP || source_spec_init(&spec, d, NULL) < 0)
+		return false;
+	source_names_init(&n, &spec, o->prefix_dir);
+	bool there = source_provisioned(&n, o->devices, o->ndevices, o->cpu_instead, &b);
+	engine_build_done(&b);
+	source_names_done(&n);
+	source_spec_done(&spec);
+	enum engine_backend first = o->ndevices ? o->devices[0].backend : ENGINE_CPU;
+	bool own = first == ENGINE_CUDA || first == ENGINE_HIP;
+	return there || (own && !o->offline && preflight_tools_here(root ? root : "", first));
+}
+
 char *source_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
 {
 	struct source_spec spec;

@@ -108,6 +108,20 @@ static void other_steps(struct engines *e, struct plan *p)
 		"Answer one token with the pool's own model on its own devices, when the pool starts it.");
 }
 
+/* auto, where no llama-server is installed and one built here is the next choice. */
+static bool becomes_source(struct engines *e, struct plan *p)
+{
+	struct engine_ensure_opts o = { .prefix_dir = e->prefix,
+		.offline = e->o->config->network.offline,
+		.devices = e->devices,
+		.ndevices = engines_devices(e, p->pool),
+		.cpu_instead = engines_cpu_instead(e) };
+	if (p->def.mode != ENGINE_MODE_AUTO)
+		return false;
+	AUTO(mem_freep) char *said = engine_describe(&p->def, &o);
+	return strncmp(said, "source: ", 8) == 0;
+}
+
 /* ---- output -------------------------------------------------------------------------------------- */
 
 static void json_missing(const struct preflight_report *r, struct buf *b)
@@ -189,7 +203,7 @@ int engines_plan(struct engines *e)
 		if (!engines_meant(e, p.pool))
 			continue;
 		agent_engine_def(&p.pool->engine, &p.def);
-		if (p.def.mode == ENGINE_MODE_SOURCE)
+		if (p.def.mode == ENGINE_MODE_SOURCE || becomes_source(e, &p))
 			source_steps(e, &p, &k.facts);
 		else
 			other_steps(e, &p);
