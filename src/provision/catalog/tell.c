@@ -17,7 +17,7 @@ void tell_words(const struct fetch_progress *p, char out[TELL_WORDS_MAX])
 	num_format_bytes(p->bytes, have, sizeof have);
 	num_format_bytes(p->total, all, sizeof all);
 	num_format_bytes(p->rate, rate, sizeof rate);
-	if (p->eta_ms >= 0)
+	if (p->eta_ms > 0)
 		num_format_duration((p->eta_ms + 999) / 1000 * 1000, left, sizeof left);
 	if (p->phase == FETCH_VERIFYING)
 		snprintf(out, TELL_WORDS_MAX, "verifying %s of %s", have, all);
@@ -44,6 +44,23 @@ const char *tell_hint(enum fetch_why why)
 	case FETCH_DISK: return "make room (`corral models gc --dry-run` says what could go)";
 	case FETCH_CRASHED: return "the next request tries again; the log says what happened";
 	default: return "correct `model` of the pool";
+	}
+}
+
+/* Of a pull, which has no pool. */
+static const char *pull_hint(enum fetch_why why)
+{
+	switch (why) {
+	case FETCH_NETWORK: return "check the network; the next pull goes on where this one stopped";
+	case FETCH_DENIED:
+		return "check the name; accept the model's terms on its page and give a token (HF_TOKEN, or "
+		       "`hf auth login`)";
+	case FETCH_BUSY: return "the place is busy; try again later";
+	case FETCH_DIGEST: return "what came is not what was promised; pull it again";
+	case FETCH_CRASHED: return "pull it again; the log says what happened";
+	case FETCH_REFUSED:
+	case FETCH_DISK: return tell_hint(why);
+	default: return "correct the reference (`corral pull --help` shows what is accepted)";
 	}
 }
 
@@ -75,7 +92,7 @@ void tell_error(enum fetch_why why, const char *message, struct buf *b)
 	(void)buf_adds(b, "{\"error\":{");
 	add_text(b, "cause", fetch_why_name(why));
 	add_text(b, "message", message);
-	add_text(b, "hint", tell_hint(why));
+	add_text(b, "hint", pull_hint(why));
 	(void)buf_adds(b, "}}");
 }
 
