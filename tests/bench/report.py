@@ -17,8 +17,8 @@ def median(values):
 
 
 def quartile(values):
-    """The lower one. What disturbs a round only ever lengthens its slowest hundredth, and by far: of rounds as
-    they are without that, it says more than the median does."""
+    """The lower one. What disturbs a round only ever lengthens its slowest hundredth, and by far: of rounds
+    as they are without that, it says more than the median does."""
     return statistics.quantiles(values, n=4)[0] if len(values) > 1 else values[0]
 
 
