@@ -187,7 +187,7 @@ int api_events(struct cli *c, struct api *a, const char *path, const struct buf 
 
 int devices_table(struct view body, bool color, struct buf *out) MUST_CHECK; /* -EINVAL when it is none */
 
-/* ---- engines: another build for a pool (engines_upgrade.c); all that are built when no pool is named ---- */
+/* ---- engines: another build for a pool (engines_upgrade.c); without a pool: for all ------------------ */
 
 int engines_upgrade(struct cli *c, struct cli_engines_opts *e);
 int engines_rollback(struct cli *c, const struct cli_engines_opts *e);
