@@ -97,6 +97,8 @@ static int on_head(void *arg, const struct xfer_head *h, struct fail *why)
 	if (r)
 		return r;
 	s->taking = f->probed = true;
+	if (!f->resolved && strcmp(h->url, file_url(f)) != 0)
+		f->resolved = mem_strdup(h->url);
 	return 0;
 }
 
@@ -230,8 +232,6 @@ static void came(struct seg *s, const char *url)
 {
 	struct file *f = s->file;
 	struct fail why;
-	if (!f->resolved && strcmp(url, file_url(f)) != 0)
-		f->resolved = mem_strdup(url);
 	if (s->moved)
 		f->tries = 0;
 	if (f->plain && s->to == SIZE_UNKNOWN) { /* it ended, and nobody said how long it would be */

@@ -151,6 +151,7 @@ static int tell_head(struct xfer *x)
 	if (x->head_told || is_redirect(x) || !status)
 		return 0;
 	x->head_told = true;
+	x->head.url = x->url;
 	x->failed = x->ops->on_head(x->arg, &x->head, &x->fail) != 0;
 	return x->failed ? -1 : 0;
 }

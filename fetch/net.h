@@ -26,6 +26,7 @@ struct xfer_head {
 	uint64_t total;                  /* of it; UINT64_MAX: not told */
 	bool has_range, has_unsatisfied; /* the latter: "bytes *" with the total alone */
 	char *etag, *modified, *location, *message;
+	const char *url; /* where it comes from; in on_head */
 };
 
 struct xfer_ops {
