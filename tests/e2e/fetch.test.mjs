@@ -435,7 +435,7 @@ test('nothing is read back from the disk where the server sends in order', async
 });
 
 /**
- * Kills a job at `most` of its changes of the disk, some by their name, each in a folder of its own, and looks
+ * Kills a job at `most` of its changes of the disk, some by name, each in a folder of its own, and looks
  * at what the next run makes of it.
  */
 async function killedAtPoints(t, most, named, make, check) {

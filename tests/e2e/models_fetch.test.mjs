@@ -34,7 +34,13 @@ function machine(t, hub) {
   folders.push(dir);
   const at = (name) => path.join(dir, name);
   const fetcher = path.join(buildDir, 'corral-fetch');
-  const base = { fetch_program: fetcher, hub: at('hub'), models_dir: at('models'), ollama: at('ollama') };
+  const base = {
+    fetch_program: fetcher,
+    hub: at('hub'),
+    models_dir: at('models'),
+    ollama: at('ollama'),
+    state_dir: at('state'),
+  };
   const places = { ...base, hub_endpoint: hub?.url, ollama_endpoint: hub?.url, s3_endpoint: hub?.url };
   const spawned = (ask, env = {}) => {
     const set = typeof ask === 'string' ? { ref: ask } : ask.set ?? { ref: ask.ref };

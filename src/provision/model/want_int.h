@@ -128,6 +128,9 @@ char *want_place(const struct model_ref *r, const char *models_dir) MUST_CHECK;
 void want_parts(const char *name, struct strv *ret);
 char *want_noted(const char *path) MUST_CHECK; /* the digest beside it; NULL: none */
 int want_note(const char *path, const char *sha256) MUST_CHECK;
+/* The digest that was computed of a file that is not ours, while it is the same file; NULL: none. */
+char *want_verified(const char *state_dir, const char *path) MUST_CHECK;
+int want_verify(const char *state_dir, const char *path, const char *sha256) MUST_CHECK;
 
 /* ---- want_cache.c: the hub's cache --------------------------------------------------------------------- */
 
@@ -147,6 +150,9 @@ int want_git_check(const char *path, const char *git_oid, struct err *reterr) MU
 
 /* Fills it->files and so on: 0, -ENOENT not here (or not whole), else what is wrong with it. */
 int want_present(struct want_item *it, const struct model_ensure_opts *o, struct err *reterr) MUST_CHECK;
+/* What is there against the configuration's digest: -EBADMSG, -EINVAL (several files), or 0 and unnoted where
+ * nobody computed it yet. */
+int want_check_given(struct want_item *it, const struct model_ensure_opts *o, struct err *reterr) MUST_CHECK;
 void want_got(const struct want_item *items, size_t n, const struct model_set *s, struct model_got *ret);
 
 /* ---- want_manifest.c ----------------------------------------------------------------------------------- */

@@ -532,6 +532,8 @@ static void on_hashed(void *arg, const struct fetch_result *res, enum fetch_why 
 		strv_add(&it->digests, res->files[i].sha256 ? res->files[i].sha256 : "");
 		if (ours && res->files[i].sha256)
 			(void)!want_note(it->files.parts.items[i], res->files[i].sha256);
+		else if (res->files[i].sha256)
+			(void)!want_verify(j->o.state_dir, it->files.parts.items[i], res->files[i].sha256);
 	}
 	it->unnoted = false;
 	hash_next(j);
@@ -576,16 +578,8 @@ static enum fetch_why look(struct model_job *j, struct want_item *it, struct err
 		return FETCH_REFUSED;
 	int r = want_present(it, &j->o, e);
 	it->present = r == 0;
-	if (r == 0 && j->o.sha256 && it->role == WANT_WEIGHTS && it->ref.kind != MODEL_REF_FILE) {
-		const char *known = it->digests.len == 1 ? it->digests.items[0] : "";
-		it->unnoted = !*known;
-		if (*known && strcmp(known, j->o.sha256) != 0) {
-			err_set(e, -EBADMSG,
-				"%s lies in %s with the SHA-256 %s, and the configuration says %s",
-				it->ref.text, it->files.path, known, j->o.sha256);
-			return FETCH_DIGEST;
-		}
-	}
+	if (r == 0)
+		r = want_check_given(it, &j->o, e);
 	if (r == 0 || (r == -ENOENT && it->ref.kind != MODEL_REF_FILE))
 		return FETCH_OK;
 	return r == -EBADMSG ? FETCH_DIGEST : r == -ENOENT ? FETCH_MISSING : FETCH_INPUT;

@@ -7,9 +7,10 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/fd.h"
-#include "provision/model/want_int.h"
+#include "provision/model/want_job_int.h"
 
 /* ':' (of a port, of a digest) is no letter of a folder's name. */
 static char *tame(const char *s)
@@ -79,4 +80,47 @@ int want_note(const char *path, const char *sha256)
 	AUTO(mem_freep) char *beside = mem_fmt("%s.sha256", path);
 	AUTO(mem_freep) char *line = mem_fmt("%s  %s\n", sha256, strrchr(path, '/') + 1);
 	return file_write_atomic(beside, view_str(line), 0644, true);
+}
+
+/* ---- files of others ------------------------------------------------------------------------------------
+ */
+
+/* Nothing is written beside what is not ours: <state_dir>/verified/ has one file for each, which counts while
+ * the file is the same one. */
+static char *verified_path(const char *state_dir, const char *path)
+{
+	AUTO(mem_freep) char *hex = want_sha256_hex(view_str(path));
+	return hex ? mem_fmt("%s/verified/%.32s", state_dir, hex) : NULL;
+}
+
+static char *state_of(const char *path)
+{
+	struct stat st;
+	if (stat(path, &st) < 0)
+		return NULL;
+	return mem_fmt(" %llu %llu %lld.%09ld", (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
+		(long long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec);
+}
+
+char *want_verified(const char *state_dir, const char *path)
+{
+	AUTO(mem_freep) char *kept = state_dir ? verified_path(state_dir, path) : NULL;
+	AUTO(mem_freep) char *now = state_of(path);
+	AUTO(buf_done) struct buf b = BUF(256);
+	if (!kept || !now || file_read_regular(kept, &b) < 0 || b.len < 64)
+		return NULL;
+	struct view hex = view_cut(buf_view(&b), 64);
+	return want_is_hex(hex, 64) && view_eqs(view_from(buf_view(&b), 64), now) ? mem_viewdup(hex) : NULL;
+}
+
+int want_verify(const char *state_dir, const char *path, const char *sha256)
+{
+	AUTO(mem_freep) char *kept = state_dir ? verified_path(state_dir, path) : NULL;
+	AUTO(mem_freep) char *now = state_of(path);
+	if (!kept || !now)
+		return -ENOENT;
+	AUTO(mem_freep) char *dir = path_join(state_dir, "verified");
+	AUTO(mem_freep) char *text = mem_fmt("%.64s%s", sha256, now);
+	int r = dir_make(dir, 0700);
+	return r ? r : file_write_atomic(kept, view_str(text), 0600, false);
 }

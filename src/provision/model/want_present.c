@@ -289,10 +289,7 @@ static int file_present(struct want_item *it, const struct model_ensure_opts *o,
 			     : mem_strdup(it->ref.file);
 	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
 		return err_set(e, -EINVAL, "model %s is a device or a pipe, not a file", path);
-	int r = model_resolve(path[0] == '/' ? path : it->ref.file, o->models_dir, o->want, &it->files, e);
-	if (!r && it->role == WANT_WEIGHTS && o->sha256)
-		it->unnoted = true; /* nothing is noted beside what is not ours: it is read once more */
-	return r;
+	return model_resolve(path[0] == '/' ? path : it->ref.file, o->models_dir, o->want, &it->files, e);
 }
 
 static int placed_present(struct want_item *it, const struct model_ensure_opts *o, struct err *e)
@@ -311,14 +308,27 @@ static int placed_present(struct want_item *it, const struct model_ensure_opts *
 		strv_add(&it->digests, hex ? hex : "");
 		it->unnoted = it->unnoted || !hex;
 	}
-	const char *known = !r && it->role == WANT_WEIGHTS && parts.len == 1 ? it->digests.items[0] : "";
-	if (o->sha256 && *known && strcmp(known, o->sha256) != 0)
-		return err_set(e, -EBADMSG,
-			"model %s lies in %s with the SHA-256 %.12s…, and the configuration says %.12s…; "
-			"correct the "
-			"configuration, or remove the file so that it is fetched again",
-			it->ref.text, parts.items[0], known, o->sha256);
 	return r;
+}
+
+int want_check_given(struct want_item *it, const struct model_ensure_opts *o, struct err *reterr)
+{
+	if (!o->sha256 || it->role != WANT_WEIGHTS)
+		return 0;
+	if (it->files.parts.len != 1)
+		return err_set(reterr, -EINVAL, "%s is %zu files; sha256 is of a single one", it->ref.text,
+			it->files.parts.len);
+	const char *path = it->files.parts.items[0];
+	AUTO(mem_freep)
+	char *known = it->digests.len == 1 && *it->digests.items[0] ? mem_strdup(it->digests.items[0])
+								    : want_verified(o->state_dir, path);
+	it->unnoted = !known;
+	if (!known || strcmp(known, o->sha256) == 0)
+		return 0;
+	return err_set(reterr, -EBADMSG,
+		"model %s lies in %s with the SHA-256 %.12s…, and the configuration says %.12s…; correct the "
+		"configuration, or remove the file so that it is fetched again",
+		it->ref.text, path, known, o->sha256);
 }
 
 int want_present(struct want_item *it, const struct model_ensure_opts *o, struct err *reterr)
@@ -396,7 +406,8 @@ int model_present(const struct model_set *s, const struct model_ensure_opts *o, 
 	for (size_t i = 0; !r && i < n; i++) {
 		r = want_trust_ref(&items[i].ref, o, reterr);
 		r = r ? r : want_present(&items[i], o, reterr);
-		if (!r && items[i].unnoted && o->sha256 && items[i].ref.kind != MODEL_REF_FILE)
+		r = r ? r : want_check_given(&items[i], o, reterr);
+		if (!r && items[i].unnoted && o->sha256 && items[i].role == WANT_WEIGHTS)
 			r = err_set(reterr, -ENOENT, "model %s is here, and its digest is not known yet",
 				items[i].ref.text);
 	}

@@ -583,6 +583,32 @@ static void digests_are_kept_beside(void **state)
 	assert_int_equal(model_present(&s, &o, &g, &e), -EBADMSG);
 }
 
+static void digests_of_others_files_are_kept_in_state_dir(void **state)
+{
+	(void)state;
+	AUTO(stores_roots_done) struct stores_roots roots = { 0 };
+	AUTO(mem_freep) char *models = at("models");
+	AUTO(mem_freep) char *own = at("state");
+	AUTO(mem_freep) char *file = at("models/m.gguf");
+	struct model_ensure_opts o;
+	struct model_got g = { 0 };
+	struct err e = { 0 };
+	opts_for(&o, &roots, models);
+	o.state_dir = own;
+	struct model_set s = { .ref = (char *)(uintptr_t) "m.gguf" };
+	put("models/m.gguf", "GGUF");
+	o.sha256 = HEX_A;
+	assert_int_equal(model_present(&s, &o, &g, &e), -ENOENT);
+	assert_int_equal(want_verify(own, file, HEX_A), 0);
+	assert_int_equal(model_present(&s, &o, &g, &e), 0);
+	model_got_done(&g);
+	o.sha256 = HEX_B;
+	assert_int_equal(model_present(&s, &o, &g, &e), -EBADMSG);
+	o.sha256 = HEX_A;
+	put("models/m.gguf", "GGUF of another kind");
+	assert_int_equal(model_present(&s, &o, &g, &e), -ENOENT);
+}
+
 /* ---- the cache's layout -------------------------------------------------------------------------------- */
 
 static void links_are_relative(void **state)
@@ -740,6 +766,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(finds_whole_snapshots, make, unmake),
 		cmocka_unit_test_setup_teardown(finds_what_lies_elsewhere, make, unmake),
 		cmocka_unit_test_setup_teardown(digests_are_kept_beside, make, unmake),
+		cmocka_unit_test_setup_teardown(digests_of_others_files_are_kept_in_state_dir, make, unmake),
 		cmocka_unit_test_setup_teardown(links_are_relative, make, unmake),
 		cmocka_unit_test_setup_teardown(one_holds_a_lock, make, unmake),
 		cmocka_unit_test_setup_teardown(knows_gits_digest, make, unmake),
