@@ -61,7 +61,16 @@ async function fetchJob(job, options) {
 }
 
 const filesJob = (files, rest = {}) => ({ op: 'files', files, ...rest });
-const sha = (file) => crypto.createHash('sha256').update(fs.readFileSync(file)).digest('hex');
+
+/** In pieces: a file may have more than a buffer may hold. */
+function sha(file) {
+  const hash = crypto.createHash('sha256');
+  const piece = Buffer.alloc(MIB);
+  const fd = fs.openSync(file);
+  for (let n; (n = fs.readSync(fd, piece)) > 0; ) hash.update(piece.subarray(0, n));
+  fs.closeSync(fd);
+  return hash.digest('hex');
+}
 
 /** The file is there as promised, and nothing beside it. */
 function assertWhole(dir, name, spec) {

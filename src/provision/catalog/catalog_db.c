@@ -45,9 +45,8 @@ enum statement {
 	NSTATEMENTS
 };
 static const char *const statements[] = {
-	[PUT_MODEL] =
-		"INSERT OR REPLACE INTO models VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,"
-		"?16,?17,?18,?19)",
+	[PUT_MODEL] = ("INSERT OR REPLACE INTO models VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,"
+		       "?15,?16,?17,?18,?19)"),
 	[DEL_MODEL] = "DELETE FROM models WHERE id = ?1",
 	[DEL_FILES] = "DELETE FROM model_files WHERE model = ?1",
 	[PUT_FILE] = "INSERT OR REPLACE INTO model_files VALUES (?1,?2,?3,?4,?5,?6,?7)",
