@@ -308,10 +308,10 @@ static void test_the_one_used_longest_ago_makes_room(void **state)
 	for (int i = 0; i < CATALOG_MODELS_MAX; i++) {
 		AUTO(mem_freep) char *ref = mem_fmt("hf:o/m%d", i);
 		struct catalog_model m = { .reference = ref, .created_ms = i == 7 ? 1 : 1000 + i };
-		AUTO(mem_freep) char *id = catalog_model_put(c, &m);
+		free(catalog_model_put(c, &m));
 	}
 	struct catalog_model m = { .reference = (char *)(uintptr_t) "hf:o/new" };
-	AUTO(mem_freep) char *id = catalog_model_put(c, &m);
+	free(catalog_model_put(c, &m));
 	struct catalog_model got;
 	assert_int_equal(catalog_model_find(c, "hf:o/m7", &got), -ENOENT);
 	assert_int_equal(catalog_model_find(c, "hf:o/m8", &got), 0);

@@ -487,7 +487,7 @@ static void pins_images_to_digests(void **state)
 		if (!str_same(got, cases[i].want))
 			fail_msg("%s of %s: %s", cases[i].image, cases[i].digests, got ? got : "none");
 	}
-	static const char *const good[] = { "a", "reg.example:5000/a/b:tag", "a/b@" DIGEST };
+	static const char *const good[] = { "a", "reg.example:5000/a/b:tag", ("a/b@" DIGEST) };
 	static const char *const bad[] = { "", "--privileged", "a b", "a@sha256:12", "a@md5:1", "a;b", "a,b",
 		"a\n" };
 	for (size_t i = 0; i < ARRAY_LEN(good); i++)
