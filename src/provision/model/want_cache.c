@@ -142,7 +142,7 @@ int want_link(const char *blob, const char *link, struct err *reterr)
 {
 	AUTO(mem_freep) char *to = relative(blob, link);
 	AUTO(mem_freep) char *dir = dir_of(link);
-	AUTO(mem_freep) char *beside = mem_fmt("%s.%d.new", link, (int)getpid());
+	AUTO(mem_freep) char *beside = mem_fmt("%s/.%d.new", dir, (int)getpid());
 	char now[4096];
 	ssize_t n = readlink(link, now, sizeof now);
 	if (n > 0 && (size_t)n < sizeof now && view_eqs(view_of(now, (size_t)n), to))

@@ -85,7 +85,8 @@ static int check_weights(struct want_item *it, struct err *e)
 	const char *first = NULL;
 	size_t n = 0, at;
 	unsigned part, parts;
-	qsort(it->fetch, it->nfetch, sizeof *it->fetch, by_place);
+	if (it->nfetch)
+		qsort(it->fetch, it->nfetch, sizeof *it->fetch, by_place);
 	for (size_t i = 0; i < it->nfetch; i++)
 		if (it->fetch[i].role == WANT_WEIGHTS && n++ == 0)
 			first = it->fetch[i].to;
