@@ -279,8 +279,10 @@ test('a container that outlived its keeper is found and removed', async () => {
   assert.deepEqual(box.containers(), []);
 });
 
-for (const [what, config, registry, prepare, words] of [
+const denied = { network: { deny: ['example.org'] } };
+for (const [what, config, registry, prepare, words, whole] of [
   ['no such image', { image: 'example.org/other:1' }, llamaImage, null, /fetch the image: .*unknown/],
+  ['denied', {}, llamaImage, null, /refused by network\.deny: example\.org/, denied],
   ['nothing works', {}, llamaImage, (f) => fs.writeFileSync(`${f}/broken`, ''), /does not work for this/],
   ['no digest', {}, { 'example.org/llama:server': { program: ['x'] } }, null, /name one by digest/],
 ])
@@ -288,7 +290,7 @@ for (const [what, config, registry, prepare, words] of [
     const box = podman(registry);
     prepare?.(box.folder);
     await withCorral(
-      { pools: [boxed(config)] },
+      { pools: [boxed(config)], ...whole },
       async (corral) => {
         const answer = await corral.chat('box');
         assert.equal(answer.status, 503);

@@ -10,6 +10,7 @@
 
 #include "base/num.h"
 #include "provision/engine/engine_int.h"
+#include "provision/engine/source.h"
 #include "provision/engine/table.h"
 
 enum { ASK_SILENCE_MS = 60 * 1000, PULL_SILENCE_MS = 30 * 60 * 1000, DIGEST_LEN = 64, PIN_MAX = 4096 };
@@ -176,14 +177,31 @@ static void step_pulled(struct container *c, const struct run_result *r)
 	inspect(c);
 }
 
+/* "reg.example:5000/a/b:tag" comes from there; a name without a host from docker.io. */
+static int may_reach(const struct container *c, struct err *e)
+{
+	struct view rest, first = view_split(view_str(c->image), '/', &rest);
+	bool host = rest.p && (view_find(first, '.') < first.n || view_find(first, ':') < first.n ||
+				      view_eqs(first, "localhost"));
+	AUTO(mem_freep)
+	char *url = host ? mem_fmt("https://%.*s/", VIEW_ARG(first)) : mem_strdup("https://docker.io/");
+	return source_policy_check(url, &c->job->policy, e);
+}
+
 static void pull(struct container *c)
 {
 	struct engine_job *j = c->job;
+	struct err e = { 0 };
 	if (j->offline) {
 		job_fail(j, -ENETDOWN,
 			"the image %s is not on this machine and nothing may be fetched (offline); fetch it "
 			"with `%s pull %s` or allow the network",
 			c->image, c->docker ? "docker" : "podman", c->image);
+		container_cancel(&j->container);
+		return;
+	}
+	if (may_reach(c, &e) < 0) {
+		job_fail(j, e.code, "the image %s is not on this machine, and %s", c->image, e.msg);
 		container_cancel(&j->container);
 		return;
 	}
