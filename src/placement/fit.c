@@ -261,18 +261,21 @@ static bool is_beaten(struct fit_run *r, const struct fit_score *floor, const st
 	return fit_score_cmp(r, floor, &lead) >= 0;
 }
 
-/* First the node that promises most, then those that still promise more than was found. */
-static void visit_by_table(struct fit_run *r, const struct fit_step *s, struct leader *l)
+/* The node that promises most; FIT_NONE: nothing will do. */
+static size_t most_promising(struct fit_run *r, const struct fit_step *s, bool picky)
 {
 	const struct fit_table *t = r->table;
 	struct fit_score floor, least = { .parts = 0 };
 	struct fit_node node;
 	size_t first = FIT_NONE;
-	bool picky = r->picky && s->mode != FIT_MODE_HOST;
 	for (size_t n = 0; n < t->nnodes; n++) {
-		if (!fit_floor(r, s, n, &floor) ||
-			(first != FIT_NONE && fit_score_cmp(r, &floor, &least) >= 0) ||
-			(picky && !fit_any_open(r, &t->nodes[n])))
+		r->promises[n].loss = INFINITY;
+		if (!fit_floor(r, s, n, &floor) || (picky && !fit_any_open(r, &t->nodes[n])))
+			continue;
+		if (first == FIT_NONE || fit_score_cmp(r, &floor, &least) < 0)
+			fit_floor_layers(r, s, n, &floor);
+		r->promises[n] = (struct fit_promise){ floor.cost.loss, floor.offloaded };
+		if (first != FIT_NONE && fit_score_cmp(r, &floor, &least) >= 0)
 			continue;
 		fit_node_of(t, n, &node);
 		if (!node_takes(r, &node, s->evict))
@@ -280,13 +283,34 @@ static void visit_by_table(struct fit_run *r, const struct fit_step *s, struct l
 		first = n;
 		least = floor;
 	}
+	return first;
+}
+
+/* At first sight: whether what was found is better than all a node promised. */
+static inline bool is_out(const struct fit_run *r, const struct fit_step *s, size_t n)
+{
+	const struct fit_promise *p = &r->promises[n];
+	if (p->loss == INFINITY)
+		return true;
+	if (!r->best.found)
+		return false;
+	return p->loss > r->best.score.cost.loss || (!s->evict && p->offloaded > r->best.score.offloaded);
+}
+
+/* First the node that promises most, then those that still promise more than was found. */
+static void visit_by_table(struct fit_run *r, const struct fit_step *s, struct leader *l)
+{
+	const struct fit_table *t = r->table;
+	struct fit_score floor;
+	struct fit_node node;
+	bool picky = r->picky && s->mode != FIT_MODE_HOST;
+	size_t first = most_promising(r, s, picky);
 	if (first == FIT_NONE)
 		return;
 	fit_node_of(t, first, &node);
 	visit(r, s, &node, l);
 	for (size_t n = 0; n < t->nnodes; n++) {
-		if (n == first || !fit_floor(r, s, n, &floor) || is_beaten(r, &floor, l) ||
-			(picky && !fit_any_open(r, &t->nodes[n])))
+		if (n == first || is_out(r, s, n) || !fit_floor(r, s, n, &floor) || is_beaten(r, &floor, l))
 			continue;
 		fit_floor_layers(r, s, n, &floor);
 		if (is_beaten(r, &floor, l))
@@ -432,7 +456,8 @@ size_t fit_scratch_bytes(const struct fit_facts *f)
 	size_t sums = 2 * piece(FIT_LAYERS_MAX + 1, sizeof(uint64_t));
 	size_t devices = piece(f->ndevices, sizeof(struct fit_held));
 	size_t uses = 2 * piece(f->nuses, sizeof(uint32_t));
-	size_t table = piece(f->ndevices / 64 + 1, sizeof(uint64_t)) + piece(f->ndevices, 1);
+	size_t table = piece(f->ndevices / 64 + 1, sizeof(uint64_t)) + piece(f->ndevices, 1) +
+		       piece(f->ndevices, sizeof(struct fit_promise));
 	return sums + devices + uses + 2 * piece(f->nreplicas, sizeof(uint32_t)) +
 	       piece(f->nreplicas, sizeof(struct fit_candidate)) + table;
 }
@@ -463,6 +488,7 @@ static void begin(struct fit_run *r, const struct fit_facts *f, const struct fit
 	r->table = f->table;
 	r->own = take(&at, f->ndevices / 64 + 1, sizeof *r->own);
 	r->company = take(&at, f->ndevices, 1);
+	r->promises = take(&at, f->ndevices, sizeof *r->promises);
 	r->unwelcome = fit_bit_next(w->never_with, 0, f->nreplicas) < f->nreplicas;
 	r->gpus = w->share && !w->gpus ? 1 : w->gpus;
 	r->siblings = take(&at, f->nreplicas, sizeof(uint32_t));

@@ -26,6 +26,15 @@ static uint64_t sum_of(const struct fit_run *r, const struct fit_summary *s, con
 	return sum;
 }
 
+/* The same of all its free rooms. */
+static uint64_t sum_free(const struct fit_run *r, const struct fit_summary *s)
+{
+	const uint64_t *rooms = r->table->free + s->from;
+	if (s->n > FIT_SPLIT_MAX || (!s->odd && s->n && rooms[s->n - 1] < r->w->headroom))
+		return sum_of(r, s, rooms, MIN(s->n, FIT_SPLIT_MAX));
+	return s->odd ? s->free : fit_sub(s->free, s->n * r->w->headroom);
+}
+
 /* Whether one of the bits [from, to) is as said. */
 static bool any(const uint64_t *bits, bool set, size_t from, size_t to)
 {
@@ -83,7 +92,7 @@ static bool somebody_leaves(const struct fit_run *r, const struct fit_step *step
 		return shifted(r, s, rooms[0]) < r->unit;
 	if (step->mode == FIT_MODE_SHARE)
 		return shifted(r, s, rooms[r->gpus - 1]) < r->unit;
-	return sum_of(r, s, rooms, MIN(s->n, FIT_SPLIT_MAX)) < r->whole;
+	return sum_free(r, s) < r->whole;
 }
 
 /* Sums of the same numbers in another order may be a little more. */
@@ -114,7 +123,7 @@ static uint64_t short_of(
 		return 0;
 	for (size_t i = 1; r->divides && i < (r->gpus ? parts : 2); i++)
 		needed = fit_add(needed, r->need->compute + r->need->overhead);
-	return fit_sub(needed, sum_of(r, s, r->table->free + s->from, MIN(s->n, FIT_SPLIT_MAX)));
+	return fit_sub(needed, sum_free(r, s));
 }
 
 /* What the host holds at least when whole layers go to the devices while there is room. */

@@ -100,6 +100,10 @@ struct fit_cheap {
 	uint32_t devices; /* it is on */
 	bool alone;       /* on one, and nobody else there may leave */
 };
+struct fit_promise { /* the most that a node can be worth in a step */
+	double loss; /* at least */
+	uint64_t offloaded;
+};
 struct fit_holding {
 	bool known;
 	uint32_t first, n; /* uses */
@@ -146,7 +150,8 @@ struct fit_run {
 	uint32_t *next, *owner;
 	/* per replica */
 	uint32_t *seen, stamp;
-	/* per node of the table: enum fit_company */
+	/* per node of the table: of the step that is being made; enum fit_company */
+	struct fit_promise *promises;
 	uint8_t *company;
 	bool company_known;
 	uint32_t *siblings; /* those of the same pool */
