@@ -15,32 +15,16 @@ enum {
 	GREEDY_MAX = 4 * FIT_VICTIMS_MAX
 }; /* of the search, with one device and with several */
 
-static inline bool never_leaves(const struct fit_run *r, size_t i)
-{
-	return r->f->replicas[i].pinned || fit_bit(r->w->protect, i);
-}
-
-static inline bool may_leave(const struct fit_run *r, size_t i)
-{
-	const struct fit_replica *p = &r->f->replicas[i];
-	return r->w->may_evict && !p->busy && !never_leaves(r, i) && (p->expired || !p->idle_only);
-}
-
-bool fit_may_leave(const struct fit_run *r, size_t replica)
-{
-	return may_leave(r, replica);
-}
-
 void fit_hold(const struct fit_run *r, const uint32_t *owner, const uint32_t *next, struct fit_held *ret)
 {
 	*ret = (struct fit_held){ .least = INFINITY, .head = ret->head };
 	for (uint32_t u = ret->head; u != FIT_NIL; u = next[u]) {
 		const struct fit_replica *p = &r->f->replicas[owner[u]];
-		if (may_leave(r, owner[u])) {
+		if (fit_may_leave(r, owner[u])) {
 			ret->evictable = fit_add(ret->evictable, r->f->uses[u].bytes);
 			ret->least = MIN(ret->least, fit_loss(p));
 			ret->expired |= p->expired;
-		} else if (never_leaves(r, owner[u])) {
+		} else if (fit_never_leaves(r, owner[u])) {
 			ret->staying = fit_add(ret->staying, r->f->uses[u].bytes);
 		}
 	}
@@ -83,7 +67,7 @@ void fit_index(struct fit_run *r)
 		r->held[d] = (struct fit_held){ .least = INFINITY, .head = FIT_NIL };
 	for (size_t i = 0; i < f->nreplicas; i++) {
 		const struct fit_replica *p = &f->replicas[i];
-		bool goes = may_leave(r, i), stays = !goes && never_leaves(r, i);
+		bool goes = fit_may_leave(r, i), stays = !goes && fit_never_leaves(r, i);
 		double loss = fit_loss(p);
 		if (!goes && !stays)
 			continue;
@@ -138,7 +122,7 @@ static void know_company(struct fit_run *r)
 	memset(r->company, FIT_ALONE, t->nnodes);
 	for (size_t i = 0; (i = fit_bit_next(r->w->never_with, i, f->nreplicas)) < f->nreplicas; i++) {
 		const struct fit_replica *p = &f->replicas[i];
-		uint8_t is = may_leave(r, i) ? FIT_LEAVES : FIT_STAYS;
+		uint8_t is = fit_may_leave(r, i) ? FIT_LEAVES : FIT_STAYS;
 		if (!p->nuses)
 			everywhere = MAX(everywhere, is);
 		for (size_t u = p->first_use; u < p->first_use + p->nuses; u++) {
@@ -159,7 +143,7 @@ enum fit_company fit_company(struct fit_run *r, const struct fit_node *node)
 		return (enum fit_company)r->company[node->number];
 	}
 	for (size_t at = 0, i; (i = next_unwelcome(r, node, &at)) != FIT_NONE;) {
-		if (!may_leave(r, i))
+		if (!fit_may_leave(r, i))
 			return FIT_STAYS;
 		found = FIT_LEAVES;
 	}
@@ -311,7 +295,7 @@ static void collect_from(struct search *s, size_t device)
 		return;
 	for (uint32_t u = fit_held(r, device)->head; u != FIT_NIL; u = r->next[u]) {
 		uint32_t i = r->owner[u];
-		if (r->seen[i] == r->stamp || (r->table && !may_leave(r, i)))
+		if (r->seen[i] == r->stamp || (r->table && !fit_may_leave(r, i)))
 			continue;
 		r->seen[i] = r->stamp;
 		s->c[s->n++] = (struct fit_candidate){ i, r->f->replicas[i].expired,
@@ -326,7 +310,7 @@ static bool take_forced(struct search *s, struct fit_victims *ret)
 	r->stamp++;
 	*ret = (struct fit_victims){ .n = 0 };
 	for (size_t at = 0, i; (i = next_unwelcome(r, s->node, &at)) != FIT_NONE;) {
-		if (!may_leave(r, i) || s->n == FIT_VICTIMS_MAX)
+		if (!fit_may_leave(r, i) || s->n == FIT_VICTIMS_MAX)
 			return false;
 		r->seen[i] = r->stamp;
 		s->c[s->n++] = (struct fit_candidate){ (uint32_t)i, r->f->replicas[i].expired,

@@ -264,8 +264,15 @@ static inline double fit_loss(const struct fit_replica *p)
 {
 	return p->expired || !(p->loss > 0) ? 0 : p->loss;
 }
-/* Neither busy, nor pinned, nor protected. */
-bool fit_may_leave(const struct fit_run *r, size_t replica);
+static inline bool fit_never_leaves(const struct fit_run *r, size_t i)
+{
+	return r->f->replicas[i].pinned || fit_bit(r->w->protect, i);
+}
+static inline bool fit_may_leave(const struct fit_run *r, size_t i)
+{
+	const struct fit_replica *p = &r->f->replicas[i];
+	return r->w->may_evict && !p->busy && !fit_never_leaves(r, i) && (p->expired || !p->idle_only);
+}
 /* Sums up who holds a device, from ret->head on. */
 void fit_hold(const struct fit_run *r, const uint32_t *owner, const uint32_t *next, struct fit_held *ret);
 /* These need the index. */
