@@ -10,46 +10,19 @@
 #include "cli/doctor.h"
 #include "gpu/monitor.h"
 
-enum { HEARD_MS = 45000, DAEMON_MS = 5000 };
-
-struct gpu_look {
-	struct loop *loop;
-	struct gpu_monitor *monitor;
-	struct loop_timer timer;
-};
-
-static void on_gpus(void *arg, unsigned what)
-{
-	struct gpu_look *k = arg;
-	(void)what;
-	if (k->monitor && gpu_monitor_known(k->monitor))
-		loop_stop(k->loop);
-}
-
-static void on_late(void *arg)
-{
-	loop_stop(((struct gpu_look *)arg)->loop);
-}
+enum { DAEMON_MS = 5000 };
 
 /* Through the same child and with the same patience as a node. */
 static void look_at_gpus(struct doctor *d)
 {
-	struct gpu_look k = { .loop = loop_new("doctor") };
-	struct gpu_monitor_opts o = { .sysfs = d->sysfs,
-		.always_ask = gpu_driver_without_bus(strcmp(d->sysfs, "/sys") ? d->sysfs : NULL),
-		.on_change = on_gpus,
-		.arg = &k };
-	k.monitor = gpu_monitor_new(k.loop, &o);
-	loop_timer_start(k.loop, &k.timer, HEARD_MS, on_late, &k);
-	if (!gpu_monitor_known(k.monitor))
-		(void)!loop_run(k.loop);
-	loop_timer_stop(&k.timer);
-	const struct gpu_list *l = gpu_monitor_list(k.monitor);
-	check_gpus(d, l, gpu_monitor_known(k.monitor), gpu_monitor_wrong(k.monitor));
+	struct loop *loop = loop_new("doctor");
+	struct gpu_monitor *m = gpu_monitor_heard(loop, strcmp(d->sysfs, "/sys") ? d->sysfs : NULL);
+	const struct gpu_list *l = gpu_monitor_list(m);
+	check_gpus(d, l, gpu_monitor_known(m), gpu_monitor_wrong(m));
 	check_toolkits(d);
 	check_gpu_files(d, l);
-	gpu_monitor_free(k.monitor);
-	loop_free(k.loop);
+	gpu_monitor_free(m);
+	loop_free(loop);
 }
 
 static bool on_refused(void *arg, int status, struct view body)

@@ -291,3 +291,38 @@ void gpu_monitor_free(struct gpu_monitor *m)
 	free(m->sysfs);
 	free(m);
 }
+
+/* ---- a command's one look ------------------------------------------------------------------------------ */
+
+struct look {
+	struct loop *loop;
+	struct gpu_monitor *monitor;
+};
+
+static void on_heard(void *arg, unsigned what)
+{
+	struct look *k = arg;
+	(void)what;
+	if (k->monitor && gpu_monitor_known(k->monitor))
+		loop_stop(k->loop);
+}
+
+static void on_late(void *arg)
+{
+	loop_stop(((struct look *)arg)->loop);
+}
+
+struct gpu_monitor *gpu_monitor_heard(struct loop *l, const char *sysfs)
+{
+	struct look k = { .loop = l };
+	struct loop_timer timer = { 0 };
+	struct gpu_monitor_opts o = {
+		.sysfs = sysfs, .always_ask = gpu_driver_without_bus(sysfs), .on_change = on_heard, .arg = &k
+	};
+	k.monitor = gpu_monitor_new(l, &o);
+	loop_timer_start(l, &timer, GPU_MONITOR_HEARD_MS, on_late, &k);
+	if (!gpu_monitor_known(k.monitor))
+		(void)!loop_run(l);
+	loop_timer_stop(&timer);
+	return k.monitor;
+}

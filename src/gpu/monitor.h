@@ -39,6 +39,11 @@ struct gpu_monitor_opts {
 bool gpu_driver_without_bus(const char *sysfs);
 struct gpu_monitor;
 struct gpu_monitor *gpu_monitor_new(struct loop *l, const struct gpu_monitor_opts *o) MUST_CHECK;
+/* For a command: one that has been waited for, on a loop that runs nothing else, until it knows or
+ * GPU_MONITOR_HEARD_MS have passed. It tells nothing more: read it, and free it before the loop runs again.
+ */
+enum { GPU_MONITOR_HEARD_MS = 45000 };
+struct gpu_monitor *gpu_monitor_heard(struct loop *l, const char *sysfs) MUST_CHECK;
 void gpu_monitor_free(struct gpu_monitor *m);            /* ends the child; NULL allowed */
 void gpu_monitor_look(struct gpu_monitor *m);            /* sample now: something has ended */
 void gpu_monitor_busy(struct gpu_monitor *m, bool busy); /* something runs: sample at busy_ms */

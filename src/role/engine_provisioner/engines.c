@@ -17,46 +17,19 @@
 #include "role/engine_provisioner/engines_int.h"
 #include "role/engine_provisioner/pools.h"
 
-enum { HEARD_MS = 45000, OUT_MAX = 1024 * 1024 };
+enum { OUT_MAX = 1024 * 1024 };
 
 /* ---- devices ------------------------------------------------------------------------------------- */
-
-struct gpu_look {
-	struct loop *loop;
-	struct gpu_monitor *monitor;
-	struct loop_timer timer;
-};
-
-static void on_gpus(void *arg, unsigned what)
-{
-	struct gpu_look *k = arg;
-	(void)what;
-	if (k->monitor && gpu_monitor_known(k->monitor))
-		loop_stop(k->loop);
-}
-
-static void on_late(void *arg)
-{
-	loop_stop(((struct gpu_look *)arg)->loop);
-}
 
 static void look_at_gpus(struct engines *e)
 {
 	const char *sysfs = getenv("CORRAL_SYSFS");
 	sysfs = sysfs && *sysfs ? sysfs : NULL;
-	struct gpu_look k = { .loop = e->loop };
-	struct gpu_monitor_opts o = {
-		.sysfs = sysfs, .always_ask = gpu_driver_without_bus(sysfs), .on_change = on_gpus, .arg = &k
-	};
 	if (e->o->config->gpu == CONFIG_GPU_NONE)
 		return;
-	k.monitor = gpu_monitor_new(k.loop, &o);
-	loop_timer_start(k.loop, &k.timer, HEARD_MS, on_late, &k);
-	if (!gpu_monitor_known(k.monitor))
-		(void)!loop_run(k.loop);
-	loop_timer_stop(&k.timer);
-	e->ndevices = node_build_devices(gpu_monitor_list(k.monitor), e->devices, GPU_DEVICES_MAX);
-	gpu_monitor_free(k.monitor);
+	struct gpu_monitor *m = gpu_monitor_heard(e->loop, sysfs);
+	e->ndevices = node_build_devices(gpu_monitor_list(m), e->devices, GPU_DEVICES_MAX);
+	gpu_monitor_free(m);
 }
 
 size_t engines_devices(const struct engines *e, const struct config_pool *p)
