@@ -733,7 +733,8 @@ void catalog_step_put(struct catalog *c, const struct catalog_step *from)
 static int by_ordinal(const void *a, const void *b)
 {
 	const struct catalog_step *x = a, *y = b;
-	return x->ordinal < y->ordinal ? -1 : x->ordinal > y->ordinal;
+	int c = strcmp(x->job, y->job);
+	return c ? c : x->ordinal < y->ordinal ? -1 : x->ordinal > y->ordinal;
 }
 
 void catalog_steps(struct catalog *c, const char *job, struct catalog_steps *ret)
@@ -743,7 +744,7 @@ void catalog_steps(struct catalog *c, const char *job, struct catalog_steps *ret
 	lock(c);
 	for (size_t i = 0; (e = map_next(&c->steps, &i));) {
 		const struct catalog_step *s = e->value;
-		if (strcmp(s->job, job) != 0)
+		if (job && strcmp(s->job, job) != 0)
 			continue;
 		ret->items = mem_realloc(ret->items, (ret->len + 1) * sizeof *ret->items);
 		ret->items[ret->len] = (struct catalog_step){ 0 };

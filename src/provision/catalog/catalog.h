@@ -77,6 +77,7 @@ struct catalog_step {
 	enum catalog_step_state state;
 	int64_t started_ms, ended_ms;
 	char *detail; /* what the next run needs to know, or what went wrong; NULL */
+	char *log;    /* the file with its output; NULL: none */
 };
 void catalog_step_done(struct catalog_step *s);
 void catalog_step_copy(struct catalog_step *to, const struct catalog_step *from);
@@ -123,9 +124,10 @@ void catalog_engines_done(struct catalog_engines *e);
 
 void catalog_step_put(struct catalog *c, const struct catalog_step *s); /* by job and ordinal */
 struct catalog_steps {
-	struct catalog_step *items; /* by ordinal */
+	struct catalog_step *items; /* by job and ordinal */
 	size_t len;
 };
+/* job NULL: of all jobs. */
 void catalog_steps(struct catalog *c, const char *job, struct catalog_steps *ret);
 void catalog_steps_done(struct catalog_steps *s);
 void catalog_steps_remove(struct catalog *c, const char *job);

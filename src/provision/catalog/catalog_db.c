@@ -30,6 +30,7 @@ static const char *const migrations[] = {
 	"CREATE TABLE steps (job TEXT NOT NULL, ordinal INTEGER NOT NULL, name TEXT NOT NULL,"
 	" state INTEGER NOT NULL, started_ms INTEGER NOT NULL, ended_ms INTEGER NOT NULL, detail TEXT,"
 	" PRIMARY KEY (job, ordinal)) WITHOUT ROWID;",
+	"ALTER TABLE steps ADD COLUMN log TEXT;",
 };
 enum { SCHEMA_VERSION = ARRAY_LEN(migrations) };
 
@@ -52,7 +53,7 @@ static const char *const statements[] = {
 	[PUT_FILE] = "INSERT OR REPLACE INTO model_files VALUES (?1,?2,?3,?4,?5,?6,?7)",
 	[PUT_ENGINE] = "INSERT OR REPLACE INTO engines VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12)",
 	[DEL_ENGINE] = "DELETE FROM engines WHERE id = ?1",
-	[PUT_STEP] = "INSERT OR REPLACE INTO steps VALUES (?1,?2,?3,?4,?5,?6,?7)",
+	[PUT_STEP] = "INSERT OR REPLACE INTO steps VALUES (?1,?2,?3,?4,?5,?6,?7,?8)",
 	[DEL_STEP] = "DELETE FROM steps WHERE job = ?1 AND ordinal = ?2",
 };
 
@@ -298,7 +299,8 @@ static int read_step(struct catalog_db *d, sqlite3_stmt *st, const struct catalo
 								       : STEP_WAITING,
 		.started_ms = sqlite3_column_int64(st, 4),
 		.ended_ms = sqlite3_column_int64(st, 5),
-		.detail = text(st, 6) };
+		.detail = text(st, 6),
+		.log = text(st, 7) };
 	if (s.job)
 		rows->step(rows->arg, &s);
 	catalog_step_done(&s);
@@ -474,6 +476,7 @@ int catalog_db_step(struct catalog_db *d, const char *job, uint32_t ordinal, con
 		bind_int(&b, s->started_ms);
 		bind_int(&b, s->ended_ms);
 		bind_text(&b, s->detail);
+		bind_text(&b, s->log);
 	}
 	return run(d, &b, reterr);
 }

@@ -120,6 +120,7 @@ void catalog_step_done(struct catalog_step *s)
 	free(s->job);
 	free(s->name);
 	free(s->detail);
+	free(s->log);
 	*s = (struct catalog_step){ 0 };
 }
 
@@ -129,6 +130,7 @@ void catalog_step_copy(struct catalog_step *to, const struct catalog_step *from)
 	s.job = mem_strdup(from->job);
 	s.name = mem_strdup(from->name);
 	s.detail = mem_strdup(from->detail);
+	s.log = mem_strdup(from->log);
 	catalog_step_done(to);
 	*to = s;
 }

@@ -250,6 +250,7 @@ void archive_start(struct engine_job *j)
 	}
 	struct archive *a = NEW(struct archive);
 	j->archive = a;
+	job_plan_mode(j, ENGINE_MODE_BINARY, NULL);
 	a->job = j;
 	a->name = mem_strdup(name);
 	a->file = mem_fmt("%s/archives/%s", j->cache_dir, j->def.sha256);

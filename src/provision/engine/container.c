@@ -110,6 +110,13 @@ char *container_runtime(enum engine_runtime wish, bool *ret_docker)
 
 /* ---- steps ------------------------------------------------------------------------------------------- */
 
+static void on_output(void *arg, struct view line, bool ended)
+{
+	struct container *c = arg;
+	if (ended)
+		job_log(c->job, line);
+}
+
 static void on_done(void *arg, const struct run_result *r)
 {
 	struct container *c = arg;
@@ -140,6 +147,7 @@ static void ask(struct container *c, const char *const *words, int64_t silence_m
 		.cwd = "/",
 		.keep_fd = -1,
 		.silence_ms = silence_ms,
+		.on_output = on_output,
 		.on_done = on_done,
 		.arg = c };
 	struct err e = { 0 };
@@ -174,6 +182,7 @@ static void step_pulled(struct container *c, const struct run_result *r)
 		return;
 	}
 	c->pulled = true;
+	job_progress(c->job, "verify", -1, "Checking the image %s.", c->image);
 	inspect(c);
 }
 
@@ -297,6 +306,7 @@ void container_start(struct engine_job *j)
 	}
 	struct container *c = NEW(struct container);
 	j->container = c;
+	job_plan_mode(j, ENGINE_MODE_CONTAINER, image);
 	c->job = j;
 	c->program = MEM_TAKE(program);
 	c->docker = docker;

@@ -12,6 +12,8 @@
 #include "loop/loop.h"
 
 struct fetch_policy; /* provision/fetch/fetch.h */
+struct steps;        /* provision/engine/steps.h */
+struct steps_store;
 
 enum engine_kind {
 	ENGINE_LLAMACPP,
@@ -86,11 +88,12 @@ void engine_build_done(struct engine_build *b);
 void engine_build_copy(struct engine_build *to, const struct engine_build *from);
 
 struct engine_progress {
-	const char *phase; /* "resolve", "fetch", "verify", "unpack", "install", "probe", "preflight",
-			      "configure", "build" */
-	int pct;           /* 0..100, -1 unknown */
-	const char *text;  /* a sentence, present tense */
-	int64_t eta_ms;    /* until this phase ends, at its pace so far; -1 unknown */
+	const char *phase;    /* "resolve", "fetch", "verify", "unpack", "install", "probe", "preflight",
+				 "configure", "build" */
+	int pct;              /* 0..100, -1 unknown */
+	const char *text;     /* a sentence, present tense */
+	int64_t eta_ms;       /* until this phase ends, at its pace so far; -1 unknown */
+	unsigned step, steps; /* the plan's step it is at, from 1, of so many; 0: it has none */
 };
 typedef void engine_progress_fn(void *arg, const struct engine_progress *p);
 /* build is set on success (copy what you keep), err otherwise. Called once, at the end of a round, never
@@ -113,6 +116,7 @@ struct engine_ensure_opts {
 	bool look; /* source: only which commit that is: build.version its name, build.why its 40 digits */
 	const struct fetch_policy *policy; /* what else may be reached; copied; NULL: all */
 	const char *fetch_program;         /* NULL: beside our own executable */
+	const struct steps_store *records; /* who remembers its steps; copied; NULL: nobody */
 };
 struct engine_job;
 /* Makes the engine ready to be started: idempotent, single flight across processes (a lock file),
@@ -125,6 +129,13 @@ void engine_job_cancel(
 
 /* What `plan` would say, without doing it: "llama-server 0.7.0 at /usr/bin/llama-server". One sentence. */
 char *engine_describe(const struct engine_def *def, const struct engine_ensure_opts *o) MUST_CHECK;
+
+/* The steps of a mode, out of the definition alone: nothing of source, command and external. what: the
+ * container's image, the installed program; may be NULL. */
+void engine_plan(const struct engine_def *def, enum engine_mode mode, const char *what, struct steps *ret);
+/* What a pool adds: its model where that has to be fetched (else NULL), and the canary of that program (NULL:
+ * of whichever it will be). */
+void engine_plan_pool(const char *model, const char *program, struct steps *ret);
 
 struct engine_params {
 	const char *pool_id, *replica_id;

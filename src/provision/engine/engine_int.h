@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "provision/engine/engine.h"
+#include "provision/engine/steps.h"
 #include "provision/fetch/fetch.h"
 
 /* ---- tools.c: small things about paths, environments and texts ------------------------------- */
@@ -79,8 +80,20 @@ struct source;    /* source.c */
 struct container; /* container.c */
 struct archive;   /* archive.c */
 
+/* job_steps.c: at == plan.len: none has begun */
+struct job_steps {
+	struct steps plan;
+	struct steps_store store; /* NULLs: nobody remembers */
+	size_t at;
+	int64_t began_ms;
+	char *dir, *name; /* of the logs; name NULL: the mode writes its own */
+	char *log, *said;
+	int log_fd;
+};
+
 struct engine_job {
 	struct loop *loop;
+	struct job_steps steps;
 	struct engine_def def;
 	char *prefix_dir, *cache_dir, *probe_file;
 	bool allow_cpu, offline;
@@ -115,6 +128,14 @@ struct engine_job {
 	char *fetch_program;
 	char *note; /* why an earlier choice of auto was passed over; NULL */
 };
+/* What follows is about that plan, less model-fetch and canary. name: what its steps' logs are called. */
+void job_plan(struct engine_job *j, const struct steps *plan, const char *name);
+void job_plan_mode(struct engine_job *j, enum engine_mode mode, const char *what); /* plan.c */
+void job_step_phase(struct engine_job *j, const char *phase, const char *text);
+void job_step_log(struct engine_job *j, const char *file);    /* the mode's own, of the step that runs */
+void job_log(struct engine_job *j, struct view line);         /* into the log of the step that runs */
+void job_steps_end(struct engine_job *j, const char *failed); /* NULL: all is done */
+void job_steps_done(struct job_steps *s);
 void job_progress(struct engine_job *j, const char *phase, int pct, const char *fmt, ...) PRINTF(4, 5);
 /* The answer; the callback comes at the end of the round. The job is freed after its callback. */
 void job_succeed(struct engine_job *j);

@@ -21,6 +21,7 @@ static void job_free(void *arg)
 	source_cancel(&j->source);
 	container_cancel(&j->container);
 	archive_cancel(&j->archive);
+	job_steps_done(&j->steps);
 	strv_done(&j->policy.allow_hosts);
 	strv_done(&j->policy.deny);
 	free(j->fetch_program);
@@ -60,6 +61,10 @@ static void deliver_progress(void *arg)
 	struct engine_job *j = arg;
 	AUTO(mem_freep) char *text = MEM_TAKE(j->text);
 	struct engine_progress p = { .phase = j->phase, .pct = j->pct, .text = text, .eta_ms = eta_ms(j) };
+	if (j->steps.at < j->steps.plan.len) {
+		p.step = (unsigned)j->steps.at + 1;
+		p.steps = (unsigned)j->steps.plan.len;
+	}
 	if (j->on_progress)
 		j->on_progress(j->arg, &p);
 }
@@ -77,6 +82,7 @@ void job_progress(struct engine_job *j, const char *phase, int pct, const char *
 	}
 	j->phase = phase;
 	j->pct = pct;
+	job_step_phase(j, phase, j->text);
 	loop_defer(j->loop, &j->progress_due, deliver_progress, j);
 }
 
@@ -98,6 +104,7 @@ static void answer(struct engine_job *j)
 
 void job_succeed(struct engine_job *j)
 {
+	job_steps_end(j, NULL);
 	answer(j);
 }
 
@@ -107,6 +114,7 @@ int job_fail(struct engine_job *j, int code, const char *fmt, ...)
 	va_start(ap, fmt);
 	AUTO(mem_freep) char *text = mem_vfmt(fmt, ap);
 	va_end(ap);
+	job_steps_end(j, text);
 	err_set(&j->err, code, "%s", text);
 	answer(j);
 	return code;
@@ -234,6 +242,8 @@ void job_take_program(struct engine_job *j, const char *program, const char *how
 		job_succeed(j);
 		return;
 	}
+	if (!j->def.urls.len)
+		job_plan_mode(j, ENGINE_MODE_BINARY, program);
 	j->candidate = mem_strdup(program);
 	j->candidate_how = how;
 	j->candidate_optional = optional;
@@ -453,6 +463,9 @@ struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
 {
 	struct engine_job *j = NEW(struct engine_job);
 	j->loop = l;
+	j->steps.log_fd = -1;
+	if (o->records)
+		j->steps.store = *o->records;
 	engine_def_copy(&j->def, def);
 	j->prefix_dir = mem_strdup(o->prefix_dir);
 	j->cache_dir = mem_strdup(o->cache_dir ? o->cache_dir : o->prefix_dir);

@@ -110,6 +110,13 @@ static void on_tool_done(void *arg, const struct run_result *r)
 	p->next(p, r);
 }
 
+static void on_output(void *arg, struct view line, bool ended)
+{
+	struct package *p = arg;
+	if (ended)
+		job_log(p->job, line);
+}
+
 static void on_apt_status(void *arg, struct view line)
 {
 	struct package *p = arg;
@@ -137,6 +144,7 @@ static void tool_start(struct package *p, const struct tool *t)
 		.keep_fd = p->lock_fd,
 		.silence_ms = t->silence_ms,
 		.on_status = t->status ? on_apt_status : NULL,
+		.on_output = on_output,
 		.on_done = on_tool_done,
 		.arg = p,
 	};
@@ -632,6 +640,7 @@ void package_start(struct engine_job *j)
 	p->lock_fd = -1;
 	buf_init(&p->carried, 64 * KIB);
 	j->package = p;
+	job_plan_mode(j, ENGINE_MODE_PACKAGE, NULL);
 	struct err e = { 0 };
 	int r = package_names_init(&p->names, &j->def, j->prefix_dir, j->cache_dir, &e);
 	if (!r)

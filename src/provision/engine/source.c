@@ -129,6 +129,7 @@ void source_log_open(struct source *s, const char *what)
 	s->log_fd = dir_make(s->names.logs, 0755) < 0
 			    ? -1
 			    : open(s->log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	job_step_log(s->job, s->log);
 	source_output_done(&s->out);
 }
 
@@ -350,6 +351,17 @@ static void tell_notes(struct source *s)
 		b.len ? " " : "", buf_str(&b), b.len ? "." : "");
 }
 
+/* The plan as `corral engines plan` shows it, before it is known which commit it will be. */
+static void record_plan(struct source *s)
+{
+	AUTO(strv_done) struct strv defines = { 0 };
+	AUTO(steps_done) struct steps asked = { 0 };
+	source_defines(&s->spec, &s->choice, &s->facts, &s->report, &defines);
+	source_plan(&s->spec, &s->choice, &s->facts, &defines, NULL, &asked);
+	job_plan(s->job, &asked, NULL);
+	job_step_phase(s->job, "preflight", NULL);
+}
+
 static void on_facts(void *arg, struct preflight_facts *f)
 {
 	struct source *s = arg;
@@ -371,6 +383,7 @@ static void on_facts(void *arg, struct preflight_facts *f)
 		.ndevices = j->ndevices,
 		.disk = source_disk(s->choice.backend) };
 	preflight_check(&s->facts, &w, &s->report);
+	record_plan(s);
 	if (s->report.len && !s->installed && j->allow_package_installs && !j->offline &&
 		packages_mend_all(&s->report)) {
 		install_packages(s);

@@ -71,6 +71,7 @@ void steps_hash(const struct steps *s, char out[STEPS_HASH_LEN + 1])
 void steps_record_done(struct steps_record *r)
 {
 	free(r->detail);
+	free(r->log);
 	*r = (struct steps_record){ 0 };
 }
 

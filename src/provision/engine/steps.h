@@ -51,6 +51,7 @@ struct steps_record {
 	enum steps_state state;
 	int64_t started_ms, ended_ms; /* wall clock; 0: not yet */
 	char *detail;                 /* what went wrong; NULL */
+	char *log;                    /* the file with its output; NULL: none, or not kept by this store */
 };
 void steps_record_done(struct steps_record *r);
 
@@ -65,6 +66,9 @@ struct steps_store {
 /* One file that holds one plan: another plan's records are forgotten when the first of a new one is written.
  * path must live as long as the store. */
 struct steps_store steps_store_file(const char *path);
+struct catalog; /* provision/catalog/catalog.h */
+/* The catalog, for as long as it is open. */
+struct steps_store steps_store_catalog(struct catalog *c);
 
 /* The first step that is not done, or s->len. */
 size_t steps_next(const struct steps *s, const struct steps_store *st);
