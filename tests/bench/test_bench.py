@@ -34,21 +34,22 @@ Requests/sec:  40100.50
 
 class Stillness(unittest.TestCase):
     def setUp(self):
-        self.was = still.foreign, dict(still.told)
+        self.was = still.foreign, still.clock, dict(still.told)
         still.told.update(repeated=0, disturbed=0)
 
     def tearDown(self):
-        still.foreign = self.was[0]
-        still.told.update(self.was[1])
+        still.foreign, still.clock, told = self.was
+        still.told.update(told)
 
     def rounds(self, *shares):
-        """undisturbed() while others take so many seconds in each round."""
+        """undisturbed() while others take such a share of a CPU in each round, which lasts a second."""
         used, made = iter(shares), []
-        total = [0.0]
-        still.foreign = lambda: total[0]
+        total, now = [0.0], [0.0]
+        still.foreign, still.clock = lambda: total[0], lambda: now[0]
 
         def measure():
-            total[0] += next(used) * 1e6  # more than any round takes, or nothing
+            total[0] += next(used)
+            now[0] += 1
             made.append(len(made))
             return made[-1]
         return still.undisturbed(measure), len(made)
@@ -58,19 +59,22 @@ class Stillness(unittest.TestCase):
         self.assertEqual(still.told, {'repeated': 0, 'disturbed': 0})
 
     def test_a_disturbed_round_is_made_again(self):
-        self.assertEqual(self.rounds(1, 0), (1, 2))
+        self.assertEqual(self.rounds(0.5, 0.01), (1, 2))
         self.assertEqual(still.told, {'repeated': 1, 'disturbed': 0})
 
     def test_of_disturbed_rounds_the_least_counts_and_is_told(self):
-        self.assertEqual(self.rounds(9, 8, 1, 7), (2, 4))
+        self.assertEqual(self.rounds(0.9, 0.8, 0.1, 0.7), (2, 4))
         self.assertEqual(still.told, {'repeated': 3, 'disturbed': 1})
 
     def test_what_others_take_is_seen(self):
-        before = self.was[0]()
-        busy = 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'
-        subprocess.run(['setsid', '--fork', 'sh', '-c', busy], check=True)
-        while self.was[0]() - before < 0.1:
-            pass
+        before = still.foreign()
+        loop = subprocess.run(['sh', '-c', 'while :; do :; done >/dev/null 2>&1 & echo $!'], check=True,
+                              capture_output=True)
+        try:
+            while still.foreign() - before < 0.1:
+                pass
+        finally:
+            os.kill(int(loop.stdout), signal.SIGKILL)
 
 
 class Judging(unittest.TestCase):
