@@ -261,6 +261,12 @@ static bool is_beaten(struct fit_run *r, const struct fit_score *floor, const st
 	return fit_score_cmp(r, floor, &lead) >= 0;
 }
 
+/* Bytes to be had on all its devices or on one, whatever is to stay free. */
+static inline uint64_t most_of(const struct fit_summary *s, bool sum, bool evict)
+{
+	return sum ? evict ? s->potential : s->free : evict ? s->most_potential : s->most_free;
+}
+
 /* The node that promises most; FIT_NONE: nothing will do. */
 static size_t most_promising(struct fit_run *r, const struct fit_step *s, bool picky)
 {
@@ -268,8 +274,12 @@ static size_t most_promising(struct fit_run *r, const struct fit_step *s, bool p
 	struct fit_score floor, least = { .parts = 0 };
 	struct fit_node node;
 	size_t first = FIT_NONE;
+	bool sums = s->sets && s->mode == FIT_MODE_WHOLE,
+	     looks = sums || s->mode == FIT_MODE_WHOLE || s->mode == FIT_MODE_SHARE;
 	for (size_t n = 0; n < t->nnodes; n++) {
 		r->promises[n].loss = INFINITY;
+		if (looks && most_of(&t->nodes[n], sums, s->evict) < (sums ? r->whole : r->unit))
+			continue;
 		if (!fit_floor(r, s, n, &floor) || (picky && !fit_any_open(r, &t->nodes[n])))
 			continue;
 		if (first == FIT_NONE || fit_score_cmp(r, &floor, &least) < 0)

@@ -81,7 +81,8 @@ static size_t fewest(const struct fit_run *r, const struct fit_step *step, const
 }
 
 /* Whether nothing does there unless somebody leaves the devices or the host. */
-static bool somebody_leaves(const struct fit_run *r, const struct fit_step *step, const struct fit_summary *s)
+static bool somebody_leaves(
+	const struct fit_run *r, const struct fit_step *step, const struct fit_summary *s, uint64_t free)
 {
 	const uint64_t *rooms = r->table->free + s->from;
 	if (step->host > s->host_free)
@@ -92,7 +93,7 @@ static bool somebody_leaves(const struct fit_run *r, const struct fit_step *step
 		return shifted(r, s, rooms[0]) < r->unit;
 	if (step->mode == FIT_MODE_SHARE)
 		return shifted(r, s, rooms[r->gpus - 1]) < r->unit;
-	return sum_free(r, s) < r->whole;
+	return free < r->whole;
 }
 
 /* Sums of the same numbers in another order may be a little more. */
@@ -103,27 +104,26 @@ static const double ROUNDING = 1 - 1e-9;
 static double least_loss(const struct fit_run *r, size_t number, uint64_t bytes)
 {
 	const struct fit_summary *s = &r->table->nodes[number];
-	const struct fit_cheap *v = r->table->cheap[number];
-	double loss = 0;
-	for (uint32_t i = 0; i < s->ncheap && bytes; i++) {
-		bool last = i + 1 == s->ncheap;
-		uint64_t k = last ? bytes : MIN(bytes, v[i].bytes);
-		loss += v[i].loss * ((double)k / (double)v[i].bytes);
-		bytes -= k;
-	}
-	return loss * ROUNDING;
+	const struct fit_freed *v = r->table->freed[number];
+	uint32_t i = 0;
+	if (!bytes || !s->ncheap)
+		return 0;
+	while (i + 1 < s->ncheap && v[i].bytes < bytes)
+		i++;
+	const struct fit_freed before = i ? v[i - 1] : (struct fit_freed){ 0 };
+	const struct fit_cheap *c = &r->table->cheap[number][i];
+	return (before.loss + c->loss * ((double)(bytes - before.bytes) / (double)c->bytes)) * ROUNDING;
 }
 
 /* What has to come back, so that so many devices hold it together. */
-static uint64_t short_of(
-	const struct fit_run *r, const struct fit_step *step, const struct fit_summary *s, size_t parts)
+static uint64_t short_of(const struct fit_run *r, const struct fit_step *step, size_t parts, uint64_t free)
 {
 	uint64_t needed = r->whole;
 	if (!step->sets || step->mode != FIT_MODE_WHOLE)
 		return 0;
 	for (size_t i = 1; r->divides && i < (r->gpus ? parts : 2); i++)
 		needed = fit_add(needed, r->need->compute + r->need->overhead);
-	return fit_sub(needed, sum_free(r, s));
+	return fit_sub(needed, free);
 }
 
 /* What the host holds at least when whole layers go to the devices while there is room. */
@@ -139,41 +139,51 @@ static uint64_t host_layers(const struct fit_run *r, const struct fit_summary *s
 	return r->plain[n - MIN(n, held)];
 }
 
-/* Whole layers a device holds, the smallest of all: no division puts more there. */
-static inline uint64_t layers_in(const struct fit_run *r, uint64_t room)
+/* Whole layers a device holds, the smallest of all: no division puts more there. Multiplied, which may be one
+ * too many; a division of 64 bits costs more than all the rest here. */
+static inline double layers_of(const struct fit_run *r, uint64_t bytes)
 {
-	return fit_sub(room, fit_add(r->need->compute, r->need->overhead)) / r->layer_whole;
+	return (double)bytes * r->per_whole * (1 + 1e-12) + 1e-6;
+}
+static inline uint64_t layers_in(const struct fit_run *r, uint64_t base, uint64_t room)
+{
+	return (uint64_t)layers_of(r, fit_sub(room, base));
 }
 
-/* By how many layers its leaving can help. */
-static uint64_t gain(const struct fit_run *r, const struct fit_cheap *c)
+/* By how many layers its leaving can help, at most. */
+static uint64_t gain(const struct fit_run *r, uint64_t base, const struct fit_cheap *c)
 {
-	uint64_t room = fit_sub(c->room, r->w->headroom);
-	return c->alone ? layers_in(r, room + c->bytes) - layers_in(r, room)
-			: c->bytes / r->layer_whole + c->devices;
+	double all = layers_of(r, c->bytes);
+	if (!c->alone)
+		return (uint64_t)all + c->devices;
+	uint64_t room = fit_sub(c->room, r->w->headroom), held = fit_sub(room, base);
+	double more = layers_of(r, fit_sub(room + c->bytes, base));
+	return (uint64_t)more - (uint64_t)MAX((double)held * r->per_whole * (1 - 1e-12) - 1e-6, 0);
 }
 
 /* The least loss that frees room for so many layers; INFINITY: nobody's leaving does. */
-static double loss_of_layers(const struct fit_run *r, const struct fit_cheap *v, uint32_t n, uint64_t layers)
+static double loss_of_layers(const struct fit_run *r, uint64_t base, size_t number, uint64_t layers)
 {
-	uint64_t gains[FIT_CHEAP_MAX];
-	double loss = 0;
-	for (uint32_t i = 0; i < n; i++)
-		gains[i] = gain(r, &v[i]);
-	while (layers) {
-		uint32_t best = n;
-		for (uint32_t i = 0; i < n; i++)
-			if (gains[i] && (best == n || v[i].loss * (double)gains[best] <
-							      v[best].loss * (double)gains[i]))
-				best = i;
-		if (best == n)
-			return INFINITY;
-		uint64_t k = MIN(layers, gains[best]);
-		loss += v[best].loss * ((double)k / (double)gains[best]);
-		layers -= k;
-		gains[best] = 0;
+	const struct fit_cheap *v = r->table->cheap[number];
+	uint32_t n = r->table->nodes[number].ncheap;
+	double each[FIT_CHEAP_MAX], loss = 0, wanted = (double)layers;
+	double gains[FIT_CHEAP_MAX];
+	for (uint32_t i = 0; i < n; i++) {
+		gains[i] = (double)gain(r, base, &v[i]);
+		each[i] = gains[i] > 0 ? v[i].loss / gains[i] : INFINITY;
 	}
-	return loss * ROUNDING;
+	for (;;) {
+		uint32_t best = 0;
+		for (uint32_t i = 1; i < n; i++)
+			best = each[i] < each[best] ? i : best;
+		if (!n || each[best] == INFINITY)
+			return INFINITY;
+		if (gains[best] >= wanted)
+			return (loss + each[best] * wanted) * ROUNDING;
+		loss += v[best].loss;
+		wanted -= gains[best];
+		each[best] = INFINITY;
+	}
 }
 
 void fit_floor_layers(
@@ -181,15 +191,15 @@ void fit_floor_layers(
 {
 	const struct fit_summary *s = &r->table->nodes[number];
 	const uint64_t *rooms = r->table->free + s->from;
-	uint64_t held = 0;
+	uint64_t held = 0, base = fit_add(r->need->compute, r->need->overhead);
 	if (!step->sets || !step->evict || step->mode != FIT_MODE_WHOLE || !r->divides || !r->layer_whole ||
 		s->odd || s->more_leave)
 		return;
 	for (size_t i = 0; i < MIN(s->n, FIT_SPLIT_MAX); i++)
-		held += layers_in(r, shifted(r, s, rooms[i]));
+		held += layers_in(r, base, shifted(r, s, rooms[i]));
 	if (held >= r->need->nlayers)
 		return;
-	double loss = loss_of_layers(r, r->table->cheap[number], s->ncheap, r->need->nlayers - held);
+	double loss = loss_of_layers(r, base, number, r->need->nlayers - held);
 	ret->cost.loss = MAX(ret->cost.loss, loss);
 }
 
@@ -223,9 +233,10 @@ bool fit_floor(const struct fit_run *r, const struct fit_step *step, size_t numb
 	if (step->mode == FIT_MODE_PARTIAL && r->layer_least)
 		ret->offloaded = MAX(ret->offloaded,
 			fit_add(step->host, fit_add(r->experts[r->need->nlayers], host_layers(r, s, rooms))));
-	if (step->evict && somebody_leaves(r, step, s)) {
+	uint64_t free = step->evict && step->sets ? sum_free(r, s) : 0;
+	if (step->evict && somebody_leaves(r, step, s, free)) {
 		ret->cost = (struct fit_cost){ s->least, !s->expired, 1 };
-		ret->cost.loss = MAX(s->least, least_loss(r, number, short_of(r, step, s, parts)));
+		ret->cost.loss = MAX(s->least, least_loss(r, number, short_of(r, step, parts, free)));
 	}
 	return true;
 }

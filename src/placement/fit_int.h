@@ -73,15 +73,16 @@ struct fit_held {                    /* on a device */
 	bool expired;                /* one that may leave is */
 };
 
-struct fit_summary {                /* of a node in the table; bounds, whatever is wanted */
-	uint32_t from, to, host;    /* as fit_node; FIT_NIL: no host */
-	uint32_t first;             /* the device of the smallest index */
-	uint32_t rank;              /* by name */
-	uint32_t n;                 /* devices that are usable and not cordoned: the next five are theirs */
-	uint32_t replicas;          /* the fewest on one */
-	uint32_t speed;             /* the fastest; 0: of one it is not known */
-	bool odd;                   /* one's capacity is not known, or it has a limit */
-	uint64_t free, potential;   /* sums: to be had at once, and once all left who may */
+struct fit_summary {              /* of a node in the table; bounds, whatever is wanted */
+	uint32_t from, to, host;  /* as fit_node; FIT_NIL: no host */
+	uint32_t first;           /* the device of the smallest index */
+	uint32_t rank;            /* by name */
+	uint32_t n;               /* devices that are usable and not cordoned: the next five are theirs */
+	uint32_t replicas;        /* the fewest on one */
+	uint32_t speed;           /* the fastest; 0: of one it is not known */
+	bool odd;                 /* one's capacity is not known, or it has a limit */
+	uint64_t free, potential; /* sums: to be had at once, and once all left who may */
+	uint64_t most_free, most_potential; /* the same of one device, the most */
 	uint64_t most_later, later; /* bytes to be had once all but the pinned left: the most, the sum */
 	uint32_t fastest;           /* of all */
 	uint32_t on;                /* replicas of ours */
@@ -99,6 +100,10 @@ struct fit_cheap {
 	uint64_t room;    /* free on its device, if it is on one */
 	uint32_t devices; /* it is on */
 	bool alone;       /* on one, and nobody else there may leave */
+};
+struct fit_freed { /* by the cheapest so many of them together */
+	uint64_t bytes;
+	double loss;
 };
 struct fit_promise { /* the most that a node can be worth in a step */
 	double loss; /* at least */
@@ -118,6 +123,7 @@ struct fit_table {
 	uint64_t *free, *potential;
 	struct fit_held *held;
 	struct fit_cheap (*cheap)[FIT_CHEAP_MAX]; /* per node */
+	struct fit_freed (*freed)[FIT_CHEAP_MAX]; /* the same, summed up */
 	/* per use: the next of its device, its replica, its device; per replica: its uses */
 	uint32_t *next, *owner, *on;
 	struct fit_holding *held_by;
@@ -142,6 +148,7 @@ struct fit_run {
 	/* Sums of the first i layers. */
 	uint64_t *plain, *experts;
 	uint64_t layer_least, layer_whole; /* the smallest layer without its experts, and with them */
+	double per_whole;                  /* 1 / layer_whole */
 	/* Who holds what; filled by fit_index. Per device: */
 	bool indexed;
 	struct fit_held *held;

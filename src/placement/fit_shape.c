@@ -26,6 +26,7 @@ void fit_sums(struct fit_run *r)
 		r->plain[i + 1] = r->plain[i] + n->layers[i].weights + n->layers[i].cache;
 		r->experts[i + 1] = r->experts[i] + n->layers[i].experts;
 	}
+	r->per_whole = r->layer_whole ? 1 / (double)r->layer_whole : 0;
 }
 
 /* How the layers are divided between host and devices. */

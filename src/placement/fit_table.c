@@ -108,6 +108,12 @@ static void rank_cheap(struct fit_table *t, const struct fit_facts *f, uint32_t 
 		for (uint32_t u = t->held[d].head; u != FIT_NIL; u = t->next[u])
 			if (fit_may_leave(&r, t->owner[u]))
 				add_cheap(t, f, node, u);
+	struct fit_freed sum = { 0 };
+	for (uint32_t i = 0; i < s->ncheap; i++) {
+		sum.bytes = fit_add(sum.bytes, t->cheap[node][i].bytes);
+		sum.loss += t->cheap[node][i].loss;
+		t->freed[node][i] = sum;
+	}
 }
 
 static void sum_up(struct fit_table *t, const struct fit_facts *f, uint32_t node)
@@ -127,6 +133,8 @@ static void sum_up(struct fit_table *t, const struct fit_facts *f, uint32_t node
 		hold(t, f, node, d);
 		add_device(t, f, s, d);
 	}
+	s->most_free = s->n ? t->free[s->from] : 0;
+	s->most_potential = s->n ? t->potential[s->from] : 0;
 	rank_cheap(t, f, node);
 	if (s->host == FIT_NIL)
 		return;
@@ -262,6 +270,7 @@ struct fit_table *fit_table_new(const struct fit_facts *f)
 	t->potential = mem_alloc(n * sizeof *t->potential);
 	t->held = mem_alloc(n * sizeof *t->held);
 	t->cheap = mem_alloc(n * sizeof *t->cheap);
+	t->freed = mem_alloc(n * sizeof *t->freed);
 	t->changed = mem_alloc(n * sizeof *t->changed);
 	for (size_t d = 0; d < f->ndevices; d++)
 		t->held[d].head = FIT_NIL;
@@ -285,6 +294,7 @@ void fit_table_freep(struct fit_table **t)
 	free((*t)->potential);
 	free((*t)->held);
 	free((*t)->cheap);
+	free((*t)->freed);
 	free((*t)->changed);
 	free((*t)->held_by);
 	free((*t)->next);
