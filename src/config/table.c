@@ -250,9 +250,8 @@ const struct field config_fields[] = {
 		       "distribution's package, unpacked privately. `source`: built here out of a git "
 		       "repository. `container`: `image`, by podman or docker. `auto`: binary with `path` or "
 		       "`sha256`, container with `image`, external with `url`, source with `source`, else an "
-		       "installed program, else (llama.cpp) one built here: where it is already, or where a "
-		       "GPU "
-		       "and CUDA's or ROCm's compiler are here; else the package."),
+		       "installed program; of llama.cpp the first of installed, built here, container and "
+		       "package that can use the GPUs, then the CPU. `corral engines plan` says which."),
 	POOL("engine.path", PROGRAM, engine.path, .flags = FIELD_ENGINE,
 		.doc = "`binary`: the program; a name without a slash is looked up in `PATH`."),
 	POOL("engine.url", LIST, engine.urls, .flags = FIELD_ALIAS, .canon = "engine.urls",

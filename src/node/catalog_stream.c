@@ -363,6 +363,7 @@ void engines_provision(struct call *c)
 		const char *mask = p->conf.devices;
 		s->id = mem_strdup(id);
 		engines_opts(n, mask && (strcmp(mask, "cpu") == 0 || strcmp(mask, "none") == 0), devices, &o);
+		o.again = true;
 		s->job = engine_ensure(n->loop, &p->conf.engine, &o, on_engine_progress, on_engine, s);
 	}
 	yyjson_doc_free(d);

@@ -30,8 +30,7 @@ static const char *mask_of(const struct replica *r)
 /* A build that is known to compute on the CPU alone. */
 static bool cpu_build(const struct pool *p)
 {
-	return p->have_build && p->build.kind == ENGINE_LLAMACPP &&
-	       (p->build.mode == ENGINE_MODE_PACKAGE || p->build.cpu_only);
+	return p->have_build && p->build.kind == ENGINE_LLAMACPP && p->build.cpu_only;
 }
 
 size_t node_build_devices(const struct gpu_list *l, struct engine_device *out, size_t max)
@@ -55,8 +54,9 @@ size_t node_build_devices(const struct gpu_list *l, struct engine_device *out, s
 
 static const char *cpu_build_name(const struct pool *p)
 {
-	return p->build.mode == ENGINE_MODE_PACKAGE ? "the distribution's package"
-						    : "built for the CPU alone";
+	return p->build.mode == ENGINE_MODE_PACKAGE  ? "the distribution's package"
+	       : p->build.mode == ENGINE_MODE_BINARY ? "the installed llama-server"
+						     : "built for the CPU alone";
 }
 
 static int keep_to_cpu(const struct pool *p, struct gpu_choice *c, struct err *e)

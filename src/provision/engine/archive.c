@@ -139,7 +139,7 @@ static void on_found(void *arg)
 	}
 	AUTO(mem_freep) char *program = MEM_TAKE(a->program);
 	archive_cancel(&j->archive);
-	job_take_program(j, program, "from the archive at engine.url", false);
+	job_take_program(j, program, "from the archive at engine.url");
 }
 
 static void find(struct archive *a)
@@ -260,4 +260,16 @@ void archive_start(struct engine_job *j)
 		find(a);
 	else
 		fetch(a);
+}
+
+char *archive_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
+{
+	AUTO(mem_freep) char *where = url_redact(view_str(d->urls.items[0]));
+	if (!d->sha256 || strlen(d->sha256) != SHA_LEN)
+		return mem_fmt("cannot be had: %s needs engine.sha256", where);
+	AUTO(mem_freep)
+	char *folder =
+		mem_fmt("%s/%s/binary-%.*s", o->prefix_dir, engine_kind_name(d->kind), SHORT_LEN, d->sha256);
+	return mem_fmt("binary: %s, %s %s", where,
+		file_exists(folder) ? "unpacked in" : "to be unpacked into", folder);
 }

@@ -9,7 +9,7 @@
 #include <yyjson.h>
 
 #include "base/num.h"
-#include "provision/engine/engine_int.h"
+#include "provision/engine/auto.h"
 #include "provision/engine/source.h"
 #include "provision/engine/table.h"
 
@@ -282,10 +282,51 @@ static char *image_now(const struct container *c)
 	return mem_strdup(c->wanted);
 }
 
+/* What was written, else the kind's own: of llama.cpp the one for the devices that are here. */
+static char *image_wanted(const struct engine_def *d, const struct engine_device *devices, size_t n)
+{
+	static const char *const suffix[] = { [ENGINE_CPU] = "",
+		[ENGINE_CUDA] = "-cuda",
+		[ENGINE_HIP] = "-rocm",
+		[ENGINE_VULKAN] = "-vulkan" };
+	const struct engine_row *row = engine_row(d->kind);
+	if (d->image || !row || !row->image)
+		return mem_strdup(d->image);
+	bool by_backend = d->kind == ENGINE_LLAMACPP;
+	return mem_fmt("%s%s", row->image, by_backend ? suffix[auto_backend(devices, n)] : "");
+}
+
+static char *pin_file(const char *prefix_dir, const char *image)
+{
+	return mem_fmt("%s/images/%016llx.pin", prefix_dir, (unsigned long long)text_hash(view_str(image)));
+}
+
+bool container_is_pinned(const struct engine_job *j)
+{
+	bool docker;
+	AUTO(mem_freep) char *program = container_runtime(j->def.runtime, &docker);
+	AUTO(mem_freep) char *image = image_wanted(&j->def, j->devices, j->ndevices);
+	AUTO(mem_freep) char *pin = program && image ? pin_file(j->prefix_dir, image) : NULL;
+	return pin && file_exists(pin);
+}
+
+char *container_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
+{
+	bool docker;
+	AUTO(mem_freep) char *program = container_runtime(d->runtime, &docker);
+	AUTO(mem_freep) char *image = image_wanted(d, o->devices, o->ndevices);
+	AUTO(mem_freep) char *pin = image ? pin_file(o->prefix_dir, image) : NULL;
+	if (!image)
+		return mem_strdup("cannot be had: engine.image is not set");
+	if (!program)
+		return mem_strdup("cannot be had: neither podman nor docker is in PATH");
+	return mem_fmt("container: %s by %s%s", image, docker ? "docker" : "podman",
+		file_exists(pin) ? "" : ", to be fetched");
+}
+
 void container_start(struct engine_job *j)
 {
-	const struct engine_row *row = engine_row(j->def.kind);
-	const char *image = j->def.image ? j->def.image : row ? row->image : NULL;
+	AUTO(mem_freep) char *image = image_wanted(&j->def, j->devices, j->ndevices);
 	bool docker;
 	AUTO(mem_freep) char *program = container_runtime(j->def.runtime, &docker);
 	const char *problem = image ? container_image_problem(image) : NULL;
@@ -311,8 +352,7 @@ void container_start(struct engine_job *j)
 	c->program = MEM_TAKE(program);
 	c->docker = docker;
 	c->wanted = mem_strdup(image);
-	c->pin_file = mem_fmt(
-		"%s/images/%016llx.pin", j->prefix_dir, (unsigned long long)text_hash(view_str(image)));
+	c->pin_file = pin_file(j->prefix_dir, image);
 	c->image = image_now(c);
 	container_client_env(&c->env);
 	job_progress(j, "resolve", -1, "Looking for the image %s.", c->image);

@@ -113,7 +113,8 @@ struct engine_ensure_opts {
 	bool allow_package_installs; /* missing build tools may be installed */
 	bool upgrade;                /* source: the ref is looked up again; to another one if that is set */
 	const char *upgrade_to;
-	bool look; /* source: only which commit that is: build.version its name, build.why its 40 digits */
+	bool again; /* auto: what failed a short while ago is tried again */
+	bool look;  /* source: only which commit that is: build.version its name, build.why its 40 digits */
 	const struct fetch_policy *policy; /* what else may be reached; copied; NULL: all */
 	const char *fetch_program;         /* NULL: beside our own executable */
 	const struct steps_store *records; /* who remembers its steps; copied; NULL: nobody */

@@ -114,7 +114,6 @@ struct engine_job {
 	struct run *run; /* --version of candidate */
 	char *candidate;
 	const char *candidate_how; /* static */
-	bool candidate_optional;   /* another way follows when it does not run */
 	struct package *package;
 	struct source *source;
 	struct engine_device *devices;
@@ -126,7 +125,12 @@ struct engine_job {
 	struct archive *archive;
 	struct fetch_policy policy; /* empty: all may be reached, unless offline */
 	char *fetch_program;
-	char *note; /* why an earlier choice of auto was passed over; NULL */
+	char *note;                       /* why an earlier choice of auto was passed over; NULL */
+	bool in_auto, again, list_failed; /* auto.c */
+	size_t way;                       /* the next one */
+	bool have_spare;
+	struct engine_build spare; /* computes on the CPU: if nothing better is found */
+	char *doing;               /* package_system.c: the command that runs */
 };
 /* What follows is about that plan, less model-fetch and canary. name: what its steps' logs are called. */
 void job_plan(struct engine_job *j, const struct steps *plan, const char *name);
@@ -137,18 +141,19 @@ void job_log(struct engine_job *j, struct view line);         /* into the log of
 void job_steps_end(struct engine_job *j, const char *failed); /* NULL: all is done */
 void job_steps_done(struct job_steps *s);
 void job_progress(struct engine_job *j, const char *phase, int pct, const char *fmt, ...) PRINTF(4, 5);
-/* The answer; the callback comes at the end of the round. The job is freed after its callback. */
-void job_succeed(struct engine_job *j);
+/* The answer; the callback comes at the end of the round. The job is freed after its callback. With auto it
+ * may be the next way instead. */
+void job_succeed(struct engine_job *j); /* with j->build */
+void job_answer(struct engine_job *j);  /* the same, and nothing else is looked at */
 int job_fail(struct engine_job *j, int code, const char *fmt, ...) PRINTF(3, 4);
-/* Asks the program for its version, unless that is known, and takes it. how: why this one; static. optional:
- * when it does not run, another way is gone. */
-void job_take_program(struct engine_job *j, const char *program, const char *how, bool optional);
+/* Asks the program for its version, unless that is known, and takes it. how: why this one; static. */
+void job_take_program(struct engine_job *j, const char *program, const char *how);
 
 /* ---- package.c, package_apt.c, package_files.c, package_record.c ----------------------------- */
 
 /* Debian's packages in a prefix of ours:
- *   <prefix>/llamacpp/package[-KEY].build     which folder is current: what a start reads
- *   <prefix>/llamacpp/package-<version>/      unpacked, complete, never changed afterwards
+ *   <prefix>/llamacpp/package[-BACKEND][-KEY].build   which folder is current: what a start reads
+ *   <prefix>/llamacpp/package-<version>[-BACKEND]/    unpacked, complete, never changed afterwards
  *   <prefix>/llamacpp/release-<suite>[-KEY]   the newest Release date seen
  *   <prefix>/llamacpp/package.lock            held (flock) while one process works on it
  *   <prefix>/llamacpp/.new-<random>/          being made; removed by the next one who holds the lock
@@ -158,9 +163,12 @@ struct package_names {
 	char *record, *lock, *apt_dir, *release_file;
 	char *archive; /* asked for: configuration, else CORRAL_PACKAGE_ARCHIVE; NULL = what apt uses */
 	char *suite, *keyring;
+	enum engine_backend backend; /* the CPU, else one more besides */
 };
-int package_names_init(struct package_names *n, const struct engine_def *def, const char *prefix_dir,
-	const char *cache_dir, struct err *reterr) MUST_CHECK;
+int package_names_init(struct package_names *n, const struct engine_def *def, enum engine_backend backend,
+	const char *prefix_dir, const char *cache_dir, struct err *reterr) MUST_CHECK;
+/* "vulkan", "hip"; "" for the CPU. */
+const char *package_backend_word(enum engine_backend b);
 void package_names_done(struct package_names *n);
 
 struct package_record {
@@ -230,8 +238,18 @@ void tree_remove(const char *path);
 /* Removes what an interrupted job left in dir (.new-*); offload. */
 void package_leftovers_remove(const char *dir);
 
-void package_start(struct engine_job *j);
+void package_start(struct engine_job *j, enum engine_backend backend);
 void package_cancel(struct package **p);
+/* The plain one: what is provisioned, else fetched, else by the system's package manager. */
+void package_take(struct engine_job *j);
+bool package_possible(void); /* apt-get and dpkg are here */
+char *package_describe(
+	const struct engine_def *d, enum engine_backend b, const struct engine_ensure_opts *o) MUST_CHECK;
+
+/* ---- package_system.c ------------------------------------------------------------------------ */
+
+/* why: a sentence without its end, for when that cannot be done either. */
+void package_system(struct engine_job *j, const char *why);
 
 /* ---- source.c (source.h) --------------------------------------------------------------------- */
 
@@ -246,6 +264,7 @@ char *source_describe(const struct engine_def *d, const struct engine_ensure_opt
  *   <cache>/archives/<SHA-256>                           fetched; removed once it is unpacked
  * fetch/ makes both beside their places and renames them when they are whole. */
 void archive_start(struct engine_job *j);
+char *archive_describe(const struct engine_def *d, const struct engine_ensure_opts *o) MUST_CHECK;
 void archive_cancel(struct archive **a);
 /* The program in an unpacked tree: by its path below root, else the only one of that name (the least deep,
  * then the first by name). NULL: none; offload. */
@@ -256,6 +275,9 @@ char *archive_find(const char *root, const char *name) MUST_CHECK;
 /* Images: what a tag meant when it was fetched first stands in
  *   <prefix>/images/<hash of what was written>.pin   "registry/name@sha256:…" */
 void container_start(struct engine_job *j);
+/* Whether its image has been pinned: it was fetched before. */
+bool container_is_pinned(const struct engine_job *j);
+char *container_describe(const struct engine_def *d, const struct engine_ensure_opts *o) MUST_CHECK;
 void container_cancel(struct container **c);
 /* podman, else docker; NULL: neither is in PATH. */
 char *container_runtime(enum engine_runtime wish, bool *ret_docker) MUST_CHECK;

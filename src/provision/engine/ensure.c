@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 #include "net/addr.h"
-#include "provision/engine/engine_int.h"
+#include "provision/engine/auto.h"
 #include "provision/engine/source.h"
 #include "provision/engine/table.h"
 
@@ -34,6 +34,8 @@ static void job_free(void *arg)
 	free(j->devices);
 	free(j->upgrade_to);
 	free(j->note);
+	free(j->doing);
+	engine_build_done(&j->spare);
 	free(j->text);
 	free(j);
 }
@@ -102,10 +104,16 @@ static void answer(struct engine_job *j)
 	loop_defer(j->loop, &j->deferred, deliver_answer, j);
 }
 
-void job_succeed(struct engine_job *j)
+void job_answer(struct engine_job *j)
 {
 	job_steps_end(j, NULL);
 	answer(j);
+}
+
+void job_succeed(struct engine_job *j)
+{
+	if (!auto_checks(j))
+		job_answer(j);
 }
 
 int job_fail(struct engine_job *j, int code, const char *fmt, ...)
@@ -115,7 +123,10 @@ int job_fail(struct engine_job *j, int code, const char *fmt, ...)
 	AUTO(mem_freep) char *text = mem_vfmt(fmt, ap);
 	va_end(ap);
 	job_steps_end(j, text);
-	err_set(&j->err, code, "%s", text);
+	if (auto_failed(j, text))
+		return code;
+	bool told = !j->note || strstr(text, j->note);
+	err_set(&j->err, code, "%s%s%s", told ? "" : j->note, told ? "" : "; ", text);
 	answer(j);
 	return code;
 }
@@ -198,8 +209,6 @@ static void start_command(struct engine_job *j)
 	job_succeed(j);
 }
 
-static void start_package_or_say(struct engine_job *j);
-
 static void on_version(void *arg, const struct run_result *r)
 {
 	struct engine_job *j = arg;
@@ -226,15 +235,10 @@ static void on_version(void *arg, const struct run_result *r)
 	AUTO(mem_freep)
 	char *note = mem_fmt("%s does not run here: `--version` %s%s%s", program, how_it_ended,
 		sentence ? ": " : "", sentence ? sentence : "");
-	if (j->candidate_optional) {
-		mem_setstr(&j->note, note);
-		start_package_or_say(j);
-	} else {
-		job_fail(j, -ENOEXEC, "%s%s%s", note, hint ? "; " : "", hint ? hint : "");
-	}
+	job_fail(j, -ENOEXEC, "%s%s%s", note, hint ? "; " : "", hint ? hint : "");
 }
 
-void job_take_program(struct engine_job *j, const char *program, const char *how, bool optional)
+void job_take_program(struct engine_job *j, const char *program, const char *how)
 {
 	AUTO(mem_freep) char *known = probe_cached(j->probe_file, program);
 	if (known) {
@@ -246,7 +250,6 @@ void job_take_program(struct engine_job *j, const char *program, const char *how
 		job_plan_mode(j, ENGINE_MODE_BINARY, program);
 	j->candidate = mem_strdup(program);
 	j->candidate_how = how;
-	j->candidate_optional = optional;
 	job_progress(j, "probe", -1, "Asking %s for its version.", program);
 	AUTO(strv_done) struct strv argv = { 0 }, env = { 0 };
 	strv_add(&argv, program);
@@ -265,12 +268,7 @@ void job_take_program(struct engine_job *j, const char *program, const char *how
 	if (r == 0)
 		return;
 	free(MEM_TAKE(j->candidate));
-	if (optional) {
-		mem_setstr(&j->note, e.msg);
-		start_package_or_say(j);
-	} else {
-		job_fail(j, r, "%s", e.msg);
-	}
+	job_fail(j, r, "%s", e.msg);
 }
 
 /* A program of the table that is no llama.cpp: it takes many seconds to say its version, and says it over
@@ -325,87 +323,10 @@ static void start_binary(struct engine_job *j)
 				? "is not an executable file; `chmod +x` it or name another one"
 				: "does not exist; give the path of an engine program");
 	else
-		job_take_program(j, program, "named by engine.path", false);
+		job_take_program(j, program, "named by engine.path");
 }
 
-/* ---- auto and package ------------------------------------------------------------------------ */
-
-static bool provisioned(struct engine_job *j)
-{
-	struct package_names n;
-	struct err e;
-	if (package_names_init(&n, &j->def, j->prefix_dir, j->cache_dir, &e) < 0)
-		return false;
-	bool there = j->allow_cpu && package_provisioned(&n, j->note, &j->build);
-	package_names_done(&n);
-	return there;
-}
-
-static void start_package(struct engine_job *j)
-{
-	const char *why = j->note ? j->note : "";
-	const char *sep = j->note ? "; " : "";
-	AUTO(mem_freep) char *apt = tool_find("apt-get");
-	AUTO(mem_freep) char *dpkg = tool_find("dpkg");
-	if (!j->allow_cpu)
-		job_fail(j, -ENODEV,
-			"%s%sa GPU is required, but the package that can be had computes on the CPU; install "
-			"a "
-			"llama-server that uses the GPU and set engine.path, or set gpu: optional",
-			why, sep);
-	else if (j->offline)
-		job_fail(j, -ENETDOWN,
-			"%s%sno llama-server is here and nothing may be fetched (offline); install "
-			"llama-server, or set engine.mode: binary and engine.path",
-			why, sep);
-	else if (!apt || !dpkg)
-		job_fail(j, -ENOSYS,
-			"%s%sthere is no llama-server in PATH and no %s to get Debian's package with; "
-			"install or "
-			"build llama.cpp and set engine.path (or CORRAL_LLAMA_SERVER)",
-			why, sep, apt ? "dpkg" : "apt-get");
-	else
-		package_start(j);
-}
-
-static void start_package_or_say(struct engine_job *j)
-{
-	if (provisioned(j))
-		job_succeed(j);
-	else
-		start_package(j);
-}
-
-static void start_auto(struct engine_job *j)
-{
-	const char *named = getenv("CORRAL_LLAMA_SERVER");
-	if (named && *named) {
-		AUTO(mem_freep) char *program = tool_find(named);
-		if (program)
-			job_take_program(j, program, "named by CORRAL_LLAMA_SERVER", false);
-		else
-			job_fail(j, -ENOENT,
-				"CORRAL_LLAMA_SERVER names %s, which is no executable file; correct or unset "
-				"it",
-				named);
-		return;
-	}
-	AUTO(mem_freep) char *installed = tool_find("llama-server");
-	if (installed) {
-		job_take_program(j, installed, "installed, found in PATH", true);
-		return;
-	}
-	j->note = mem_strdup("no llama-server in PATH");
-	struct engine_ensure_opts o = { .prefix_dir = j->prefix_dir,
-		.offline = j->offline,
-		.devices = j->devices,
-		.ndevices = j->ndevices,
-		.cpu_instead = j->cpu_instead };
-	if (source_is_auto(&j->def, &o))
-		source_start(j);
-	else
-		start_package_or_say(j);
-}
+/* ---- which way ---------------------------------------------------------------------------------- */
 
 static bool in_container(const struct engine_def *d)
 {
@@ -437,12 +358,10 @@ static void start(struct engine_job *j)
 		start_row(j);
 	else if (d->mode == ENGINE_MODE_BINARY)
 		start_binary(j);
-	else if (d->mode == ENGINE_MODE_PACKAGE)
-		start_package_or_say(j);
 	else if (d->mode == ENGINE_MODE_SOURCE)
 		source_start(j);
 	else
-		start_auto(j);
+		auto_start(j); /* package: those of its ways that are packages */
 }
 
 static void take_policy(struct engine_job *j, const struct engine_ensure_opts *o)
@@ -482,6 +401,7 @@ struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
 	j->upgrade = o->upgrade;
 	j->upgrade_to = mem_strdup(o->upgrade_to);
 	j->look = o->look;
+	j->again = o->again;
 	take_policy(j, o);
 	j->on_progress = on_progress;
 	j->on_done = on_done;
@@ -497,55 +417,43 @@ struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
 
 /* ---- what would be done ---------------------------------------------------------------------- */
 
-static char *describe_package(const struct engine_def *d, const struct engine_ensure_opts *o)
+/* The program in PATH, if nothing speaks against it as far as files tell. */
+static char *describe_program(
+	const struct engine_def *d, const struct engine_ensure_opts *o, const char *name, bool named)
 {
-	struct package_names n;
-	struct engine_build b = { 0 };
-	struct err e = { 0 };
-	if (package_names_init(&n, d, o->prefix_dir, o->cache_dir ? o->cache_dir : o->prefix_dir, &e) < 0)
-		return mem_fmt("cannot be had: %s", e.msg);
-	char *text;
-	if (package_provisioned(&n, NULL, &b))
-		text = mem_strdup(b.why);
-	else if (o->offline)
-		text = mem_strdup(
-			"cannot be had: no llama-server is here and nothing may be fetched (offline)");
-	else
-		text = mem_fmt("package: Debian's llama.cpp from %s %s, unpacked into %s (CPU)",
-			n.archive ? "the configured archive," : "the archive apt uses,", n.suite, n.dir);
-	engine_build_done(&b);
-	package_names_done(&n);
-	return text;
-}
-
-char *engine_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
-{
-	if (d->mode == ENGINE_MODE_EXTERNAL)
-		return d->urls.len ? url_redact(view_str(d->urls.items[0]))
-				   : mem_strdup("external, without an address");
-	if (d->mode == ENGINE_MODE_SOURCE && d->kind == ENGINE_LLAMACPP)
-		return source_describe(d, o);
-	AUTO(mem_freep) char *installed = d->mode == ENGINE_MODE_AUTO ? tool_find("llama-server") : NULL;
-	if (d->mode == ENGINE_MODE_AUTO && !installed && !getenv("CORRAL_LLAMA_SERVER") &&
-		source_is_auto(d, o))
-		return source_describe(d, o);
-	const char *env = d->mode == ENGINE_MODE_AUTO ? getenv("CORRAL_LLAMA_SERVER") : NULL;
-	const struct engine_row *row = engine_row(d->kind);
-	const char *name = d->kind == ENGINE_COMMAND        ? (d->command.len ? d->command.items[0] : "")
-			   : d->kind != ENGINE_LLAMACPP     ? (d->path ? d->path : row->program)
-			   : d->mode == ENGINE_MODE_BINARY  ? (d->path ? d->path : "")
-			   : d->mode == ENGINE_MODE_PACKAGE ? NULL
-			   : env && *env                    ? env
-							    : "llama-server";
 	AUTO(mem_freep) char *program = name && *name ? tool_find(name) : NULL;
-	if (!program && d->kind == ENGINE_LLAMACPP && d->mode != ENGINE_MODE_BINARY && !(env && *env))
-		return describe_package(d, o);
-	if (!program)
+	if (!program && named)
 		return mem_fmt("cannot be had: %s is not an executable file",
 			name && *name ? name : "the program (none is named)");
+	if (!program || (!named && !auto_may_list(o, program)))
+		return NULL;
 	AUTO(mem_freep) char *file = path_join(o->prefix_dir, "versions");
 	AUTO(mem_freep) char *version = d->kind == ENGINE_LLAMACPP ? probe_cached(file, program) : NULL;
 	const char *base = strrchr(program, '/');
 	return mem_fmt("%s%s%s at %s", base ? base + 1 : program, version && *version != '?' ? " " : "",
 		version && *version != '?' ? version : "", program);
+}
+
+char *engine_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
+{
+	const char *env = d->mode == ENGINE_MODE_AUTO ? getenv("CORRAL_LLAMA_SERVER") : NULL;
+	const struct engine_row *row = engine_row(d->kind);
+	if (d->mode == ENGINE_MODE_EXTERNAL)
+		return d->urls.len ? url_redact(view_str(d->urls.items[0]))
+				   : mem_strdup("external, without an address");
+	if (d->kind == ENGINE_COMMAND)
+		return describe_program(d, o, d->command.len ? d->command.items[0] : "", true);
+	if (in_container(d))
+		return container_describe(d, o);
+	if (d->mode == ENGINE_MODE_BINARY && d->urls.len && !d->path)
+		return archive_describe(d, o);
+	if (d->kind != ENGINE_LLAMACPP)
+		return describe_program(d, o, d->path ? d->path : row->program, true);
+	if (d->mode == ENGINE_MODE_SOURCE)
+		return source_describe(d, o);
+	if (d->mode == ENGINE_MODE_BINARY || (env && *env))
+		return describe_program(d, o, env ? env : d->path, true);
+	AUTO(mem_freep)
+	char *installed = d->mode == ENGINE_MODE_AUTO ? describe_program(d, o, "llama-server", false) : NULL;
+	return installed ? MEM_TAKE(installed) : auto_describe(d, o);
 }

@@ -224,7 +224,8 @@ static bool same_contents(const char *a, const char *b, const char *name)
  * (then it stays, an engine may run from it) or was made of other packages (then ours gets a longer name). */
 static int take_place(struct package *p)
 {
-	p->record.folder = mem_fmt("package-%s", p->record.package);
+	const char *word = package_backend_word(p->names.backend);
+	p->record.folder = mem_fmt("package-%s%s%s", p->record.package, *word ? "-" : "", word);
 	AUTO(mem_freep) char *to = path_join(p->names.dir, p->record.folder);
 	if (file_exists(to) && same_contents(to, p->fresh, "SHA256SUMS")) {
 		tree_remove(p->fresh);
@@ -447,6 +448,12 @@ static void step_fetched(struct package *p, const struct run_result *r)
 
 /* ---- 4. resolve and fetch -------------------------------------------------------------------- */
 
+static char *packages(const struct package *p)
+{
+	const char *word = package_backend_word(p->names.backend);
+	return *word ? mem_fmt("llama.cpp-tools libggml0-backend-%s", word) : mem_strdup("llama.cpp-tools");
+}
+
 static void step_resolved(struct package *p, const struct run_result *r)
 {
 	struct err e = { 0 };
@@ -469,8 +476,11 @@ static void step_resolved(struct package *p, const struct run_result *r)
 		"Fetching Debian's llama.cpp %s (%zu packages, %s)", p->files.version, p->files.n, size);
 	p->doing = p->doing_text;
 	job_progress(p->job, p->phase, 0, "%s.", p->doing);
-	tool_line(p, "apt-get -q -y --no-install-recommends -o APT::Status-Fd=3 -d install llama.cpp-tools",
-		true, step_fetched);
+	AUTO(mem_freep) char *names = packages(p);
+	AUTO(mem_freep)
+	char *line =
+		mem_fmt("apt-get -q -y --no-install-recommends -o APT::Status-Fd=3 -d install %s", names);
+	tool_line(p, line, true, step_fetched);
 }
 
 static void step_updated(struct package *p, const struct run_result *r)
@@ -491,10 +501,11 @@ static void step_updated(struct package *p, const struct run_result *r)
 	}
 	job_progress(p->job, "resolve", 100, "Resolving Debian's llama.cpp packages.");
 	/* An empty archive folder, so that packages already downloaded are named as well. */
+	AUTO(mem_freep) char *names = packages(p);
 	AUTO(mem_freep)
 	char *line = mem_fmt("apt-get -qq -y --no-install-recommends --print-uris -o "
-			     "Dir::Cache::archives=%s/none/ install llama.cpp-tools",
-		p->names.apt_dir);
+			     "Dir::Cache::archives=%s/none/ install %s",
+		p->names.apt_dir, names);
 	tool_line(p, line, false, step_resolved);
 }
 
@@ -542,13 +553,14 @@ static char *debian_codename(void)
 
 static void no_archive(struct package *p)
 {
-	struct err e;
-	err_set(&e, -ENOENT,
-		"%s%sthis machine's apt names no Debian archive; set engine.package.archive (or "
-		"CORRAL_PACKAGE_ARCHIVE) to one, "
-		"or install or build llama-server and set engine.path",
-		p->job->note ? p->job->note : "", p->job->note ? "; " : "");
-	finish_failed(p, &e);
+	struct engine_job *j = p->job;
+	bool plain = p->names.backend == ENGINE_CPU;
+	package_cancel(&j->package);
+	if (plain)
+		package_system(j, "this machine's apt names no Debian archive to unpack llama.cpp from "
+				  "(engine.package.archive or CORRAL_PACKAGE_ARCHIVE names one)");
+	else
+		job_fail(j, -ENOENT, "this machine's apt names no Debian archive");
 }
 
 static void step_uris(struct package *p, const struct run_result *r)
@@ -632,7 +644,7 @@ static void try_lock(void *arg)
 	offload(p, work_clean, ask_config);
 }
 
-void package_start(struct engine_job *j)
+void package_start(struct engine_job *j, enum engine_backend backend)
 {
 	struct package *p = NEW(struct package);
 	p->job = j;
@@ -640,9 +652,9 @@ void package_start(struct engine_job *j)
 	p->lock_fd = -1;
 	buf_init(&p->carried, 64 * KIB);
 	j->package = p;
-	job_plan_mode(j, ENGINE_MODE_PACKAGE, NULL);
+	job_plan_mode(j, ENGINE_MODE_PACKAGE, package_backend_word(backend));
 	struct err e = { 0 };
-	int r = package_names_init(&p->names, &j->def, j->prefix_dir, j->cache_dir, &e);
+	int r = package_names_init(&p->names, &j->def, backend, j->prefix_dir, j->cache_dir, &e);
 	if (!r)
 		r = dir_ensure_writable(p->names.dir, "state_dir", &e);
 	if (!r && (p->lock_fd = open(p->names.lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600)) < 0)
@@ -659,4 +671,66 @@ void package_start(struct engine_job *j)
 	env_set(&p->env, "LC_ALL=C.UTF-8");
 	env_set(&p->env, "DEBIAN_FRONTEND=noninteractive");
 	try_lock(p);
+}
+
+/* ---- the plain one ------------------------------------------------------------------------------- */
+
+bool package_possible(void)
+{
+	AUTO(mem_freep) char *apt = tool_find("apt-get");
+	AUTO(mem_freep) char *dpkg = tool_find("dpkg");
+	return apt && dpkg;
+}
+
+static bool provisioned(struct engine_job *j)
+{
+	struct package_names n;
+	struct err e;
+	if (package_names_init(&n, &j->def, ENGINE_CPU, j->prefix_dir, j->cache_dir, &e) < 0)
+		return false;
+	bool there = j->allow_cpu && package_provisioned(&n, j->note, &j->build);
+	package_names_done(&n);
+	return there;
+}
+
+void package_take(struct engine_job *j)
+{
+	if (provisioned(j))
+		job_succeed(j);
+	else if (!j->allow_cpu)
+		job_fail(j, -ENODEV,
+			"a GPU is required, but the package that can be had computes on the CPU; install a "
+			"llama-server that uses the GPU and set engine.path, or set gpu: optional");
+	else if (j->offline)
+		job_fail(j, -ENETDOWN,
+			"no llama-server is here and nothing may be fetched (offline); install "
+			"llama-server, or set engine.mode: binary and engine.path");
+	else if (package_possible())
+		package_start(j, ENGINE_CPU);
+	else
+		package_system(j, "there is no apt-get and dpkg to get Debian's package with");
+}
+
+char *package_describe(
+	const struct engine_def *d, enum engine_backend backend, const struct engine_ensure_opts *o)
+{
+	struct package_names n;
+	struct engine_build b = { 0 };
+	struct err e = { 0 };
+	if (package_names_init(
+		    &n, d, backend, o->prefix_dir, o->cache_dir ? o->cache_dir : o->prefix_dir, &e) < 0)
+		return mem_fmt("cannot be had: %s", e.msg);
+	char *text;
+	if (package_provisioned(&n, NULL, &b))
+		text = mem_strdup(b.why);
+	else if (o->offline)
+		text = mem_strdup(
+			"cannot be had: no llama-server is here and nothing may be fetched (offline)");
+	else
+		text = mem_fmt("package: Debian's llama.cpp from %s %s, unpacked into %s (%s)",
+			n.archive ? "the configured archive," : "the archive apt uses,", n.suite, n.dir,
+			engine_backend_name(backend));
+	engine_build_done(&b);
+	package_names_done(&n);
+	return text;
 }

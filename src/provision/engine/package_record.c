@@ -37,13 +37,18 @@ static int check_word(const char *what, const char *value, const char *accepted,
 		value, accepted);
 }
 
-int package_names_init(struct package_names *n, const struct engine_def *def, const char *prefix_dir,
-	const char *cache_dir, struct err *reterr)
+const char *package_backend_word(enum engine_backend b)
+{
+	return b == ENGINE_VULKAN ? "vulkan" : b == ENGINE_HIP ? "hip" : "";
+}
+
+int package_names_init(struct package_names *n, const struct engine_def *def, enum engine_backend backend,
+	const char *prefix_dir, const char *cache_dir, struct err *reterr)
 {
 	const char *env = getenv("CORRAL_PACKAGE_ARCHIVE");
 	const char *archive = def->package_archive ? def->package_archive : env && *env ? env : NULL;
 	const char *suite = def->package_suite ? def->package_suite : DEFAULT_SUITE;
-	*n = (struct package_names){ 0 };
+	*n = (struct package_names){ .backend = backend };
 	int r = check_word(
 		"archive", archive, "the address of a Debian archive (or CORRAL_PACKAGE_ARCHIVE)", reterr);
 	if (!r)
@@ -68,7 +73,8 @@ int package_names_init(struct package_names *n, const struct engine_def *def, co
 		snprintf(ring, sizeof ring, "-%08x",
 			(unsigned)(text_hash(view_str(def->package_keyring)) & 0xffffffff));
 	n->dir = path_join(prefix_dir, "llamacpp");
-	n->record = mem_fmt("%s/package%s.build", n->dir, key);
+	const char *word = package_backend_word(backend);
+	n->record = mem_fmt("%s/package%s%s%s.build", n->dir, *word ? "-" : "", word, key);
 	n->lock = mem_fmt("%s/package.lock", n->dir);
 	n->apt_dir = mem_fmt("%s/apt%s", cache_dir, key);
 	n->release_file = mem_fmt("%s/release-%s%s", n->dir, suite, ring);
@@ -206,8 +212,10 @@ bool package_build_of(const struct package_names *n, const struct package_record
 	strv_addf(&ret->prefix_args, "%s/%s", root, r->program);
 	ret->cwd = path_join(root, r->backends);
 	ret->version = mem_strdup(r->version);
-	ret->why = mem_fmt("package: Debian's llama.cpp %s from %s (CPU)%s%s", r->version, r->suite,
-		note ? ": " : "", note ? note : "");
+	ret->cpu_only = n->backend == ENGINE_CPU;
+	ret->features = mem_strdup(engine_backend_name(n->backend));
+	ret->why = mem_fmt("package: Debian's llama.cpp %s from %s (%s)%s%s", r->version, r->suite,
+		engine_backend_name(n->backend), note ? ": " : "", note ? note : "");
 	return true;
 }
 

@@ -8,13 +8,14 @@
 #include "provision/engine/engine_int.h"
 #include "provision/engine/table.h"
 
-static void plan_package(const struct engine_def *d, struct steps *ret)
+static void plan_package(const struct engine_def *d, const char *backend, struct steps *ret)
 {
 	const char *env = getenv("CORRAL_PACKAGE_ARCHIVE");
 	const char *archive = d->package_archive ? d->package_archive : env && *env ? env : NULL;
 	AUTO(mem_freep) char *where = archive ? url_redact(view_str(archive)) : NULL;
 	AUTO(mem_freep)
-	char *key = mem_fmt("package %s %s", where ? where : "", d->package_suite ? d->package_suite : "");
+	char *key = mem_fmt("package %s %s %s", where ? where : "", d->package_suite ? d->package_suite : "",
+		backend ? backend : "");
 	steps_add(ret, STEP_FETCH, key, "Read the package list and fetch what is needed from %s.",
 		where ? where : "the archive apt uses");
 	steps_add(ret, STEP_VERIFY, key, "Compare what came with the signed digests.");
@@ -50,7 +51,7 @@ static void plan_container(const struct engine_def *d, const char *image, struct
 void engine_plan(const struct engine_def *d, enum engine_mode mode, const char *what, struct steps *ret)
 {
 	if (mode == ENGINE_MODE_PACKAGE)
-		plan_package(d, ret);
+		plan_package(d, what, ret);
 	else if (mode == ENGINE_MODE_CONTAINER)
 		plan_container(d, what, ret);
 	else if (mode == ENGINE_MODE_BINARY && d->urls.len && !d->path)

@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "provision/engine/auto.h"
 #include "provision/engine/source_int.h"
 
 enum { LOCK_RETRY_MS = 100, TEXT_MAX = 380, INSTALL_SILENCE_MS = 10 * 60 * 1000 };
@@ -346,7 +347,7 @@ static void tell_notes(struct source *s)
 	for (size_t i = 0; i < s->report.notes.len; i++)
 		(void)buf_addf(&b, "%s%s", b.len ? "; " : "", s->report.notes.items[i]);
 	if (b.len)
-		mem_setstr(&s->job->note, buf_str(&b));
+		auto_note(s->job, "%s", buf_str(&b));
 	job_progress(s->job, "preflight", 100, "%s is built with %s.%s%s%s", SOURCE_TARGET, s->choice.why,
 		b.len ? " " : "", buf_str(&b), b.len ? "." : "");
 }
@@ -475,12 +476,11 @@ static int open_lock(struct source *s, struct err *e)
 			      : 0;
 }
 
-bool source_is_auto(const struct engine_def *d, const struct engine_ensure_opts *o)
+bool source_is_made(const struct engine_def *d, const struct engine_ensure_opts *o)
 {
 	struct source_spec spec;
 	struct source_names n;
 	struct engine_build b = { 0 };
-	const char *root = getenv("CORRAL_PREFLIGHT_ROOT");
 	if (d->kind != ENGINE_LLAMACPP || source_spec_init(&spec, d, NULL) < 0)
 		return false;
 	source_names_init(&n, &spec, o->prefix_dir);
@@ -488,9 +488,16 @@ bool source_is_auto(const struct engine_def *d, const struct engine_ensure_opts 
 	engine_build_done(&b);
 	source_names_done(&n);
 	source_spec_done(&spec);
+	return there;
+}
+
+bool source_is_possible(const struct engine_def *d, const struct engine_ensure_opts *o)
+{
+	const char *root = getenv("CORRAL_PREFLIGHT_ROOT");
 	enum engine_backend first = o->ndevices ? o->devices[0].backend : ENGINE_CPU;
 	bool own = first == ENGINE_CUDA || first == ENGINE_HIP;
-	return there || (own && !o->offline && preflight_tools_here(root ? root : "", first));
+	return d->kind == ENGINE_LLAMACPP && own && !o->offline &&
+	       preflight_tools_here(root ? root : "", first);
 }
 
 char *source_describe(const struct engine_def *d, const struct engine_ensure_opts *o)

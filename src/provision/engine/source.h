@@ -102,9 +102,10 @@ bool source_output_line(struct source_output *o, struct view line);
 /* The line that tells most; NULL: none did. */
 const char *source_output_error(const struct source_output *o);
 
-/* Whether engine.mode auto, where no llama-server is installed, takes one built here: the one that is built
- * already, or, where a GPU and its maker's toolkit are here, one to be built. */
-bool source_is_auto(const struct engine_def *d, const struct engine_ensure_opts *o);
+/* For engine.mode auto: whether one is built here that can use the devices; whether one can be, since a GPU
+ * and its maker's toolkit are here. */
+bool source_is_made(const struct engine_def *d, const struct engine_ensure_opts *o);
+bool source_is_possible(const struct engine_def *d, const struct engine_ensure_opts *o);
 
 /* ---- what lies on the disk (source_record.c) ----------------------------------------------------- */
 

@@ -191,6 +191,7 @@ static void provision_one(struct engines *e, struct work *w)
 		.allow_package_installs = c->build.allow_package_installs,
 		.upgrade = w->upgrade,
 		.upgrade_to = w->upgrade ? e->o->to : NULL,
+		.again = true,
 		.look = w->look };
 	agent_engine_def(&w->pool->engine, &def);
 	(void)!loop_signal_start(e->loop, &signals[0], SIGINT, on_signal, w);

@@ -45,8 +45,8 @@ static const char dpkg[] =
 	"FAKE=$(cat \"$(dirname \"$0\")/../self\")\n"
 	"echo \"dpkg $1 $(basename \"$2\")\" >> \"$FAKE/calls\"\n"
 	"L=\"$3/usr/lib/x86_64-linux-gnu\"; mkdir -p \"$3/usr/bin\" \"$L/ggml/backends0\" \"$L/llama\"\n"
-	"printf '#!/bin/sh\\necho \"version: 0.7.0 (build 11669, commit X)\"\\n' > "
-	"\"$3/usr/bin/llama-server\"\n"
+	"printf '#!/bin/sh\\n[ \"$1\" = --list-devices ] && exec cat \"%s/package-list\"\\n"
+	"echo \"version: 0.7.0 (build 11669, commit X)\"\\n' \"$FAKE\" > \"$3/usr/bin/llama-server\"\n"
 	"printf '#!/bin/sh\\nshift 5\\nexec \"$@\"\\n' > \"$L/ld-linux-x86-64.so.2\"\n"
 	"chmod +x \"$3/usr/bin/llama-server\" \"$L/ld-linux-x86-64.so.2\"\n";
 

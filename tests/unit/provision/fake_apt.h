@@ -10,7 +10,8 @@
 void fake_apt_make(const char *dir);
 /* Creates dir/name with text, or removes it (NULL): "hang" (install waits for dir/go and says so by
  * making dir/hanging), "date" (the Release date), "fail" (what apt-get says on stderr before exit 100),
- * "spoil" (a fetched file has other contents). */
+ * "spoil" (a fetched file has other contents), "package-list" (what the package's llama-server --list-devices
+ * prints). */
 void fake_apt_set(const char *dir, const char *name, const char *text);
 /* Lines of dir/calls that start with prefix. */
 unsigned fake_apt_calls(const char *dir, const char *prefix);
