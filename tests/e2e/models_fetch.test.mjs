@@ -285,6 +285,17 @@ test('the hub: killed in the middle, it goes on', async (t) => {
   assert.ok(hub.of('/org/repo/m-Q4_K_M.gguf').sent < (2 << 20) * 2);
 });
 
+test('fetch.parallel: so many answers at a time, and no more', async (t) => {
+  const slowly = { size: 24 << 20, seed: 'wide', slow: 48 << 20 };
+  for (const parallel of [1, 3]) {
+    const { hub, get } = await withHub(t, { files: { '/w.gguf': { ...slowly } } });
+    const got = await get({ ref: `${hub.url}/w.gguf`, parallel });
+    refused(got, 'digest', 'not a GGUF file'); // all of it came
+    assert.equal(hub.of('/w.gguf').sent, slowly.size);
+    assert.equal(hub.peak, parallel);
+  }
+});
+
 test('the hub: two at once fetch once', async (t) => {
   const files = { 'm-Q4_K_M.gguf': { ...gguf(600_000, 'once'), slow: 1_200_000 } };
   const { hub, get } = await withHub(t, repo(files));

@@ -153,6 +153,7 @@ static void read_opts(yyjson_val *v, struct model_ensure_opts *o, struct stores_
 		.ollama_endpoint = text(v, "ollama_endpoint"),
 		.s3_endpoint = text(v, "s3_endpoint"),
 		.sha256 = text(v, "sha256"),
+		.parallel = (unsigned)yyjson_get_uint(yyjson_obj_get(v, "parallel")),
 		.rate = yyjson_get_uint(yyjson_obj_get(v, "rate")),
 		.headroom = yyjson_get_uint(yyjson_obj_get(v, "headroom")),
 		.require_digest = yyjson_get_bool(yyjson_obj_get(v, "require_digest")),

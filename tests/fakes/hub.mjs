@@ -199,6 +199,8 @@ function happen(fault, spec, state, counts, res) {
 }
 
 async function sendBody(hub, res, spec, state, counts, [from, to]) {
+  hub.peak = Math.max(hub.peak ?? 0, (hub.underWay = (hub.underWay ?? 0) + 1));
+  res.on('close', () => hub.underWay--);
   const piece = spec.slow ? Math.max(1024, Math.min(65536, spec.slow >> 4)) : 256 * 1024;
   for (let at = from; at < to;) {
     if (res.destroyed || res.socket?.destroyed) return;

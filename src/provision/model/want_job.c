@@ -367,6 +367,7 @@ static void fetch(struct model_job *j)
 	struct fetch_request q = { .op = FETCH_FILES,
 		.files = files,
 		.nfiles = j->nwant,
+		.parallel = j->o.parallel,
 		.rate = j->o.rate,
 		.headroom = j->o.headroom,
 		.policy = j->o.policy };

@@ -122,6 +122,7 @@ void agent_fetch_make(const struct config *c, struct agent_fetch *ret)
 		.policy = { .offline = c->network.offline, .plain_http = c->network.plain_http },
 		.trust = (enum model_trust)c->trust.mode,
 		.require_digest = c->trust.require_digest,
+		.parallel = c->fetch.parallel,
 		.rate = c->fetch.rate,
 		.headroom = c->fetch.headroom,
 	};
