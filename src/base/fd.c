@@ -143,9 +143,13 @@ int dir_ensure_writable(const char *path, const char *what, struct err *reterr)
 	if (r)
 		return err_set(reterr, r, "%s %s cannot be made: %s; name a folder you may write to with %s",
 			what, path, strerror(-r), what);
-	/* access(2) tells root that everything is writable; a read-only mount only shows in a write. */
+	/* access(2) tells root that everything is writable; a read-only mount only shows in a write. A file
+	 * without a name leaves nothing when we are killed; not every file system has them. */
+	AUTO(fd_closep) int fd = open(path, O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		return 0;
 	AUTO(mem_freep) char *probe = mem_fmt("%s/.corral-write-%d", path, (int)getpid());
-	AUTO(fd_closep) int fd = open(probe, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	fd = open(probe, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0 && errno != EEXIST)
 		return err_set(reterr, -errno,
 			"%s %s cannot be written: %s; name a folder you may write to with %s", what, path,

@@ -11,6 +11,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 
 import { contentOf, digestOf, sizeOf, startHub } from '../fakes/hub.mjs';
+import { archive } from './archives.mjs';
 import { buildDir, fakePath, withDeadline } from './harness.mjs';
 
 const MIB = 1 << 20;
@@ -621,34 +622,6 @@ test('many files at once, some there, one that is missing ends the job', async (
 });
 
 // ---- archives ------------------------------------------------------------------------------------------
-
-/** Makes an archive with Python, member by member: [name, kind, data or target, mode]. */
-function archive(file, members) {
-  const script = `
-import io, json, sys, tarfile, zipfile
-path, members = sys.argv[1], json.loads(sys.argv[2])
-kinds = {'file': tarfile.REGTYPE, 'dir': tarfile.DIRTYPE, 'link': tarfile.SYMTYPE, 'hard': tarfile.LNKTYPE,
-         'fifo': tarfile.FIFOTYPE, 'char': tarfile.CHRTYPE}
-if path.endswith('.zip'):
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as z:
-        for name, kind, data, mode in members:
-            info = zipfile.ZipInfo(name)
-            info.external_attr = (mode | (0o120000 if kind == 'link' else 0o100000)) << 16
-            z.writestr(info, data)
-    sys.exit()
-with tarfile.open(path, 'w:' + path.rsplit('.', 1)[1].replace('tar', '')) as t:
-    for name, kind, data, mode in members:
-        info = tarfile.TarInfo(name)
-        info.type, info.mode = kinds[kind], mode
-        if kind in ('link', 'hard'):
-            info.linkname = data
-        info.size = len(data) if kind == 'file' else 0
-        t.addfile(info, io.BytesIO(data.encode()) if kind == 'file' else None)
-`;
-  const full = members.map(([name, kind = 'file', data = 'x', mode = 0o644]) => [name, kind, data, mode]);
-  execFileSync('python3', ['-c', script, file, JSON.stringify(full)]);
-  return file;
-}
 
 const unpackJob = (file, into, rest = {}) => ({ op: 'unpack', files: [{ to: file }], into, ...rest });
 

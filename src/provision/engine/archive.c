@@ -3,28 +3,40 @@
  * The binary mode with an address: an archive is fetched, compared with the digest that the configuration
  * names, unpacked beside its place and renamed; its program is found inside and asked for its version. Every
  * step finds what an earlier run had done, so a kill anywhere costs what was under way at most.
+ *
+ * One job at a time for each archive, also of other processes: a flock. Who comes next finds the folder.
  */
 #include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "provision/engine/engine_int.h"
 #include "provision/engine/table.h"
 
-enum { SHA_LEN = 64, SHORT_LEN = 12, DEPTH_MAX = 8, FOUND_MAX = 4096 };
+enum { SHA_LEN = 64, SHORT_LEN = 12, DEPTH_MAX = 8, FOUND_MAX = 4096, LOCK_RETRY_MS = 200 };
 
 struct archive {
 	struct engine_job *job; /* NULL once cancelled */
 	struct fetch_job *fetch;
 	char *file, *folder, *name;
+	char *lock; /* its file; removed by who held it to the end */
+	int lock_fd;
+	struct loop_timer retry;
 	char *program; /* found */
 	bool offloading;
+	struct err failed; /* told once what was fetched in vain is gone */
 };
 
 static void archive_free(struct archive *a)
 {
 	fetch_cancel(&a->fetch);
+	loop_timer_stop(&a->retry);
+	fd_close(a->lock_fd);
+	free(a->lock);
 	free(a->file);
 	free(a->folder);
 	free(a->name);
@@ -40,6 +52,7 @@ void archive_cancel(struct archive **pa)
 		return;
 	a->job = NULL;
 	fetch_cancel(&a->fetch);
+	loop_timer_stop(&a->retry);
 	if (!a->offloading)
 		archive_free(a);
 }
@@ -48,6 +61,7 @@ static void finish_failed(struct archive *a, int code, const char *text)
 {
 	struct engine_job *j = a->job;
 	job_fail(j, code, "%s", text);
+	unlink(a->lock);
 	archive_cancel(&j->archive);
 }
 
@@ -138,6 +152,7 @@ static void on_found(void *arg)
 		return;
 	}
 	AUTO(mem_freep) char *program = MEM_TAKE(a->program);
+	unlink(a->lock);
 	archive_cancel(&j->archive);
 	job_take_program(j, program, "from the archive at engine.url");
 }
@@ -177,6 +192,34 @@ static int code_of(enum fetch_why why)
 	}
 }
 
+static void work_discard(void *arg)
+{
+	struct archive *a = arg;
+	unlink(a->file);
+}
+
+static void on_discarded(void *arg)
+{
+	struct archive *a = arg;
+	a->offloading = false;
+	if (a->job)
+		finish_failed(a, a->failed.code, a->failed.msg);
+	else
+		archive_free(a);
+}
+
+/* An archive that cannot be unpacked is of no use to the next try either; one whose process was killed is. */
+static void unpack_failed(struct archive *a, enum fetch_why why, const struct err *err)
+{
+	if (why == FETCH_CRASHED) {
+		finish_failed(a, code_of(why), err->msg);
+		return;
+	}
+	err_set(&a->failed, code_of(why), "%s", err->msg);
+	a->offloading = true;
+	loop_offload(a->job->loop, work_discard, on_discarded, a);
+}
+
 static void on_unpacked(void *arg, const struct fetch_result *res, enum fetch_why why, const struct err *err)
 {
 	struct archive *a = arg;
@@ -186,17 +229,16 @@ static void on_unpacked(void *arg, const struct fetch_result *res, enum fetch_wh
 	if (!err || file_exists(a->folder))
 		find(a);
 	else
-		finish_failed(a, code_of(why), err->msg);
+		unpack_failed(a, why, err);
 }
 
-static void request(struct archive *a, struct fetch_request *q,
-	void (*on_done)(void *, const struct fetch_result *, enum fetch_why, const struct err *))
+/* ops is heard from until the process has ended. */
+static void request(struct archive *a, struct fetch_request *q, const struct fetch_ops *ops)
 {
 	struct engine_job *j = a->job;
-	struct fetch_ops ops = { .on_progress = on_progress, .on_done = on_done };
 	struct err e = { 0 };
 	q->policy = j->policy;
-	int r = fetch_start(j->loop, j->fetch_program, q, &ops, a, &a->fetch, &e);
+	int r = fetch_start(j->loop, j->fetch_program, q, ops, a, &a->fetch, &e);
 	if (r)
 		finish_failed(a, r, e.msg);
 }
@@ -205,8 +247,9 @@ static void unpack(struct archive *a)
 {
 	struct fetch_file f = { .to = a->file };
 	struct fetch_request q = { .op = FETCH_UNPACK, .files = &f, .nfiles = 1, .into = a->folder };
+	static const struct fetch_ops ops = { .on_progress = on_progress, .on_done = on_unpacked };
 	job_progress(a->job, "unpack", -1, "Unpacking the engine's archive.");
-	request(a, &q, on_unpacked);
+	request(a, &q, &ops);
 }
 
 static void on_fetched(void *arg, const struct fetch_result *res, enum fetch_why why, const struct err *err)
@@ -227,7 +270,44 @@ static void fetch(struct archive *a)
 	struct fetch_request q = { .op = FETCH_FILES, .files = &f, .nfiles = 1 };
 	AUTO(mem_freep) char *where = url_redact(view_str(j->def.urls.items[0]));
 	job_progress(j, "fetch", 0, "Fetching %s.", where);
-	request(a, &q, on_fetched);
+	static const struct fetch_ops ops = { .on_progress = on_progress, .on_done = on_fetched };
+	request(a, &q, &ops);
+}
+
+/* ---- its start -----------------------------------------------------------------------------------------
+ */
+
+static void try_lock(void *arg)
+{
+	struct archive *a = arg;
+	if (flock(a->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+		if (file_exists(a->folder)) /* who had the lock made it */
+			find(a);
+		else
+			fetch(a);
+		return;
+	}
+	if (errno != EWOULDBLOCK && errno != EINTR) {
+		AUTO(mem_freep) char *text = mem_fmt("%s cannot be locked: %s", a->lock, strerror(errno));
+		finish_failed(a, -EIO, text);
+		return;
+	}
+	job_progress(a->job, "fetch", -1, "Waiting for another process that fetches the same engine.");
+	loop_timer_start(a->job->loop, &a->retry, LOCK_RETRY_MS, try_lock, a);
+}
+
+static void lock(struct archive *a)
+{
+	struct engine_job *j = a->job;
+	AUTO(mem_freep) char *dir = path_join(j->prefix_dir, engine_kind_name(j->def.kind));
+	struct err e = { 0 };
+	int r = dir_ensure_writable(dir, "state_dir", &e);
+	if (!r && (a->lock_fd = open(a->lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600)) < 0)
+		r = err_set(&e, -errno, "%s cannot be opened: %s", a->lock, strerror(errno));
+	if (r)
+		finish_failed(a, r, e.msg);
+	else
+		try_lock(a);
 }
 
 void archive_start(struct engine_job *j)
@@ -256,10 +336,12 @@ void archive_start(struct engine_job *j)
 	a->file = mem_fmt("%s/archives/%s", j->cache_dir, j->def.sha256);
 	a->folder = mem_fmt(
 		"%s/%s/binary-%.*s", j->prefix_dir, engine_kind_name(j->def.kind), SHORT_LEN, j->def.sha256);
+	a->lock = mem_fmt("%s.lock", a->folder);
+	a->lock_fd = -1;
 	if (file_exists(a->folder))
 		find(a);
 	else
-		fetch(a);
+		lock(a);
 }
 
 char *archive_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
