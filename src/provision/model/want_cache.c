@@ -143,8 +143,10 @@ int want_link(const char *blob, const char *link, struct err *reterr)
 	AUTO(mem_freep) char *to = relative(blob, link);
 	AUTO(mem_freep) char *dir = dir_of(link);
 	AUTO(mem_freep) char *beside = mem_fmt("%s/.%d.new", dir, (int)getpid());
+	AUTO(mem_freep) char *prefix = mem_fmt("%s/.", dir);
 	char now[4096];
 	ssize_t n = readlink(link, now, sizeof now);
+	want_sweep(prefix, ".new");
 	if (n > 0 && (size_t)n < sizeof now && view_eqs(view_of(now, (size_t)n), to))
 		return 0;
 	int r = dir_make(dir, 0755);

@@ -126,6 +126,12 @@ bool want_trusted_host(const struct model_ensure_opts *o, const char *host);
 char *want_place(const struct model_ref *r, const char *models_dir) MUST_CHECK;
 /* The parts of a name, one when it is not split. */
 void want_parts(const char *name, struct strv *ret);
+/* Atomic; what a process that was killed left of the same write goes. */
+int want_write(const char *path, struct view text, mode_t mode, bool sync) MUST_CHECK;
+/* Removes PREFIX<pid>SUFFIX of processes that are gone; prefix with its folder. */
+void want_sweep(const char *prefix, const char *suffix);
+/* Of a file that is whole: what the fetcher noted of it and was killed before it could remove. */
+void want_fetched(const char *path);
 char *want_noted(const char *path) MUST_CHECK; /* the digest beside it; NULL: none */
 int want_note(const char *path, const char *sha256) MUST_CHECK;
 /* The digest that was computed of a file that is not ours, while it is the same file; NULL: none. */

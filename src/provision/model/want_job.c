@@ -531,6 +531,8 @@ static void on_hashed(void *arg, const struct fetch_result *res, enum fetch_why 
 	bool ours = it->ref.kind == MODEL_REF_HTTPS || it->ref.kind == MODEL_REF_S3;
 	for (size_t i = 0; i < res->nfiles; i++) {
 		strv_add(&it->digests, res->files[i].sha256 ? res->files[i].sha256 : "");
+		if (ours)
+			want_fetched(it->files.parts.items[i]);
 		if (ours && res->files[i].sha256)
 			(void)!want_note(it->files.parts.items[i], res->files[i].sha256);
 		else if (res->files[i].sha256)

@@ -5,11 +5,16 @@
  *   https/<host>/<path>          s3/<bucket>/<key>          <file>.sha256 beside each, as sha256sum writes it
  *   ollama/<host>/<owner>/<name>/<tag>/      oci/<registry>/<name>/<tag>/      with the manifest.json last
  */
+#include <dirent.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/fd.h"
+#include "base/num.h"
 #include "provision/model/want_job_int.h"
 
 /* ':' (of a port, of a digest) is no letter of a folder's name. */
@@ -75,11 +80,48 @@ char *want_noted(const char *path)
 	return want_is_hex(v, 64) ? mem_viewdup(v) : NULL;
 }
 
+void want_sweep(const char *prefix, const char *suffix)
+{
+	const char *name = strrchr(prefix, '/') + 1;
+	AUTO(mem_freep) char *dir = mem_viewdup(view_of(prefix, (size_t)(name - prefix)));
+	DIR *d = opendir(dir);
+	for (struct dirent *e; d && (e = readdir(d));) {
+		struct view v = view_str(e->d_name);
+		uint64_t pid;
+		if (!view_starts(v, view_str(name)))
+			continue;
+		v = view_from(v, strlen(name));
+		if (!view_ends(v, view_str(suffix)))
+			continue;
+		if (num_u64(view_cut(v, v.n - strlen(suffix)), &pid) || !pid || pid > INT_MAX ||
+			kill((pid_t)pid, 0) == 0 || errno != ESRCH)
+			continue;
+		(void)unlinkat(dirfd(d), e->d_name, 0);
+	}
+	if (d)
+		closedir(d);
+}
+
+void want_fetched(const char *path)
+{
+	AUTO(mem_freep) char *part = mem_fmt("%s.part", path);
+	AUTO(mem_freep) char *notes = mem_fmt("%s.part.json", path);
+	if (access(path, F_OK) == 0 && access(part, F_OK) < 0)
+		(void)unlink(notes);
+}
+
+int want_write(const char *path, struct view text, mode_t mode, bool sync)
+{
+	AUTO(mem_freep) char *prefix = mem_fmt("%s.", path);
+	want_sweep(prefix, ".tmp");
+	return file_write_atomic(path, text, mode, sync);
+}
+
 int want_note(const char *path, const char *sha256)
 {
 	AUTO(mem_freep) char *beside = mem_fmt("%s.sha256", path);
 	AUTO(mem_freep) char *line = mem_fmt("%s  %s\n", sha256, strrchr(path, '/') + 1);
-	return file_write_atomic(beside, view_str(line), 0644, true);
+	return want_write(beside, view_str(line), 0644, true);
 }
 
 /* ---- files of others ------------------------------------------------------------------------------------
@@ -122,5 +164,5 @@ int want_verify(const char *state_dir, const char *path, const char *sha256)
 	AUTO(mem_freep) char *dir = path_join(state_dir, "verified");
 	AUTO(mem_freep) char *text = mem_fmt("%.64s%s", sha256, now);
 	int r = dir_make(dir, 0700);
-	return r ? r : file_write_atomic(kept, view_str(text), 0600, false);
+	return r ? r : want_write(kept, view_str(text), 0600, false);
 }
