@@ -20,6 +20,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import contest  # noqa: E402
 import rows  # noqa: E402
 from report import median  # noqa: E402
+from still import undisturbed  # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PATH = '/v1/chat/completions'
@@ -56,7 +57,7 @@ def arguments():
 
 def others(c, rounds=9):
     """The median p99 in µs of rounds of a second; an answer that is not 2xx is an error."""
-    return median([rows.wrk(c, c.ports['corral'], 4, 1)['p99_us'] for _ in range(rounds)])
+    return median([undisturbed(lambda: rows.wrk(c, c.ports['corral'], 4, 1)['p99_us']) for _ in range(rounds)])
 
 
 def slow(c, a, mode):
