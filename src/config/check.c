@@ -24,9 +24,25 @@ static const struct config_origin *top_origin(struct loader *ld, const char *key
 	return &ld->cfg->from[field_find(SCOPE_TOP, view_str(key))];
 }
 
+/* Where a key was written, or of a group ("engine.source") the first of its keys; NULL: nowhere. */
+static const struct config_origin *pool_origin(const struct check *c, const char *key)
+{
+	size_t n = strlen(key);
+	int exact = field_find(SCOPE_POOL, view_str(key));
+	if (exact >= 0)
+		return c->p->from[exact].kind != CONFIG_FROM_DEFAULT ? &c->p->from[exact] : NULL;
+	for (size_t i = 0; i < config_nfields; i++) {
+		const char *path = config_fields[i].path;
+		if (config_fields[i].scope == SCOPE_POOL && strncmp(path, key, n) == 0 && path[n] == '.' &&
+			c->p->from[i].kind != CONFIG_FROM_DEFAULT)
+			return &c->p->from[i];
+	}
+	return NULL;
+}
+
 static bool pool_has(const struct check *c, const char *key)
 {
-	return c->p->from[field_find(SCOPE_POOL, view_str(key))].kind != CONFIG_FROM_DEFAULT;
+	return pool_origin(c, key) != NULL;
 }
 
 /* At the key if it was written, else where the pool begins. */
@@ -38,9 +54,8 @@ static void pool_fail(const struct check *c, const char *key, const char *fmt, .
 	AUTO(mem_freep) char *msg = mem_vfmt(fmt, ap);
 	va_end(ap);
 	AUTO(mem_freep) char *full = mem_fmt("pools[%zu].%s", c->index, key);
-	const struct config_origin *o =
-		pool_has(c, key) ? &c->p->from[field_find(SCOPE_POOL, view_str(key))] : &c->p->at;
-	load_fail(c->ld, o, full, "%s", msg);
+	const struct config_origin *o = pool_origin(c, key);
+	load_fail(c->ld, o ? o : &c->p->at, full, "%s", msg);
 }
 
 /* ---- addresses ---------------------------------------------------------------------------------- */
@@ -257,8 +272,8 @@ static void infer_engine(const struct check *c)
 	struct config_engine *e = &c->p->engine;
 	if (!pool_has(c, "engine.kind") && e->command.len)
 		e->kind = CONFIG_ENGINE_COMMAND;
-	if (pool_has(c, "engine.mode") || e->kind == CONFIG_ENGINE_COMMAND)
-		return;
+	if (e->mode != CONFIG_MODE_AUTO || e->kind == CONFIG_ENGINE_COMMAND)
+		return; /* auto that was written is the auto that was not */
 	bool elsewhere = e->kind == CONFIG_ENGINE_OPENAI || e->kind == CONFIG_ENGINE_TRITON;
 	if (e->sha256 || (e->path && !e->urls.len))
 		e->mode = CONFIG_MODE_BINARY;
@@ -366,8 +381,10 @@ static void check_engine(const struct check *c)
 	check_binary(c);
 	if (e->mode != CONFIG_MODE_CONTAINER && e->image)
 		pool_fail(c, "engine.image", "image belongs to mode: container; remove one of them");
-	if (e->mode != CONFIG_MODE_CONTAINER && e->runtime != CONFIG_RUNTIME_AUTO)
-		pool_fail(c, "engine.runtime", "runtime belongs to mode: container; remove one of them");
+	if (e->mode != CONFIG_MODE_CONTAINER && e->mode != CONFIG_MODE_AUTO &&
+		e->runtime != CONFIG_RUNTIME_AUTO)
+		pool_fail(c, "engine.runtime",
+			"runtime belongs to mode: container or auto; remove one of them");
 	if (e->mode != CONFIG_MODE_BINARY && e->path)
 		pool_fail(c, "engine.path", "path belongs to mode: binary; remove one of them");
 	if (e->mode != CONFIG_MODE_SOURCE && has_source(e))

@@ -69,6 +69,17 @@ static void one_mistake(const char *yaml, unsigned line, unsigned column, const 
 	}
 }
 
+static void test_auto_that_was_written_is_auto(void **state)
+{
+	(void)state;
+	struct config *c =
+		good("pools: [{id: a, model: a.gguf, engine: {mode: auto, source: {ref: b6123}}}, {id: b, "
+		     "model: b.gguf, engine: {mode: auto, runtime: docker}}]\n");
+	assert_int_equal(c->pools[0].engine.mode, CONFIG_MODE_SOURCE);
+	assert_int_equal(c->pools[1].engine.mode, CONFIG_MODE_AUTO);
+	config_unref(c);
+}
+
 static void test_defaults(void **state)
 {
 	AUTO(config_unrefp) struct config *c = good("");
@@ -327,7 +338,10 @@ static void test_pool_mistakes(void **state)
 		"inside the archive");
 	one_mistake(
 		POOL("engine: {mode: package, image: x}"), 2, 57, "pools[0].engine.image", "mode: container");
-	one_mistake(POOL("engine: {runtime: docker}"), 2, 44, "pools[0].engine.runtime", "mode: container");
+	one_mistake(POOL("engine: {runtime: docker, mode: package}"), 2, 44, "pools[0].engine.runtime",
+		"mode: container");
+	one_mistake(POOL("engine: {mode: package, source: {ref: b6123}}"), 2, 64, "pools[0].engine.source",
+		"mode: source");
 	one_mistake(POOL("engine: {kind: vllm, mode: package}"), 2, 53, "pools[0].engine.mode",
 		"llama.cpp alone");
 	one_mistake("pools:\n- {id: a, engine: {kind: vllm}}\n", 2, 3, "pools[0].model", "a folder");
@@ -718,6 +732,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_defaults),
 		cmocka_unit_test(test_dirs),
+		cmocka_unit_test(test_auto_that_was_written_is_auto),
 		cmocka_unit_test(test_every_type),
 		cmocka_unit_test(test_show_loads_again),
 		cmocka_unit_test(test_show_masks_secrets),
