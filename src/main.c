@@ -25,6 +25,8 @@ static int engines(const struct cli_engines_opts *o)
 		.name = o->name,
 		.to = o->to,
 		.ret_changed = o->ret_changed,
+		.ret_skipped = o->ret_skipped,
+		.ret_bytes = o->ret_bytes,
 		.json = o->json,
 		.force = o->force,
 		.color = o->color };

@@ -10,6 +10,7 @@
 #include <yyjson.h>
 
 #include "base/mem.h"
+#include "base/num.h"
 #include "cli/cli_int.h"
 
 enum { TOKENS = 32, ANSWER_MS = 10 * 60 * 1000 };
@@ -97,10 +98,19 @@ static void take_sample(struct cli *c, const char *pool, bool only_up, struct sa
 	api_close(&a);
 }
 
-static void compare(const char *pool, const struct sample *was, const struct sample *now)
+static void compare(
+	const char *pool, const struct sample *was, const struct sample *now, const uint64_t bytes[2])
 {
+	char sizes[96] = "", before[32], after[32];
+	num_format_bytes(bytes[0], before, sizeof before);
+	num_format_bytes(bytes[1], after, sizeof after);
+	if (bytes[0] && bytes[1])
+		snprintf(sizes, sizeof sizes, "%s on disk before, %s now; ", before, after);
+	else if (bytes[1])
+		snprintf(sizes, sizeof sizes, "%s on disk; ", after);
 	if (!was->answered) {
-		hint("%s: no engine ran before: there is nothing to compare with; the new one answers", pool);
+		hint("%s: %sno engine ran before: there is nothing to compare with; the new one answers",
+			pool, sizes);
 		return;
 	}
 	char speeds[96] = "";
@@ -111,11 +121,11 @@ static void compare(const char *pool, const struct sample *was, const struct sam
 	while (was->text[same] && was->text[same] == now->text[same])
 		same++;
 	if (strcmp(was->text, now->text) == 0)
-		hint("%s: %sthe same %zu bytes for the first %d greedy tokens", pool, speeds, same,
+		hint("%s: %s%sthe same %zu bytes for the first %d greedy tokens", pool, speeds, sizes, same,
 			(int)TOKENS);
 	else
-		hint("%s: %sthe first %d greedy tokens differ from byte %zu on", pool, speeds, (int)TOKENS,
-			same);
+		hint("%s: %s%sthe first %d greedy tokens differ from byte %zu on", pool, speeds, sizes,
+			(int)TOKENS, same);
 }
 
 static int reload(struct cli *c, const char *pool)
@@ -152,7 +162,7 @@ static int hand_over(struct cli *c, const struct cli_engines_opts *e, const stru
 	}
 	take_sample(c, e->name, false, &now);
 	if (now.answered) {
-		compare(e->name, was, &now);
+		compare(e->name, was, &now, e->ret_bytes);
 	} else {
 		complain("engines upgrade: pool %s does not answer with the new build; the one before is "
 			 "taken "
@@ -169,13 +179,16 @@ static int upgrade_pool(struct cli *c, struct cli_engines_opts *e, const char *p
 {
 	struct sample was;
 	bool changed = false;
+	uint64_t bytes[2] = { 0 };
 	e->name = pool;
 	e->ret_changed = &changed;
+	e->ret_bytes = bytes;
 	take_sample(c, pool, true, &was);
 	int status = c->roles->engines(e);
 	if (status == CLI_OK && changed)
 		status = hand_over(c, e, &was);
 	sample_done(&was);
+	e->ret_bytes = NULL;
 	return status;
 }
 
@@ -184,9 +197,11 @@ int engines_upgrade(struct cli *c, struct cli_engines_opts *e)
 	int status = CLI_OK;
 	if (e->name)
 		return upgrade_pool(c, e, e->name);
+	bool skipped = false;
+	e->ret_skipped = &skipped;
 	for (size_t i = 0; i < e->config->npools && status == CLI_OK; i++)
-		if (e->config->pools[i].engine.mode == CONFIG_MODE_SOURCE)
-			status = upgrade_pool(c, e, e->config->pools[i].id);
+		status = upgrade_pool(c, e, e->config->pools[i].id);
+	e->ret_skipped = NULL;
 	return status;
 }
 

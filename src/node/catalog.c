@@ -174,6 +174,28 @@ static void get_model(struct node *n, struct http_exchange *x, const char *id)
 	reply_doc(x, d);
 }
 
+static val *steps_json(doc *d, struct node *n)
+{
+	struct catalog_steps all;
+	val *list = yyjson_mut_arr(d);
+	catalog_steps(n->opts.catalog, NULL, &all);
+	for (size_t i = 0; i < all.len; i++) {
+		const struct catalog_step *s = &all.items[i];
+		val *o = yyjson_mut_obj(d);
+		add_str(d, o, "plan", s->job);
+		yyjson_mut_obj_add_uint(d, o, "step", s->ordinal + 1);
+		add_str(d, o, "name", s->name);
+		add_str(d, o, "state", catalog_step_state_name(s->state));
+		add_time(d, o, "started_at", s->started_ms);
+		add_time(d, o, "ended_at", s->ended_ms);
+		add_str(d, o, "detail", s->detail);
+		add_str(d, o, "log", s->log);
+		yyjson_mut_arr_append(list, o);
+	}
+	catalog_steps_done(&all);
+	return list;
+}
+
 static void get_engines(struct node *n, struct http_exchange *x)
 {
 	struct catalog_engines all = { 0 };
@@ -199,6 +221,7 @@ static void get_engines(struct node *n, struct http_exchange *x)
 	}
 	catalog_engines_done(&all);
 	yyjson_mut_obj_add_val(d, root, "engines", list);
+	yyjson_mut_obj_add_val(d, root, "steps", steps_json(d, n));
 	reply_doc(x, d);
 }
 

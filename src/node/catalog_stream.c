@@ -314,6 +314,8 @@ static void on_engine_progress(void *arg, const struct engine_progress *p)
 	(void)(p->pct < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%d", p->pct));
 	(void)buf_adds(&b, ",\"eta_ms\":");
 	(void)(p->eta_ms < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%lld", (long long)p->eta_ms));
+	if (p->steps)
+		(void)buf_addf(&b, ",\"step\":%u,\"steps\":%u", p->step, p->steps);
 	(void)buf_adds(&b, ",\"text\":");
 	(void)buf_add_json(&b, view_str(p->text));
 	(void)buf_addc(&b, '}');

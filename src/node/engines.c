@@ -9,11 +9,13 @@
 #include "base/mem.h"
 #include "gpu/monitor.h"
 #include "node/models_int.h"
+#include "provision/engine/steps.h"
 
-void engines_opts(
-	const struct node *n, bool on_cpu, struct engine_device *devices, struct engine_ensure_opts *ret)
+void engines_opts(struct node *n, bool on_cpu, struct engine_device *devices, struct engine_ensure_opts *ret)
 {
 	bool any = !on_cpu && n->gpus;
+	if (n->opts.catalog)
+		n->records = steps_store_catalog(n->opts.catalog);
 	*ret = (struct engine_ensure_opts){
 		.prefix_dir = n->builds_dir,
 		.cache_dir = n->builds_dir,
@@ -25,6 +27,7 @@ void engines_opts(
 		.build_jobs = n->opts.build_jobs,
 		.allow_package_installs = n->opts.allow_package_installs,
 		.policy = n->opts.fetch ? &n->opts.fetch->policy : NULL,
+		.records = n->opts.catalog ? &n->records : NULL,
 		.fetch_program = n->opts.fetch ? n->opts.fetch->fetch_program : NULL,
 	};
 }
@@ -59,4 +62,59 @@ void engines_remember(struct node *n, const struct engine_build *b)
 		*slash = '\0';
 	catalog_engine_put(n->opts.catalog, &e);
 	catalog_engine_done(&e);
+}
+
+/* ---- a pool's own steps ----------------------------------------------------------------------------------
+ */
+
+void engines_note_model(struct node *n, const char *ref, bool begun, const char *failed)
+{
+	if (!n->opts.catalog)
+		return;
+	struct steps_store st = steps_store_catalog(n->opts.catalog);
+	struct steps_record r = { 0 };
+	(void)!steps_noted(&st, STEP_MODEL_FETCH, ref, &r);
+	steps_record_done(&(struct steps_record){ .detail = MEM_TAKE(r.detail), .log = MEM_TAKE(r.log) });
+	r.started_ms = begun || !r.started_ms ? wall_ms() : r.started_ms;
+	r.ended_ms = begun ? 0 : wall_ms();
+	r.state = begun ? STEPS_RUNNING : failed ? STEPS_FAILED : STEPS_DONE;
+	r.detail = (char *)(uintptr_t)failed;
+	(void)!steps_note(&st, STEP_MODEL_FETCH, ref, &r);
+}
+
+/* What a build of ours is called in `corral engines ls`; else the program. */
+static const char *build_name(const struct engine_build *b, char **own)
+{
+	if (b->image)
+		return b->image;
+	AUTO(mem_freep) char *path = mem_strdup(b->program);
+	for (char *at = path; at && (at = strchr(at, '/'));) {
+		char *end = strchr(++at, '/');
+		bool ours = strncmp(at, "source-", 7) == 0 || strncmp(at, "package-", 8) == 0 ||
+			    strncmp(at, "binary-", 7) == 0;
+		if (ours && end) {
+			*own = mem_viewdup(view_of(at, (size_t)(end - at)));
+			return *own;
+		}
+	}
+	return b->program;
+}
+
+void engines_note_canary(struct replica *r, const char *failed)
+{
+	struct pool *p = r->pool;
+	if (!r->node->opts.catalog || !p || !p->have_build || p->build.external || !p->build.program)
+		return;
+	AUTO(mem_freep) char *own = NULL;
+	AUTO(mem_freep) char *key = mem_fmt("%s %s", p->conf.id, build_name(&p->build, &own));
+	struct steps_store st = steps_store_catalog(r->node->opts.catalog);
+	struct steps_record was = { 0 };
+	bool known = !failed && steps_noted(&st, STEP_CANARY, key, &was) == 0 && was.state == STEPS_DONE;
+	steps_record_done(&was);
+	struct steps_record now = { .state = failed ? STEPS_FAILED : STEPS_DONE,
+		.started_ms = wall_ms(),
+		.ended_ms = wall_ms(),
+		.detail = (char *)(uintptr_t)failed };
+	if (!known)
+		(void)!steps_note(&st, STEP_CANARY, key, &now);
 }

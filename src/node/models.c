@@ -106,6 +106,7 @@ static void on_job_done(void *arg, const struct model_got *got, enum fetch_why w
 	struct list *l;
 	f->job = NULL; /* it frees itself after this call */
 	list_remove(&f->node);
+	engines_note_model(n, f->set.ref, false, got ? NULL : err ? err->msg : fetch_why_name(why));
 	if (got) {
 		if (n->opts.catalog)
 			catalog_note(n->opts.catalog, &f->set, got);
@@ -189,6 +190,7 @@ struct fetch_watch *fetch_join(struct node *n, const struct model_set *set, cons
 		list_init(&f->watches);
 		list_append(&n->fetches, &f->node);
 		log_info("model", set->ref, "Model %s is being fetched.", set->ref);
+		engines_note_model(n, set->ref, true, NULL);
 		f->job = model_ensure(n->loop, set, &o, &job_ops, f);
 	}
 	w->of = f;

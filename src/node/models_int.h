@@ -41,9 +41,11 @@ void fetch_leave(struct fetch_watch **w); /* NULL inside allowed */
 bool catalog_route(struct node *n, struct http_exchange *x, struct view path, enum http_method m);
 void catalog_removals_done(struct node *n); /* those under way end by themselves */
 /* engines.c; devices: room for GPU_DEVICES_MAX, which lives as long as ret is used */
-void engines_opts(
-	const struct node *n, bool on_cpu, struct engine_device *devices, struct engine_ensure_opts *ret);
+void engines_opts(struct node *n, bool on_cpu, struct engine_device *devices, struct engine_ensure_opts *ret);
 void engines_remember(struct node *n, const struct engine_build *b);
+/* The steps that are a pool's own. failed NULL: it is done; begun: it has only begun. */
+void engines_note_model(struct node *n, const char *ref, bool begun, const char *failed);
+void engines_note_canary(struct replica *r, const char *failed);
 /* catalog_stream.c */
 call_fn catalog_pull, catalog_verify, engines_provision;
 void catalog_streams_done(struct node *n);

@@ -16,6 +16,7 @@
 #include "http/client.h"
 #include "http/server.h"
 #include "node/node.h"
+#include "provision/engine/steps.h"
 #include "provision/engine/table.h"
 #include "supervise/keeper.h"
 #include "supervise/probe.h"
@@ -179,7 +180,8 @@ struct node {
 	struct list followers;  /* struct log_stream */
 	size_t nfollowers;
 	struct http_fetch *leaving;
-	struct list gate; /* replicas that wait for their turn to load */
+	struct steps_store records; /* of the catalog: who remembers steps */
+	struct list gate;           /* replicas that wait for their turn to load */
 	struct loop_work gate_work;
 	struct list fetches;  /* struct fetch: models that are being fetched */
 	struct list streams;  /* of catalog_stream.c: answers under way */

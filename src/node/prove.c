@@ -9,7 +9,7 @@
 
 #include "base/mem.h"
 #include "log/log.h"
-#include "node/node_int.h"
+#include "node/models_int.h"
 
 enum {
 	ASK_TIMEOUT_MS = 5000,
@@ -181,6 +181,8 @@ static void on_canary(void *arg, int status, struct view body, const struct err 
 			replica_ready(r);
 		return;
 	}
+	engines_note_canary(
+		r, status ? "the model's first answer was an error" : "the model gave no first answer");
 	if (status) {
 		replica_condemn(r, CAUSE_CANARY, "`corral logs` shows why",
 			"the model's first answer was %d: %.*s", status, (int)MIN(body.n, (size_t)200),
@@ -260,6 +262,8 @@ void replica_ready(struct replica *r)
 	replica_set(r, REPLICA_READY);
 	if (!r->external)
 		handoff_write(r);
+	if (r->pool && r->pool->conf.canary != NODE_CANARY_NEVER)
+		engines_note_canary(r, NULL);
 	log_event(LOG_INFO, "ready", r->id,
 		(struct log_field[]){ LOG_STR("pool_id", r->pool_id), LOG_STR("replica_id", r->id),
 			LOG_INT("duration_ms", r->load_ms), LOG_END },

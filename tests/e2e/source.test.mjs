@@ -73,6 +73,11 @@ class World {
     const lines = r.stdout.split('\n').filter(Boolean).map((l) => JSON.parse(l));
     return { ...r, lines, ...lines.at(-1) };
   }
+  /** What `plan` says of each step: "build failed", … */
+  async states(opts) {
+    const { steps } = JSON.parse((await this.run(['plan', 'chat', '--json'], opts)).stdout).pools[0];
+    return { all: steps.map((s) => `${s.step} ${s.state}`), steps };
+  }
   /** Folders of builds. */
   builds() {
     const names = fs.existsSync(this.engines) ? fs.readdirSync(this.engines) : [];
@@ -147,6 +152,13 @@ test(
       assert.match(record, /^ref b101$/m);
       assert.deepEqual(w.halves(), []);
 
+      const known = await w.states();
+      const done = ['preflight', 'fetch', 'verify', 'configure', 'build', 'install'].map((s) => `${s} done`);
+      assert.deepEqual(known.all, [...done, 'canary todo']);
+      assert.match(known.steps[4].log, /log\/source-[0-9a-f]{16}-build\.log$/);
+      assert.ok(known.steps[4].started_at <= known.steps[4].ended_at);
+      assert.ok(first.lines.some((l) => l.phase === 'build' && l.step === 5 && l.steps === 6));
+
       const state = w.print();
       const second = await w.provision();
       assert.equal(second.code, 0);
@@ -168,9 +180,11 @@ test(
 
       const { engines } = JSON.parse((await w.run(['ls', '--json'])).stdout);
       assert.deepEqual(engines.map((e) => e.current), [true, true]);
+      assert.deepEqual(engines.map((e) => e.pools), engines.map((e) => (e.folder === build ? [] : ['chat'])));
+      assert.ok(engines.every((e) => e.bytes > 1e5));
       const refused = await w.run(['rm', other_build]);
       assert.equal(refused.code, 1);
-      assert.match(refused.stderr, /is the current build of a pool/);
+      assert.match(refused.stderr, /is the current build of pool chat: --force/);
       assert.equal((await w.run(['rm', other_build, '--force'])).code, 0);
       assert.deepEqual(w.builds(), [build]);
       assert.equal((await w.provision()).code, 0); // made anew
@@ -216,7 +230,11 @@ test(
         assert.deepEqual([failed[0].event, failed.at(-1).event], ['progress', 'error']);
         assert.match(failed.at(-1).data, /not-there.*source-resolve\.log/);
         assert.equal((await corral.post('/v1/engines/provision', { pool: 'x' })).status, 404);
-        const { engines } = (await corral.get('/v1/engines')).json;
+        const { engines, steps } = (await corral.get('/v1/engines')).json;
+        assert.ok(steps.some((s) => s.name === 'build' && s.state === 'done' && /-build\.log$/.test(s.log)));
+        const failedOnes = steps.filter((s) => s.state === 'failed');
+        assert.ok(failedOnes.some((s) => s.name === 'fetch' && /not-there/.test(s.detail)));
+        assert.ok(steps.some((s) => s.name === 'canary' && s.state === 'done'), JSON.stringify(steps));
         assert.deepEqual(
           engines.filter((e) => e.source === 'source').map((e) => [e.commit, e.features]),
           [[git(w.repo, 'rev-parse', 'b100'), 'CPU']],
@@ -418,6 +436,9 @@ exit 1
     assert.match(failing.error, /^llama-server b103 does not compile: .*_7\.c:1:\d+: error: .*not_a_name/);
     assert.match(failing.error, /the whole output is in \S+-build\.log$/);
     assert.deepEqual(w.builds(), []);
+    const stuck = await w.states();
+    assert.deepEqual(stuck.all.slice(3, 6), ['configure done', 'build failed', 'install todo']);
+    assert.match(stuck.steps[4].detail, /^llama-server b103 does not compile/);
     fs.writeFileSync(unit, good);
     git(w.repo, 'commit', '-qam', 'mended');
     git(w.repo, 'tag', 'b104');
@@ -586,6 +607,6 @@ test(
 
     const text = (await w.run(['plan', 'chat'], { env: { ...env, ...driver.env } })).stdout;
     assert.match(text, /^Pool chat \(plan [0-9a-f]{16}\): source: built with CUDA 12\.8 for Stub 24 GB/);
-    assert.match(text, /^ {2}5\. build {7}Build llama-server\.$/m);
+    assert.match(text, /^ {2}5\. build {7}todo {4}Build llama-server\.$/m);
   }),
 );

@@ -466,6 +466,19 @@ bool auto_checks(struct engine_job *j)
 	return true;
 }
 
+/* An upgrade is one of what is here: another way is none. False: nothing of ours is. */
+static bool anew(struct engine_job *j)
+{
+	enum engine_backend b = package_backend_made(&j->def, j->prefix_dir, j->cache_dir, j->ndevices);
+	if (b == ENGINE_CPU && j->def.mode == ENGINE_MODE_AUTO && j->ndevices && container_is_pinned(j))
+		container_start(j);
+	else if (!package_possible() || j->offline)
+		return false;
+	else
+		package_start(j, b);
+	return true;
+}
+
 void auto_start(struct engine_job *j)
 {
 	const char *named = j->def.mode == ENGINE_MODE_AUTO ? getenv("CORRAL_LLAMA_SERVER") : NULL;
@@ -475,6 +488,10 @@ void auto_start(struct engine_job *j)
 		(source_is_made(&j->def, &o) || source_is_possible(&j->def, &o))) {
 		j->in_auto = false; /* no other way is an upgrade */
 		source_start(j);
+		return;
+	}
+	if (j->in_auto && (j->upgrade || j->look) && anew(j)) {
+		j->in_auto = false;
 		return;
 	}
 	if (j->in_auto) {

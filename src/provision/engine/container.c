@@ -219,16 +219,44 @@ static void pull(struct container *c)
 	ask(c, words, PULL_SILENCE_MS, step_pulled);
 }
 
+char *container_pin_file(const char *prefix_dir, const char *image)
+{
+	return mem_fmt("%s/images/%016llx.pin", prefix_dir, (unsigned long long)text_hash(view_str(image)));
+}
+
+char *container_pin_last(const char *pin_file)
+{
+	return mem_fmt("%.*s.last", (int)(strlen(pin_file) - strlen(".pin")), pin_file);
+}
+
+char *container_pin_read(const char *file)
+{
+	AUTO(buf_done) struct buf b = BUF(PIN_MAX);
+	if (file_read(file, &b) < 0)
+		return NULL;
+	AUTO(mem_freep) char *image = mem_viewdup(view_trim(buf_view(&b)));
+	return strchr(image, '@') && !container_image_problem(image) ? MEM_TAKE(image) : NULL;
+}
+
+int container_pin_write(const char *file, const char *image)
+{
+	AUTO(mem_freep) char *line = mem_fmt("%s\n", image);
+	return file_write_atomic(file, view_str(line), 0644, true);
+}
+
 static bool pin(struct container *c, struct view digests)
 {
 	struct engine_job *j = c->job;
 	char *pinned = container_pin(c->image, digests);
-	AUTO(mem_freep) char *line = mem_fmt("%s\n", pinned ? pinned : "");
+	AUTO(mem_freep) char *was = container_pin_read(c->pin_file);
+	AUTO(mem_freep) char *last = container_pin_last(c->pin_file);
 	AUTO(mem_freep) char *dir = path_join(j->prefix_dir, "images");
 	struct err e = { 0 };
 	int r = !pinned ? -EBADMSG : dir_ensure_writable(dir, "state_dir", &e);
+	if (!r && was && strcmp(was, pinned) != 0)
+		r = container_pin_write(last, was);
 	if (!r)
-		r = file_write_atomic(c->pin_file, view_str(line), 0644, true);
+		r = container_pin_write(c->pin_file, pinned);
 	free(c->image);
 	c->image = pinned;
 	if (!r)
@@ -266,6 +294,8 @@ static void step_version(struct container *c, const struct run_result *r)
 {
 	if (failed(r))
 		finish_failed(c, -ENOEXEC, "does not work for this user", r);
+	else if (c->job->upgrade && !strchr(c->image, '@'))
+		pull(c); /* what its tag is now */
 	else
 		inspect(c);
 }
@@ -273,17 +303,12 @@ static void step_version(struct container *c, const struct run_result *r)
 /* What a tag was pinned to; else what was written. */
 static char *image_now(const struct container *c)
 {
-	AUTO(buf_done) struct buf b = BUF(PIN_MAX);
-	if (!strchr(c->wanted, '@') && file_read(c->pin_file, &b) == 0) {
-		AUTO(mem_freep) char *pinned = mem_viewdup(view_trim(buf_view(&b)));
-		if (strchr(pinned, '@') && !container_image_problem(pinned))
-			return MEM_TAKE(pinned);
-	}
-	return mem_strdup(c->wanted);
+	char *pinned = strchr(c->wanted, '@') || c->job->upgrade ? NULL : container_pin_read(c->pin_file);
+	return pinned ? pinned : mem_strdup(c->wanted);
 }
 
 /* What was written, else the kind's own: of llama.cpp the one for the devices that are here. */
-static char *image_wanted(const struct engine_def *d, const struct engine_device *devices, size_t n)
+char *container_image(const struct engine_def *d, const struct engine_device *devices, size_t n)
 {
 	static const char *const suffix[] = { [ENGINE_CPU] = "",
 		[ENGINE_CUDA] = "-cuda",
@@ -296,17 +321,12 @@ static char *image_wanted(const struct engine_def *d, const struct engine_device
 	return mem_fmt("%s%s", row->image, by_backend ? suffix[auto_backend(devices, n)] : "");
 }
 
-static char *pin_file(const char *prefix_dir, const char *image)
-{
-	return mem_fmt("%s/images/%016llx.pin", prefix_dir, (unsigned long long)text_hash(view_str(image)));
-}
-
 bool container_is_pinned(const struct engine_job *j)
 {
 	bool docker;
 	AUTO(mem_freep) char *program = container_runtime(j->def.runtime, &docker);
-	AUTO(mem_freep) char *image = image_wanted(&j->def, j->devices, j->ndevices);
-	AUTO(mem_freep) char *pin = program && image ? pin_file(j->prefix_dir, image) : NULL;
+	AUTO(mem_freep) char *image = container_image(&j->def, j->devices, j->ndevices);
+	AUTO(mem_freep) char *pin = program && image ? container_pin_file(j->prefix_dir, image) : NULL;
 	return pin && file_exists(pin);
 }
 
@@ -314,8 +334,8 @@ char *container_describe(const struct engine_def *d, const struct engine_ensure_
 {
 	bool docker;
 	AUTO(mem_freep) char *program = container_runtime(d->runtime, &docker);
-	AUTO(mem_freep) char *image = image_wanted(d, o->devices, o->ndevices);
-	AUTO(mem_freep) char *pin = image ? pin_file(o->prefix_dir, image) : NULL;
+	AUTO(mem_freep) char *image = container_image(d, o->devices, o->ndevices);
+	AUTO(mem_freep) char *pin = image ? container_pin_file(o->prefix_dir, image) : NULL;
 	if (!image)
 		return mem_strdup("cannot be had: engine.image is not set");
 	if (!program)
@@ -326,7 +346,7 @@ char *container_describe(const struct engine_def *d, const struct engine_ensure_
 
 void container_start(struct engine_job *j)
 {
-	AUTO(mem_freep) char *image = image_wanted(&j->def, j->devices, j->ndevices);
+	AUTO(mem_freep) char *image = container_image(&j->def, j->devices, j->ndevices);
 	bool docker;
 	AUTO(mem_freep) char *program = container_runtime(j->def.runtime, &docker);
 	const char *problem = image ? container_image_problem(image) : NULL;
@@ -352,7 +372,7 @@ void container_start(struct engine_job *j)
 	c->program = MEM_TAKE(program);
 	c->docker = docker;
 	c->wanted = mem_strdup(image);
-	c->pin_file = pin_file(j->prefix_dir, image);
+	c->pin_file = container_pin_file(j->prefix_dir, image);
 	c->image = image_now(c);
 	container_client_env(&c->env);
 	job_progress(j, "resolve", -1, "Looking for the image %s.", c->image);

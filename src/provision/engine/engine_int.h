@@ -87,7 +87,7 @@ struct job_steps {
 	size_t at;
 	int64_t began_ms;
 	char *dir, *name; /* of the logs; name NULL: the mode writes its own */
-	char *log, *said;
+	char *log, *next_log, *said;
 	int log_fd;
 };
 
@@ -159,8 +159,8 @@ void job_take_program(struct engine_job *j, const char *program, const char *how
  *   <prefix>/llamacpp/.new-<random>/          being made; removed by the next one who holds the lock
  *   <cache>/apt[-KEY]/                        apt's configuration, lists and downloads */
 struct package_names {
-	char *dir; /* <prefix>/llamacpp */
-	char *record, *lock, *apt_dir, *release_file;
+	char *dir;                                           /* <prefix>/llamacpp */
+	char *record, *last, *lock, *apt_dir, *release_file; /* last: the record before */
 	char *archive; /* asked for: configuration, else CORRAL_PACKAGE_ARCHIVE; NULL = what apt uses */
 	char *suite, *keyring;
 	enum engine_backend backend; /* the CPU, else one more besides */
@@ -185,6 +185,8 @@ void package_record_done(struct package_record *r);
 /* -ENOENT: there is none (or one of another layout). */
 int package_record_read(const char *file, struct package_record *ret) MUST_CHECK;
 int package_record_write(const char *file, const struct package_record *r) MUST_CHECK;
+/* The current one; the one that was is kept for a rollback. */
+int package_make_current(const struct package_names *n, const struct package_record *r) MUST_CHECK;
 /* Finds loader, libraries, back ends and program in an unpacked tree; offload. */
 int package_layout_find(const char *root, struct package_record *ret, struct err *reterr) MUST_CHECK;
 /* The build a record means, NULL members where it is not there any more: one stat. false: gone. */
@@ -235,6 +237,8 @@ void apt_explain(const char *doing, const char *archive, const struct run_result
 
 /* Removes a folder and all in it; offload. */
 void tree_remove(const char *path);
+/* What its files take on the disk; offload. */
+uint64_t tree_size(const char *path);
 /* Removes what an interrupted job left in dir (.new-*); offload. */
 void package_leftovers_remove(const char *dir);
 
@@ -243,6 +247,9 @@ void package_cancel(struct package **p);
 /* The plain one: what is provisioned, else fetched, else by the system's package manager. */
 void package_take(struct engine_job *j);
 bool package_possible(void); /* apt-get and dpkg are here */
+/* Of which back end one is provisioned, the one for GPUs first; the CPU where there is none. */
+enum engine_backend package_backend_made(
+	const struct engine_def *d, const char *prefix_dir, const char *cache_dir, bool devices);
 char *package_describe(
 	const struct engine_def *d, enum engine_backend b, const struct engine_ensure_opts *o) MUST_CHECK;
 
@@ -273,7 +280,14 @@ char *archive_find(const char *root, const char *name) MUST_CHECK;
 /* ---- container.c --------------------------------------------------------------------------------- */
 
 /* Images: what a tag meant when it was fetched first stands in
- *   <prefix>/images/<hash of what was written>.pin   "registry/name@sha256:…" */
+ *   <prefix>/images/<hash of what was written>.pin   "registry/name@sha256:…"
+ *   <prefix>/images/<hash of what was written>.last  what it was pinned to before */
+/* What is asked for: the definition's, else the kind's own; NULL: none is known. */
+char *container_image(const struct engine_def *d, const struct engine_device *devices, size_t n) MUST_CHECK;
+char *container_pin_file(const char *prefix_dir, const char *image) MUST_CHECK;
+char *container_pin_last(const char *pin_file) MUST_CHECK;
+char *container_pin_read(const char *file) MUST_CHECK; /* NULL: none */
+int container_pin_write(const char *file, const char *image) MUST_CHECK;
 void container_start(struct engine_job *j);
 /* Whether its image has been pinned: it was fetched before. */
 bool container_is_pinned(const struct engine_job *j);

@@ -43,24 +43,10 @@ void job_steps_done(struct job_steps *s)
 	free(s->dir);
 	free(s->name);
 	free(s->log);
+	free(s->next_log);
 	free(s->said);
 	steps_done(&s->plan);
 	*s = (struct job_steps){ .log_fd = -1 };
-}
-
-void job_plan(struct engine_job *j, const struct steps *plan, const char *name)
-{
-	struct job_steps *s = &j->steps;
-	struct steps_store store = s->store;
-	job_steps_done(s);
-	s->store = store;
-	for (size_t i = 0; i < plan->len; i++)
-		if (plan->items[i].kind != STEP_CANARY && plan->items[i].kind != STEP_MODEL_FETCH)
-			steps_add(
-				&s->plan, plan->items[i].kind, plan->items[i].key, "%s", plan->items[i].text);
-	s->at = s->plan.len;
-	s->dir = mem_fmt("%s/%s/log", j->prefix_dir, engine_kind_name(j->def.kind));
-	s->name = mem_strdup(name);
 }
 
 static void put(struct job_steps *s, size_t i, enum steps_state state, const char *detail)
@@ -78,6 +64,22 @@ static void put(struct job_steps *s, size_t i, enum steps_state state, const cha
 	(void)!s->store.write(s->store.arg, hash, i, s->plan.items[i].kind, &r);
 }
 
+void job_plan(struct engine_job *j, const struct steps *plan, const char *name)
+{
+	struct job_steps *s = &j->steps;
+	struct steps_store store = s->store;
+	put(s, s->at, STEPS_DONE, NULL); /* nothing where none has begun */
+	job_steps_done(s);
+	s->store = store;
+	for (size_t i = 0; i < plan->len; i++)
+		if (plan->items[i].kind != STEP_CANARY && plan->items[i].kind != STEP_MODEL_FETCH)
+			steps_add(
+				&s->plan, plan->items[i].kind, plan->items[i].key, "%s", plan->items[i].text);
+	s->at = s->plan.len;
+	s->dir = mem_fmt("%s/%s/log", j->prefix_dir, engine_kind_name(j->def.kind));
+	s->name = mem_strdup(name);
+}
+
 static bool known_done(const struct job_steps *s, size_t i)
 {
 	return s->store.read && steps_is_done(&s->plan, &s->store, i);
@@ -85,8 +87,11 @@ static bool known_done(const struct job_steps *s, size_t i)
 
 static void log_open(struct job_steps *s)
 {
-	if (!s->name) /* the mode writes its own */
+	if (!s->name) { /* the mode writes its own */
+		free(s->log);
+		s->log = MEM_TAKE(s->next_log);
 		return;
+	}
 	fd_close(s->log_fd);
 	free(s->log);
 	s->log = mem_fmt("%s/%s-%s.log", s->dir, s->name, step_name(s->plan.items[s->at].kind));
@@ -121,6 +126,8 @@ void job_step_phase(struct engine_job *j, const char *phase, const char *text)
 		return;
 	if (i != s->at)
 		begin(s, i);
+	else if (s->next_log)
+		log_open(s);
 	if (text && strcmp(text, s->said ? s->said : "") != 0)
 		job_log(j, view_str(text));
 	mem_setstr(&s->said, text);
@@ -128,7 +135,7 @@ void job_step_phase(struct engine_job *j, const char *phase, const char *text)
 
 void job_step_log(struct engine_job *j, const char *file)
 {
-	mem_setstr(&j->steps.log, file);
+	mem_setstr(&j->steps.next_log, file);
 }
 
 void job_log(struct engine_job *j, struct view line)

@@ -247,7 +247,7 @@ static void work_install(struct package *p)
 	AUTO(fd_closep) int fd = open(p->fresh, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int r = fd < 0 || syncfs(fd) < 0 ? -errno : take_place(p);
 	if (!r)
-		r = package_record_write(p->names.record, &p->record);
+		r = package_make_current(&p->names, &p->record);
 	if (r) {
 		err_set(&p->work_err, r, "the unpacked llama.cpp cannot be put into %s: %s", p->names.dir,
 			strerror(-r));
@@ -454,6 +454,30 @@ static char *packages(const struct package *p)
 	return *word ? mem_fmt("llama.cpp-tools libggml0-backend-%s", word) : mem_strdup("llama.cpp-tools");
 }
 
+static void looked_up(struct package *p)
+{
+	struct engine_job *j = p->job;
+	j->build = (struct engine_build){ .kind = ENGINE_LLAMACPP, .mode = ENGINE_MODE_PACKAGE };
+	j->build.version = mem_strdup(p->files.version);
+	j->build.why = mem_strdup(p->files.version);
+	job_answer(j);
+	package_cancel(&j->package);
+}
+
+/* What the archive has is what is here: the record is taken. */
+static bool is_current(struct package *p)
+{
+	struct engine_build b = { 0 };
+	if (package_record_read(p->names.record, &p->record) < 0)
+		return false;
+	bool same = str_same(p->record.package, p->files.version) &&
+		    package_build_of(&p->names, &p->record, NULL, &b);
+	engine_build_done(&b);
+	if (!same)
+		package_record_done(&p->record);
+	return same;
+}
+
 static void step_resolved(struct package *p, const struct run_result *r)
 {
 	struct err e = { 0 };
@@ -463,6 +487,14 @@ static void step_resolved(struct package *p, const struct run_result *r)
 		e.code = 0;
 	if (e.code) {
 		finish_failed(p, &e);
+		return;
+	}
+	if (p->job->look) {
+		looked_up(p);
+		return;
+	}
+	if (p->job->upgrade && is_current(p)) {
+		finish_ready(p);
 		return;
 	}
 	uint64_t total = 0;
@@ -630,7 +662,8 @@ static void try_lock(void *arg)
 		loop_timer_start(p->loop, &p->retry, LOCK_RETRY_MS, try_lock, p);
 		return;
 	}
-	if (package_record_read(p->names.record, &p->record) == 0) { /* somebody was faster */
+	bool anew = p->job->upgrade || p->job->look;
+	if (!anew && package_record_read(p->names.record, &p->record) == 0) { /* somebody was faster */
 		struct engine_build b;
 		bool there = package_build_of(&p->names, &p->record, NULL, &b);
 		if (there) {
@@ -680,6 +713,24 @@ bool package_possible(void)
 	AUTO(mem_freep) char *apt = tool_find("apt-get");
 	AUTO(mem_freep) char *dpkg = tool_find("dpkg");
 	return apt && dpkg;
+}
+
+enum engine_backend package_backend_made(
+	const struct engine_def *d, const char *prefix_dir, const char *cache_dir, bool devices)
+{
+	static const enum engine_backend all[] = { ENGINE_VULKAN, ENGINE_HIP };
+	for (size_t i = 0; devices && i < ARRAY_LEN(all); i++) {
+		struct package_names n;
+		struct engine_build b = { 0 };
+		if (package_names_init(&n, d, all[i], prefix_dir, cache_dir, NULL) < 0)
+			continue;
+		bool there = package_provisioned(&n, NULL, &b);
+		engine_build_done(&b);
+		package_names_done(&n);
+		if (there)
+			return all[i];
+	}
+	return ENGINE_CPU;
 }
 
 static bool provisioned(struct engine_job *j)

@@ -75,6 +75,7 @@ int package_names_init(struct package_names *n, const struct engine_def *def, en
 	n->dir = path_join(prefix_dir, "llamacpp");
 	const char *word = package_backend_word(backend);
 	n->record = mem_fmt("%s/package%s%s%s.build", n->dir, *word ? "-" : "", word, key);
+	n->last = mem_fmt("%.*s.last", (int)(strlen(n->record) - strlen(".build")), n->record);
 	n->lock = mem_fmt("%s/package.lock", n->dir);
 	n->apt_dir = mem_fmt("%s/apt%s", cache_dir, key);
 	n->release_file = mem_fmt("%s/release-%s%s", n->dir, suite, ring);
@@ -88,6 +89,7 @@ void package_names_done(struct package_names *n)
 {
 	free(n->dir);
 	free(n->record);
+	free(n->last);
 	free(n->lock);
 	free(n->apt_dir);
 	free(n->release_file);
@@ -182,6 +184,17 @@ int package_record_write(const char *file, const struct package_record *r)
 	for (size_t i = 0; i < ARRAY_LEN(fields) && !e; i++)
 		e = buf_addf(&b, "%s %s\n", fields[i].name, *field((struct package_record *)(uintptr_t)r, i));
 	return e ? e : file_write_atomic(file, buf_view(&b), 0644, true);
+}
+
+int package_make_current(const struct package_names *n, const struct package_record *r)
+{
+	struct package_record was;
+	int e = 0;
+	if (package_record_read(n->record, &was) == 0) {
+		e = strcmp(was.folder, r->folder) == 0 ? 0 : package_record_write(n->last, &was);
+		package_record_done(&was);
+	}
+	return e ? e : package_record_write(n->record, r);
 }
 
 static void add_library_path(struct strv *args, const char *root, const char *relative)

@@ -74,6 +74,7 @@ static void install(struct engine_job *j, size_t m, const char *sudo)
 	env_set(&env, "LC_ALL=C.UTF-8");
 	env_set(&env, "DEBIAN_FRONTEND=noninteractive");
 	mem_setstr(&j->doing, text_of(m, text, sizeof text));
+	job_plan_mode(j, ENGINE_MODE_PACKAGE, NULL);
 	job_progress(j, "install", -1, "Installing llama.cpp: %s.", j->doing);
 	struct run_opts o = { .argv = &argv,
 		.env = &env,

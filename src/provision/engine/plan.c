@@ -16,6 +16,10 @@ static void plan_package(const struct engine_def *d, const char *backend, struct
 	AUTO(mem_freep)
 	char *key = mem_fmt("package %s %s %s", where ? where : "", d->package_suite ? d->package_suite : "",
 		backend ? backend : "");
+	if (!package_possible()) { /* no private apt: the system's own package manager */
+		steps_add(ret, STEP_INSTALL, "system", "Install llama.cpp by the system's package manager.");
+		return;
+	}
 	steps_add(ret, STEP_FETCH, key, "Read the package list and fetch what is needed from %s.",
 		where ? where : "the archive apt uses");
 	steps_add(ret, STEP_VERIFY, key, "Compare what came with the signed digests.");

@@ -143,10 +143,6 @@ struct source_builds {
 /* Blocks for the disk. */
 void source_builds_read(const char *prefix_dir, struct source_builds *ret);
 void source_builds_done(struct source_builds *b);
-/* Removes a build by its folder's name, version or hash (a beginning that is unique). Refused: the current
- * one, unless force. */
-int source_build_remove(const char *prefix_dir, const char *name, bool force, char **ret_folder,
-	struct err *reterr) MUST_CHECK;
 /* Back to the build before; once more undoes it. */
 int source_rollback(const struct source_names *n, struct source_record *ret, struct err *reterr) MUST_CHECK;
 /* What an interrupted job left and nobody will go on with: sources of other commits, builds not touched for a

@@ -3,7 +3,6 @@
  * What lies on the disk of the source mode: builds, which of them is current, which was before.
  */
 #include <dirent.h>
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -226,17 +225,6 @@ int source_rollback(const struct source_names *n, struct source_record *ret, str
 
 /* ---- all of them --------------------------------------------------------------------------------- */
 
-static _Thread_local uint64_t tree_bytes;
-
-static int count_one(const char *path, const struct stat *st, int type, struct FTW *f)
-{
-	(void)path;
-	(void)f;
-	if (type == FTW_F)
-		tree_bytes += (uint64_t)st->st_blocks * 512;
-	return 0;
-}
-
 static void add_build(struct source_builds *b, const char *dir, const char *name)
 {
 	AUTO(mem_freep) char *folder = path_join(dir, name);
@@ -244,9 +232,7 @@ static void add_build(struct source_builds *b, const char *dir, const char *name
 	struct source_build one = { 0 };
 	if (source_record_read(file, &one.record) < 0)
 		return;
-	tree_bytes = 0;
-	(void)nftw(folder, count_one, 16, FTW_PHYS);
-	one.bytes = tree_bytes;
+	one.bytes = tree_size(folder);
 	b->items = mem_realloc(b->items, (b->len + 1) * sizeof *b->items);
 	b->items[b->len++] = one;
 }
@@ -311,58 +297,6 @@ void source_builds_done(struct source_builds *b)
 		source_record_done(&b->items[i].record);
 	free(b->items);
 	*b = (struct source_builds){ 0 };
-}
-
-static bool is_named(const struct source_record *r, const char *name)
-{
-	size_t n = strlen(name);
-	return str_same(r->version, name) || str_same(r->ref, name) || strncmp(r->commit, name, n) == 0 ||
-	       strncmp(r->folder, name, n) == 0 || strncmp(r->folder + 7, name, n) == 0;
-}
-
-/* Moved aside first, so that a half-removed build has no name that anybody reads. */
-static int remove_folder(const char *dir, const char *folder)
-{
-	AUTO(mem_freep) char *from = path_join(dir, folder);
-	AUTO(mem_freep) char *to = mem_fmt("%s/.gone-%s", dir, folder);
-	tree_remove(to);
-	if (rename(from, to) < 0)
-		return -errno;
-	tree_remove(to);
-	return 0;
-}
-
-int source_build_remove(
-	const char *prefix_dir, const char *name, bool force, char **ret_folder, struct err *reterr)
-{
-	AUTO(mem_freep) char *dir = path_join(prefix_dir, "llamacpp");
-	struct source_builds all;
-	const struct source_build *found = NULL;
-	int r = 0;
-	source_builds_read(prefix_dir, &all);
-	for (size_t i = 0; i < all.len && !r; i++) {
-		if (!*name || !is_named(&all.items[i].record, name))
-			continue;
-		if (found)
-			r = err_set(reterr, -EEXIST,
-				"\"%.80s\" names several builds, %s and %s: give the folder's name", name,
-				found->record.folder, all.items[i].record.folder);
-		found = &all.items[i];
-	}
-	if (!r && !found)
-		r = err_set(
-			reterr, -ENOENT, "there is no build \"%.80s\": `corral engines ls` lists them", name);
-	if (!r && found->current && !force)
-		r = err_set(reterr, -EBUSY,
-			"%s is the current build of a pool: --force removes it all the same, and the pool's "
-			"next "
-			"start makes it anew",
-			found->record.folder);
-	if (!r && (r = remove_folder(dir, found->record.folder)) < 0)
-		err_set(reterr, r, "%s/%s cannot be removed: %s", dir, found->record.folder, strerror(-r));
-	*ret_folder = r ? NULL : mem_strdup(found->record.folder);
-	source_builds_done(&all);
-	return r;
 }
 
 void source_leftovers_remove(const char *dir, const char *const *keep, size_t nkeep)

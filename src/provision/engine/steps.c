@@ -204,3 +204,25 @@ int steps_end(const struct steps *s, const struct steps_store *st, size_t i, con
 	steps_record_done(&r);
 	return e;
 }
+
+static void hash_of_one(enum step_kind kind, const char *key, char out[STEPS_HASH_LEN + 1])
+{
+	AUTO(steps_done) struct steps one = { 0 };
+	steps_add(&one, kind, key, "-");
+	steps_hash(&one, out);
+}
+
+int steps_note(
+	const struct steps_store *st, enum step_kind kind, const char *key, const struct steps_record *r)
+{
+	char plan[STEPS_HASH_LEN + 1];
+	hash_of_one(kind, key, plan);
+	return st->write(st->arg, plan, 0, kind, r);
+}
+
+int steps_noted(const struct steps_store *st, enum step_kind kind, const char *key, struct steps_record *ret)
+{
+	char plan[STEPS_HASH_LEN + 1];
+	hash_of_one(kind, key, plan);
+	return st->read(st->arg, plan, 0, ret);
+}

@@ -77,4 +77,10 @@ int steps_begin(const struct steps *s, const struct steps_store *st, size_t i) M
 /* detail NULL: it is done; else it failed with that. */
 int steps_end(const struct steps *s, const struct steps_store *st, size_t i, const char *detail) MUST_CHECK;
 
+/* One step that belongs to no plan of others, of that key: a model's fetch, a pool's canary. */
+int steps_note(const struct steps_store *st, enum step_kind kind, const char *key,
+	const struct steps_record *r) MUST_CHECK;
+int steps_noted(const struct steps_store *st, enum step_kind kind, const char *key,
+	struct steps_record *ret) MUST_CHECK; /* -ENOENT */
+
 #endif

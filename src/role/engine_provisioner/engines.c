@@ -43,12 +43,27 @@ bool engines_cpu_instead(const struct engines *e)
 	return e->o->config->gpu == CONFIG_GPU_OPTIONAL;
 }
 
+void engines_ensure_opts(const struct engines *e, const struct config_pool *p, struct engine_ensure_opts *ret)
+{
+	const struct config *c = e->o->config;
+	*ret = (struct engine_ensure_opts){ .prefix_dir = e->prefix,
+		.policy = &e->policy,
+		.allow_cpu = c->gpu != CONFIG_GPU_REQUIRED || !engines_devices(e, p),
+		.offline = c->network.offline,
+		.devices = e->devices,
+		.ndevices = engines_devices(e, p),
+		.cpu_instead = engines_cpu_instead(e),
+		.build_jobs = c->build.jobs,
+		.allow_package_installs = c->build.allow_package_installs,
+		.records = e->catalog ? &e->records : NULL };
+}
+
 bool engines_meant(const struct engines *e, const struct config_pool *p)
 {
 	return !e->o->name || config_pool_find(e->o->config, view_str(e->o->name)) == p;
 }
 
-static int complain(const char *what, const char *text)
+int engines_complain(const char *what, const char *text)
 {
 	fprintf(stderr, "corral: engines %s: %s\n", what, text);
 	return 1;
@@ -105,6 +120,8 @@ static void json_line(const char *pool, const char *key, const char *text, const
 		(void)(p->pct < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%d", p->pct));
 		(void)buf_adds(&b, ",\"eta_ms\":");
 		(void)(p->eta_ms < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%lld", (long long)p->eta_ms));
+		if (p->steps)
+			(void)buf_addf(&b, ",\"step\":%u,\"steps\":%u", p->step, p->steps);
 	}
 	(void)buf_addf(&b, ",\"%s\":", key);
 	(void)buf_add_json(&b, view_str(text));
@@ -174,31 +191,18 @@ static void on_signal(void *arg, int signo)
 
 static void provision_one(struct engines *e, struct work *w)
 {
-	const struct config *c = e->o->config;
 	struct engine_def def = { 0 };
 	struct loop_signal *signals[2] = { NULL, NULL };
-	struct fetch_policy policy = { .offline = c->network.offline, .plain_http = c->network.plain_http };
-	strv_copy(&policy.allow_hosts, &c->network.allow_hosts);
-	strv_copy(&policy.deny, &c->network.deny);
-	struct engine_ensure_opts o = { .prefix_dir = e->prefix,
-		.policy = &policy,
-		.allow_cpu = c->gpu != CONFIG_GPU_REQUIRED || !engines_devices(e, w->pool),
-		.offline = c->network.offline,
-		.devices = e->devices,
-		.ndevices = engines_devices(e, w->pool),
-		.cpu_instead = engines_cpu_instead(e),
-		.build_jobs = c->build.jobs,
-		.allow_package_installs = c->build.allow_package_installs,
-		.upgrade = w->upgrade,
-		.upgrade_to = w->upgrade ? e->o->to : NULL,
-		.again = true,
-		.look = w->look };
+	struct engine_ensure_opts o;
+	engines_ensure_opts(e, w->pool, &o);
+	o.upgrade = w->upgrade;
+	o.upgrade_to = w->upgrade ? e->o->to : NULL;
+	o.look = w->look;
+	o.again = true;
 	agent_engine_def(&w->pool->engine, &def);
 	(void)!loop_signal_start(e->loop, &signals[0], SIGINT, on_signal, w);
 	(void)!loop_signal_start(e->loop, &signals[1], SIGTERM, on_signal, w);
 	w->job = engine_ensure(e->loop, &def, &o, on_progress, on_done, w);
-	strv_done(&policy.allow_hosts);
-	strv_done(&policy.deny);
 	(void)!loop_run(e->loop);
 	loop_signal_stop(&signals[0]);
 	loop_signal_stop(&signals[1]);
@@ -221,44 +225,51 @@ static int provision(struct engines *e)
 
 /* ---- newer ones ---------------------------------------------------------------------------------- */
 
-/* The pool's current build; false: none. */
-static bool current(const struct engines *e, const struct config_pool *p, struct source_record *ret)
+static void outlook(const struct engines *e, const struct config_pool *p, struct engine_outlook *ret)
 {
 	struct engine_def def = { 0 };
-	struct source_spec spec;
-	struct source_names names;
+	struct engine_ensure_opts o;
 	agent_engine_def(&p->engine, &def);
-	bool there = source_spec_init(&spec, &def, NULL) == 0;
-	if (there) {
-		source_names_init(&names, &spec, e->prefix);
-		there = source_record_read(names.pointer, ret) == 0;
-		source_names_done(&names);
-		source_spec_done(&spec);
-	}
+	engines_ensure_opts(e, p, &o);
+	engine_outlook_read(&def, &o, ret);
 	engine_def_done(&def);
-	return there;
 }
 
+/* A source build is newer by its commit, a package by its version. */
 static void outdated_row(
-	const struct engines *e, struct work *w, const struct source_record *now, struct buf *b)
+	const struct engines *e, struct work *w, const struct engine_outlook *now, struct buf *b)
 {
-	const char *have = now->version ? now->version : now->commit ? now->commit : "none";
-	bool newer = !now->commit || strcmp(now->commit, w->newest) != 0;
+	bool source = now->mode == ENGINE_MODE_SOURCE;
+	const char *have = source ? now->digest : now->version;
+	const char *newest = source ? w->newest : w->newest_name;
+	bool newer = !have || !newest || strcmp(have, newest) != 0;
 	if (e->o->json) {
 		(void)buf_addf(b, "%s{\"pool\":", b->len > sizeof "{\"engines\":[" - 1 ? "," : "");
 		(void)buf_add_json(b, view_str(w->pool->id));
-		(void)buf_addf(b,
-			",\"commit\":%s%s%s,\"newest\":\"%s\",\"newest_name\":", now->commit ? "\"" : "",
-			now->commit ? now->commit : "null", now->commit ? "\"" : "", w->newest);
-		if (w->newest_name)
-			(void)buf_add_json(b, view_str(w->newest_name));
-		else
-			(void)buf_adds(b, "null");
+		(void)buf_addf(b, ",\"mode\":\"%s\",\"version\":", engine_mode_name(now->mode));
+		(void)(now->version ? buf_add_json(b, view_str(now->version)) : buf_adds(b, "null"));
+		(void)buf_adds(b, ",\"commit\":");
+		(void)(source && have ? buf_add_json(b, view_str(have)) : buf_adds(b, "null"));
+		(void)buf_addf(b, ",\"newest\":");
+		(void)(newest ? buf_add_json(b, view_str(newest)) : buf_adds(b, "null"));
+		(void)buf_adds(b, ",\"newest_name\":");
+		(void)(w->newest_name ? buf_add_json(b, view_str(w->newest_name)) : buf_adds(b, "null"));
 		(void)buf_addf(b, ",\"outdated\":%s}", newer ? "true" : "false");
 		return;
 	}
-	(void)buf_addf(b, "%-24s %-16.16s %s (%.12s)%s\n", w->pool->id, have,
-		w->newest_name ? w->newest_name : "that commit", w->newest, newer ? "  newer" : "");
+	(void)buf_addf(b, "%-24s %-16.16s %s", w->pool->id,
+		now->version ? now->version
+		: have       ? have
+			     : "none",
+		w->newest_name ? w->newest_name : "that commit");
+	if (source)
+		(void)buf_addf(b, " (%.12s)", w->newest);
+	(void)buf_adds(b, newer ? "  newer\n" : "\n");
+}
+
+static bool can_look(enum engine_mode m)
+{
+	return m == ENGINE_MODE_SOURCE || m == ENGINE_MODE_PACKAGE;
 }
 
 static int outdated(struct engines *e)
@@ -272,15 +283,19 @@ static int outdated(struct engines *e)
 		(void)buf_addf(&b, "%-24s %-16s %s\n", "POOL", "HERE", "NEWEST");
 	for (size_t i = 0; i < c->npools && status <= 1; i++) {
 		struct work w = { .e = e, .pool = &c->pools[i], .look = true };
-		struct source_record now = { 0 };
-		if (!engines_meant(e, w.pool) || w.pool->engine.mode != CONFIG_MODE_SOURCE)
+		struct engine_outlook now;
+		if (!engines_meant(e, w.pool))
 			continue;
-		(void)!current(e, w.pool, &now);
-		provision_one(e, &w);
+		outlook(e, w.pool, &now);
+		if (can_look(now.mode))
+			provision_one(e, &w);
+		else if (now.mode == ENGINE_MODE_CONTAINER && now.name && !e->o->json)
+			(void)buf_addf(&b, "%-24s %-16.16s %s\n", w.pool->id, strstr(now.name, "sha256:"),
+				"what its tag is now is known once `upgrade` has fetched it");
 		if (w.newest)
 			outdated_row(e, &w, &now, &b);
 		status = MAX(status, w.status);
-		source_record_done(&now);
+		engine_outlook_done(&now);
 		free(w.newest);
 		free(w.newest_name);
 	}
@@ -295,116 +310,45 @@ static int upgrade(struct engines *e)
 		.pool = config_pool_find(e->o->config, view_str(e->o->name)),
 		.upgrade = true,
 		.bar = isatty(STDERR_FILENO) && !e->o->json };
-	struct source_record was = { 0 }, now = { 0 };
-	if (w.pool->engine.mode != CONFIG_MODE_SOURCE)
-		return complain("upgrade", "that pool does not build its engine (engine.mode: source)");
-	(void)!current(e, w.pool, &was);
+	struct engine_outlook was, now;
+	outlook(e, w.pool, &was);
+	bool fixed = !can_look(was.mode) && was.mode != ENGINE_MODE_CONTAINER;
+	if (fixed || (was.what && strchr(was.what, '@') && was.mode == ENGINE_MODE_CONTAINER)) {
+		bool all = e->o->ret_skipped != NULL;
+		if (all)
+			*e->o->ret_skipped = true;
+		engine_outlook_done(&was);
+		return all ? 0
+			   : engines_complain("upgrade",
+				     "that pool's engine is the one that the configuration names (a path, an "
+				     "archive or an image by its digest, a server that runs already): name "
+				     "another one there");
+	}
 	provision_one(e, &w);
-	if (w.status == 0 && current(e, w.pool, &now) && e->o->ret_changed)
-		*e->o->ret_changed = !str_same(was.folder, now.folder);
-	source_record_done(&was);
-	source_record_done(&now);
+	outlook(e, w.pool, &now);
+	if (w.status == 0 && e->o->ret_changed)
+		*e->o->ret_changed = !str_same(was.name, now.name);
+	if (e->o->ret_bytes) {
+		e->o->ret_bytes[0] = was.bytes;
+		e->o->ret_bytes[1] = now.bytes;
+	}
+	engine_outlook_done(&was);
+	engine_outlook_done(&now);
 	return w.status;
 }
 
-/* ---- what lies here ------------------------------------------------------------------------------ */
-
-static void ls_json(const struct source_builds *all, struct buf *b)
+static void open_catalog(struct engines *e, bool make)
 {
-	(void)buf_adds(b, "{\"engines\":[");
-	for (size_t i = 0; i < all->len; i++) {
-		const struct source_record *r = &all->items[i].record;
-		const char *const texts[][2] = { { "folder", r->folder }, { "version", r->version },
-			{ "commit", r->commit }, { "ref", r->ref }, { "repo", r->repo },
-			{ "backend", r->backend }, { "flags", r->flags }, { "compiler", r->compiler },
-			{ "created", r->created } };
-		(void)buf_adds(b, i ? ",{\"mode\":\"source\"" : "{\"mode\":\"source\"");
-		for (size_t k = 0; k < ARRAY_LEN(texts); k++) {
-			(void)buf_addf(b, ",\"%s\":", texts[k][0]);
-			if (texts[k][1])
-				(void)buf_add_json(b, view_str(texts[k][1]));
-			else
-				(void)buf_adds(b, "null");
-		}
-		(void)buf_addf(b, ",\"bytes\":%llu,\"current\":%s,\"last\":%s}",
-			(unsigned long long)all->items[i].bytes, all->items[i].current ? "true" : "false",
-			all->items[i].last ? "true" : "false");
-	}
-	(void)buf_adds(b, "]}\n");
-}
-
-static void ls_text(const struct source_builds *all, struct buf *b)
-{
-	static const char format[] = "%-24s %-10s %-12.12s %-7s %10s  %-8s %s\n";
-	if (!all->len) {
-		(void)buf_adds(b, "No engine was built here.\n");
+	AUTO(mem_freep) char *path = path_join(e->o->config->state_dir, CATALOG_NAME);
+	AUTO(mem_freep) char *note = NULL;
+	if (!make && !file_exists(path))
 		return;
-	}
-	(void)buf_addf(b, "%-24s %-10s %-12s %-7s %10s  %-8s %s\n", "BUILD", "VERSION", "COMMIT", "FOR",
-		"SIZE", "STATE", "CREATED");
-	for (size_t i = 0; i < all->len; i++) {
-		const struct source_build *x = &all->items[i];
-		char size[32];
-		num_format_bytes(x->bytes, size, sizeof size);
-		(void)buf_addf(b, format, x->record.folder, x->record.version ? x->record.version : "-",
-			x->record.commit, x->record.backend, size,
-			x->current ? "current"
-			: x->last  ? "before"
-				   : "-",
-			x->record.created ? x->record.created : "-");
-	}
-}
-
-static int ls(struct engines *e)
-{
-	AUTO(buf_done) struct buf b = BUF(OUT_MAX);
-	struct source_builds all;
-	source_builds_read(e->prefix, &all);
-	if (e->o->json)
-		ls_json(&all, &b);
+	if (make && dir_ensure_writable(e->o->config->state_dir, "state_dir", NULL))
+		return;
+	if (catalog_open(path, &e->catalog, &note, NULL))
+		e->catalog = NULL;
 	else
-		ls_text(&all, &b);
-	(void)fwrite(buf_str(&b), 1, b.len, stdout);
-	source_builds_done(&all);
-	return 0;
-}
-
-static int rm(struct engines *e)
-{
-	struct err err = { 0 };
-	AUTO(mem_freep) char *folder = NULL;
-	if (source_build_remove(e->prefix, e->o->name, e->o->force, &folder, &err) < 0)
-		return complain("rm", err.msg);
-	printf("%s was removed.\n", folder);
-	return 0;
-}
-
-static int rollback(struct engines *e)
-{
-	const struct config_pool *p = config_pool_find(e->o->config, view_str(e->o->name));
-	struct engine_def def = { 0 };
-	struct source_spec spec;
-	struct source_names names;
-	struct source_record now;
-	struct err err = { 0 };
-	agent_engine_def(&p->engine, &def);
-	int r = def.mode == ENGINE_MODE_SOURCE
-			? source_spec_init(&spec, &def, &err)
-			: err_set(&err, -EINVAL, "pool %s does not build its engine (engine.mode: source)",
-				  p->id);
-	engine_def_done(&def);
-	if (r)
-		return complain("rollback", err.msg);
-	source_names_init(&names, &spec, e->prefix);
-	r = source_rollback(&names, &now, &err);
-	if (!r) {
-		printf("%s: %s %s (%.12s) is current again.\n", p->id, now.folder,
-			now.version ? now.version : "", now.commit);
-		source_record_done(&now);
-	}
-	source_names_done(&names);
-	source_spec_done(&spec);
-	return r ? complain("rollback", err.msg) : 0;
+		e->records = steps_store_catalog(e->catalog);
 }
 
 int engines_run(const struct engines_opts *o)
@@ -412,25 +356,34 @@ int engines_run(const struct engines_opts *o)
 	static const struct {
 		const char *verb;
 		int (*run)(struct engines *e);
-		bool devices;
-	} verbs[] = { { "plan", engines_plan, true }, { "provision", provision, true }, { "ls", ls, false },
-		{ "rm", rm, false }, { "rollback", rollback, false }, { "outdated", outdated, false },
-		{ "upgrade", upgrade, true } };
+		bool devices, writes;
+	} verbs[] = { { "plan", engines_plan, true, false }, { "provision", provision, true, true },
+		{ "ls", engines_list, true, false }, { "rm", engines_remove, true, false },
+		{ "rollback", engines_back, true, false }, { "outdated", outdated, true, false },
+		{ "upgrade", upgrade, true, true } };
 	struct engines *e = NEW(struct engines);
 	int status = 2;
 	e->o = o;
 	e->loop = loop_new("engines");
 	e->prefix = path_join(o->config->state_dir, "engines");
+	e->policy.offline = o->config->network.offline;
+	e->policy.plain_http = o->config->network.plain_http;
+	strv_copy(&e->policy.allow_hosts, &o->config->network.allow_hosts);
+	strv_copy(&e->policy.deny, &o->config->network.deny);
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
 		if (strcmp(o->verb, verbs[i].verb) != 0)
 			continue;
 		if (verbs[i].devices)
 			look_at_gpus(e);
+		open_catalog(e, verbs[i].writes);
 		status = verbs[i].run(e);
 	}
 	if (status == 2)
-		(void)complain(o->verb, "there is no such thing to do");
+		(void)engines_complain(o->verb, "there is no such thing to do");
+	catalog_close(e->catalog);
 	loop_free(e->loop);
+	strv_done(&e->policy.allow_hosts);
+	strv_done(&e->policy.deny);
 	free(e->prefix);
 	free(e);
 	return status;

@@ -15,6 +15,8 @@ struct engines_opts {
 	const char *to;   /* upgrade: a tag, branch or commit; NULL: what the pool asks for, looked up anew */
 	bool json, force, color;
 	bool *ret_changed; /* upgrade: set when another build is the pool's now */
+	bool *ret_skipped; /* upgrade of all: set where the configuration names the engine; NULL: an error */
+	uint64_t *ret_bytes; /* upgrade: on the disk, of the build before and of the one now; 0: not known */
 };
 /* The exit status: 0, or 1 after it said why. */
 int engines_run(const struct engines_opts *o);

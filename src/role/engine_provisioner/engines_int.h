@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What engines.c and engines_plan.c share.
+ * What engines.c, engines_ls.c and engines_plan.c share.
  */
 #ifndef ROLE_ENGINE_PROVISIONER_ENGINES_INT_H
 #define ROLE_ENGINE_PROVISIONER_ENGINES_INT_H
 
 #include "gpu/gpu.h"
 #include "loop/loop.h"
+#include "provision/catalog/catalog.h"
+#include "provision/engine/builds.h"
 #include "provision/engine/engine.h"
 #include "provision/engine/source.h"
+#include "provision/fetch/fetch.h"
 #include "role/engine_provisioner/engines.h"
 
 struct engines {
@@ -17,13 +20,23 @@ struct engines {
 	char *prefix; /* <state_dir>/engines */
 	struct engine_device devices[GPU_DEVICES_MAX];
 	size_t ndevices;
+	struct fetch_policy policy;
+	struct catalog *catalog; /* NULL: there is none, or it cannot be opened: nothing is remembered */
+	struct steps_store records;
 };
 /* The GPUs this pool's engine is to be able to use. */
 size_t engines_devices(const struct engines *e, const struct config_pool *p);
 bool engines_cpu_instead(const struct engines *e);
 /* Which of the configuration's pools are meant: all, or the one that was named. */
 bool engines_meant(const struct engines *e, const struct config_pool *p);
+/* How this pool's engine is got; what is in it is e's. */
+void engines_ensure_opts(
+	const struct engines *e, const struct config_pool *p, struct engine_ensure_opts *ret);
+int engines_complain(const char *what, const char *text); /* 1 */
 
 int engines_plan(struct engines *e);
+int engines_list(struct engines *e);
+int engines_remove(struct engines *e);
+int engines_back(struct engines *e);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "role/engine_provisioner/engines_int.h"
@@ -16,7 +17,9 @@ struct plan {
 	const struct config_pool *pool;
 	struct engine_def def;
 	struct steps steps;
-	char *why; /* what it is, in a sentence */
+	struct steps_record done[STEPS_MAX]; /* how far each has come */
+	bool here;                           /* the engine */
+	char *why;                           /* what it is, in a sentence */
 	struct preflight_report missing;
 	struct strv notes;
 };
@@ -24,6 +27,8 @@ struct plan {
 static void plan_done(struct plan *p)
 {
 	engine_def_done(&p->def);
+	for (size_t i = 0; i < p->steps.len; i++)
+		steps_record_done(&p->done[i]);
 	steps_done(&p->steps);
 	preflight_report_done(&p->missing);
 	strv_done(&p->notes);
@@ -83,43 +88,90 @@ static void source_steps(struct engines *e, struct plan *p, const struct preflig
 		p->why = mem_fmt("%s; it is here: nothing has to be done", there.why);
 	else
 		p->why = mem_fmt("source: built with %s", choice.why);
+	p->here = there.program != NULL;
 	engine_build_done(&there);
 	source_names_done(&names);
 	source_choice_done(&choice);
 	source_spec_done(&spec);
 }
 
-static void other_steps(struct engines *e, struct plan *p)
+static void other_steps(struct engines *e, struct plan *p, const struct engine_outlook *l)
 {
-	struct engine_ensure_opts o = { .prefix_dir = e->prefix, .allow_cpu = true };
-	const char *key = p->def.path ? p->def.path : engine_mode_name(p->def.mode);
+	struct engine_ensure_opts o;
+	engines_ensure_opts(e, p->pool, &o);
 	p->why = engine_describe(&p->def, &o);
-	if (p->def.mode == ENGINE_MODE_EXTERNAL)
-		return;
-	if (strncmp(p->why, "package: Debian's llama.cpp from", 32) == 0) {
-		steps_add(&p->steps, STEP_FETCH, key, "Fetch the distribution's packages by a private apt.");
-		steps_add(&p->steps, STEP_VERIFY, key, "Check their signed digests.");
-		steps_add(&p->steps, STEP_UNPACK, key, "Unpack them into a folder of ours.");
-		steps_add(&p->steps, STEP_INSTALL, key, "Run its --version, put it in its place.");
-	} else {
-		steps_add(&p->steps, STEP_VERIFY, key, "Ask the program for its version.");
-	}
-	steps_add(&p->steps, STEP_CANARY, "one token",
-		"Answer one token with the pool's own model on its own devices, when the pool starts it.");
+	p->here = l->here;
+	engine_plan(&p->def, l->mode, l->what, &p->steps);
 }
 
-/* auto, where no llama-server is installed and one built here is the next choice. */
-static bool becomes_source(struct engines *e, struct plan *p)
+/* ---- how far it has come ------------------------------------------------------------------------- */
+
+/* The records of an engine's steps stand under the hash of these alone, which pools share. */
+static void look_records(struct engines *e, struct plan *p)
 {
-	struct engine_ensure_opts o = { .prefix_dir = e->prefix,
-		.offline = e->o->config->network.offline,
-		.devices = e->devices,
-		.ndevices = engines_devices(e, p->pool),
-		.cpu_instead = engines_cpu_instead(e) };
-	if (p->def.mode != ENGINE_MODE_AUTO)
-		return false;
-	AUTO(mem_freep) char *said = engine_describe(&p->def, &o);
-	return strncmp(said, "source: ", 8) == 0;
+	AUTO(steps_done) struct steps own = { 0 };
+	char hash[STEPS_HASH_LEN + 1];
+	bool all = true;
+	for (size_t i = 0; i < p->steps.len; i++)
+		steps_add(&own, p->steps.items[i].kind, p->steps.items[i].key, "-");
+	steps_hash(&own, hash);
+	for (size_t i = 0; i < own.len; i++) {
+		if (e->catalog)
+			(void)!e->records.read(e->records.arg, hash, i, &p->done[i]);
+		all &= p->done[i].state == STEPS_DONE;
+	}
+	for (size_t i = 0; i < own.len; i++) {
+		if (p->here)
+			p->done[i].state = STEPS_DONE;
+		else if (all) /* it was removed since */
+			p->done[i].state = STEPS_TODO;
+	}
+}
+
+static bool model_here(const struct engines *e, const struct config_pool *c)
+{
+	AUTO(agent_fetch_done) struct agent_fetch fetch = { 0 };
+	struct model_got got = { 0 };
+	struct model_set set = { .ref = c->model,
+		.mmproj = c->model_set.mmproj,
+		.draft = c->model_set.draft,
+		.lora = c->model_set.lora };
+	agent_fetch_make(e->o->config, &fetch);
+	fetch.opts.want = c->engine.kind == CONFIG_ENGINE_LLAMACPP ? MODEL_GGUF : MODEL_ANY;
+	bool there = model_present(&set, &fetch.opts, &got, NULL) == 0;
+	model_got_done(&got);
+	return there;
+}
+
+/* What the pool adds: its model, and that the engine answers. */
+static void pool_steps(struct engines *e, struct plan *p, const struct engine_outlook *l)
+{
+	const struct config_pool *c = p->pool;
+	bool remote = c->model && p->def.mode != ENGINE_MODE_EXTERNAL &&
+		      config_model_is_remote(e->o->config, c->model);
+	if (p->steps.len && p->steps.items[p->steps.len - 1].kind == STEP_CANARY) { /* source_plan's own */
+		struct step *last = &p->steps.items[--p->steps.len];
+		free(last->key);
+		free(last->text);
+	}
+	look_records(e, p);
+	if (p->def.mode == ENGINE_MODE_EXTERNAL)
+		return;
+	size_t at = p->steps.len;
+	engine_plan_pool(remote ? c->model : NULL, NULL, &p->steps);
+	if (remote) {
+		if (e->catalog)
+			(void)!steps_noted(&e->records, STEP_MODEL_FETCH, c->model, &p->done[at]);
+		bool here = model_here(e, c);
+		if (here || p->done[at].state == STEPS_DONE)
+			p->done[at].state = here ? STEPS_DONE : STEPS_TODO;
+		at++;
+	}
+	const char *build = l->name ? l->name : l->what;
+	if (e->catalog && build && p->here) {
+		AUTO(mem_freep) char *key = mem_fmt("%s %s", c->id, build);
+		(void)!steps_noted(&e->records, STEP_CANARY, key, &p->done[at]);
+	}
 }
 
 /* ---- output -------------------------------------------------------------------------------------- */
@@ -147,6 +199,25 @@ static void json_missing(const struct preflight_report *r, struct buf *b)
 	(void)buf_adds(b, "]");
 }
 
+static void json_time(const char *key, int64_t ms, struct buf *b)
+{
+	char text[WALL_STR_LEN + 1];
+	if (ms)
+		wall_format(ms, text);
+	(void)buf_addf(b, ms ? ",\"%s\":\"%s\"" : ",\"%s\":null", key, text);
+}
+
+static void json_record(const struct steps_record *r, struct buf *b)
+{
+	(void)buf_addf(b, ",\"state\":\"%s\"", steps_state_name(r->state));
+	json_time("started_at", r->started_ms, b);
+	json_time("ended_at", r->ended_ms, b);
+	(void)buf_adds(b, ",\"detail\":");
+	(void)(r->detail ? buf_add_json(b, view_str(r->detail)) : buf_adds(b, "null"));
+	(void)buf_adds(b, ",\"log\":");
+	(void)(r->log ? buf_add_json(b, view_str(r->log)) : buf_adds(b, "null"));
+}
+
 static void json_plan(const struct plan *p, struct buf *b)
 {
 	char hash[STEPS_HASH_LEN + 1];
@@ -160,6 +231,7 @@ static void json_plan(const struct plan *p, struct buf *b)
 		(void)buf_addf(
 			b, "%s{\"step\":\"%s\",\"text\":", i ? "," : "", step_name(p->steps.items[i].kind));
 		(void)buf_add_json(b, view_str(p->steps.items[i].text));
+		json_record(&p->done[i], b);
 		(void)buf_adds(b, "}");
 	}
 	(void)buf_adds(b, "]");
@@ -177,9 +249,15 @@ static void text_plan(const struct plan *p, struct buf *b)
 	char hash[STEPS_HASH_LEN + 1];
 	steps_hash(&p->steps, hash);
 	(void)buf_addf(b, "Pool %s (plan %s): %s\n", p->pool->id, hash, p->why);
-	for (size_t i = 0; i < p->steps.len; i++)
-		(void)buf_addf(b, "  %zu. %-11s %s\n", i + 1, step_name(p->steps.items[i].kind),
-			p->steps.items[i].text);
+	for (size_t i = 0; i < p->steps.len; i++) {
+		const struct steps_record *r = &p->done[i];
+		(void)buf_addf(b, "  %zu. %-11s %-7s %s\n", i + 1, step_name(p->steps.items[i].kind),
+			steps_state_name(r->state), p->steps.items[i].text);
+		if (r->state == STEPS_FAILED && r->detail)
+			(void)buf_addf(b, "       %s\n", r->detail);
+		if (r->state == STEPS_FAILED && r->log && !(r->detail && strstr(r->detail, r->log)))
+			(void)buf_addf(b, "       its output is in %s\n", r->log);
+	}
 	for (size_t i = 0; i < p->notes.len; i++)
 		(void)buf_addf(b, "  note: %s\n", p->notes.items[i]);
 	for (size_t i = 0; i < p->missing.len; i++) {
@@ -203,10 +281,16 @@ int engines_plan(struct engines *e)
 		if (!engines_meant(e, p.pool))
 			continue;
 		agent_engine_def(&p.pool->engine, &p.def);
-		if (p.def.mode == ENGINE_MODE_SOURCE || becomes_source(e, &p))
+		struct engine_outlook l;
+		struct engine_ensure_opts o;
+		engines_ensure_opts(e, p.pool, &o);
+		engine_outlook_read(&p.def, &o, &l);
+		if (l.mode == ENGINE_MODE_SOURCE)
 			source_steps(e, &p, &k.facts);
 		else
-			other_steps(e, &p);
+			other_steps(e, &p, &l);
+		pool_steps(e, &p, &l);
+		engine_outlook_done(&l);
 		if (!first)
 			(void)buf_adds(&b, e->o->json ? "," : "\n");
 		first = false;

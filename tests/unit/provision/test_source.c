@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "provision/engine/engine_int.h"
+#include "provision/engine/builds.h"
 #include "provision/engine/source.h"
 #include "provision/fetch/fetch.h"
 
@@ -407,12 +408,19 @@ static void a_build_can_be_gone_back_to(void **state)
 		assert_true(current_is(&n, i % 2 ? "source-2222" : "source-1111", cards, 3));
 		source_record_done(&r);
 	}
-	AUTO(mem_freep) char *gone = NULL;
-	assert_int_equal(source_build_remove(prefix, "source-1111", false, &gone, &e), -EBUSY);
-	assert_int_equal(source_build_remove(prefix, "b7", false, &gone, &e), -ENOENT);
-	assert_int_equal(source_build_remove(prefix, "source-", false, &gone, &e), -EEXIST);
-	assert_int_equal(source_build_remove(prefix, "b2", false, &gone, &e), 0);
-	assert_string_equal(gone, "source-2222222222222222");
+	struct engine_kepts kept;
+	size_t at = 9;
+	engine_kepts_read(prefix, &kept);
+	assert_int_equal(kept.len, 2);
+	assert_int_equal(engine_kepts_find(&kept, "b7", &at, &e), -ENOENT);
+	assert_int_equal(engine_kepts_find(&kept, "source-", &at, &e), -EEXIST);
+	assert_int_equal(engine_kepts_find(&kept, "1111", &at, &e), 0);
+	assert_true(kept.items[at].current);
+	assert_int_equal(engine_kepts_find(&kept, "b2", &at, &e), 0);
+	assert_string_equal(kept.items[at].name, "source-2222222222222222");
+	assert_true(kept.items[at].last && !kept.items[at].current);
+	assert_int_equal(engine_kept_remove(prefix, &kept.items[at], &e), 0);
+	engine_kepts_done(&kept);
 	assert_int_equal(source_rollback(&n, &r, &e), -ENOENT);
 	assert_non_null(strstr(e.msg, "is not there any more"));
 	struct source_builds all;
