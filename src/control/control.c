@@ -91,13 +91,19 @@ static void describe_start(struct control_pool *p, const struct wire_replica *be
 	pool_set_start(p->pool, &s);
 }
 
+static mono_t sooner(mono_t a, mono_t b)
+{
+	return mono_before(a, b) ? a : b;
+}
+
 struct look { /* what the registry says of a pool's slots */
 	const struct wire_replica *best, *failed;
+	mono_t open; /* the failed one may be tried by who waits, from then on */
 };
 
 static struct look look_at_slots(struct control_pool *p, const struct registry_pool *rp, mono_t now)
 {
-	struct look l = { 0 };
+	struct look l = { .open = MONO_NEVER };
 	for (size_t i = 0; i < p->nslots; i++) {
 		struct control_slot *s = p->slots[i];
 		const struct registry_replica *r = slot_replica(rp, s);
@@ -106,18 +112,13 @@ static struct look look_at_slots(struct control_pool *p, const struct registry_p
 		if (r && s->plan.failed) {
 			if (s->role != SLOT_LEAVING && !room_tries_smaller(p, s, &r->facts))
 				l.failed = &r->facts;
-			slot_retry_failed(p, s, &r->facts, now);
+			l.open = sooner(l.open, slot_retry_failed(p, rp, s, &r->facts, now));
 		} else if (r && r->facts.state != REPLICA_STOPPED && r->facts.state != REPLICA_ABSENT &&
 			   (s->role != SLOT_LEAVING || s->in_pool)) {
 			l.best = &r->facts;
 		}
 	}
 	return l;
-}
-
-static mono_t sooner(mono_t a, mono_t b)
-{
-	return mono_before(a, b) ? a : b;
 }
 
 static mono_t next_leave(const struct control_pool *p, mono_t now)
@@ -149,9 +150,12 @@ static mono_t reconcile_pool(struct control_pool *p, const struct registry_snaps
 	pool_get_stats(p->pool, &st);
 	op_step(p, &st, rp, now);
 	struct look l = look_at_slots(p, rp, now);
-	decide_refusal(p, rp, l.failed, l.best != NULL);
+	bool pauses = mono_before(now, l.open);
+	decide_refusal(p, rp, pauses ? l.failed : NULL, l.best != NULL);
 	catch_up(p, now);
 	mono_t next = slots_plan(p, rp, &st, now);
+	if (pauses)
+		next = sooner(next, l.open);
 	bool waiting = st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
 	for (size_t i = 0; i < p->nslots; i++)
 		slot_apply_facts(p, p->slots[i], slot_replica(rp, p->slots[i]), waiting);

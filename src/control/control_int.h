@@ -73,7 +73,9 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	char *talks, *kv_for;
 	char *kv_found;             /* what its engine found of before: wire_replica.kv_found */
 	uint64_t kv_settled, nsaid; /* of kv_found: a bit each; so many requests were looked at for that */
-	mono_t retried_at;          /* the last time control asked for another try of a failed one */
+	mono_t failed_at;           /* when the failure that `failed_ms` (its own time) is of was heard of */
+	int64_t failed_ms;
+	mono_t retried_at; /* the last time control asked for another try of a failed one */
 };
 
 struct slot_room;
@@ -193,8 +195,10 @@ void slot_take_out(struct control_pool *p, struct control_slot *s, bool cut);
 void slot_apply_facts(
 	struct control_pool *p, struct control_slot *s, const struct registry_replica *r, bool waiting);
 /* refuse.c */
-void slot_retry_failed(
-	struct control_pool *p, struct control_slot *s, const struct wire_replica *f, mono_t now);
+/* It is FAILED: asks for another try where that is worth it. When it may be tried again by who waits for it;
+ * MONO_NEVER: nobody waits, it is refused. */
+mono_t slot_retry_failed(struct control_pool *p, const struct registry_pool *rp, struct control_slot *s,
+	const struct wire_replica *f, mono_t now);
 void set_refusal(struct control_pool *p, const struct pool_refusal *why);
 void refuse_removed(struct control_pool *p);
 void decide_refusal(struct control_pool *p, const struct registry_pool *rp, const struct wire_replica *failed,

@@ -16,17 +16,33 @@ static bool worth_retrying(enum wire_cause c)
 	       c == CAUSE_START_TIMEOUT;
 }
 
-void slot_retry_failed(
-	struct control_pool *p, struct control_slot *s, const struct wire_replica *f, mono_t now)
+/* Its model has to be fetched, and that failed for a cause that asking again may mend. */
+static bool may_be_fetched(const struct registry_pool *rp, const struct wire_replica *f)
 {
+	return rp && rp->model && rp->model->absent && f->retry_in_ms < 0 &&
+	       f->last_error.cause == CAUSE_NO_MODEL;
+}
+
+mono_t slot_retry_failed(struct control_pool *p, const struct registry_pool *rp, struct control_slot *s,
+	const struct wire_replica *f, mono_t now)
+{
+	bool fetch = may_be_fetched(rp, f);
+	if (s->failed_ms != f->last_error.at_ms || !s->failed_at.ns)
+		s->failed_at = now;
+	s->failed_ms = f->last_error.at_ms;
+	mono_t open = fetch ? mono_add_ms(s->failed_at, RETRY_FAILED_MS) : MONO_NEVER;
 	if (s->role != SLOT_MAIN || p->reload)
-		return;
+		return MONO_NEVER;
 	if (f->retry_in_ms >= 0 || !p->demanded || !worth_retrying(f->last_error.cause))
-		return;
+		return open;
+	if (fetch &&
+		mono_before(now, open)) /* who asks now is refused: the next one has it fetched, and waits */
+		return open;
 	if (s->retried_at.ns && mono_ms_between(s->retried_at, now) < RETRY_FAILED_MS)
-		return;
+		return open;
 	s->retried_at = now;
 	s->restart_epoch++;
+	return open;
 }
 
 static bool same(const struct pool_refusal *a, const struct pool_refusal *b)
@@ -43,10 +59,9 @@ void set_refusal(struct control_pool *p, const struct pool_refusal *why)
 	pool_close(p->pool, why, false);
 }
 
-/* absent: its model has to be fetched; where that failed for a cause that may mend it is tried again. */
-static void refuse_failed(struct control_pool *p, const struct wire_replica *f, bool absent)
+/* again: what may mend it is tried with the request that comes once the pause is over. */
+static void refuse_failed(struct control_pool *p, const struct wire_replica *f, bool again)
 {
-	bool again = absent && f->retry_in_ms < 0 && f->last_error.cause == CAUSE_NO_MODEL;
 	struct pool_refusal why = { .code = REFUSE_POOL_UNAVAILABLE,
 		.retriable = again || f->retry_in_ms >= 0,
 		.retry_after_ms = again ? RETRY_FAILED_MS : MAX(f->retry_in_ms, (int64_t)0) };
@@ -129,7 +144,7 @@ void decide_refusal(struct control_pool *p, const struct registry_pool *rp, cons
 	else if (p->room_refused)
 		refuse_no_room(p);
 	else if (failed && !usable && !p->reload) /* a reload may mend it: who waits is not refused */
-		refuse_failed(p, failed, rp && rp->model && rp->model->absent);
+		refuse_failed(p, failed, may_be_fetched(rp, failed));
 	else
 		set_refusal(p, &(struct pool_refusal){ 0 });
 }
