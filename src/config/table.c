@@ -168,11 +168,14 @@ const struct field config_fields[] = {
 		.doc = "`permissive`: a file of which no digest is known beforehand is taken, with a "
 		       "warning, and "
 		       "its digest is kept. `strict`: only files whose digest is known beforehand, from "
-		       "`trust.registries`."),
+		       "`trust.registries`; of images (`engine.image`) those named by digest, or pinned "
+		       "before, from there."),
 	TOP("trust.require_digest", BOOL, trust.require_digest, .dflt = "false",
-		.doc = "Refuse every file of which no digest is known beforehand."),
+		.doc = "Refuse every file of which no digest is known beforehand, and every image that is "
+		       "named by a tag alone and was not pinned before."),
 	TOP("trust.registries", LIST, trust.registries,
-		.doc = "Places whose models are trusted: hosts in the shape of `network.allow_hosts`, or "
+		.doc = "Places whose models and images are trusted: hosts in the shape of "
+		       "`network.allow_hosts`, or "
 		       "buckets "
 		       "(`s3://BUCKET`). Empty: all."),
 	TOP("fetch.rate", SIZE, fetch.rate, .dflt = "none", .words = none_zero, .min = 1024,

@@ -11,6 +11,15 @@
 #include "node/models_int.h"
 #include "provision/engine/steps.h"
 
+static struct engine_trust trust_of(const struct model_ensure_opts *o)
+{
+	struct engine_trust none = { 0 };
+	return !o ? none
+		  : (struct engine_trust){ .strict = o->trust == MODEL_TRUST_STRICT,
+			    .require_digest = o->require_digest,
+			    .registries = &o->registries };
+}
+
 void engines_opts(struct node *n, bool on_cpu, struct engine_device *devices, struct engine_ensure_opts *ret)
 {
 	bool any = !on_cpu && n->gpus;
@@ -28,6 +37,7 @@ void engines_opts(struct node *n, bool on_cpu, struct engine_device *devices, st
 		.allow_package_installs = n->opts.allow_package_installs,
 		.policy = n->opts.fetch ? &n->opts.fetch->policy : NULL,
 		.records = n->opts.catalog ? &n->records : NULL,
+		.trust = trust_of(n->opts.fetch),
 		.fetch_program = n->opts.fetch ? n->opts.fetch->fetch_program : NULL,
 	};
 }

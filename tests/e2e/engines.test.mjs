@@ -6,14 +6,21 @@ import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import test from 'node:test';
-import { Corral, fakePath, model, root, until, withCorral } from './harness.mjs';
+import test, { after } from 'node:test';
+import { Corral, fakePath, model, root, stubDriver, until, withCorral } from './harness.mjs';
 
 const fakes = path.join(root, 'tests/fakes');
 
+const made = [];
+after(() => made.forEach((dir) => fs.rmSync(dir, { recursive: true, force: true })));
+function folder(name) {
+  made.push(fs.mkdtempSync(path.join(os.tmpdir(), name)));
+  return made.at(-1);
+}
+
 /** A folder with programs of these names that run the words given (a stand-in for what PATH would have). */
 function programs(named) {
-  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-bin-'));
+  const dir = folder('crl-bin-');
   for (const [name, words] of Object.entries(named)) {
     const line = words.map((w) => `'${w}'`).join(' ');
     fs.writeFileSync(path.join(dir, name), `#!/bin/sh\nexec ${line} "$@"\n`, { mode: 0o755 });
@@ -25,7 +32,7 @@ const pathWith = (dir) => ({ PATH: `${dir}:${process.env.PATH}` });
 
 /** A folder that has the shape of a model of theirs. */
 function modelFolder() {
-  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-model-'));
+  const dir = folder('crl-model-');
   fs.writeFileSync(path.join(dir, 'config.json'), '{}');
   fs.writeFileSync(path.join(dir, 'model.safetensors'), '');
   return dir;
@@ -191,23 +198,24 @@ const digest = `sha256:${'ab'.repeat(32)}`;
 
 /** A stand-in for podman with these images, and what it was asked. */
 function podman(registry, name = 'podman') {
-  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-box-'));
-  fs.writeFileSync(path.join(folder, 'registry.json'), JSON.stringify(registry));
-  const dir = programs({ [name]: [process.execPath, path.join(fakes, 'podman.mjs'), folder] });
+  const at = folder('crl-box-');
+  fs.writeFileSync(path.join(at, 'registry.json'), JSON.stringify(registry));
+  const dir = programs({ [name]: [process.execPath, path.join(fakes, 'podman.mjs'), at] });
   return {
-    folder,
+    folder: at,
+    state: folder('crl-state-'), // what its tags were pinned to is the test's own
     env: pathWith(dir),
     calls: () =>
       fs
-        .readFileSync(path.join(folder, 'calls'), 'utf8')
+        .readFileSync(path.join(at, 'calls'), { encoding: 'utf8', flag: 'a+' })
         .split('\n')
         .filter(Boolean)
         .map((l) => JSON.parse(l)),
     containers: () => {
-      const all = path.join(folder, 'containers');
+      const all = path.join(at, 'containers');
       return fs.existsSync(all) ? fs.readdirSync(all) : [];
     },
-    pidOf: (c) => JSON.parse(fs.readFileSync(path.join(folder, 'containers', c), 'utf8')).pid,
+    pidOf: (c) => JSON.parse(fs.readFileSync(path.join(at, 'containers', c), 'utf8')).pid,
   };
 }
 const llamaImage = { 'example.org/llama:server': { digest, program: [fakePath] } };
@@ -221,7 +229,7 @@ const boxed = (rest = {}) => ({
 test('a container: pinned to a digest, nothing secret on a command line, stopped as a process', async () => {
   const box = podman(llamaImage);
   await withCorral(
-    { pools: [boxed({ env: { MY_TOKEN: 'hush' } })] },
+    { pools: [boxed({ env: { MY_TOKEN: 'hush' } })], state_dir: box.state },
     async (corral) => {
       const answer = await corral.chat('box');
       assert.equal(answer.status, 200, answer.text);
@@ -256,7 +264,7 @@ test('a container: pinned to a digest, nothing secret on a command line, stopped
 test('a container that outlived its keeper is found and removed', async () => {
   const box = podman(llamaImage);
   await withCorral(
-    { pools: [boxed()] },
+    { pools: [boxed()], state_dir: box.state },
     async (corral) => {
       assert.equal((await corral.chat('box')).status, 200);
       const [old] = box.containers();
@@ -290,7 +298,7 @@ for (const [what, config, registry, prepare, words, whole] of [
     const box = podman(registry);
     prepare?.(box.folder);
     await withCorral(
-      { pools: [boxed(config)], ...whole },
+      { pools: [boxed(config)], state_dir: box.state, ...whole },
       async (corral) => {
         const answer = await corral.chat('box');
         assert.equal(answer.status, 503);
@@ -299,6 +307,105 @@ for (const [what, config, registry, prepare, words, whole] of [
       { env: box.env },
     )({ name: what });
   });
+
+// ---- whose images ----------------------------------------------------------------------------------------
+
+const refusals = (corral, words) =>
+  corral.chat('box').then(({ status, text }) => {
+    assert.equal(status, 503, text);
+    assert.match(text, words);
+  });
+const byTag = /server is refused by trust\.require_digest: true: .*name it by its digest/;
+
+test('a tag alone is refused where digests are required, unless it was pinned before', async () => {
+  const box = podman(llamaImage);
+  const pools = [boxed()];
+  const strict = { pools, state_dir: box.state, trust: { require_digest: true } };
+  const opts = { env: box.env, leaks: false };
+  await withCorral(
+    strict,
+    async (corral) => {
+      await refusals(corral, byTag);
+      assert.equal(box.calls().filter(([verb]) => verb === 'pull').length, 0, 'not even fetched');
+      const plan = await corral.cli('engines', 'plan', 'box', '--config', corral.configFile);
+      assert.match(plan.stdout, byTag);
+      const named = { ...strict, pools: [boxed({ image: `example.org/llama@${digest}` })] };
+      corral.write(named);
+      assert.equal((await corral.cli('config', 'reload')).code, 0);
+      await until('the digest to serve', async () => (await corral.chat('box')).status === 200);
+    },
+    opts,
+  )({ name: 'by tag' });
+  const serves = async (corral) => {
+    const { status, text } = await corral.chat('box');
+    assert.equal(status, 200, text);
+  };
+  await withCorral({ pools, state_dir: box.state }, serves, opts)({ name: 'pinned now' });
+  const image = llamaImage['example.org/llama:server'];
+  const moved = { ...image, digest: digest.replaceAll('ab', 'cd') };
+  const registry = { 'example.org/llama:server': moved, 'example.org/llama:before': image };
+  fs.writeFileSync(path.join(box.folder, 'registry.json'), JSON.stringify(registry));
+  await withCorral(
+    strict,
+    async (corral) => {
+      await serves(corral); // by the digest it had, wherever the tag has gone
+      assert.ok((await corral.pool('box')).replicas[0].engine_why.includes(digest));
+    },
+    opts,
+  )({ name: 'pinned before' });
+});
+
+test('trust.mode strict: only images of trust.registries, by digest', async () => {
+  const box = podman(llamaImage);
+  const image = `example.org/llama@${digest}`;
+  const whole = (registries, rest) => ({
+    pools: [boxed({ image, ...rest })],
+    state_dir: box.state,
+    trust: { mode: 'strict', registries },
+  });
+  const opts = { env: box.env, leaks: false };
+  await withCorral(
+    whole(['ghcr.io', '*.example.com']),
+    async (corral) => {
+      const words = /strict: example\.org is not among trust\.registries: \[ghcr\.io, \*\.example\.com\]/;
+      await refusals(corral, words);
+      corral.write(whole(['example.org'], { image: 'example.org/llama:server' }));
+      assert.equal((await corral.cli('config', 'reload')).code, 0);
+      await until('the tag to be what is refused', async () =>
+        /refused by trust\.mode: strict: a tag may be/.test((await corral.chat('box')).text),
+      );
+      corral.write(whole(['example.org']));
+      assert.equal((await corral.cli('config', 'reload')).code, 0);
+      await until('it to serve', async () => (await corral.chat('box')).status === 200);
+    },
+    opts,
+  )({ name: 'strict' });
+});
+
+test('without a name, the image is the one for the GPUs that are here', async () => {
+  const name = 'ghcr.io/ggml-org/llama.cpp:server';
+  const images = [name, `${name}-cuda`].map((image, i) => [
+    image,
+    { digest: `sha256:${`${i}c`.repeat(32)}`, program: [fakePath] },
+  ]);
+  const driver = stubDriver('device|GPU-aaaa1111|Stub 24 GB|00000000:01:00.0|24576|0|25|51|8.9|0');
+  const pools = [boxed({ image: undefined })];
+  for (const [i, env] of [{}, driver.env].entries()) {
+    const box = podman(Object.fromEntries(images));
+    await withCorral(
+      { pools, state_dir: box.state },
+      async (corral) => {
+        const answer = await corral.chat('box');
+        assert.equal(answer.status, 200, answer.text);
+        const run = box.calls().find(([verb]) => verb === 'run');
+        assert.ok(run.includes(`ghcr.io/ggml-org/llama.cpp@${images[i][1].digest}`), run.join(' '));
+        assert.equal(run.some((w) => /nvidia\.com\/gpu/.test(w)), i === 1, run.join(' '));
+      },
+      { env: { ...env, ...box.env }, leaks: false },
+    )({ name: `by devices ${i}` });
+  }
+  fs.rmSync(path.dirname(driver.env.CORRAL_NVML_STUB), { recursive: true });
+});
 
 /** Why no real podman or docker can be used here; undefined: one can. */
 function noRuntime() {

@@ -260,6 +260,7 @@ static struct engine_ensure_opts opts_of(const struct engine_job *j)
 {
 	return (struct engine_ensure_opts){ .prefix_dir = j->prefix_dir,
 		.offline = j->offline,
+		.trust = j->trust,
 		.devices = j->devices,
 		.ndevices = j->ndevices,
 		.cpu_instead = j->cpu_instead };

@@ -186,14 +186,10 @@ static void step_pulled(struct container *c, const struct run_result *r)
 	inspect(c);
 }
 
-/* "reg.example:5000/a/b:tag" comes from there; a name without a host from docker.io. */
 static int may_reach(const struct container *c, struct err *e)
 {
-	struct view rest, first = view_split(view_str(c->image), '/', &rest);
-	bool host = rest.p && (view_find(first, '.') < first.n || view_find(first, ':') < first.n ||
-				      view_eqs(first, "localhost"));
-	AUTO(mem_freep)
-	char *url = host ? mem_fmt("https://%.*s/", VIEW_ARG(first)) : mem_strdup("https://docker.io/");
+	AUTO(mem_freep) char *host = container_registry(c->image);
+	AUTO(mem_freep) char *url = mem_fmt("https://%s/", host);
 	return source_policy_check(url, &c->job->policy, e);
 }
 
@@ -234,7 +230,7 @@ char *container_pin_read(const char *file)
 	AUTO(buf_done) struct buf b = BUF(PIN_MAX);
 	if (file_read(file, &b) < 0)
 		return NULL;
-	AUTO(mem_freep) char *image = mem_viewdup(view_trim(buf_view(&b)));
+	AUTO(mem_freep) char *image = mem_viewdup(view_cut(buf_view(&b), view_find(buf_view(&b), '\n')));
 	return strchr(image, '@') && !container_image_problem(image) ? MEM_TAKE(image) : NULL;
 }
 
@@ -301,10 +297,10 @@ static void step_version(struct container *c, const struct run_result *r)
 }
 
 /* What a tag was pinned to; else what was written. */
-static char *image_now(const struct container *c)
+static char *image_now(const char *wanted, const char *pin_file)
 {
-	char *pinned = strchr(c->wanted, '@') || c->job->upgrade ? NULL : container_pin_read(c->pin_file);
-	return pinned ? pinned : mem_strdup(c->wanted);
+	char *pinned = strchr(wanted, '@') ? NULL : container_pin_read(pin_file);
+	return pinned ? pinned : mem_strdup(wanted);
 }
 
 /* What was written, else the kind's own: of llama.cpp the one for the devices that are here. */
@@ -340,6 +336,10 @@ char *container_describe(const struct engine_def *d, const struct engine_ensure_
 		return mem_strdup("cannot be had: engine.image is not set");
 	if (!program)
 		return mem_strdup("cannot be had: neither podman nor docker is in PATH");
+	AUTO(mem_freep) char *now = image_now(image, pin);
+	struct err e = { 0 };
+	if (container_trusted(now, &o->trust, &e) < 0)
+		return mem_fmt("cannot be had: %s", e.msg);
 	return mem_fmt("container: %s by %s%s", image, docker ? "docker" : "podman",
 		file_exists(pin) ? "" : ", to be fetched");
 }
@@ -373,7 +373,13 @@ void container_start(struct engine_job *j)
 	c->docker = docker;
 	c->wanted = mem_strdup(image);
 	c->pin_file = container_pin_file(j->prefix_dir, image);
-	c->image = image_now(c);
+	c->image = j->upgrade ? mem_strdup(image) : image_now(image, c->pin_file);
+	struct err e = { 0 };
+	if (container_trusted(c->image, &j->trust, &e) < 0) {
+		job_fail(j, e.code, "%s", e.msg);
+		container_cancel(&j->container);
+		return;
+	}
 	container_client_env(&c->env);
 	job_progress(j, "resolve", -1, "Looking for the image %s.", c->image);
 	const char *words[] = { "version", NULL };

@@ -101,6 +101,12 @@ typedef void engine_progress_fn(void *arg, const struct engine_progress *p);
  * same way, the newest of a round; both callbacks may cancel. */
 typedef void engine_done_fn(void *arg, const struct engine_build *build, const struct err *err);
 
+/* Whose images are run. strict: only of registries, and by digest. */
+struct engine_trust {
+	bool strict, require_digest;
+	const struct strv *registries; /* "ghcr.io", "*.example.org"; NULL or empty: all */
+};
+
 struct engine_ensure_opts {
 	const char *prefix_dir; /* where builds live: <state_dir>/engines; absolute, made when missing */
 	const char *cache_dir;  /* downloads; absolute; NULL = prefix_dir */
@@ -116,6 +122,7 @@ struct engine_ensure_opts {
 	bool again; /* auto: what failed a short while ago is tried again */
 	bool look;  /* source: only which commit that is: build.version its name, build.why its 40 digits */
 	const struct fetch_policy *policy; /* what else may be reached; copied; NULL: all */
+	struct engine_trust trust;         /* copied */
 	const char *fetch_program;         /* NULL: beside our own executable */
 	const struct steps_store *records; /* who remembers its steps; copied; NULL: nobody */
 };

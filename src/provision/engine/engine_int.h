@@ -124,6 +124,8 @@ struct engine_job {
 	struct container *container;
 	struct archive *archive;
 	struct fetch_policy policy; /* empty: all may be reached, unless offline */
+	struct engine_trust trust;  /* its registries are ours, below */
+	struct strv registries;
 	char *fetch_program;
 	char *note;                       /* why an earlier choice of auto was passed over; NULL */
 	bool in_auto, again, list_failed; /* auto.c */
@@ -300,6 +302,10 @@ char *container_runtime(enum engine_runtime wish, bool *ret_docker) MUST_CHECK;
 char *container_pin(const char *image, struct view digests) MUST_CHECK;
 /* Why image is no name of one: a sentence; NULL: it is one. */
 const char *container_image_problem(const char *image);
+/* "reg.example:5000" of reg.example:5000/a/b:tag; a name without a host is of docker.io. */
+char *container_registry(const char *image) MUST_CHECK;
+/* Whether it may be run. image: as it is now, by its digest where it is pinned. */
+int container_trusted(const char *image, const struct engine_trust *t, struct err *reterr) MUST_CHECK;
 
 /* ---- args.c, args_llama.c ---------------------------------------------------------------------- */
 

@@ -24,6 +24,7 @@ static void job_free(void *arg)
 	job_steps_done(&j->steps);
 	strv_done(&j->policy.allow_hosts);
 	strv_done(&j->policy.deny);
+	strv_done(&j->registries);
 	free(j->fetch_program);
 	engine_def_done(&j->def);
 	engine_build_done(&j->build);
@@ -373,6 +374,10 @@ static void take_policy(struct engine_job *j, const struct engine_ensure_opts *o
 		strv_copy(&j->policy.deny, &o->policy->deny);
 	}
 	j->policy.offline = j->offline;
+	j->trust = o->trust;
+	if (o->trust.registries)
+		strv_copy(&j->registries, o->trust.registries);
+	j->trust.registries = &j->registries;
 	j->fetch_program = mem_strdup(o->fetch_program);
 }
 

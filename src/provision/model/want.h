@@ -66,6 +66,9 @@ struct model_ensure_opts {
 	const char *sha256;   /* the configuration's own, of a single file; NULL: none */
 };
 
+/* Whether a host is among trust.registries ("host", "host:port", "*.example.org", "s3://bucket"). */
+bool model_host_trusted(const struct strv *registries, const char *host);
+
 struct model_got_file {
 	char *role;                /* "weights", "mmproj", "draft", "lora", "other" */
 	char *path, *sha256, *url; /* sha256 NULL: not known, the file was here before */

@@ -118,7 +118,6 @@ int want_trust_ref(
 /* Whether what is to come is known well enough. */
 int want_trust_files(
 	const struct want_item *it, const struct model_ensure_opts *o, struct err *reterr) MUST_CHECK;
-bool want_trusted_host(const struct model_ensure_opts *o, const char *host);
 
 /* ---- want_place.c: models_dir -------------------------------------------------------------------------- */
 

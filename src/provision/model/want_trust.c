@@ -22,14 +22,14 @@ static char *host_of(const struct model_ref *r, const struct model_ensure_opts *
 }
 
 /* "host", "host:port", "*.example.org"; "s3://bucket" for a bucket. */
-bool want_trusted_host(const struct model_ensure_opts *o, const char *host)
+bool model_host_trusted(const struct strv *registries, const char *host)
 {
 	struct view v = view_str(host), port;
 	struct view name = host[0] == '[' ? v : view_split(v, ':', &port);
 	if (strncmp(host, "s3://", 5) == 0)
 		name = v;
-	for (size_t i = 0; i < o->registries.len; i++) {
-		struct view t = view_str(o->registries.items[i]);
+	for (size_t i = 0; i < registries->len; i++) {
+		struct view t = view_str(registries->items[i]);
 		if (view_eq_ci(t, v) || view_eq_ci(t, name) || view_eqs(t, "*"))
 			return true;
 		if (view_starts(t, VIEW("*.")) && name.n > t.n - 1 &&
@@ -50,7 +50,8 @@ static char *list(const struct strv *v)
 int want_trust_ref(const struct model_ref *r, const struct model_ensure_opts *o, struct err *reterr)
 {
 	AUTO(mem_freep) char *host = host_of(r, o);
-	if (o->trust != MODEL_TRUST_STRICT || !host || !o->registries.len || want_trusted_host(o, host))
+	if (o->trust != MODEL_TRUST_STRICT || !host || !o->registries.len ||
+		model_host_trusted(&o->registries, host))
 		return 0;
 	AUTO(mem_freep) char *all = list(&o->registries);
 	return err_set(reterr, -EACCES,

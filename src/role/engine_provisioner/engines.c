@@ -48,6 +48,9 @@ void engines_ensure_opts(const struct engines *e, const struct config_pool *p, s
 	const struct config *c = e->o->config;
 	*ret = (struct engine_ensure_opts){ .prefix_dir = e->prefix,
 		.policy = &e->policy,
+		.trust = { .strict = c->trust.mode == CONFIG_TRUST_STRICT,
+			.require_digest = c->trust.require_digest,
+			.registries = &c->trust.registries },
 		.allow_cpu = c->gpu != CONFIG_GPU_REQUIRED || !engines_devices(e, p),
 		.offline = c->network.offline,
 		.devices = e->devices,
