@@ -10,7 +10,6 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
-#include "base/num.h"
 #include "log/log.h"
 #include "node/models_int.h"
 #include "provision/catalog/tell.h"
@@ -141,28 +140,15 @@ static struct fetch *find_fetch(struct node *n, const char *key)
 	return NULL;
 }
 
-/* What Corral fetched already, against the quota. What is to come is not known yet: a full one fetches no
- * more. */
-static int quota_check(struct node *n, struct err *e)
+/* What Corral fetched, and what is coming. */
+static uint64_t quota_used(struct node *n)
 {
-	struct catalog_models all = { 0 };
-	uint64_t sum = 0;
-	char have[32], may[32];
-	if (!n->opts.models_quota || !n->opts.catalog)
-		return 0;
-	catalog_models(n->opts.catalog, &all);
-	for (size_t i = 0; i < all.len; i++)
-		sum += all.items[i].fetched ? all.items[i].size_bytes : 0;
-	catalog_models_done(&all);
-	if (sum < n->opts.models_quota)
-		return 0;
-	num_format_bytes(sum, have, sizeof have);
-	num_format_bytes(n->opts.models_quota, may, sizeof may);
-	return err_set(e, -ENOSPC,
-		"models that were fetched take %s, and models_quota is %s: `corral models gc --dry-run` says "
-		"which "
-		"could go, `corral models rm` removes one",
-		have, may);
+	uint64_t sum = n->opts.catalog ? catalog_models_fetched(n->opts.catalog) : 0;
+	LIST_FOREACH(f, &n->fetches, struct fetch, node)
+	{
+		sum += f->last.total;
+	}
+	return sum;
 }
 
 struct fetch_watch *fetch_join(struct node *n, const struct model_set *set, const char *sha256,
@@ -176,13 +162,13 @@ struct fetch_watch *fetch_join(struct node *n, const struct model_set *set, cons
 		err_set(reterr, -ENOSYS, "this node fetches no models");
 		return NULL;
 	}
-	if (!f && quota_check(n, reterr))
-		return NULL;
 	struct fetch_watch *w = NEW(struct fetch_watch);
 	if (!f) {
 		struct model_ensure_opts o = *n->opts.fetch;
 		o.want = want;
 		o.sha256 = sha256;
+		o.quota = n->opts.models_quota;
+		o.quota_used = quota_used(n);
 		f = NEW(struct fetch);
 		f->owner = n;
 		f->key = MEM_TAKE(key);

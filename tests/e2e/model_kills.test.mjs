@@ -125,13 +125,15 @@ test('oci', async (t) => {
 
 test('ollama', async (t) => {
   const type = 'application/vnd.ollama.image.model';
-  const hub = await withHub(t, { registry: { 'me/m': { tags: { '1b': [{ type, spec: gguf(9000, 'o') }] } } } });
+  const layers = [{ type, spec: gguf(9000, 'o') }];
+  const hub = await withHub(t, { registry: { 'me/m': { tags: { '1b': layers } } } });
   await killedEverywhere(t, hub, `ollama:${hub.url.slice(7)}/me/m:1b`, slow ? 16 : 3);
 });
 
-test('on demand: whichever process is killed, the pool serves in the end, and the same lies there', async (t) => {
+test('on demand: whichever process is killed, the pool serves, and the same lies there', async (t) => {
   const file = fakeLlamaPool('chat').model;
-  const hub = await withHub(t, { repos: { 'org/tiny': { commit: COMMIT, files: { 'm-F32.gguf': { file } } } } });
+  const tiny = { commit: COMMIT, files: { 'm-F32.gguf': { file } } };
+  const hub = await withHub(t, { repos: { 'org/tiny': tiny } });
   const ref = 'org/tiny';
   const { calls, state } = await undisturbed(hub, ref);
   const most = slow ? 12 : 3;

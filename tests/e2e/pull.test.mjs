@@ -236,7 +236,7 @@ withHub('the API refuses files outside the folders of models', {}, async (corral
   assert.match(json.error.message, /lies in no folder of models/);
   assert.equal((await corral.post('/v1/catalog/pull', {})).status, 400);
   assert.equal((await corral.get('/v1/catalog/models/no-such')).status, 404);
-  assert.deepEqual((await corral.get('/v1/engines')).json, { engines: [] });
+  assert.deepEqual((await corral.get('/v1/engines')).json, { engines: [], steps: [] });
 });
 
 withHub(

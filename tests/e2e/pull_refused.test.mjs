@@ -75,6 +75,40 @@ withHub(
   },
 );
 
+withHub(
+  'the quota counts what is to come: refused before a byte, and what could go is offered',
+  {
+    before: ({ hub }) => {
+      const data = Buffer.alloc(700_000, 'x');
+      data.write('GGUF', 0);
+      const spec = { base64: data.toString('base64') };
+      hub.config.repos['org/a'] = { commit: COMMIT, files: { 'a-Q4_0.gguf': spec } };
+      hub.config.repos['org/b'] = { commit: COMMIT, files: { 'b-Q4_0.gguf': spec } };
+    },
+    config: () => ({ models_quota: '1MiB' }),
+  },
+  async (corral, { hub }) => {
+    const sent = (repo) => hub.of(`/org/${repo}/${repo}-Q4_0.gguf`).sent;
+    assert.equal((await corral.cli('pull', 'org/a')).code, 0);
+    assert.equal((await corral.cli('pull', 'org/a')).code, 0, 'what is here takes nothing');
+    const over = await corral.cli('pull', 'org/b');
+    assert.equal(over.code, 1);
+    assert.match(over.stderr, /org\/b has 684 KiB .* take 684 KiB, and models_quota is 1\.0 MiB/);
+    assert.match(over.stderr, /models gc --dry-run/);
+    assert.equal(sent('b'), 0);
+    const { candidates } = JSON.parse((await corral.cli('models', 'gc', '--dry-run', '--json')).stdout);
+    assert.deepEqual(candidates.map((c) => c.reference), ['hf:org/a']);
+    assert.equal((await corral.cli('models', 'rm', candidates[0].id)).code, 0);
+    assert.equal((await corral.cli('pull', 'org/b')).code, 0);
+    assert.equal(sent('b'), 700_000);
+    await corral.stop();
+    const alone = await corral.cli('pull', 'org/a');
+    assert.equal(alone.code, 1);
+    assert.match(alone.stderr, /models_quota is 1\.0 MiB/);
+    await corral.start();
+  },
+);
+
 const mount = (...words) => execFileSync('mount', words);
 const SMALL = 'size=64k';
 

@@ -604,6 +604,19 @@ void catalog_models(struct catalog *c, struct catalog_models *ret)
 	qsort(ret->items, ret->len, sizeof *ret->items, by_model_id);
 }
 
+uint64_t catalog_models_fetched(struct catalog *c)
+{
+	struct map_entry *e;
+	uint64_t sum = 0;
+	lock(c);
+	for (size_t i = 0; (e = map_next(&c->models, &i));) {
+		const struct catalog_model *m = e->value;
+		sum += m->fetched ? m->size_bytes : 0;
+	}
+	unlock(c);
+	return sum;
+}
+
 /* ---- engines --------------------------------------------------------------------------------------------
  */
 

@@ -61,6 +61,8 @@ struct model_ensure_opts {
 	bool require_digest;
 	struct strv registries; /* "huggingface.co", "*.example.org", "s3://bucket"; empty: all */
 	uint64_t rate, headroom;
+	/* Bytes that all models which were fetched may take, and what those here take; 0: as many as like. */
+	uint64_t quota, quota_used;
 	unsigned parallel;    /* connections at a time; 0: as the fetcher likes */
 	enum model_want want; /* MODEL_ANY: the whole snapshot of a repository (vLLM) */
 	const char *sha256;   /* the configuration's own, of a single file; NULL: none */

@@ -432,6 +432,8 @@ static void all_known(struct model_job *j)
 		}
 	if (j->on_plan)
 		tell_plan(j);
+	else if (want_quota(j, &e))
+		want_fail(j, FETCH_DISK, &e);
 	else
 		lock(j);
 }

@@ -57,6 +57,9 @@ void want_hub_resolve(struct model_job *j);
 void want_registry_resolve(struct model_job *j);
 void want_https_resolve(struct model_job *j);
 void want_s3_resolve(struct model_job *j);
+/* want_trust.c: whether what is to come fits the quota; a file whose size nobody told counts from the next
+ * on. */
+int want_quota(const struct model_job *j, struct err *reterr) MUST_CHECK;
 /* A sentence of what to do about a repository that refuses. */
 int want_hub_denied(const struct model_job *j, const struct model_ref *r, struct err *e);
 

@@ -5,7 +5,8 @@
  */
 #include <stdlib.h>
 
-#include "provision/model/want_int.h"
+#include "base/num.h"
+#include "provision/model/want_job_int.h"
 
 static char *host_of(const struct model_ref *r, const struct model_ensure_opts *o)
 {
@@ -78,4 +79,27 @@ int want_trust_files(const struct want_item *it, const struct model_ensure_opts 
 			f->said ? f->said : f->url);
 	}
 	return 0;
+}
+
+int want_quota(const struct model_job *j, struct err *reterr)
+{
+	char coming[32], used[32], quota[32];
+	uint64_t bytes = 0;
+	bool any = false;
+	for (size_t i = 0; i < j->n; i++)
+		for (size_t k = 0; k < j->items[i].nfetch; k++) {
+			const struct want_file *f = &j->items[i].fetch[k];
+			any = any || !f->here;
+			bytes += f->here ? 0 : f->size;
+		}
+	uint64_t left = j->o.quota > j->o.quota_used ? j->o.quota - j->o.quota_used : 0;
+	if (!j->o.quota || !any || (left && bytes <= left))
+		return 0;
+	num_format_bytes(bytes, coming, sizeof coming);
+	num_format_bytes(j->o.quota_used, used, sizeof used);
+	num_format_bytes(j->o.quota, quota, sizeof quota);
+	return err_set(reterr, -ENOSPC,
+		"%s has %s to be fetched, models that were fetched take %s, and models_quota is %s: `corral "
+		"models gc --dry-run` says which could go, `corral models rm` removes one",
+		j->set.ref, bytes ? coming : "files", used, quota);
 }

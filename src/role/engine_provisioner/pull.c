@@ -84,6 +84,8 @@ int engine_provisioner_pull(const struct config *c, const struct agent_pull *p)
 	fetch.opts.want = p->snapshot ? MODEL_ANY : MODEL_GGUF;
 	fetch.opts.sha256 = p->sha256;
 	open_catalog(c, &u);
+	fetch.opts.quota = c->models_quota;
+	fetch.opts.quota_used = u.catalog ? catalog_models_fetched(u.catalog) : 0;
 	if (loop_signal_start(u.loop, &sig, SIGINT, on_signal, &u))
 		sig = NULL;
 	u.job = model_ensure(u.loop, &p->set, &fetch.opts, &ops, &u);
