@@ -292,11 +292,12 @@ static void ensure(struct replica *r)
 	r->job = engine_ensure(n->loop, &r->pool->conf.engine, &o, on_engine_progress, on_engine_done, r);
 }
 
-/* One that is built here is looked up with every start, which costs a file read: an upgrade or a rollback may
- * have made another one the pool's. */
+/* What Corral keeps is looked up with every start, which costs a file read (of a container two questions to
+ * its runtime): an upgrade or a rollback may have made another one the pool's. */
 static bool build_is_there(const struct pool *p)
 {
-	if (p->build.mode == ENGINE_MODE_SOURCE)
+	enum engine_mode m = p->build.mode;
+	if (m == ENGINE_MODE_SOURCE || m == ENGINE_MODE_PACKAGE || m == ENGINE_MODE_CONTAINER)
 		return false;
 	return p->have_build && (p->build.external || (p->build.program && file_exists(p->build.program)));
 }

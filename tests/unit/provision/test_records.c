@@ -12,6 +12,7 @@
 
 #include "fake_apt.h"
 #include "provision/catalog/catalog.h"
+#include "provision/engine/builds.h"
 #include "provision/engine/engine_int.h"
 
 enum { DEADLINE_MS = 60000 };
@@ -24,8 +25,9 @@ struct world {
 	struct engine_job *job;
 	struct catalog *catalog;
 	bool done, late;
-	char *error;
+	char *error, *version;
 	unsigned top, of;
+	bool upgrade, look;
 };
 
 static void on_progress(void *arg, const struct engine_progress *p)
@@ -38,8 +40,8 @@ static void on_progress(void *arg, const struct engine_progress *p)
 static void on_done(void *arg, const struct engine_build *build, const struct err *err)
 {
 	struct world *w = arg;
-	(void)build;
 	w->job = NULL;
+	mem_setstr(&w->version, build ? build->version : NULL);
 	w->done = true;
 	mem_setstr(&w->error, err ? err->msg : NULL);
 	loop_stop(w->loop);
@@ -55,7 +57,11 @@ static void on_deadline(void *arg)
 static void ensure(struct world *w, const struct engine_def *d)
 {
 	struct steps_store store = steps_store_catalog(w->catalog);
-	struct engine_ensure_opts o = { .prefix_dir = w->prefix, .allow_cpu = true, .records = &store };
+	struct engine_ensure_opts o = { .prefix_dir = w->prefix,
+		.allow_cpu = true,
+		.records = &store,
+		.upgrade = w->upgrade,
+		.look = w->look };
 	w->done = false;
 	w->job = engine_ensure(w->loop, d, &o, on_progress, on_done, w);
 	loop_timer_start(w->loop, &w->deadline, DEADLINE_MS, on_deadline, w);
@@ -91,6 +97,7 @@ static int teardown(void **state)
 	free(w->prefix);
 	free(w->db);
 	free(w->error);
+	free(w->version);
 	free(w);
 	return 0;
 }
@@ -150,6 +157,68 @@ static void a_package_leaves_its_steps_and_logs(void **state)
 	}
 	assert_log_has(s.items[2].log, "Unpacking package 1 of 2.");
 	catalog_steps_done(&s);
+	engine_def_done(&d);
+}
+
+static void assert_current(struct world *w, const struct engine_def *d, const char *name)
+{
+	struct engine_outlook l;
+	engine_outlook_read(d, &(struct engine_ensure_opts){ .prefix_dir = w->prefix }, &l);
+	assert_true(l.here && l.bytes);
+	assert_string_equal(l.name, name);
+	engine_outlook_done(&l);
+}
+
+static void a_package_is_upgraded_and_gone_back_to(void **state)
+{
+	struct world *w = *state;
+	struct engine_def d = { .mode = ENGINE_MODE_PACKAGE };
+	struct engine_ensure_opts o = { .prefix_dir = w->prefix };
+	struct err e = { 0 };
+	char *now = NULL;
+	d.package_keyring = path_join(w->dir, "keyring.gpg");
+	ensure(w, &d);
+	assert_current(w, &d, "package-0.7.0+dfsg-2");
+	assert_int_equal(engine_rollback(&d, &o, &now, &e), -ENOENT);
+
+	fake_apt_set(w->dir, "version", "0.8.0-1");
+	ensure(w, &d); /* what is here stays until somebody asks for more */
+	assert_current(w, &d, "package-0.7.0+dfsg-2");
+	w->look = true;
+	ensure(w, &d);
+	assert_string_equal(w->version, "0.8.0-1");
+	assert_current(w, &d, "package-0.7.0+dfsg-2");
+	w->look = false;
+	w->upgrade = true;
+	ensure(w, &d);
+	assert_null(w->error);
+	assert_current(w, &d, "package-0.8.0-1");
+	unsigned fetched = fake_apt_calls(w->dir, "fetch");
+	ensure(w, &d); /* nothing newer */
+	assert_int_equal(fake_apt_calls(w->dir, "fetch"), fetched);
+	assert_current(w, &d, "package-0.8.0-1");
+
+	struct engine_kepts all;
+	size_t at = 9;
+	engine_kepts_read(w->prefix, &all);
+	assert_int_equal(all.len, 2);
+	assert_int_equal(engine_kepts_find(&all, "package-0.8", &at, &e), 0);
+	assert_true(all.items[at].current && !all.items[at].last);
+	assert_int_equal(engine_kepts_find(&all, "package-0.7", &at, &e), 0);
+	assert_true(all.items[at].last && all.items[at].bytes);
+	engine_kepts_done(&all);
+
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(engine_rollback(&d, &o, &now, &e), 0);
+		free(MEM_TAKE(now));
+		assert_current(w, &d, i % 2 ? "package-0.8.0-1" : "package-0.7.0+dfsg-2");
+	}
+	engine_kepts_read(w->prefix, &all);
+	assert_int_equal(engine_kepts_find(&all, "package-0.8", &at, &e), 0);
+	assert_int_equal(engine_kept_remove(w->prefix, &all.items[at], &e), 0);
+	engine_kepts_done(&all);
+	assert_int_equal(engine_rollback(&d, &o, &now, &e), -ENOENT);
+	assert_current(w, &d, "package-0.7.0+dfsg-2");
 	engine_def_done(&d);
 }
 
@@ -215,6 +284,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_package_leaves_its_steps_and_logs),
+		T(a_package_is_upgraded_and_gone_back_to),
 		T(a_program_that_does_not_run),
 		cmocka_unit_test(each_mode_has_its_steps),
 	};

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+// Upgrading an engine that Corral fetched, with a stand-in for podman: what a tag is now is fetched beside,
+// handed over and compared; one that is ready and does not answer is taken back; back and forth by hand.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import test from 'node:test';
+import { corralPath, deadlineMs, fakePath, model, root, until, withCorral } from './harness.mjs';
+
+const sha = (c) => `sha256:${c.repeat(64)}`;
+const names = { a: sha('a'), b: sha('b'), c: sha('c') };
+const image = 'example.org/llama:server';
+const by = (c) => `example.org/llama@${names[c]}`;
+
+/** A folder with podman in it, whose registry has several builds; use(c): that one is what the tag is. */
+class Box {
+  constructor() {
+    this.dir = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-up-'));
+    const line = [process.execPath, path.join(root, 'tests/fakes/podman.mjs'), this.dir];
+    fs.mkdirSync(path.join(this.dir, 'bin'));
+    fs.writeFileSync(
+      path.join(this.dir, 'bin/podman'),
+      `#!/bin/sh\nexec ${line.map((w) => `'${w}'`).join(' ')} "$@"\n`,
+      { mode: 0o755 },
+    );
+    this.env = { PATH: `${path.join(this.dir, 'bin')}:${process.env.PATH}` };
+  }
+  use(now) {
+    const programs = { a: [fakePath], b: [fakePath], c: [fakePath, '--status', '500'] };
+    const registry = { [image]: { digest: names[now], program: programs[now] } };
+    fs.mkdirSync(path.join(this.dir, 'images'), { recursive: true });
+    for (const c of Object.keys(names))
+      registry[`example.org/llama:${c}`] = { digest: names[c], program: programs[c] };
+    fs.writeFileSync(path.join(this.dir, 'registry.json'), JSON.stringify(registry));
+    // What was fetched under the tag stays on the disk under its digest.
+    fs.writeFileSync(path.join(this.dir, 'images', encodeURIComponent(`example.org/llama:${now}`)), '');
+  }
+  remove() {
+    fs.rmSync(this.dir, { recursive: true, force: true });
+  }
+}
+
+function engines(corral, env, ...words) {
+  const argv = ['engines', ...words, '--config', corral.configFile];
+  const clean = Object.entries({ ...process.env, ...env }).filter(([k]) => !/^(CORRAL|CUDA|XDG)_/.test(k));
+  const child = spawn(corralPath, argv, { stdio: ['ignore', 'pipe', 'pipe'], env: Object.fromEntries(clean) });
+  const out = ['', ''];
+  child.stdout.on('data', (d) => (out[0] += d));
+  child.stderr.on('data', (d) => (out[1] += d));
+  const timer = setTimeout(() => child.kill('SIGKILL'), deadlineMs(60000));
+  return new Promise((resolve) =>
+    child.once('close', (code) => {
+      clearTimeout(timer);
+      resolve({ code, stdout: out[0], stderr: out[1] });
+    }),
+  );
+}
+
+test('upgrade: an image by a tag: beside, handed over, taken back where it does not answer', async (t) => {
+  const box = new Box();
+  box.use('a');
+  const pools = [
+    {
+      id: 'box',
+      model: model('random'),
+      ctx: 2048,
+      canary: 'never',
+      engine: { mode: 'container', image, runtime: 'podman' },
+    },
+  ];
+  try {
+    await withCorral(
+      { pools, state_dir: path.join(box.dir, 's') },
+      async (corral) => {
+        const run = (...words) => engines(corral, box.env, ...words);
+        const why = async () => (await corral.pool('box')).replicas.at(-1)?.engine_why ?? '';
+        const plan = async () => JSON.parse((await run('plan', 'box', '--json')).stdout).pools[0];
+        const before = await plan();
+        assert.deepEqual(before.steps.map((s) => `${s.step} ${s.state}`), [
+          'fetch todo', 'verify todo', 'canary todo',
+        ]);
+        assert.equal((await corral.chat('box')).status, 200);
+        assert.match(await why(), new RegExp(by('a')));
+        const after = await plan();
+        assert.equal(after.plan, before.plan);
+        assert.deepEqual(after.steps.slice(0, 2).map((s) => s.state), ['done', 'done']);
+        assert.match(fs.readFileSync(after.steps[0].log, 'utf8'), /Fetching the image example\.org\/llama/);
+
+        assert.equal((await run('upgrade', 'box')).code, 0);
+        assert.match(await why(), new RegExp(by('a')), 'nothing newer');
+        box.use('b');
+        const up = await run('upgrade');
+        assert.equal(up.code, 0, up.stderr);
+        assert.match(up.stderr, /box: .*the same \d+ bytes for the first 32 greedy tokens/);
+        await until('the new one', async () => (await why()).includes(by('b')));
+
+        box.use('c');
+        const failed = await run('upgrade', 'box');
+        assert.notEqual(failed.code, 0);
+        assert.match(failed.stderr, /does not answer with the new build; the one before is taken again/);
+        await until('the old one again', async () => (await why()).includes(by('b')));
+        assert.equal((await corral.chat('box')).status, 200);
+
+        const list = JSON.parse((await run('ls', '--json')).stdout).engines;
+        assert.deepEqual(
+          list.map((e) => [e.mode, e.image, e.current, e.last, e.pools]).sort((x, y) => x[2] - y[2]),
+          [['container', by('c'), false, true, []], ['container', by('b'), true, false, ['box']]],
+        );
+        assert.match((await run('rm', by('b'))).stderr, /is the current build of pool box: --force/);
+        assert.equal((await run('rm', by('c'))).code, 0);
+        assert.match((await run('rollback', 'box')).stderr, /no image before the current one/);
+      },
+      { env: box.env, leaks: false },
+    )(t);
+  } finally {
+    box.remove();
+  }
+});
