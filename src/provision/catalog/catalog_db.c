@@ -147,10 +147,11 @@ static int check(struct catalog_db *d, struct err *reterr)
 
 static int open_db(struct catalog_db *d, struct err *reterr)
 {
-	AUTO(fd_closep) int fd = open(d->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	int fd = open(d->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_set(
 			reterr, -EIO, "the catalog %.300s cannot be opened: %s", d->path, strerror(errno));
+	fd_close(fd); /* before SQLite locks the file: a close drops all locks this process has on it */
 	int rc = sqlite3_open_v2(d->path, &d->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	rc = rc ? rc : sqlite3_busy_timeout(d->db, BUSY_MS);
 	rc = rc ? rc

@@ -221,6 +221,44 @@ static void exec_sql(const char *sql)
 	sqlite3_close(db);
 }
 
+static const char *self;
+
+/* What another process does to an open catalog: it reads it and closes it again. */
+static int visit(const char *file)
+{
+	sqlite3 *db = NULL;
+	int rc = sqlite3_open(file, &db);
+	rc = rc ? rc : sqlite3_exec(db, "SELECT * FROM steps", NULL, NULL, NULL);
+	sqlite3_close(db);
+	return rc;
+}
+
+static void test_a_visitor_takes_nothing_away(void **state)
+{
+	(void)state;
+	struct catalog *c = open_it(NULL);
+	AUTO(mem_freep) char *cmd = mem_fmt("%s --visit %s", self, path);
+	for (uint32_t i = 0; i < 3; i++) {
+		struct catalog_step s = { .job = (char *)(uintptr_t) "job",
+			.ordinal = i,
+			.name = (char *)(uintptr_t) "fetch",
+			.log = (char *)(uintptr_t) "/l/fetch.log" };
+		catalog_step_put(c, &s);
+		assert_int_equal(catalog_flush(c, 10000), 0);
+		assert_int_equal(system(cmd), 0);
+		AUTO(mem_freep) char *wal = mem_fmt("%s-wal", path);
+		assert_true(file_exists(wal)); /* the visitor was not the last one */
+	}
+	catalog_close(c);
+	c = open_it(NULL);
+	struct catalog_steps all;
+	catalog_steps(c, NULL, &all);
+	assert_int_equal(all.len, 3);
+	assert_string_equal(all.items[2].log, "/l/fetch.log");
+	catalog_steps_done(&all);
+	catalog_close(c);
+}
+
 static void test_a_newer_file_is_refused(void **state)
 {
 	(void)state;
@@ -320,13 +358,17 @@ static void test_the_one_used_longest_ago_makes_room(void **state)
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
-int main(void)
+int main(int argc, char **argv)
 {
+	if (argc == 3 && strcmp(argv[1], "--visit") == 0)
+		return visit(argv[2]);
+	self = argv[0];
 	const struct CMUnitTest tests[] = {
 		T(test_a_model_is_there_after_a_restart),
 		T(test_ids_are_unique_and_one_reference_is_one_model),
 		T(test_retired_stays_retired),
 		T(test_engines_and_steps),
+		T(test_a_visitor_takes_nothing_away),
 		T(test_a_newer_file_is_refused),
 		T(test_a_damaged_file_is_set_aside),
 		T(test_another_programs_file_is_set_aside),
