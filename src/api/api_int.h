@@ -18,9 +18,10 @@ struct api {
 	size_t nstreams;
 	uint64_t next_event;
 	struct loop_timer comment;
-	int64_t started_s;  /* wall clock: `created` of models */
-	struct list logs;   /* log streams */
-	struct list relays; /* of catalog.c */
+	int64_t started_s;   /* wall clock: `created` of models */
+	struct list logs;    /* log streams */
+	struct list relays;  /* of catalog.c */
+	struct list fetched; /* of fetched.c */
 	struct http_target *node;
 	char *node_address;
 };
@@ -56,5 +57,11 @@ void event_streams_done(struct api *a);
 bool refuse_when_draining(struct api *a, struct api_call *c);
 void log_streams_done(struct api *a);
 void relays_done(struct api *a);
+void fetched_done(struct api *a);
+/* fetched.c: the node fetches ref for the pool, then fn is called with its file; c is NULL when the client
+ * has left meanwhile. Else c is answered with why not. */
+typedef void api_fetched_fn(
+	struct api *a, struct api_call *c, const char *pool, const char *path, const char *by);
+void api_fetch(struct api *a, struct api_call *c, const char *pool, const char *ref, api_fetched_fn *fn);
 
 #endif

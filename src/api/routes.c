@@ -288,6 +288,7 @@ struct api *api_new(const struct api_opts *o)
 	list_init(&a->subscribers);
 	list_init(&a->logs);
 	list_init(&a->relays);
+	list_init(&a->fetched);
 	events_init(a);
 	return a;
 }
@@ -297,6 +298,7 @@ void api_drain(struct api *a)
 	event_streams_done(a);
 	log_streams_done(a);
 	relays_done(a);
+	fetched_done(a);
 }
 
 void api_free(struct api *a)
@@ -306,6 +308,7 @@ void api_free(struct api *a)
 	events_done(a);
 	log_streams_done(a);
 	relays_done(a);
+	fetched_done(a);
 	http_target_free(a->node);
 	free(a->node_address);
 	free(a);

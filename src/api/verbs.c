@@ -34,8 +34,10 @@ static struct waiting *wait_for(struct api *a, struct api_call *c)
 	struct waiting *w = NEW(struct waiting);
 	w->call = c;
 	w->api = a;
-	c->on_gone = client_left;
-	c->arg = w;
+	if (c) {
+		c->on_gone = client_left;
+		c->arg = w;
+	}
 	return w;
 }
 
@@ -230,7 +232,47 @@ static char *find_file(struct api *a, struct api_call *c, struct control_pool *p
 	return path_join(folder, name);
 }
 
-/* 0 with *ret the file (NULL: none was named), or the call was answered. */
+static void on_reloaded(void *arg, const struct control_reload_done *d);
+
+/* c NULL: nobody waits for it. */
+static void reload_with(
+	struct api *a, struct api_call *c, struct control_pool *p, const char *model, const char *by)
+{
+	struct err e = { 0 };
+	struct waiting *w = wait_for(a, c);
+	if (control_reload(a->o.control, p, model, by, on_reloaded, w, &e) == 0)
+		return;
+	free(w);
+	if (!c)
+		return;
+	c->on_gone = NULL;
+	api_failf(c, CODE_CONFLICT, 0, "", "%s.", e.msg);
+}
+
+static void on_fetched(struct api *a, struct api_call *c, const char *pool, const char *path, const char *by)
+{
+	struct control_pool *p = control_pool_find(a->o.control, view_str(pool));
+	if (p)
+		reload_with(a, c, p, path, by);
+	else if (c)
+		api_failf(c, CODE_CONFLICT, 0, "", "Pool %s is not configured any more.", pool);
+}
+
+/* A model that has to be looked for, and may have to be fetched. The configured one is the pool's own, which
+ * its engines look for themselves. */
+static int take_reference(
+	struct api *a, struct api_call *c, struct control_pool *p, const char *name, char **ret)
+{
+	const struct config_pool *pc = control_pool_config(p);
+	if (pc->model && strcmp(name, pc->model) != 0 && pc->engine.mode != CONFIG_MODE_EXTERNAL) {
+		api_fetch(a, c, pc->id, name, on_fetched);
+		return -EINPROGRESS;
+	}
+	*ret = mem_strdup(name);
+	return 0;
+}
+
+/* 0 with *ret the file (NULL: none was named), or the call was answered, or will be. */
 static int read_reload(struct api *a, struct api_call *c, struct control_pool *p, char **ret)
 {
 	*ret = NULL;
@@ -241,12 +283,15 @@ static int read_reload(struct api *a, struct api_call *c, struct control_pool *p
 	const char *name = yyjson_get_str(model);
 	int r = -EINVAL;
 	if (!yyjson_is_obj(root) || (model && !name))
-		api_failf(c, CODE_INVALID_PARAMS, 400, "", "The body is {\"model\": \"FILE\"} or {}.");
+		api_failf(c, CODE_INVALID_PARAMS, 400, "",
+			"The body is {\"model\": \"FILE or REFERENCE\"} or {}.");
 	else if (yyjson_obj_get(root, "engine_version"))
 		api_failf(c, CODE_INVALID_PARAMS, 400, "Leave `engine_version` out.",
 			"Choosing an engine's version comes with a later release.");
 	else if (name && (!*name || strlen(name) != yyjson_get_len(model) || strlen(name) > PATH_MAX / 2))
 		api_failf(c, CODE_INVALID_PARAMS, 400, "", "`model` is the path of a file.");
+	else if (name && config_model_is_remote(control_config(a->o.control), name))
+		r = take_reference(a, c, p, name, ret);
 	else if (!name || (*ret = find_file(a, c, p, name)))
 		r = 0;
 	yyjson_doc_free(d);
@@ -276,13 +321,6 @@ void route_pool_reload(struct api *a, struct api_call *c, const struct route_arg
 	if (!p || refuse_when_draining(a, c) || refuse_when_disabled(a, c, p))
 		return;
 	AUTO(mem_freep) char *model = NULL;
-	if (read_reload(a, c, p, &model))
-		return;
-	struct err e = { 0 };
-	struct waiting *w = wait_for(a, c);
-	if (control_reload(a->o.control, p, model, c->by, on_reloaded, w, &e) == 0)
-		return;
-	c->on_gone = NULL;
-	free(w);
-	api_failf(c, CODE_CONFLICT, 0, "", "%s.", e.msg);
+	if (read_reload(a, c, p, &model) == 0)
+		reload_with(a, c, p, model, c->by);
 }

@@ -166,8 +166,10 @@ const struct command cli_commands[] = {
 		"the\n"
 		"old one serves on, and the exit status is 1.\n\n"
 		"  --model FILE     serve this file in place of the configured model, until the\n"
-		"                   configuration names another\n" COMMON
-		"\nExamples:\n  corral reload chat\n  corral reload chat --model qwen3-8b-q4_k_m.gguf\n",
+		"                   configuration names another; a reference (org/repo:Q4_K_M) is\n"
+		"                   fetched first\n" COMMON
+		"\nExamples:\n  corral reload chat\n  corral reload chat --model qwen3-8b-q4_k_m.gguf\n"
+		"  corral reload chat --model org/repo:Q4_K_M\n",
 		cmd_reload, false },
 	{ "key", "create NAME | ls | revoke NAME", "Keys: who may use this server, and how much",
 		"  create NAME      a new key, which is shown once\n"

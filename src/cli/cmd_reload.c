@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * corral reload POOL [--model FILE]: the steps are told on the standard error while it goes on.
+ * corral reload POOL [--model FILE|REFERENCE]: the steps are told on the standard error while it goes on.
  */
 #include <limits.h>
 #include <stdlib.h>
