@@ -45,7 +45,8 @@ class Box {
 function engines(corral, env, ...words) {
   const argv = ['engines', ...words, '--config', corral.configFile];
   const clean = Object.entries({ ...process.env, ...env }).filter(([k]) => !/^(CORRAL|CUDA|XDG)_/.test(k));
-  const child = spawn(corralPath, argv, { stdio: ['ignore', 'pipe', 'pipe'], env: Object.fromEntries(clean) });
+  const stdio = ['ignore', 'pipe', 'pipe'];
+  const child = spawn(corralPath, argv, { stdio, env: Object.fromEntries(clean) });
   const out = ['', ''];
   child.stdout.on('data', (d) => (out[0] += d));
   child.stderr.on('data', (d) => (out[1] += d));
