@@ -15,10 +15,15 @@ setDefaultTimeout(harness.deadlineMs(120000));
 class CorralWorld extends World {
   pools = [];
   settings = {}; // keys of the configuration besides its pools
+  environment = {}; // of Corral, besides the test's own
+  closing = []; // what else is ended after the scenario
   running = []; // requests that have not ended: {promise, abort}
 
   async corral() {
-    this.instance ??= await new harness.Corral({ ...this.settings, pools: this.pools }).start();
+    this.instance ??= await new harness.Corral(
+      { ...this.settings, pools: this.pools },
+      { env: this.environment },
+    ).start();
     return this.instance;
   }
 
@@ -59,6 +64,7 @@ AfterStep(function ({ result }) {
 After(async function () {
   for (const one of this.running) one.abort();
   await Promise.all(this.running.map((one) => one.promise));
+  for (const close of this.closing) await close();
   if (this.folder) fs.rmSync(this.folder, { recursive: true });
   if (!this.instance) return;
   try {
