@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Upgrading an engine that Corral fetched, with a stand-in for podman: what a tag is now is fetched beside,
-// handed over and compared; one that is ready and does not answer is taken back; back and forth by hand.
+// handed over and compared; one that is ready and does not answer is taken back. And what `plan` says of a
+// pool's own steps.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
+import { startHub } from '../fakes/hub.mjs';
 import { corralPath, deadlineMs, fakePath, model, root, until, withCorral } from './harness.mjs';
 
 const sha = (c) => `sha256:${c.repeat(64)}`;
@@ -117,5 +119,40 @@ test('upgrade: an image by a tag: beside, handed over, taken back where it does 
     )(t);
   } finally {
     box.remove();
+  }
+});
+
+test('plan: a model that only the hub has, before and after its fetch', async (t) => {
+  const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-up-'));
+  const files = { 'tiny-Q4_K_M.gguf': { file: model('random') } };
+  const hub = await startHub({ repos: { 'org/tiny': { commit: '01'.repeat(20), files } } });
+  const env = { HOME: dir, HF_ENDPOINT: hub.url, HF_HUB_CACHE: path.join(dir, 'hub'), HF_TOKEN: '' };
+  const pool = { id: 'chat', model: 'org/tiny:Q4_K_M', ctx: 2048, engine: { mode: 'binary', path: fakePath } };
+  try {
+    await withCorral(
+      { pools: [pool], state_dir: path.join(dir, 's') },
+      async (corral) => {
+        const plan = async () => {
+          const said = await engines(corral, env, 'plan', 'chat', '--json');
+          assert.equal(said.code, 0, said.stderr);
+          return JSON.parse(said.stdout).pools[0];
+        };
+        const names = (p) => p.steps.map((s) => `${s.step} ${s.state}`);
+        const before = await plan();
+        assert.deepEqual(names(before), ['verify done', 'model-fetch todo', 'canary todo']);
+        assert.match(before.steps[1].text, /fetch hf:org\/tiny:Q4_K_M: tiny-Q4_K_M\.gguf, [\d.]+ [KM]iB from/);
+        assert.equal(hub.of('/org/tiny/tiny-Q4_K_M.gguf').sent ?? 0, 0, 'nothing is fetched for a plan');
+        assert.equal((await corral.chat('chat')).status, 200);
+        await until('the canary', async () => names(await plan()).at(-1) === 'canary done');
+        const after = await plan();
+        assert.deepEqual(names(after), ['verify done', 'model-fetch done', 'canary done']);
+        assert.equal(after.plan, before.plan);
+        assert.ok(after.steps[1].started_at <= after.steps[1].ended_at);
+      },
+      { env, leaks: false },
+    )(t);
+  } finally {
+    await hub.close();
+    fs.rmSync(dir, { recursive: true, force: true });
   }
 });

@@ -8,10 +8,11 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/num.h"
 #include "role/engine_provisioner/engines_int.h"
 #include "role/engine_provisioner/pools.h"
 
-enum { OUT_MAX = 4 * 1024 * 1024 };
+enum { OUT_MAX = 4 * 1024 * 1024, MODEL_PLAN_MS = 10 * 1000 };
 
 struct plan {
 	const struct config_pool *pool;
@@ -128,7 +129,52 @@ static void look_records(struct engines *e, struct plan *p)
 	}
 }
 
-static bool model_here(const struct engines *e, const struct config_pool *c)
+/* What fetching a model would be: its store is asked for the files' names and sizes, nothing is fetched. */
+struct asking {
+	struct engines *e;
+	struct model_job *job;
+	struct loop_timer deadline;
+	char *text;
+};
+
+static void on_model_plan(void *arg, const struct model_plan *plan, enum fetch_why why, const struct err *err)
+{
+	struct asking *a = arg;
+	AUTO(buf_done) struct buf b = BUF(64 * KIB);
+	char size[32];
+	a->job = NULL;
+	if (!plan) {
+		a->text = mem_fmt("It cannot be had now: %s.", err ? err->msg : fetch_why_name(why));
+	} else {
+		num_format_bytes(plan->bytes_to_fetch, size, sizeof size);
+		for (size_t i = 0; i < plan->steps.len; i++)
+			(void)buf_addf(&b, "%s; ", plan->steps.items[i]);
+		a->text = mem_fmt("%s%s in all.", buf_str(&b), size);
+	}
+	loop_stop(a->e->loop);
+}
+
+static void on_model_late(void *arg)
+{
+	struct asking *a = arg;
+	model_job_cancel(&a->job);
+	a->text = mem_strdup("Its store has not answered for 10 s.");
+	loop_stop(a->e->loop);
+}
+
+static char *ask_model(struct engines *e, const struct model_set *set, const struct model_ensure_opts *o)
+{
+	struct asking a = { .e = e };
+	a.job = model_plan(e->loop, set, o, on_model_plan, &a);
+	loop_timer_start(e->loop, &a.deadline, MODEL_PLAN_MS, on_model_late, &a);
+	(void)!loop_run(e->loop);
+	loop_timer_stop(&a.deadline);
+	model_job_cancel(&a.job);
+	return a.text;
+}
+
+/* ret_text: what is missing of it, when it is. */
+static bool model_here(struct engines *e, const struct config_pool *c, char **ret_text)
 {
 	AUTO(agent_fetch_done) struct agent_fetch fetch = { 0 };
 	struct model_got got = { 0 };
@@ -139,6 +185,7 @@ static bool model_here(const struct engines *e, const struct config_pool *c)
 	agent_fetch_make(e->o->config, &fetch);
 	fetch.opts.want = c->engine.kind == CONFIG_ENGINE_LLAMACPP ? MODEL_GGUF : MODEL_ANY;
 	bool there = model_present(&set, &fetch.opts, &got, NULL) == 0;
+	*ret_text = there ? NULL : ask_model(e, &set, &fetch.opts);
 	model_got_done(&got);
 	return there;
 }
@@ -162,7 +209,12 @@ static void pool_steps(struct engines *e, struct plan *p, const struct engine_ou
 	if (remote) {
 		if (e->catalog)
 			(void)!steps_noted(&e->records, STEP_MODEL_FETCH, c->model, &p->done[at]);
-		bool here = model_here(e, c);
+		AUTO(mem_freep) char *what = NULL;
+		bool here = model_here(e, c, &what);
+		if (what) {
+			AUTO(mem_freep) char *text = MEM_TAKE(p->steps.items[at].text);
+			p->steps.items[at].text = mem_fmt("%s %s", text, what);
+		}
 		if (here || p->done[at].state == STEPS_DONE)
 			p->done[at].state = here ? STEPS_DONE : STEPS_TODO;
 		at++;
