@@ -127,7 +127,8 @@ test('plan: a model that only the hub has, before and after its fetch', async (t
   const files = { 'tiny-Q4_K_M.gguf': { file: model('random') } };
   const hub = await startHub({ repos: { 'org/tiny': { commit: '01'.repeat(20), files } } });
   const env = { HOME: dir, HF_ENDPOINT: hub.url, HF_HUB_CACHE: path.join(dir, 'hub'), HF_TOKEN: '' };
-  const pool = { id: 'chat', model: 'org/tiny:Q4_K_M', ctx: 2048, engine: { mode: 'binary', path: fakePath } };
+  const engine = { mode: 'binary', path: fakePath };
+  const pool = { id: 'chat', model: 'org/tiny:Q4_K_M', ctx: 2048, engine };
   try {
     await withCorral(
       { pools: [pool], state_dir: path.join(dir, 's') },
@@ -140,7 +141,8 @@ test('plan: a model that only the hub has, before and after its fetch', async (t
         const names = (p) => p.steps.map((s) => `${s.step} ${s.state}`);
         const before = await plan();
         assert.deepEqual(names(before), ['verify done', 'model-fetch todo', 'canary todo']);
-        assert.match(before.steps[1].text, /fetch hf:org\/tiny:Q4_K_M: tiny-Q4_K_M\.gguf, [\d.]+ [KM]iB from/);
+        const text = before.steps[1].text;
+        assert.match(text, /fetch hf:org\/tiny:Q4_K_M: tiny-Q4_K_M\.gguf, [\d.]+ [KM]iB from/);
         assert.equal(hub.of('/org/tiny/tiny-Q4_K_M.gguf').sent ?? 0, 0, 'nothing is fetched for a plan');
         assert.equal((await corral.chat('chat')).status, 200);
         await until('the canary', async () => names(await plan()).at(-1) === 'canary done');
