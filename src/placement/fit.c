@@ -274,8 +274,8 @@ static size_t most_promising(struct fit_run *r, const struct fit_step *s, bool p
 	struct fit_score floor, least = { .parts = 0 };
 	struct fit_node node;
 	size_t first = FIT_NONE;
-	bool sums = s->sets && s->mode == FIT_MODE_WHOLE,
-	     looks = sums || s->mode == FIT_MODE_WHOLE || s->mode == FIT_MODE_SHARE;
+	bool sums = s->sets && s->mode == FIT_MODE_WHOLE;
+	bool looks = s->mode == FIT_MODE_WHOLE || s->mode == FIT_MODE_SHARE;
 	for (size_t n = 0; n < t->nnodes; n++) {
 		r->promises[n].loss = INFINITY;
 		if (looks && most_of(&t->nodes[n], sums, s->evict) < (sums ? r->whole : r->unit))
