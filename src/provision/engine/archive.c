@@ -310,6 +310,13 @@ static void lock(struct archive *a)
 		try_lock(a);
 }
 
+char *archive_folder(const char *prefix_dir, const struct engine_def *d)
+{
+	return d->sha256 ? mem_fmt("%s/%s/binary-%.*s", prefix_dir, engine_kind_name(d->kind), SHORT_LEN,
+				   d->sha256)
+			 : NULL;
+}
+
 void archive_start(struct engine_job *j)
 {
 	const struct engine_row *row = engine_row(j->def.kind);
@@ -334,8 +341,7 @@ void archive_start(struct engine_job *j)
 	a->job = j;
 	a->name = mem_strdup(name);
 	a->file = mem_fmt("%s/archives/%s", j->cache_dir, j->def.sha256);
-	a->folder = mem_fmt(
-		"%s/%s/binary-%.*s", j->prefix_dir, engine_kind_name(j->def.kind), SHORT_LEN, j->def.sha256);
+	a->folder = archive_folder(j->prefix_dir, &j->def);
 	a->lock = mem_fmt("%s.lock", a->folder);
 	a->lock_fd = -1;
 	if (file_exists(a->folder))
@@ -349,9 +355,7 @@ char *archive_describe(const struct engine_def *d, const struct engine_ensure_op
 	AUTO(mem_freep) char *where = url_redact(view_str(d->urls.items[0]));
 	if (!d->sha256 || strlen(d->sha256) != SHA_LEN)
 		return mem_fmt("cannot be had: %s needs engine.sha256", where);
-	AUTO(mem_freep)
-	char *folder =
-		mem_fmt("%s/%s/binary-%.*s", o->prefix_dir, engine_kind_name(d->kind), SHORT_LEN, d->sha256);
+	AUTO(mem_freep) char *folder = archive_folder(o->prefix_dir, d);
 	return mem_fmt("binary: %s, %s %s", where,
 		file_exists(folder) ? "unpacked in" : "to be unpacked into", folder);
 }

@@ -259,6 +259,7 @@ static bool installed(struct engine_job *j)
 static struct engine_ensure_opts opts_of(const struct engine_job *j)
 {
 	return (struct engine_ensure_opts){ .prefix_dir = j->prefix_dir,
+		.cache_dir = j->cache_dir,
 		.offline = j->offline,
 		.trust = j->trust,
 		.devices = j->devices,
@@ -275,14 +276,23 @@ static bool made_source(struct engine_job *j)
 	return there;
 }
 
-static bool made_package(struct engine_job *j, enum engine_backend b)
+/* A package with that back end. */
+static bool package_is_made(const struct engine_def *d, const struct engine_ensure_opts *o,
+	enum engine_backend b, const char *note, struct engine_build *ret)
 {
 	struct package_names n;
-	struct err e;
-	if (package_names_init(&n, &j->def, b, j->prefix_dir, j->cache_dir, &e) < 0)
+	if (package_names_init(&n, d, b, o->prefix_dir, o->cache_dir ? o->cache_dir : o->prefix_dir, NULL) <
+		0)
 		return false;
-	bool there = package_provisioned(&n, j->note, &j->build);
+	bool there = package_provisioned(&n, note, ret);
 	package_names_done(&n);
+	return there;
+}
+
+static bool made_package(struct engine_job *j, enum engine_backend b)
+{
+	struct engine_ensure_opts o = opts_of(j);
+	bool there = package_is_made(&j->def, &o, b, j->note, &j->build);
 	if (there)
 		job_succeed(j);
 	return there;
@@ -300,7 +310,8 @@ static bool made_hip(struct engine_job *j)
 
 static bool made_image(struct engine_job *j)
 {
-	if (!j->ndevices || !container_is_pinned(j) || failed_lately(j, "container"))
+	struct engine_ensure_opts o = opts_of(j);
+	if (!j->ndevices || !container_is_pinned(&j->def, &o) || failed_lately(j, "container"))
 		return false;
 	container_start(j);
 	return true;
@@ -467,16 +478,21 @@ bool auto_checks(struct engine_job *j)
 	return true;
 }
 
-/* An upgrade is one of what is here: another way is none. False: nothing of ours is. */
+/* An upgrade is one of what would be taken: another way is none. False: nothing of ours is. */
 static bool anew(struct engine_job *j)
 {
-	enum engine_backend b = package_backend_made(&j->def, j->prefix_dir, j->cache_dir, j->ndevices);
-	if (b == ENGINE_CPU && j->def.mode == ENGINE_MODE_AUTO && j->ndevices && container_is_pinned(j))
+	struct engine_ensure_opts o = opts_of(j);
+	struct auto_choice c;
+	auto_choose(&j->def, &o, &c);
+	free(c.program);
+	if (c.mode == ENGINE_MODE_SOURCE)
+		source_start(j);
+	else if (c.mode == ENGINE_MODE_CONTAINER)
 		container_start(j);
-	else if (!package_possible() || j->offline)
-		return false;
+	else if (c.mode == ENGINE_MODE_PACKAGE && package_possible() && !j->offline)
+		package_start(j, c.backend);
 	else
-		package_start(j, b);
+		return false;
 	return true;
 }
 
@@ -484,13 +500,6 @@ void auto_start(struct engine_job *j)
 {
 	const char *named = j->def.mode == ENGINE_MODE_AUTO ? getenv("CORRAL_LLAMA_SERVER") : NULL;
 	j->in_auto = !named || !*named;
-	struct engine_ensure_opts o = opts_of(j);
-	if (j->in_auto && (j->upgrade || j->look) && j->def.mode == ENGINE_MODE_AUTO &&
-		(source_is_made(&j->def, &o) || source_is_possible(&j->def, &o))) {
-		j->in_auto = false; /* no other way is an upgrade */
-		source_start(j);
-		return;
-	}
 	if (j->in_auto && (j->upgrade || j->look) && anew(j)) {
 		j->in_auto = false;
 		return;
@@ -508,34 +517,76 @@ void auto_start(struct engine_job *j)
 			named);
 }
 
-/* ---- what would be done ---------------------------------------------------------------------- */
+/* ---- what would be taken ------------------------------------------------------------------------- */
 
-bool auto_may_list(const struct engine_ensure_opts *o, const char *program)
+/* As far as it was asked already. */
+static bool may_list(const struct engine_ensure_opts *o, const char *program)
 {
 	size_t n;
 	return !o->ndevices || !list_known(o->prefix_dir, o->ndevices, program, &n) || n;
 }
 
-static bool runtime_ready(const struct engine_def *d, enum engine_backend b)
+static bool takes_package(
+	const struct engine_def *d, const struct engine_ensure_opts *o, enum engine_backend b, bool made)
+{
+	struct engine_build build = { 0 };
+	bool there = package_is_made(d, o, b, NULL, &build), lists = there && may_list(o, build.program);
+	engine_build_done(&build);
+	if (made || there)
+		return made && lists;
+	return !o->offline && package_possible() && (b == ENGINE_VULKAN ? vulkan_driver() : here("/dev/kfd"));
+}
+
+static bool takes_container(
+	const struct engine_def *d, const struct engine_ensure_opts *o, enum engine_backend b)
 {
 	bool docker;
 	AUTO(mem_freep) char *program = container_runtime(d->runtime, &docker);
-	return program && !container_lacks(b, docker);
+	return program && !o->offline && !container_lacks(b, docker);
 }
 
-char *auto_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
+/* One that uses the GPUs, in the order of the ways; false: none. */
+static bool choose_for_gpus(
+	const struct engine_def *d, const struct engine_ensure_opts *o, struct auto_choice *ret)
 {
 	bool any = d->mode == ENGINE_MODE_AUTO;
 	enum engine_backend b = auto_backend(o->devices, o->ndevices);
-	if (any && (source_is_made(d, o) || source_is_possible(d, o)))
-		return source_describe(d, o);
-	if (any && o->ndevices && !o->offline && runtime_ready(d, b))
-		return container_describe(d, o);
-	if (o->ndevices && vulkan_driver())
-		return package_describe(d, ENGINE_VULKAN, o);
-	if (b == ENGINE_HIP && here("/dev/kfd"))
-		return package_describe(d, ENGINE_HIP, o);
-	AUTO(mem_freep) char *program = any ? tool_find("llama-server") : NULL;
-	return program ? mem_fmt("llama-server at %s (CPU: it lists no GPU)", program)
-		       : package_describe(d, ENGINE_CPU, o);
+	for (int made = 1; made >= 0; made--) {
+		bool image = made ? container_is_pinned(d, o) : takes_container(d, o, b);
+		if (!made && any && source_is_possible(d, o))
+			ret->mode = ENGINE_MODE_SOURCE;
+		else if (!made && any && image)
+			ret->mode = ENGINE_MODE_CONTAINER;
+		else if (takes_package(d, o, ENGINE_VULKAN, made))
+			ret->backend = ENGINE_VULKAN;
+		else if (b == ENGINE_HIP && takes_package(d, o, ENGINE_HIP, made))
+			ret->backend = ENGINE_HIP;
+		else if (made && any && image)
+			ret->mode = ENGINE_MODE_CONTAINER;
+		else
+			continue;
+		return true;
+	}
+	return false;
+}
+
+void auto_choose(const struct engine_def *d, const struct engine_ensure_opts *o, struct auto_choice *ret)
+{
+	bool any = d->mode == ENGINE_MODE_AUTO;
+	const char *named = any ? getenv("CORRAL_LLAMA_SERVER") : NULL;
+	*ret = (struct auto_choice){ .mode = ENGINE_MODE_PACKAGE, .backend = ENGINE_CPU };
+	if (named && *named) {
+		*ret = (struct auto_choice){ .mode = ENGINE_MODE_BINARY, .program = mem_strdup(named) };
+		return;
+	}
+	AUTO(mem_freep) char *installed = any ? tool_find("llama-server") : NULL;
+	bool lists = installed && may_list(o, installed);
+	if (!lists && any && source_is_made(d, o))
+		ret->mode = ENGINE_MODE_SOURCE;
+	else if (!lists && o->ndevices && choose_for_gpus(d, o, ret))
+		return;
+	else if (installed)
+		*ret = (struct auto_choice){
+			.mode = ENGINE_MODE_BINARY, .program = MEM_TAKE(installed), .lists_none = !lists
+		};
 }

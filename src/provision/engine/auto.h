@@ -20,9 +20,13 @@ void auto_note(struct engine_job *j, const char *fmt, ...) PRINTF(2, 3);
 size_t auto_devices_parse(struct view out);
 /* What one program computes with on all of them: their maker's, or Vulkan where there are several makers. */
 enum engine_backend auto_backend(const struct engine_device *d, size_t n);
-/* Whether the program, as far as it was asked already, can use the devices. */
-bool auto_may_list(const struct engine_ensure_opts *o, const char *program);
-/* What would be taken, where no installed llama-server is: one sentence. */
-char *auto_describe(const struct engine_def *d, const struct engine_ensure_opts *o) MUST_CHECK;
+/* What would be taken, by files alone: nothing is started or asked. For mode: package, too. */
+struct auto_choice {
+	enum engine_mode mode;       /* binary, package, source or container */
+	enum engine_backend backend; /* of a package */
+	char *program;               /* binary: its name or path; the caller frees it */
+	bool lists_none;             /* of the program it is known that it lists no GPU */
+};
+void auto_choose(const struct engine_def *d, const struct engine_ensure_opts *o, struct auto_choice *ret);
 
 #endif

@@ -317,12 +317,12 @@ char *container_image(const struct engine_def *d, const struct engine_device *de
 	return mem_fmt("%s%s", row->image, by_backend ? suffix[auto_backend(devices, n)] : "");
 }
 
-bool container_is_pinned(const struct engine_job *j)
+bool container_is_pinned(const struct engine_def *d, const struct engine_ensure_opts *o)
 {
 	bool docker;
-	AUTO(mem_freep) char *program = container_runtime(j->def.runtime, &docker);
-	AUTO(mem_freep) char *image = container_image(&j->def, j->devices, j->ndevices);
-	AUTO(mem_freep) char *pin = program && image ? container_pin_file(j->prefix_dir, image) : NULL;
+	AUTO(mem_freep) char *program = container_runtime(d->runtime, &docker);
+	AUTO(mem_freep) char *image = container_image(d, o->devices, o->ndevices);
+	AUTO(mem_freep) char *pin = program && image ? container_pin_file(o->prefix_dir, image) : NULL;
 	return pin && file_exists(pin);
 }
 

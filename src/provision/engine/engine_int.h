@@ -249,9 +249,6 @@ void package_cancel(struct package **p);
 /* The plain one: what is provisioned, else fetched, else by the system's package manager. */
 void package_take(struct engine_job *j);
 bool package_possible(void); /* apt-get and dpkg are here */
-/* Of which back end one is provisioned, the one for GPUs first; the CPU where there is none. */
-enum engine_backend package_backend_made(
-	const struct engine_def *d, const char *prefix_dir, const char *cache_dir, bool devices);
 char *package_describe(
 	const struct engine_def *d, enum engine_backend b, const struct engine_ensure_opts *o) MUST_CHECK;
 
@@ -274,6 +271,8 @@ char *source_describe(const struct engine_def *d, const struct engine_ensure_opt
  * fetch/ makes both beside their places and renames them when they are whole. */
 void archive_start(struct engine_job *j);
 char *archive_describe(const struct engine_def *d, const struct engine_ensure_opts *o) MUST_CHECK;
+/* "binary-0123456789ab" under its kind's folder; NULL: def has no digest. */
+char *archive_folder(const char *prefix_dir, const struct engine_def *def) MUST_CHECK;
 void archive_cancel(struct archive **a);
 /* The program in an unpacked tree: by its path below root, else the only one of that name (the least deep,
  * then the first by name). NULL: none; offload. */
@@ -292,7 +291,7 @@ char *container_pin_read(const char *file) MUST_CHECK; /* NULL: none */
 int container_pin_write(const char *file, const char *image) MUST_CHECK;
 void container_start(struct engine_job *j);
 /* Whether its image has been pinned: it was fetched before. */
-bool container_is_pinned(const struct engine_job *j);
+bool container_is_pinned(const struct engine_def *d, const struct engine_ensure_opts *o);
 char *container_describe(const struct engine_def *d, const struct engine_ensure_opts *o) MUST_CHECK;
 void container_cancel(struct container **c);
 /* podman, else docker; NULL: neither is in PATH. */

@@ -422,16 +422,13 @@ struct engine_job *engine_ensure(struct loop *l, const struct engine_def *def,
 
 /* ---- what would be done ---------------------------------------------------------------------- */
 
-/* The program in PATH, if nothing speaks against it as far as files tell. */
 static char *describe_program(
-	const struct engine_def *d, const struct engine_ensure_opts *o, const char *name, bool named)
+	const struct engine_def *d, const struct engine_ensure_opts *o, const char *name)
 {
 	AUTO(mem_freep) char *program = name && *name ? tool_find(name) : NULL;
-	if (!program && named)
+	if (!program)
 		return mem_fmt("cannot be had: %s is not an executable file",
 			name && *name ? name : "the program (none is named)");
-	if (!program || (!named && !auto_may_list(o, program)))
-		return NULL;
 	AUTO(mem_freep) char *file = path_join(o->prefix_dir, "versions");
 	AUTO(mem_freep) char *version = d->kind == ENGINE_LLAMACPP ? probe_cached(file, program) : NULL;
 	const char *base = strrchr(program, '/');
@@ -439,26 +436,35 @@ static char *describe_program(
 		version && *version != '?' ? version : "", program);
 }
 
+static char *describe_auto(const struct engine_def *d, const struct engine_ensure_opts *o)
+{
+	struct auto_choice c;
+	auto_choose(d, o, &c);
+	AUTO(mem_freep) char *program = c.program;
+	if (c.mode == ENGINE_MODE_SOURCE)
+		return source_describe(d, o);
+	if (c.mode == ENGINE_MODE_CONTAINER)
+		return container_describe(d, o);
+	if (c.mode == ENGINE_MODE_PACKAGE)
+		return package_describe(d, c.backend, o);
+	return c.lists_none ? mem_fmt("llama-server at %s (CPU: it lists no GPU)", program)
+			    : describe_program(d, o, program);
+}
+
 char *engine_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
 {
-	const char *env = d->mode == ENGINE_MODE_AUTO ? getenv("CORRAL_LLAMA_SERVER") : NULL;
-	const struct engine_row *row = engine_row(d->kind);
 	if (d->mode == ENGINE_MODE_EXTERNAL)
 		return d->urls.len ? url_redact(view_str(d->urls.items[0]))
 				   : mem_strdup("external, without an address");
 	if (d->kind == ENGINE_COMMAND)
-		return describe_program(d, o, d->command.len ? d->command.items[0] : "", true);
+		return describe_program(d, o, d->command.len ? d->command.items[0] : "");
 	if (in_container(d))
 		return container_describe(d, o);
 	if (d->mode == ENGINE_MODE_BINARY && d->urls.len && !d->path)
 		return archive_describe(d, o);
 	if (d->kind != ENGINE_LLAMACPP)
-		return describe_program(d, o, d->path ? d->path : row->program, true);
+		return describe_program(d, o, d->path ? d->path : engine_row(d->kind)->program);
 	if (d->mode == ENGINE_MODE_SOURCE)
 		return source_describe(d, o);
-	if (d->mode == ENGINE_MODE_BINARY || (env && *env))
-		return describe_program(d, o, env ? env : d->path, true);
-	AUTO(mem_freep)
-	char *installed = d->mode == ENGINE_MODE_AUTO ? describe_program(d, o, "llama-server", false) : NULL;
-	return installed ? MEM_TAKE(installed) : auto_describe(d, o);
+	return d->mode == ENGINE_MODE_BINARY ? describe_program(d, o, d->path) : describe_auto(d, o);
 }

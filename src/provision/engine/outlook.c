@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "provision/engine/auto.h"
 #include "provision/engine/builds.h"
 #include "provision/engine/engine_int.h"
 #include "provision/engine/source.h"
@@ -48,13 +49,12 @@ static void look_source(
 	l->bytes = folder ? tree_size(folder) : 0;
 }
 
-static void look_package(
-	const struct engine_def *d, const struct engine_ensure_opts *o, struct engine_outlook *l)
+static void look_package(const struct engine_def *d, const struct engine_ensure_opts *o,
+	enum engine_backend backend, struct engine_outlook *l)
 {
 	struct package_names n;
 	struct package_record r;
 	struct engine_build b = { 0 };
-	enum engine_backend backend = package_backend_made(d, o->prefix_dir, cache_of(o), o->ndevices);
 	l->what = mem_strdup(package_backend_word(backend));
 	if (package_names_init(&n, d, backend, o->prefix_dir, cache_of(o), NULL) < 0)
 		return;
@@ -73,14 +73,11 @@ static void look_package(
 static void look_archive(
 	const struct engine_def *d, const struct engine_ensure_opts *o, struct engine_outlook *l)
 {
-	AUTO(mem_freep)
-	char *name = d->sha256 ? mem_fmt("binary-%.*s", 12, d->sha256) : NULL;
-	AUTO(mem_freep)
-	char *folder = name ? mem_fmt("%s/%s/%s", o->prefix_dir, engine_kind_name(d->kind), name) : NULL;
+	AUTO(mem_freep) char *folder = archive_folder(o->prefix_dir, d);
 	l->here = folder && file_exists(folder);
 	if (!l->here)
 		return;
-	l->name = MEM_TAKE(name);
+	l->name = mem_strdup(strrchr(folder, '/') + 1);
 	l->digest = mem_strdup(d->sha256);
 	l->bytes = tree_size(folder);
 }
@@ -112,26 +109,22 @@ static void look_program(const struct engine_def *d, struct engine_outlook *l)
 	l->here = l->what != NULL;
 }
 
-/* engine_describe begins with the way that was chosen. */
-static enum engine_mode mode_of(const struct engine_def *d, const struct engine_ensure_opts *o)
+static enum engine_mode mode_of(
+	const struct engine_def *d, const struct engine_ensure_opts *o, enum engine_backend *ret_backend)
 {
-	if (d->mode != ENGINE_MODE_AUTO || d->kind != ENGINE_LLAMACPP)
-		return d->mode == ENGINE_MODE_AUTO ? ENGINE_MODE_BINARY : d->mode;
-	AUTO(mem_freep) char *said = engine_describe(d, o);
-	static const enum engine_mode all[] = { ENGINE_MODE_SOURCE, ENGINE_MODE_PACKAGE,
-		ENGINE_MODE_CONTAINER };
-	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
-		struct view word = view_str(engine_mode_name(all[i]));
-		if (view_starts(view_str(said), word) && said[word.n] == ':')
-			return all[i];
-	}
-	return ENGINE_MODE_BINARY;
+	struct auto_choice c = { .mode = d->mode == ENGINE_MODE_AUTO ? ENGINE_MODE_BINARY : d->mode };
+	if (d->kind == ENGINE_LLAMACPP && (d->mode == ENGINE_MODE_AUTO || d->mode == ENGINE_MODE_PACKAGE))
+		auto_choose(d, o, &c);
+	free(c.program);
+	*ret_backend = c.backend;
+	return c.mode;
 }
 
 void engine_outlook_read(
 	const struct engine_def *d, const struct engine_ensure_opts *o, struct engine_outlook *l)
 {
-	*l = (struct engine_outlook){ .mode = mode_of(d, o) };
+	enum engine_backend backend;
+	*l = (struct engine_outlook){ .mode = mode_of(d, o, &backend) };
 	if (l->mode == ENGINE_MODE_EXTERNAL)
 		l->here = true;
 	else if (d->kind == ENGINE_COMMAND)
@@ -139,7 +132,7 @@ void engine_outlook_read(
 	else if (l->mode == ENGINE_MODE_SOURCE)
 		look_source(d, o, l);
 	else if (l->mode == ENGINE_MODE_PACKAGE)
-		look_package(d, o, l);
+		look_package(d, o, backend, l);
 	else if (l->mode == ENGINE_MODE_CONTAINER)
 		look_image(d, o, l);
 	else if (d->urls.len && !d->path)
@@ -178,13 +171,12 @@ static int write_pair(const struct package_names *n, const struct package_record
 	return r ? err_set(reterr, r, "%s cannot be written: %s", n->record, strerror(-r)) : 0;
 }
 
-static int back_package(
-	const struct engine_def *d, const struct engine_ensure_opts *o, char **ret, struct err *reterr)
+static int back_package(const struct engine_def *d, const struct engine_ensure_opts *o,
+	enum engine_backend backend, char **ret, struct err *reterr)
 {
 	struct package_names n;
 	struct package_record last = { 0 }, now = { 0 };
 	struct engine_build b = { 0 };
-	enum engine_backend backend = package_backend_made(d, o->prefix_dir, cache_of(o), o->ndevices);
 	int r = package_names_init(&n, d, backend, o->prefix_dir, cache_of(o), reterr);
 	if (r)
 		return r;
@@ -229,11 +221,12 @@ static int back_image(
 int engine_rollback(
 	const struct engine_def *d, const struct engine_ensure_opts *o, char **ret, struct err *reterr)
 {
-	enum engine_mode m = mode_of(d, o);
+	enum engine_backend backend;
+	enum engine_mode m = mode_of(d, o, &backend);
 	if (m == ENGINE_MODE_SOURCE)
 		return back_source(d, o->prefix_dir, ret, reterr);
 	if (m == ENGINE_MODE_PACKAGE)
-		return back_package(d, o, ret, reterr);
+		return back_package(d, o, backend, ret, reterr);
 	if (m == ENGINE_MODE_CONTAINER)
 		return back_image(d, o, ret, reterr);
 	return err_set(reterr, -EINVAL,

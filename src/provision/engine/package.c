@@ -715,24 +715,6 @@ bool package_possible(void)
 	return apt && dpkg;
 }
 
-enum engine_backend package_backend_made(
-	const struct engine_def *d, const char *prefix_dir, const char *cache_dir, bool devices)
-{
-	static const enum engine_backend all[] = { ENGINE_VULKAN, ENGINE_HIP };
-	for (size_t i = 0; devices && i < ARRAY_LEN(all); i++) {
-		struct package_names n;
-		struct engine_build b = { 0 };
-		if (package_names_init(&n, d, all[i], prefix_dir, cache_dir, NULL) < 0)
-			continue;
-		bool there = package_provisioned(&n, NULL, &b);
-		engine_build_done(&b);
-		package_names_done(&n);
-		if (there)
-			return all[i];
-	}
-	return ENGINE_CPU;
-}
-
 static bool provisioned(struct engine_job *j)
 {
 	struct package_names n;

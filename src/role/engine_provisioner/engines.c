@@ -228,7 +228,7 @@ static int provision(struct engines *e)
 
 /* ---- newer ones ---------------------------------------------------------------------------------- */
 
-static void outlook(const struct engines *e, const struct config_pool *p, struct engine_outlook *ret)
+void engines_outlook(const struct engines *e, const struct config_pool *p, struct engine_outlook *ret)
 {
 	struct engine_def def = { 0 };
 	struct engine_ensure_opts o;
@@ -289,7 +289,7 @@ static int outdated(struct engines *e)
 		struct engine_outlook now;
 		if (!engines_meant(e, w.pool))
 			continue;
-		outlook(e, w.pool, &now);
+		engines_outlook(e, w.pool, &now);
 		if (can_look(now.mode))
 			provision_one(e, &w);
 		else if (now.mode == ENGINE_MODE_CONTAINER && now.name && !e->o->json)
@@ -314,7 +314,7 @@ static int upgrade(struct engines *e)
 		.upgrade = true,
 		.bar = isatty(STDERR_FILENO) && !e->o->json };
 	struct engine_outlook was, now;
-	outlook(e, w.pool, &was);
+	engines_outlook(e, w.pool, &was);
 	bool fixed = !can_look(was.mode) && was.mode != ENGINE_MODE_CONTAINER;
 	if (fixed || (was.what && strchr(was.what, '@') && was.mode == ENGINE_MODE_CONTAINER)) {
 		bool all = e->o->ret_skipped != NULL;
@@ -328,7 +328,7 @@ static int upgrade(struct engines *e)
 				     "another one there");
 	}
 	provision_one(e, &w);
-	outlook(e, w.pool, &now);
+	engines_outlook(e, w.pool, &now);
 	if (w.status == 0 && e->o->ret_changed)
 		*e->o->ret_changed = !str_same(was.name, now.name);
 	if (e->o->ret_bytes) {

@@ -32,6 +32,8 @@ bool engines_meant(const struct engines *e, const struct config_pool *p);
 /* How this pool's engine is got; what is in it is e's. */
 void engines_ensure_opts(
 	const struct engines *e, const struct config_pool *p, struct engine_ensure_opts *ret);
+/* What a pool's engine comes to now. */
+void engines_outlook(const struct engines *e, const struct config_pool *p, struct engine_outlook *ret);
 int engines_complain(const char *what, const char *text); /* 1 */
 
 int engines_plan(struct engines *e);

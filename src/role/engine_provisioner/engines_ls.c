@@ -13,16 +13,6 @@
 
 enum { OUT_MAX = 1024 * 1024, POOLS_MAX = 16 * 1024 };
 
-static void engine_outlook_of(struct engines *e, const struct config_pool *p, struct engine_outlook *ret)
-{
-	struct engine_def def = { 0 };
-	struct engine_ensure_opts o;
-	agent_engine_def(&p->engine, &def);
-	engines_ensure_opts(e, p, &o);
-	engine_outlook_read(&def, &o, ret);
-	engine_def_done(&def);
-}
-
 /* Which pools take which build: a name for each pool, NULL: none of ours. */
 struct uses {
 	char **names;
@@ -35,7 +25,7 @@ static void uses_read(struct engines *e, struct uses *u)
 	*u = (struct uses){ .names = mem_alloc((c->npools + 1) * sizeof *u->names), .len = c->npools };
 	for (size_t i = 0; i < c->npools; i++) {
 		struct engine_outlook l;
-		engine_outlook_of(e, &c->pools[i], &l);
+		engines_outlook(e, &c->pools[i], &l);
 		u->names[i] = MEM_TAKE(l.name);
 		engine_outlook_done(&l);
 	}

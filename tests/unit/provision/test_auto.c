@@ -119,6 +119,28 @@ static void put_podman(const struct world *w)
 	put(w, "root/etc/cdi/nvidia.yaml", "cdiVersion: 0.6.0\n");
 }
 
+/* git, compilers and nvcc, all of which fail when they are run. */
+static void put_toolkit(const struct world *w)
+{
+	static const char *const tools[] = { "git", "cmake", "ninja", "cc", "c++" };
+	for (size_t i = 0; i < ARRAY_LEN(tools); i++) {
+		AUTO(mem_freep) char *name = path_join("bin", tools[i]);
+		put(w, name, "#!/bin/sh\necho \"tool $*\" >> \"$(dirname \"$0\")/../calls\"\nexit 1\n");
+	}
+	put(w, "root/usr/local/cuda/bin/nvcc", "#!/bin/sh\nexit 1\n");
+}
+
+static void expect_said(const struct world *w, enum engine_mode mode, const char *begins)
+{
+	struct engine_ensure_opts o = opts(w);
+	struct engine_def d = { .mode = mode };
+	d.package_keyring = path_join(w->dir, "keyring.gpg");
+	AUTO(mem_freep) char *said = engine_describe(&d, &o);
+	if (!view_starts(view_str(said), view_str(begins)))
+		fail_msg("\"%s\" does not begin with \"%s\"", said, begins);
+	engine_def_done(&d);
+}
+
 static int setup(void **state)
 {
 	struct world *w = NEW(struct world);
@@ -188,16 +210,14 @@ static void one_that_lists_none_is_the_last_resort(void **state)
 {
 	struct world *w = *state;
 	put_server(w, "Available devices:\n");
-	struct engine_ensure_opts o = opts(w);
-	struct engine_def d = { .mode = ENGINE_MODE_AUTO };
-	AUTO(mem_freep) char *before = engine_describe(&d, &o);
-	assert_non_null(strstr(before, "llama-server at "));
+	expect_said(w, ENGINE_MODE_AUTO, "llama-server at ");
 	ensure(w, ENGINE_MODE_AUTO);
 	expect(w, ENGINE_MODE_BINARY, true,
 		"lists no GPU; no CUDA toolkit to build it with; "
 		"neither podman nor docker in PATH; no Vulkan driver");
-	AUTO(mem_freep) char *said = engine_describe(&d, &o);
-	assert_non_null(strstr(said, "(CPU: it lists no GPU)"));
+	AUTO(mem_freep)
+	char *said = mem_fmt("llama-server at %s/bin/llama-server (CPU: it lists no GPU)", w->dir);
+	expect_said(w, ENGINE_MODE_AUTO, said);
 	w->required = true;
 	ensure(w, ENGINE_MODE_AUTO);
 	assert_int_equal(w->err.code, -ENODEV);
@@ -218,6 +238,10 @@ static void a_container_can_use_what_the_installed_one_cannot(void **state)
 	assert_int_equal(fake_apt_calls(w->dir, "podman pull " IMAGE ":server-cuda"), 1);
 	put(w, "root/usr/share/vulkan/icd.d/nvidia_icd.json", "{}");
 	ensure(w, ENGINE_MODE_AUTO); /* what is there already comes first */
+	expect(w, ENGINE_MODE_CONTAINER, false, IMAGE);
+	put_toolkit(w); /* also before a build */
+	expect_said(w, ENGINE_MODE_AUTO, "container: ");
+	ensure(w, ENGINE_MODE_AUTO);
 	expect(w, ENGINE_MODE_CONTAINER, false, IMAGE);
 	assert_int_equal(fake_apt_calls(w->dir, "podman pull"), 1);
 }
@@ -243,16 +267,8 @@ static void a_way_that_fails_is_told_and_not_tried_for_an_hour(void **state)
 static void a_build_that_fails_is_not_the_end(void **state)
 {
 	struct world *w = *state;
-	static const char *const tools[] = { "git", "cmake", "ninja", "cc", "c++" };
-	for (size_t i = 0; i < ARRAY_LEN(tools); i++) {
-		AUTO(mem_freep) char *name = path_join("bin", tools[i]);
-		put(w, name, "#!/bin/sh\necho \"tool $*\" >> \"$(dirname \"$0\")/../calls\"\nexit 1\n");
-	}
-	put(w, "root/usr/local/cuda/bin/nvcc", "#!/bin/sh\nexit 1\n");
-	struct engine_ensure_opts o = opts(w);
-	struct engine_def d = { .mode = ENGINE_MODE_AUTO };
-	AUTO(mem_freep) char *before = engine_describe(&d, &o);
-	assert_non_null(strstr(before, "source: "));
+	put_toolkit(w);
+	expect_said(w, ENGINE_MODE_AUTO, "source: ");
 	ensure(w, ENGINE_MODE_AUTO);
 	expect(w, ENGINE_MODE_PACKAGE, true, "llama.cpp cannot be built here");
 	unsigned calls = fake_apt_calls(w->dir, "tool");
@@ -291,6 +307,7 @@ static void a_back_end_that_finds_nothing_is_passed_over(void **state)
 	ensure(w, ENGINE_MODE_PACKAGE);
 	expect(w, ENGINE_MODE_PACKAGE, true,
 		"(CPU): the distribution's package with a GPU back end lists no GPU");
+	expect_said(w, ENGINE_MODE_PACKAGE, "package: Debian's llama.cpp 0.7.0 from forky (CPU)");
 	w->offline = true;
 	ensure(w, ENGINE_MODE_AUTO); /* what is there is enough */
 	expect(w, ENGINE_MODE_PACKAGE, true, "(CPU)");
