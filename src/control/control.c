@@ -101,7 +101,8 @@ struct look { /* what the registry says of a pool's slots */
 	mono_t open; /* the failed one may be tried by who waits, from then on */
 };
 
-static struct look look_at_slots(struct control_pool *p, const struct registry_pool *rp, mono_t now)
+static struct look look_at_slots(
+	struct control_pool *p, const struct registry_pool *rp, bool waiting, mono_t now)
 {
 	struct look l = { .open = MONO_NEVER };
 	for (size_t i = 0; i < p->nslots; i++) {
@@ -112,7 +113,7 @@ static struct look look_at_slots(struct control_pool *p, const struct registry_p
 		if (r && s->plan.failed) {
 			if (s->role != SLOT_LEAVING && !room_tries_smaller(p, s, &r->facts))
 				l.failed = &r->facts;
-			l.open = sooner(l.open, slot_retry_failed(p, rp, s, &r->facts, now));
+			l.open = sooner(l.open, slot_retry_failed(p, rp, s, &r->facts, waiting, now));
 		} else if (r && r->facts.state != REPLICA_STOPPED && r->facts.state != REPLICA_ABSENT &&
 			   (s->role != SLOT_LEAVING || s->in_pool)) {
 			l.best = &r->facts;
@@ -149,14 +150,14 @@ static mono_t reconcile_pool(struct control_pool *p, const struct registry_snaps
 	slots_read_leases(p);
 	pool_get_stats(p->pool, &st);
 	op_step(p, &st, rp, now);
-	struct look l = look_at_slots(p, rp, now);
+	bool waiting = st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
+	struct look l = look_at_slots(p, rp, waiting, now);
 	bool pauses = mono_before(now, l.open);
 	decide_refusal(p, rp, pauses ? l.failed : NULL, l.best != NULL);
 	catch_up(p, now);
 	mono_t next = slots_plan(p, rp, &st, now);
 	if (pauses)
 		next = sooner(next, l.open);
-	bool waiting = st.waiting[POOL_INTERACTIVE] + st.waiting[POOL_BATCH] > 0;
 	for (size_t i = 0; i < p->nslots; i++)
 		slot_apply_facts(p, p->slots[i], slot_replica(rp, p->slots[i]), waiting);
 	slots_tidy(p, rp);

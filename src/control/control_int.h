@@ -198,7 +198,7 @@ void slot_apply_facts(
 /* It is FAILED: asks for another try where that is worth it. When it may be tried again by who waits for it;
  * MONO_NEVER: nobody waits, it is refused. */
 mono_t slot_retry_failed(struct control_pool *p, const struct registry_pool *rp, struct control_slot *s,
-	const struct wire_replica *f, mono_t now);
+	const struct wire_replica *f, bool waiting, mono_t now);
 void set_refusal(struct control_pool *p, const struct pool_refusal *why);
 void refuse_removed(struct control_pool *p);
 void decide_refusal(struct control_pool *p, const struct registry_pool *rp, const struct wire_replica *failed,

@@ -24,7 +24,7 @@ static bool may_be_fetched(const struct registry_pool *rp, const struct wire_rep
 }
 
 mono_t slot_retry_failed(struct control_pool *p, const struct registry_pool *rp, struct control_slot *s,
-	const struct wire_replica *f, mono_t now)
+	const struct wire_replica *f, bool waiting, mono_t now)
 {
 	bool fetch = may_be_fetched(rp, f);
 	if (s->failed_ms != f->last_error.at_ms || !s->failed_at.ns)
@@ -33,7 +33,9 @@ mono_t slot_retry_failed(struct control_pool *p, const struct registry_pool *rp,
 	mono_t open = fetch ? mono_add_ms(s->failed_at, RETRY_FAILED_MS) : MONO_NEVER;
 	if (s->role != SLOT_MAIN || p->reload)
 		return MONO_NEVER;
-	if (f->retry_in_ms >= 0 || !p->demanded || !worth_retrying(f->last_error.cause))
+	/* Who was refused while it paused has asked, too, and does not wait. */
+	bool asked = fetch ? waiting : p->demanded;
+	if (f->retry_in_ms >= 0 || !asked || !worth_retrying(f->last_error.cause))
 		return open;
 	if (fetch &&
 		mono_before(now, open)) /* who asks now is refused: the next one has it fetched, and waits */
