@@ -252,6 +252,10 @@ static void reload_with(
 static void on_fetched(struct api *a, struct api_call *c, const char *pool, const char *path, const char *by)
 {
 	struct control_pool *p = control_pool_find(a->o.control, view_str(pool));
+	char why[512];
+	/* It may have been disabled meanwhile. */
+	if (p && (c ? refuse_when_disabled(a, c, p) : control_refuses(a->o.control, p, why, sizeof why)))
+		return;
 	if (p)
 		reload_with(a, c, p, path, by);
 	else if (c)
