@@ -158,6 +158,12 @@ int dir_ensure_writable(const char *path, const char *what, struct err *reterr)
 	return 0;
 }
 
+bool fd_is_at(int fd, const char *path)
+{
+	struct stat a, b;
+	return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
 bool file_exists(const char *path)
 {
 	struct stat st;

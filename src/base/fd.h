@@ -34,6 +34,9 @@ int dir_make(const char *path, mode_t mode) MUST_CHECK;
 /* The last step to a folder of ours: made (0700) if missing, refused with a sentence when it is no
  * folder or cannot be written by us. what names it for the person ("state_dir"). */
 int dir_ensure_writable(const char *path, const char *what, struct err *reterr) MUST_CHECK;
+/* Whether what is open is what that path names now: a file that was locked may have been removed by who held
+ * it before. */
+bool fd_is_at(int fd, const char *path);
 bool file_exists(const char *path);
 /* a/b joined with one slash; an absolute b stays b. The caller frees it. */
 char *path_join(const char *a, const char *b) MUST_CHECK;

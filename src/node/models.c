@@ -146,7 +146,8 @@ static uint64_t quota_used(struct node *n)
 	uint64_t sum = n->opts.catalog ? catalog_models_fetched(n->opts.catalog) : 0;
 	LIST_FOREACH(f, &n->fetches, struct fetch, node)
 	{
-		sum += f->last.total;
+		if (__builtin_add_overflow(sum, f->last.total, &sum))
+			sum = UINT64_MAX;
 	}
 	return sum;
 }

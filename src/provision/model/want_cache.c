@@ -142,8 +142,10 @@ int want_link(const char *blob, const char *link, struct err *reterr)
 {
 	AUTO(mem_freep) char *to = relative(blob, link);
 	AUTO(mem_freep) char *dir = dir_of(link);
-	AUTO(mem_freep) char *beside = mem_fmt("%s/.%d.new", dir, (int)getpid());
-	AUTO(mem_freep) char *prefix = mem_fmt("%s/.", dir);
+	/* Of this link: two of a snapshot may be made at once, by processes of one number in two namespaces.
+	 */
+	AUTO(mem_freep) char *prefix = mem_fmt("%s/.%s.", dir, strrchr(link, '/') + 1);
+	AUTO(mem_freep) char *beside = mem_fmt("%s%d.new", prefix, (int)getpid());
 	char now[4096];
 	ssize_t n = readlink(link, now, sizeof now);
 	want_sweep(prefix, ".new");
@@ -160,13 +162,6 @@ int want_link(const char *blob, const char *link, struct err *reterr)
 	return 0;
 }
 
-/* The file that was locked may have been removed by who held it before. */
-static bool still_there(int fd, const char *path)
-{
-	struct stat a, b;
-	return fstat(fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
-
 int want_lock(const char *path, int *ret_fd, struct err *reterr)
 {
 	AUTO(mem_freep) char *dir = dir_of(path);
@@ -179,7 +174,7 @@ int want_lock(const char *path, int *ret_fd, struct err *reterr)
 			return errno == EWOULDBLOCK ? -EAGAIN
 						    : err_set(reterr, -errno, "%s cannot be locked: %s", path,
 							      strerror(errno));
-		} else if (still_there(fd, path)) {
+		} else if (fd_is_at(fd, path)) {
 			*ret_fd = fd_take(&fd);
 			return 0;
 		}

@@ -90,7 +90,8 @@ int want_quota(const struct model_job *j, struct err *reterr)
 		for (size_t k = 0; k < j->items[i].nfetch; k++) {
 			const struct want_file *f = &j->items[i].fetch[k];
 			any = any || !f->here;
-			bytes += f->here ? 0 : f->size;
+			if (__builtin_add_overflow(bytes, f->here ? 0 : f->size, &bytes))
+				bytes = UINT64_MAX; /* what a store says need not be so */
 		}
 	uint64_t left = j->o.quota > j->o.quota_used ? j->o.quota - j->o.quota_used : 0;
 	if (!j->o.quota || !any || (left && bytes <= left))
