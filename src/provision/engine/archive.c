@@ -25,6 +25,7 @@ struct archive {
 	char *file, *folder, *name;
 	char *lock; /* its file; removed by who held it to the end */
 	int lock_fd;
+	bool locked;
 	struct loop_timer retry;
 	char *program; /* found */
 	bool offloading;
@@ -57,11 +58,19 @@ void archive_cancel(struct archive **pa)
 		archive_free(a);
 }
 
+/* Its file goes with it. */
+static void unlock(struct archive *a)
+{
+	if (a->locked)
+		unlink(a->lock);
+	a->locked = false;
+}
+
 static void finish_failed(struct archive *a, int code, const char *text)
 {
 	struct engine_job *j = a->job;
 	job_fail(j, code, "%s", text);
-	unlink(a->lock);
+	unlock(a);
 	archive_cancel(&j->archive);
 }
 
@@ -152,7 +161,7 @@ static void on_found(void *arg)
 		return;
 	}
 	AUTO(mem_freep) char *program = MEM_TAKE(a->program);
-	unlink(a->lock);
+	unlock(a);
 	archive_cancel(&j->archive);
 	job_take_program(j, program, "from the archive at engine.url");
 }
@@ -277,10 +286,19 @@ static void fetch(struct archive *a)
 /* ---- its start -----------------------------------------------------------------------------------------
  */
 
+static void lock(struct archive *a);
+
 static void try_lock(void *arg)
 {
 	struct archive *a = arg;
 	if (flock(a->lock_fd, LOCK_EX | LOCK_NB) == 0) {
+		a->locked = fd_is_at(a->lock_fd, a->lock);
+		if (!a->locked) {
+			fd_close(a->lock_fd);
+			a->lock_fd = -1;
+			lock(a);
+			return;
+		}
 		if (file_exists(a->folder)) /* who had the lock made it */
 			find(a);
 		else
@@ -308,6 +326,14 @@ static void lock(struct archive *a)
 		finish_failed(a, r, e.msg);
 	else
 		try_lock(a);
+}
+
+/* A lock whose holder was killed once the folder was there. */
+static void tidy(const char *file)
+{
+	AUTO(fd_closep) int fd = open(file, O_RDWR | O_CLOEXEC);
+	if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0 && fd_is_at(fd, file))
+		unlink(file);
 }
 
 char *archive_folder(const char *prefix_dir, const struct engine_def *d)
@@ -344,10 +370,12 @@ void archive_start(struct engine_job *j)
 	a->folder = archive_folder(j->prefix_dir, &j->def);
 	a->lock = mem_fmt("%s.lock", a->folder);
 	a->lock_fd = -1;
-	if (file_exists(a->folder))
-		find(a);
-	else
+	if (!file_exists(a->folder)) {
 		lock(a);
+		return;
+	}
+	tidy(a->lock);
+	find(a);
 }
 
 char *archive_describe(const struct engine_def *d, const struct engine_ensure_opts *o)
