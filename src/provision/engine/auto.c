@@ -2,8 +2,8 @@
  *
  * engine.mode auto for llama.cpp: one way after the other, until one gives a build that can use this
  * machine's GPUs; the last ones compute on the CPU. Why each was passed over is told with the one that was
- * taken. A way that fails is not the end while another follows; one that costs minutes and failed is not
- * tried again for an hour, unless somebody asks for it.
+ * taken. A way that fails is not the end while another follows; one that costs minutes and failed is left
+ * alone for a while, unless somebody asks for it.
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -14,7 +14,7 @@
 #include "provision/engine/auto.h"
 #include "provision/engine/source.h"
 
-enum { RETRY_MS = 60 * 60 * 1000, NOTE_MAX = 240, NOTES_MAX = 1500, ASK_SILENCE_MS = 30 * 1000 };
+enum { NOTE_MAX = 240, NOTES_MAX = 1500, ASK_SILENCE_MS = 30 * 1000, N_WAYS = 11 };
 
 /* True: begun, an answer will come. */
 typedef bool auto_fn(struct engine_job *j);
@@ -35,9 +35,30 @@ void auto_note(struct engine_job *j, const char *fmt, ...)
 
 /* ---- what failed a while ago --------------------------------------------------------------------- */
 
+/* Of this definition: what another one asks for may well be had. */
 static char *failed_file(const struct engine_job *j, const char *name)
 {
-	return mem_fmt("%s/auto-%s.failed", j->prefix_dir, name);
+	const struct engine_def *d = &j->def;
+	const char *parts[] = { d->image, d->source_repo, d->source_ref, d->package_archive, d->package_suite,
+		d->package_keyring };
+	AUTO(buf_done) struct buf b = BUF(256 * KIB);
+	(void)buf_addf(&b, "%d", (int)d->runtime);
+	for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+		(void)buf_addf(&b, "\n%s", parts[i] ? parts[i] : "");
+	for (size_t i = 0; i < d->source_flags.len; i++)
+		(void)buf_addf(&b, "\n%s", d->source_flags.items[i]);
+	return mem_fmt("%s/auto-%s-%08x.failed", j->prefix_dir, name,
+		(unsigned)(text_hash(buf_view(&b)) & 0xffffffff));
+}
+
+/* What passes by itself (no network, a runtime that is not up yet, a policy) has cost nothing. */
+static bool passes(int code)
+{
+	static const int codes[] = { EACCES, EPERM, ENETDOWN, ENETUNREACH, ETIMEDOUT, ENOEXEC };
+	for (size_t i = 0; i < ARRAY_LEN(codes); i++)
+		if (code == -codes[i])
+			return true;
+	return false;
 }
 
 static void remember_failure(const struct engine_job *j, const char *name, const char *text)
@@ -46,6 +67,12 @@ static void remember_failure(const struct engine_job *j, const char *name, const
 	AUTO(mem_freep)
 	char *line = mem_fmt("%lld %.*s\n", (long long)wall_ms(), (int)strcspn(text, "\n"), text);
 	(void)!file_write_atomic(file, view_str(line), 0644, false); /* else it is tried again at once */
+}
+
+/* A build is left alone for an hour, what is fetched for five minutes. */
+static int64_t rest_min(const char *name)
+{
+	return strcmp(name, "source") == 0 ? 60 : 5;
 }
 
 static bool failed_lately(struct engine_job *j, const char *name)
@@ -58,14 +85,16 @@ static bool failed_lately(struct engine_job *j, const char *name)
 	struct view line = view_cut(buf_view(&b), view_find(buf_view(&b), '\n'));
 	struct view text, stamp = view_split(line, ' ', &text);
 	int64_t now = wall_ms();
-	if (j->again || num_u64(stamp, &at) || (int64_t)at > now || now - (int64_t)at > RETRY_MS) {
+	if (j->again || num_u64(stamp, &at) || (int64_t)at > now ||
+		now - (int64_t)at > rest_min(name) * 60000) {
 		unlink(file);
 		return false;
 	}
 	auto_note(j,
-		"%s failed %lld min ago (%.*s), and is tried again an hour after that or by `corral engines "
+		"%s failed %lld min ago (%.*s), and is tried again %lld min after that or by `corral engines "
 		"provision`",
-		name, (long long)((now - (int64_t)at) / 60000), VIEW_ARG(view_cut(text, 120)));
+		name, (long long)((now - (int64_t)at) / 60000), VIEW_ARG(view_cut(text, 120)),
+		(long long)rest_min(name));
 	return true;
 }
 
@@ -161,6 +190,11 @@ static void listed(struct engine_job *j, size_t n)
 		b->mode == ENGINE_MODE_PACKAGE ? "the distribution's package with a GPU back end"
 					       : b->program,
 		j->list_failed ? " (--list-devices fails)" : "");
+	if (j->way == N_WAYS) { /* none follows */
+		b->cpu_only = true;
+		job_answer(j);
+		return;
+	}
 	if (b->mode == ENGINE_MODE_BINARY && !j->have_spare) {
 		j->have_spare = true;
 		j->spare = *b;
@@ -311,7 +345,7 @@ static bool made_hip(struct engine_job *j)
 static bool made_image(struct engine_job *j)
 {
 	struct engine_ensure_opts o = opts_of(j);
-	if (!j->ndevices || !container_is_pinned(&j->def, &o) || failed_lately(j, "container"))
+	if (!j->ndevices || !container_is_pinned(&j->def, &o))
 		return false;
 	container_start(j);
 	return true;
@@ -419,12 +453,12 @@ static const struct {
 	const char *name; /* it costs minutes: a failure is remembered under it; NULL: it does not */
 	bool lists;       /* what it gives is asked which devices it can use */
 	bool package;     /* mode: package goes it, too */
-} ways[] = {
+} ways[N_WAYS] = {
 	{ installed, NULL, true, false },
 	{ made_source, NULL, false, false },
 	{ made_vulkan, NULL, true, true },
 	{ made_hip, NULL, true, true },
-	{ made_image, "container", false, false },
+	{ made_image, NULL, false, false },
 	{ new_source, "source", false, false },
 	{ new_container, "container", false, false },
 	{ new_vulkan, "package-vulkan", true, true },
@@ -436,7 +470,7 @@ static const struct {
 static void next_now(void *arg)
 {
 	struct engine_job *j = arg;
-	while (j->way < ARRAY_LEN(ways)) {
+	while (j->way < (size_t)N_WAYS) {
 		size_t i = j->way++;
 		if ((ways[i].package || j->def.mode == ENGINE_MODE_AUTO) && ways[i].begin(j))
 			return;
@@ -450,12 +484,12 @@ void auto_next(struct engine_job *j)
 	loop_defer(j->loop, &j->deferred, next_now, j);
 }
 
-bool auto_failed(struct engine_job *j, const char *text)
+bool auto_failed(struct engine_job *j, int code, const char *text)
 {
-	if (!j->in_auto || j->way == 0 || j->way == ARRAY_LEN(ways))
+	if (!j->in_auto || j->way == 0 || j->way == (size_t)N_WAYS)
 		return false;
 	const char *name = ways[j->way - 1].name;
-	if (name)
+	if (name && !passes(code))
 		remember_failure(j, name, text);
 	auto_note(j, "%s", text);
 	job_progress(j, "resolve", -1, "%s. The next way is tried.", text);
@@ -472,7 +506,9 @@ bool auto_checks(struct engine_job *j)
 		AUTO(mem_freep) char *file = failed_file(j, name);
 		unlink(file);
 	}
-	if (!ways[j->way - 1].lists || !j->ndevices)
+	/* A program is asked, wherever it comes from. */
+	bool asks = ways[j->way - 1].lists || j->build.mode == ENGINE_MODE_BINARY;
+	if (!asks || !j->ndevices)
 		return false;
 	ask_devices(j);
 	return true;
@@ -500,8 +536,13 @@ void auto_start(struct engine_job *j)
 {
 	const char *named = j->def.mode == ENGINE_MODE_AUTO ? getenv("CORRAL_LLAMA_SERVER") : NULL;
 	j->in_auto = !named || !*named;
-	if (j->in_auto && (j->upgrade || j->look) && anew(j)) {
+	if (j->in_auto && (j->upgrade || j->look)) { /* which is no reason to go another way */
 		j->in_auto = false;
+		if (!anew(j))
+			job_fail(j, j->offline ? -ENETDOWN : -ENOENT, "%s",
+				j->offline ? "nothing may be fetched (offline)"
+					   : "its engine is none that Corral got: there is nothing newer to "
+					     "look for");
 		return;
 	}
 	if (j->in_auto) {

@@ -11,7 +11,7 @@ void auto_start(struct engine_job *j);
 /* At the end of this round: the next way. */
 void auto_next(struct engine_job *j);
 /* A way failed. True: another one follows, this is not the answer. */
-bool auto_failed(struct engine_job *j, const char *text);
+bool auto_failed(struct engine_job *j, int code, const char *text);
 /* A way has j->build. True: it is looked at first, the answer comes later. */
 bool auto_checks(struct engine_job *j);
 /* Adds why something was passed over to j->note; the same only once, NOTE_MAX bytes each. */

@@ -124,10 +124,11 @@ int job_fail(struct engine_job *j, int code, const char *fmt, ...)
 	AUTO(mem_freep) char *text = mem_vfmt(fmt, ap);
 	va_end(ap);
 	job_steps_end(j, text);
-	if (auto_failed(j, text))
+	if (auto_failed(j, code, text))
 		return code;
 	bool told = !j->note || strstr(text, j->note);
-	err_set(&j->err, code, "%s%s%s", told ? "" : j->note, told ? "" : "; ", text);
+	/* What decided comes first: a message has an end. */
+	err_set(&j->err, code, "%s%s%s", text, told ? "" : "; before that: ", told ? "" : j->note);
 	answer(j);
 	return code;
 }

@@ -586,7 +586,7 @@ static char *debian_codename(void)
 static void no_archive(struct package *p)
 {
 	struct engine_job *j = p->job;
-	bool plain = p->names.backend == ENGINE_CPU;
+	bool plain = p->names.backend == ENGINE_CPU && !j->look && !j->upgrade;
 	package_cancel(&j->package);
 	if (plain)
 		package_system(j, "this machine's apt names no Debian archive to unpack llama.cpp from "

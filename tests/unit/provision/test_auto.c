@@ -25,7 +25,7 @@ struct world {
 	struct loop *loop;
 	struct engine_job *job;
 	struct loop_timer deadline;
-	bool late, required, again, offline, installs;
+	bool late, required, again, offline, installs, look;
 	size_t ndevices;
 	struct engine_device devices[2];
 	struct engine_build build;
@@ -55,6 +55,7 @@ static struct engine_ensure_opts opts(const struct world *w)
 	return (struct engine_ensure_opts){ .prefix_dir = w->prefix,
 		.allow_cpu = !w->required,
 		.again = w->again,
+		.look = w->look,
 		.offline = w->offline,
 		.allow_package_installs = w->installs,
 		.devices = w->devices,
@@ -110,6 +111,7 @@ static void put_podman(const struct world *w)
 {
 	put(w, "bin/podman",
 		"#!/bin/sh\nD=$(dirname \"$0\")/..\necho \"podman $*\" >> \"$D/calls\"\n"
+		"[ -e \"$D/not-up\" ] && { echo 'cannot connect' >&2; exit 125; }\n"
 		"case \"$1 $2\" in\n"
 		"'image inspect') [ -e \"$D/pulled\" ] || { echo 'no such image' >&2; exit 125; }\n"
 		"  echo '[\"" IMAGE "@sha256:" DIGEST "\"]';;\n"
@@ -264,6 +266,25 @@ static void a_way_that_fails_is_told_and_not_tried_for_an_hour(void **state)
 	expect(w, ENGINE_MODE_CONTAINER, false, IMAGE);
 }
 
+static void what_passes_by_itself_is_tried_at_every_start(void **state)
+{
+	struct world *w = *state;
+	put_podman(w);
+	put(w, "not-up", "");
+	ensure(w, ENGINE_MODE_AUTO);
+	expect(w, ENGINE_MODE_PACKAGE, true, "does not work for this user");
+	AUTO(mem_freep) char *not_up = path_join(w->dir, "not-up");
+	unlink(not_up);
+	ensure(w, ENGINE_MODE_AUTO);
+	expect(w, ENGINE_MODE_CONTAINER, false, IMAGE);
+	put(w, "not-up", ""); /* nor is an image that is here left alone */
+	ensure(w, ENGINE_MODE_AUTO);
+	expect(w, ENGINE_MODE_PACKAGE, true, "does not work for this user");
+	unlink(not_up);
+	ensure(w, ENGINE_MODE_AUTO);
+	expect(w, ENGINE_MODE_CONTAINER, false, IMAGE);
+}
+
 static void a_build_that_fails_is_not_the_end(void **state)
 {
 	struct world *w = *state;
@@ -332,7 +353,9 @@ static void another_package_manager_installs_it_where_it_may(void **state)
 	struct world *w = *state;
 	AUTO(mem_freep) char *only = path_join(w->dir, "only");
 	w->ndevices = 0;
-	put(w, "server", "#!/bin/sh\necho 'version: 6000 (abc)'\n");
+	put(w, "server",
+		"#!/bin/sh\n[ \"$1\" = --list-devices ] && echo 'Available devices:' && exit\n"
+		"echo 'version: 6000 (abc)'\n");
 	put(w, "only/dnf",
 		"#!/bin/sh\necho \"dnf $*\" >> \"${0%/only/*}/calls\"\n"
 		"[ -e \"${0%/only/*}/no-such\" ] && { echo 'No match for argument: llama-cpp' >&2; exit 1; "
@@ -346,6 +369,11 @@ static void another_package_manager_installs_it_where_it_may(void **state)
 	assert_non_null(strstr(w->err.msg, "allow_package_installs"));
 	assert_int_equal(fake_apt_calls(w->dir, "dnf"), 0);
 	w->installs = true;
+	w->look = true; /* a question installs nothing */
+	ensure(w, ENGINE_MODE_PACKAGE);
+	assert_int_equal(w->err.code, -ENOENT);
+	assert_int_equal(fake_apt_calls(w->dir, "dnf"), 0);
+	w->look = false;
 	put(w, "no-such", "");
 	ensure(w, ENGINE_MODE_PACKAGE);
 	assert_int_equal(w->err.code, -EIO);
@@ -356,6 +384,12 @@ static void another_package_manager_installs_it_where_it_may(void **state)
 	expect(w, ENGINE_MODE_BINARY, false, "installed by the system's package manager");
 	assert_string_equal(w->build.version, "b6000");
 	assert_int_equal(fake_apt_calls(w->dir, "dnf -y install llama-cpp"), 2);
+	unlink(no);
+	AUTO(mem_freep) char *server = path_join(w->dir, "only/llama-server");
+	unlink(server);
+	w->ndevices = 1; /* what it installs is asked, too */
+	ensure(w, ENGINE_MODE_AUTO);
+	expect(w, ENGINE_MODE_BINARY, true, "installed by the system's package manager");
 }
 
 /* ---- small things ---------------------------------------------------------------------------------- */
@@ -393,6 +427,7 @@ int main(void)
 		CASE(one_that_lists_none_is_the_last_resort),
 		CASE(a_container_can_use_what_the_installed_one_cannot),
 		CASE(a_way_that_fails_is_told_and_not_tried_for_an_hour),
+		CASE(what_passes_by_itself_is_tried_at_every_start),
 		CASE(a_build_that_fails_is_not_the_end),
 		CASE(a_package_with_the_back_end_is_fetched_for_its_driver),
 		CASE(a_back_end_that_finds_nothing_is_passed_over),
