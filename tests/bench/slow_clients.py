@@ -64,8 +64,8 @@ def others(c, rounds=9):
 
 def slow(c, a, mode):
     url = f'http://127.0.0.1:{c.ports["corral"]}{PATH}'
-    # Idle class (nice 19 still kept the honest ones waiting for a tick): the attacker shares a CPU with the honest clients, and what it takes from them there is not the
-    # server's doing (beside it, the upstream asked directly took 4 ms as well).
+    # Idle class: the attacker shares a CPU with the honest clients, and what it takes from them there is
+    # not the server's doing (beside it, the upstream asked directly took 4 ms as well).
     argv = ['chrt', '--idle', '0', contest.program('slowhttptest'), '-c', str(a.connections), '-r', '500']
     p = subprocess.Popen([*argv, '-l', str(a.seconds), '-u', url, '-x', '24', *MODES[mode]],
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
