@@ -253,9 +253,10 @@ test(
   'reload of a pool of which nothing runs: one engine is the proof',
   reloadTest(async (corral) => {
     assert.equal((await corral.post('/v1/pools/chat/stop', {})).status, 202);
-    await until('no engine', () => enginePids(corral).length === 0);
+    await until('it to be stopped', async () => (await corral.pool('chat')).state === 'unloaded');
     const bad = await reload(corral, 'bad');
     assert.equal(bad.status, 409, bad.text);
+    assert.match(bad.text, /came to nothing/);
     await until('no engine', () => enginePids(corral).length === 0);
     const good = await reload(corral, 'two');
     assert.equal(good.status, 200, good.text);

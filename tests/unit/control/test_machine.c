@@ -775,6 +775,32 @@ static void test_stop_and_remove_during_reload(void **state)
 	world_end(&w);
 }
 
+/* Who sees "unloaded" may start another engine: it is said when the order is carried out, no sooner. */
+static void test_stop_state(void **state)
+{
+	(void)state;
+	static const enum replica_state states[] = { REPLICA_STARTING, REPLICA_READY };
+	for (size_t i = 0; i < ARRAY_LEN(states); i++) {
+		struct world w;
+		world_start(&w, ONE);
+		say(&w);
+		control_start(w.control, pool_a(&w), "ann");
+		assert_true(wait_for(&w, is_wanted, "a-0"));
+		becomes(&w, "a-0", states[i], NULL);
+		control_stop(w.control, pool_a(&w), 1000, "ann", NULL, NULL);
+		assert_int_equal(control_pool_state(w.control, pool_a(&w)), POOL_STATE_DRAINING);
+		assert_true(wait_for(&w, is_unwanted, "a-0"));
+		vanishes(&w, "a-0");
+		struct err e = { 0 };
+		assert_int_equal(control_pool_state(w.control, pool_a(&w)), POOL_STATE_DRAINING);
+		assert_int_equal(control_reload(w.control, pool_a(&w), NULL, "ann", NULL, NULL, &e), -EBUSY);
+		rounds(&w);
+		assert_int_equal(control_pool_state(w.control, pool_a(&w)), POOL_STATE_UNLOADED);
+		assert_int_equal(control_reload(w.control, pool_a(&w), NULL, "ann", NULL, NULL, &e), 0);
+		world_end(&w);
+	}
+}
+
 static void test_reload_forgets(void **state)
 {
 	(void)state;
@@ -934,6 +960,7 @@ int main(void)
 		cmocka_unit_test(test_reload_fails),
 		cmocka_unit_test(test_reload_meets_configuration),
 		cmocka_unit_test(test_stop_and_remove_during_reload),
+		cmocka_unit_test(test_stop_state),
 		cmocka_unit_test(test_reload_forgets),
 		cmocka_unit_test(test_swap),
 		cmocka_unit_test(test_swap_meets_configuration),
