@@ -83,7 +83,8 @@ enum pool_state control_pool_state(struct control *c, struct control_pool *p)
 		seen |= 1u << (rp->replicas[i]->online ? state_of(rp->replicas[i]->facts.state)
 						       : POOL_STATE_UNLOADED);
 	if (p->op != OP_NONE && p->op != OP_RESTART)
-		return POOL_STATE_DRAINING; /* unloaded is what it is when the order is carried out, no sooner */
+		return POOL_STATE_DRAINING; /* unloaded is what it is when the order is carried out, no sooner
+					     */
 	if (rp && rp->held)
 		return seen & ((1u << POOL_STATE_READY) | (1u << POOL_STATE_DRAINING)) ? POOL_STATE_DRAINING
 										       : POOL_STATE_UNLOADED;
