@@ -19,8 +19,7 @@ struct api {
 	uint64_t next_event;
 	struct loop_timer comment;
 	int64_t started_s;   /* wall clock: `created` of models */
-	struct list logs;    /* log streams */
-	struct list relays;  /* of catalog.c */
+	struct list relays;  /* of relay.c */
 	struct list fetched; /* of fetched.c */
 	struct http_target *node;
 	char *node_address;
@@ -55,7 +54,9 @@ void events_done(struct api *a);
 void event_streams_done(struct api *a);
 /* True after the call was answered with 503: the daemon is going down, and this would last. */
 bool refuse_when_draining(struct api *a, struct api_call *c);
-void log_streams_done(struct api *a);
+/* relay.c: asks the node and answers c with what it says. A log that is not there is an empty one. */
+void api_relay(struct api *a, struct api_call *c, const char *method, const char *path, struct view body);
+void api_relay_log(struct api *a, struct api_call *c, const char *path);
 void relays_done(struct api *a);
 void fetched_done(struct api *a);
 /* fetched.c: the node fetches ref for the pool, then fn is called with its file; c is NULL when the client

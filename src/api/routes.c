@@ -286,7 +286,6 @@ struct api *api_new(const struct api_opts *o)
 	a->o = *o;
 	a->started_s = wall_ms() / 1000;
 	list_init(&a->subscribers);
-	list_init(&a->logs);
 	list_init(&a->relays);
 	list_init(&a->fetched);
 	events_init(a);
@@ -296,7 +295,6 @@ struct api *api_new(const struct api_opts *o)
 void api_drain(struct api *a)
 {
 	event_streams_done(a);
-	log_streams_done(a);
 	relays_done(a);
 	fetched_done(a);
 }
@@ -306,7 +304,6 @@ void api_free(struct api *a)
 	if (!a)
 		return;
 	events_done(a);
-	log_streams_done(a);
 	relays_done(a);
 	fetched_done(a);
 	http_target_free(a->node);
