@@ -10,15 +10,11 @@
 #include "base/mem.h"
 #include "log/log.h"
 #include "node/models_int.h"
+#include "node/stream_int.h"
 #include "provision/catalog/tell.h"
 
-enum { STREAMS_MAX = 64 };
-
-struct stream {
-	struct list node;
-	struct node *owner;
-	struct http_exchange *x;
-	bool full;                 /* what is told meanwhile is left out: the next one says it all */
+struct work {
+	struct stream s;
 	struct fetch_watch *watch; /* a fetch */
 	struct engine_job *job;    /* an engine, of the pool `id` */
 	struct fetch_job *hash;    /* a verification, of */
@@ -27,127 +23,79 @@ struct stream {
 	size_t nfiles;
 };
 
-static void stream_free(struct stream *s)
+static void release(struct stream *stream)
 {
-	fetch_leave(&s->watch);
-	fetch_cancel(&s->hash);
-	engine_job_cancel(&s->job);
-	for (size_t i = 0; i < s->nfiles; i++)
-		fetch_file_done(&s->files[i]);
-	list_remove(&s->node);
-	s->owner->nstreams--;
-	free(s->files);
-	free(s->id);
-	loop_defer_free(s->owner->loop, s);
+	struct work *w = CONTAINER_OF(stream, struct work, s);
+	fetch_leave(&w->watch);
+	fetch_cancel(&w->hash);
+	engine_job_cancel(&w->job);
+	for (size_t i = 0; i < w->nfiles; i++)
+		fetch_file_done(&w->files[i]);
+	free(w->files);
+	free(w->id);
 }
 
-static void send_event(struct stream *s, const char *name, const struct buf *data)
+/* What is told while the client takes no more is left out: the next one says it all. */
+static void send_event(struct work *w, const char *name, const struct buf *data)
 {
 	AUTO(buf_done) struct buf b = BUF(2 * TELL_JSON_MAX);
 	(void)buf_addf(&b, "event: %s\ndata: %s\n\n", name, buf_str(data));
-	s->full = http_body(s->x, buf_view(&b));
-	http_flush(s->x);
+	stream_send(&w->s, buf_view(&b));
 }
 
-static void end(struct stream *s, const char *name, const struct buf *data)
+static void end(struct work *w, const char *name, const struct buf *data)
 {
-	struct http_exchange *x = s->x;
-	send_event(s, name, data);
-	stream_free(s);
-	http_end(x);
+	send_event(w, name, data);
+	stream_end(&w->s);
 }
-
-static void on_drained(void *arg)
-{
-	struct stream *s = arg;
-	s->full = false;
-}
-
-static void on_gone(void *arg)
-{
-	stream_free(arg);
-}
-
-static void on_body(void *arg, struct view bytes)
-{
-	(void)arg;
-	(void)bytes;
-}
-
-static void on_body_end(void *arg)
-{
-	(void)arg;
-}
-
-static const struct http_handler handler = {
-	.on_body = on_body, .on_body_end = on_body_end, .on_drained = on_drained, .on_gone = on_gone
-};
 
 static void on_progress(void *arg, const struct fetch_progress *p)
 {
-	struct stream *s = arg;
+	struct work *w = arg;
 	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
-	if (s->full)
+	if (w->s.full)
 		return;
 	tell_progress(p, &b);
-	send_event(s, "progress", &b);
+	send_event(w, "progress", &b);
 }
 
-static void fail(struct stream *s, enum fetch_why why, const char *message)
+static void fail(struct work *w, enum fetch_why why, const char *message)
 {
 	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
 	tell_error(why, message, &b);
-	end(s, "error", &b);
+	end(w, "error", &b);
 }
 
-static struct stream *stream_new(struct node *n, struct http_exchange *x)
+static struct work *work_new(struct node *n, struct http_exchange *x)
 {
-	struct stream *s = NEW(struct stream);
-	AUTO(buf_done) struct buf head = BUF(1024);
-	s->owner = n;
-	s->x = x;
-	list_append(&n->streams, &s->node);
-	n->nstreams++;
-	(void)http_header_add(&head, "Content-Type", VIEW("text/event-stream"));
-	(void)http_header_add(&head, "Cache-Control", VIEW("no-cache"));
-	http_handle(x, &handler, s);
-	http_start(x, 200, &head, -1);
-	http_flush(x);
-	return s;
+	static const struct stream_ops ops = { .kind = STREAM_WORK, .release = release };
+	struct work *w = stream_new(n, x, &ops, sizeof *w);
+	stream_start(&w->s, true);
+	return w;
 }
 
 static bool too_many(struct node *n, struct http_exchange *x)
 {
-	if (n->nstreams < STREAMS_MAX)
+	if (stream_room(n, STREAM_WORK))
 		return false;
 	api_error(x, 503, "%d models are being fetched or verified already; wait for one of them",
-		(int)STREAMS_MAX);
+		(int)NODE_STREAMS_MAX);
 	return true;
-}
-
-void catalog_streams_done(struct node *n)
-{
-	LIST_FOREACH(s, &n->streams, struct stream, node)
-	{
-		struct http_exchange *x = s->x;
-		stream_free(s);
-		http_end(x);
-	}
 }
 
 /* ---- fetching ------------------------------------------------------------------------------------------ */
 
 static void on_fetched(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err)
 {
-	struct stream *s = arg;
+	struct work *w = arg;
 	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
-	s->watch = NULL;
+	w->watch = NULL;
 	if (!got) {
-		fail(s, why, err ? err->msg : fetch_why_name(why));
+		fail(w, why, err ? err->msg : fetch_why_name(why));
 		return;
 	}
-	tell_got(s->owner->opts.catalog, got, &b);
-	end(s, "done", &b);
+	tell_got(w->s.owner->opts.catalog, got, &b);
+	end(w, "done", &b);
 }
 
 struct pull {
@@ -224,16 +172,16 @@ void catalog_pull(struct call *c)
 	}
 	if (too_many(n, c->x))
 		return;
-	struct fetch_watch *w = fetch_join(n, &p.set, p.sha256, p.want, &why, &e);
-	if (!w) {
+	struct fetch_watch *watch = fetch_join(n, &p.set, p.sha256, p.want, &why, &e);
+	if (!watch) {
 		api_error(c->x, why == FETCH_REFUSED ? 403 : 507, "%s", e.msg);
 		return;
 	}
-	struct stream *s = stream_new(n, c->x);
-	w->on_progress = on_progress;
-	w->on_done = on_fetched;
-	w->arg = s;
-	s->watch = w;
+	struct work *w = work_new(n, c->x);
+	watch->on_progress = on_progress;
+	watch->on_done = on_fetched;
+	watch->arg = w;
+	w->watch = watch;
 }
 
 /* ---- verifying ----------------------------------------------------------------------------------------- */
@@ -252,23 +200,23 @@ static void keep_digests(struct catalog *c, const char *id, const struct fetch_r
 
 static void on_hashed(void *arg, const struct fetch_result *res, enum fetch_why why, const struct err *err)
 {
-	struct stream *s = arg;
-	struct catalog *c = s->owner->opts.catalog;
-	s->hash = NULL;
+	struct work *w = arg;
+	struct catalog *c = w->s.owner->opts.catalog;
+	w->hash = NULL;
 	if (why != FETCH_OK) {
 		const char *message = err ? err->msg : fetch_why_name(why);
-		catalog_model_set_verified(c, s->id, message);
-		log_error("verify", s->id, "Model %s is not what it was: %s.", s->id, message);
-		fail(s, why, message);
+		catalog_model_set_verified(c, w->id, message);
+		log_error("verify", w->id, "Model %s is not what it was: %s.", w->id, message);
+		fail(w, why, message);
 		return;
 	}
-	keep_digests(c, s->id, res);
-	catalog_model_set_verified(c, s->id, NULL);
+	keep_digests(c, w->id, res);
+	catalog_model_set_verified(c, w->id, NULL);
 	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
 	(void)buf_adds(&b, "{\"id\":");
-	(void)buf_add_json(&b, view_str(s->id));
+	(void)buf_add_json(&b, view_str(w->id));
 	(void)buf_addf(&b, ",\"files\":%zu}", res->nfiles);
-	end(s, "done", &b);
+	end(w, "done", &b);
 }
 
 void catalog_verify(struct call *c)
@@ -285,20 +233,20 @@ void catalog_verify(struct call *c)
 		catalog_model_done(&m);
 		return;
 	}
-	struct stream *s = stream_new(n, c->x);
-	s->id = mem_strdup(m.id);
-	s->files = mem_alloc((m.nfiles + 1) * sizeof *s->files);
+	struct work *w = work_new(n, c->x);
+	w->id = mem_strdup(m.id);
+	w->files = mem_alloc((m.nfiles + 1) * sizeof *w->files);
 	for (size_t i = 0; i < m.nfiles; i++) {
-		s->files[i].to = mem_strdup(m.files[i].path);
-		s->files[i].sha256 = mem_strdup(m.files[i].sha256);
-		s->files[i].size = m.files[i].size;
+		w->files[i].to = mem_strdup(m.files[i].path);
+		w->files[i].sha256 = mem_strdup(m.files[i].sha256);
+		w->files[i].size = m.files[i].size;
 	}
-	s->nfiles = m.nfiles;
+	w->nfiles = m.nfiles;
 	catalog_model_done(&m);
-	struct fetch_request q = { .op = FETCH_HASH, .files = s->files, .nfiles = s->nfiles };
+	struct fetch_request q = { .op = FETCH_HASH, .files = w->files, .nfiles = w->nfiles };
 	const char *program = n->opts.fetch ? n->opts.fetch->fetch_program : NULL;
-	if (fetch_start(n->loop, program, &q, &ops, s, &s->hash, &e))
-		fail(s, FETCH_CRASHED, e.msg);
+	if (fetch_start(n->loop, program, &q, &ops, w, &w->hash, &e))
+		fail(w, FETCH_CRASHED, e.msg);
 }
 
 /* ---- an engine -------------------------------------------------------------------------------------------
@@ -306,9 +254,9 @@ void catalog_verify(struct call *c)
 
 static void on_engine_progress(void *arg, const struct engine_progress *p)
 {
-	struct stream *s = arg;
+	struct work *w = arg;
 	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
-	if (s->full)
+	if (w->s.full)
 		return;
 	(void)buf_addf(&b, "{\"phase\":\"%s\",\"percent\":", p->phase);
 	(void)(p->pct < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%d", p->pct));
@@ -319,24 +267,24 @@ static void on_engine_progress(void *arg, const struct engine_progress *p)
 	(void)buf_adds(&b, ",\"text\":");
 	(void)buf_add_json(&b, view_str(p->text));
 	(void)buf_addc(&b, '}');
-	send_event(s, "progress", &b);
+	send_event(w, "progress", &b);
 }
 
 static void on_engine(void *arg, const struct engine_build *build, const struct err *err)
 {
-	struct stream *s = arg;
+	struct work *w = arg;
 	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
-	s->job = NULL;
+	w->job = NULL;
 	if (!build) {
 		(void)buf_adds(&b, "{\"message\":");
 		(void)buf_add_json(&b, view_str(err ? err->msg : "no engine could be had"));
 		(void)buf_addc(&b, '}');
-		end(s, "error", &b);
+		end(w, "error", &b);
 		return;
 	}
-	engines_remember(s->owner, build);
+	engines_remember(w->s.owner, build);
 	(void)buf_adds(&b, "{\"pool\":");
-	(void)buf_add_json(&b, view_str(s->id));
+	(void)buf_add_json(&b, view_str(w->id));
 	(void)buf_adds(&b, ",\"version\":");
 	if (build->version)
 		(void)buf_add_json(&b, view_str(build->version));
@@ -345,7 +293,7 @@ static void on_engine(void *arg, const struct engine_build *build, const struct 
 	(void)buf_adds(&b, ",\"why\":");
 	(void)buf_add_json(&b, view_str(build->why ? build->why : ""));
 	(void)buf_addc(&b, '}');
-	end(s, "done", &b);
+	end(w, "done", &b);
 }
 
 void engines_provision(struct call *c)
@@ -359,14 +307,14 @@ void engines_provision(struct call *c)
 	else if (!p)
 		api_error(c->x, 404, "there is no pool %.80s", id);
 	else if (!too_many(n, c->x)) {
-		struct stream *s = stream_new(n, c->x);
+		struct work *w = work_new(n, c->x);
 		struct engine_ensure_opts o;
 		AUTO(mem_freep) struct engine_device *devices = mem_alloc(GPU_DEVICES_MAX * sizeof *devices);
 		const char *mask = p->conf.devices;
-		s->id = mem_strdup(id);
+		w->id = mem_strdup(id);
 		engines_opts(n, mask && (strcmp(mask, "cpu") == 0 || strcmp(mask, "none") == 0), devices, &o);
 		o.again = true;
-		s->job = engine_ensure(n->loop, &p->conf.engine, &o, on_engine_progress, on_engine, s);
+		w->job = engine_ensure(n->loop, &p->conf.engine, &o, on_engine_progress, on_engine, w);
 	}
 	yyjson_doc_free(d);
 }

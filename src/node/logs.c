@@ -13,36 +13,31 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
-#include "node/node_int.h"
+#include "node/stream_int.h"
 
 enum { DEFAULT_LINES = 200, CHUNK = 64 * 1024 };
 
 struct log_stream {
-	struct list node;
-	struct node *owner;
-	struct http_exchange *x;
+	struct stream s;
 	char *path;
 	int fd, notify;
 	struct loop_watch *watch;
-	bool full;
 };
 
-static void stream_free(struct log_stream *s)
+static void release(struct stream *stream)
 {
-	list_remove(&s->node);
-	s->owner->nfollowers--;
-	loop_watch_stop(&s->watch);
-	fd_close(s->fd);
-	fd_close(s->notify);
-	free(s->path);
-	loop_defer_free(s->owner->loop, s);
+	struct log_stream *l = CONTAINER_OF(stream, struct log_stream, s);
+	loop_watch_stop(&l->watch);
+	fd_close(l->fd);
+	fd_close(l->notify);
+	free(l->path);
 }
 
-static bool was_rotated(const struct log_stream *s)
+static bool was_rotated(const struct log_stream *l)
 {
 	struct stat mine, there;
-	return stat(s->path, &there) == 0 &&
-	       (s->fd < 0 || (fstat(s->fd, &mine) == 0 && mine.st_ino != there.st_ino));
+	return stat(l->path, &there) == 0 &&
+	       (l->fd < 0 || (fstat(l->fd, &mine) == 0 && mine.st_ino != there.st_ino));
 }
 
 static int open_log(const char *path)
@@ -50,20 +45,20 @@ static int open_log(const char *path)
 	return open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 }
 
-static void pump(struct log_stream *s)
+static void pump(struct log_stream *l)
 {
 	char chunk[CHUNK];
-	while (!s->full) {
-		ssize_t n = s->fd < 0 ? 0 : read(s->fd, chunk, sizeof chunk);
+	while (!l->s.full) {
+		ssize_t n = l->fd < 0 ? 0 : read(l->fd, chunk, sizeof chunk);
 		if (n > 0) {
-			s->full = http_body(s->x, view_of(chunk, (size_t)n));
+			l->s.full = http_body(l->s.x, view_of(chunk, (size_t)n));
 			continue;
 		}
-		if (n < 0 || !was_rotated(s))
+		if (n < 0 || !was_rotated(l))
 			return;
-		fd_close(s->fd);
-		s->fd = open_log(s->path);
-		if (s->fd < 0)
+		fd_close(l->fd);
+		l->fd = open_log(l->path);
+		if (l->fd < 0)
 			return;
 	}
 }
@@ -71,64 +66,26 @@ static void pump(struct log_stream *s)
 static void on_change(void *arg, int events)
 {
 	(void)events;
-	struct log_stream *s = arg;
+	struct log_stream *l = arg;
 	_Alignas(struct inotify_event) char drop[4096];
-	while (read(s->notify, drop, sizeof drop) > 0)
+	while (read(l->notify, drop, sizeof drop) > 0)
 		;
-	pump(s);
+	pump(l);
 }
 
-static void on_drained(void *arg)
+static void on_drained(struct stream *stream)
 {
-	struct log_stream *s = arg;
-	s->full = false;
-	pump(s);
+	pump(CONTAINER_OF(stream, struct log_stream, s));
 }
 
-static void on_gone(void *arg)
+static int watch_dir(struct log_stream *l)
 {
-	stream_free(arg);
-}
-
-static void on_body(void *arg, struct view bytes)
-{
-	(void)arg;
-	(void)bytes;
-}
-
-static void on_body_end(void *arg)
-{
-	(void)arg;
-}
-
-static const struct http_handler stream_handler = {
-	.on_body = on_body,
-	.on_body_end = on_body_end,
-	.on_drained = on_drained,
-	.on_gone = on_gone,
-};
-
-static int watch_dir(struct log_stream *s)
-{
-	s->notify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-	if (s->notify < 0)
+	l->notify = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+	if (l->notify < 0)
 		return -errno;
-	if (inotify_add_watch(s->notify, s->owner->opts.log_dir, IN_MODIFY | IN_CREATE | IN_MOVED_TO) < 0)
+	if (inotify_add_watch(l->notify, l->s.owner->opts.log_dir, IN_MODIFY | IN_CREATE | IN_MOVED_TO) < 0)
 		return -errno;
-	return loop_watch_start(s->owner->loop, &s->watch, s->notify, LOOP_READ, on_change, s);
-}
-
-static struct log_stream *stream_new(struct node *n, struct http_exchange *x, const char *id)
-{
-	struct log_stream *s = NEW(struct log_stream);
-	s->owner = n;
-	s->x = x;
-	s->path = replica_log_path(n, id);
-	s->notify = -1;
-	s->fd = open_log(s->path);
-	list_append(&n->followers, &s->node);
-	n->nfollowers++;
-	return s;
+	return loop_watch_start(l->s.owner->loop, &l->watch, l->notify, LOOP_READ, on_change, l);
 }
 
 /* The last lines of b. */
@@ -147,25 +104,26 @@ static struct view last_lines(struct view v, uint64_t lines)
 
 static void follow(struct node *n, struct http_exchange *x, const char *id, uint64_t lines)
 {
-	struct log_stream *s = stream_new(n, x, id);
-	int r = watch_dir(s);
+	static const struct stream_ops ops = {
+		.kind = STREAM_LOG, .on_drained = on_drained, .release = release
+	};
+	struct log_stream *l = stream_new(n, x, &ops, sizeof *l);
+	l->path = replica_log_path(n, id);
+	l->notify = -1;
+	l->fd = open_log(l->path);
+	int r = watch_dir(l);
 	if (r) {
-		stream_free(s);
+		stream_free(&l->s);
 		api_error(x, 503, "the log cannot be followed: %s", strerror(-r));
 		return;
 	}
 	AUTO(buf_done) struct buf b = BUF(NODE_TAIL_BYTES_MAX);
-	replica_log_read(n, id, s->fd, &b);
-	AUTO(buf_done) struct buf head = BUF(256);
-	if (http_header_add(&head, "Content-Type", VIEW("text/plain; charset=utf-8")))
-		buf_reset(&head);
-	http_handle(x, &stream_handler, s);
-	http_start(x, 200, &head, -1);
+	replica_log_read(n, id, l->fd, &b);
+	stream_start(&l->s, false);
 	struct view tail = last_lines(buf_view(&b), lines);
 	if (tail.n)
-		s->full = http_body(x, tail);
-	http_flush(x);
-	pump(s);
+		stream_send(&l->s, tail);
+	pump(l);
 }
 
 void logs_serve(struct node *n, struct http_exchange *x, const char *id)
@@ -182,23 +140,13 @@ void logs_serve(struct node *n, struct http_exchange *x, const char *id)
 	AUTO(mem_freep) char *path = replica_log_path(n, id);
 	if (!map_gets(&n->replicas, id) && !file_exists(path)) {
 		api_error(x, 404, "there is no replica %s on this node, and no log of one", id);
-	} else if (wants_follow && n->nfollowers >= NODE_FOLLOWERS_MAX) {
-		api_error(x, 503, "%d logs are followed already; end one of them", (int)NODE_FOLLOWERS_MAX);
+	} else if (wants_follow && !stream_room(n, STREAM_LOG)) {
+		api_error(x, 503, "%d logs are followed already; end one of them", (int)NODE_STREAMS_MAX);
 	} else if (wants_follow) {
 		follow(n, x, id, lines);
 	} else {
 		AUTO(buf_done) struct buf b = BUF(NODE_TAIL_BYTES_MAX);
 		replica_log_tail(n, id, 0, &b);
 		http_reply(x, 200, "text/plain; charset=utf-8", NULL, last_lines(buf_view(&b), lines));
-	}
-}
-
-void logs_done(struct node *n)
-{
-	while (!list_empty(&n->followers)) {
-		struct log_stream *s = LIST_ENTRY(list_first(&n->followers), struct log_stream, node);
-		struct http_exchange *x = s->x;
-		stream_free(s);
-		http_end(x);
 	}
 }

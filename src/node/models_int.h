@@ -48,7 +48,6 @@ void engines_note_model(struct node *n, const char *ref, bool begun, const char 
 void engines_note_canary(struct replica *r, const char *failed);
 /* catalog_stream.c */
 call_fn catalog_pull, catalog_verify, engines_provision;
-void catalog_streams_done(struct node *n);
 /* Whether engines use the model, or may at any time. */
 struct catalog_use {
 	bool serving, pinned, configured;

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "log/log.h"
 #include "node/models_int.h"
+#include "node/stream_int.h"
 
 enum {
 	HEARTBEAT_MS = 10000,
@@ -219,7 +220,6 @@ int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struc
 	n->lock_fd = n->listen_fd = -1;
 	map_init(&n->replicas);
 	list_init(&n->stop_waits);
-	list_init(&n->followers);
 	list_init(&n->found);
 	list_init(&n->gate);
 	list_init(&n->fetches);
@@ -268,8 +268,7 @@ void node_free(struct node *n)
 	http_fetch_cancel(&n->leaving);
 	report_done(n);
 	devices_done(n);
-	logs_done(n);
-	catalog_streams_done(n);
+	streams_done(n);
 	catalog_removals_done(n);
 	if (n->server)
 		http_server_free(n->server);

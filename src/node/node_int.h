@@ -22,7 +22,6 @@
 #include "supervise/probe.h"
 
 enum {
-	NODE_FOLLOWERS_MAX = 64,
 	NODE_TAIL_LINES_MAX = 10000,
 	NODE_TAIL_BYTES_MAX = 4 * 1024 * 1024,
 	NODE_ID_MAX = 128, /* of a replica, because it becomes a file's name */
@@ -177,16 +176,14 @@ struct node {
 	int64_t device_error_told_ms; /* wall clock of the last one in the log */
 	struct loop_timer figures;
 	struct loop_timer calm; /* an engine has ended not long ago */
-	struct list followers;  /* struct log_stream */
-	size_t nfollowers;
 	struct http_fetch *leaving;
 	struct steps_store records; /* of the catalog: who remembers steps */
 	struct list gate;           /* replicas that wait for their turn to load */
 	struct loop_work gate_work;
-	struct list fetches;  /* struct fetch: models that are being fetched */
-	struct list streams;  /* of catalog_stream.c: answers under way */
-	struct list removals; /* of catalog.c */
-	size_t nstreams;
+	struct list fetches;        /* struct fetch: models that are being fetched */
+	struct list streams;        /* of stream.c */
+	struct list removals;       /* of catalog.c */
+	size_t nstreams[2];         /* of each kind */
 	struct engine_sweep *sweep; /* old containers are being looked for */
 	bool sweep_again;           /* and once more after that */
 	struct list found;          /* keepers that are being taken over */
@@ -394,6 +391,5 @@ void api_stop_answer(struct node *n);
 
 /* logs.c */
 void logs_serve(struct node *n, struct http_exchange *x, const char *id);
-void logs_done(struct node *n);
 
 #endif
