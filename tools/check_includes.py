@@ -16,21 +16,22 @@ import sys
 # Folder: what it may include besides itself and base. "*" minus names: all but those.
 ALLOWED = {
     "base": "",
+    "db": "",
     "loop": "",
     "log": "",
     "metrics": "",
     "config": "",
     "wire": "",
-    "auth": "",
+    "auth": "db",
     "placement": "",
-    "gguf": "",
+    "gguf": "db",
     "net": "loop",
     "http": "loop net metrics",
     "gpu": "loop",
     "supervise": "loop log metrics",
-    "provision": "loop log net http metrics gguf",
+    "provision": "loop log net http metrics gguf db",
     "node": "loop log metrics net http wire gpu gguf provision supervise",
-    "registry": "loop log metrics wire",
+    "registry": "loop log metrics wire db",
     "pool": "loop metrics",
     "dialect": "http",
     "proxy": "loop log metrics net http pool dialect auth",
@@ -47,7 +48,7 @@ ONLY_IN = {
     "uv.h": {"loop"},
     "llhttp.h": {"http"},
     "libfyaml.h": {"config"},
-    "sqlite3.h": {"registry", "provision", "auth", "gguf"},
+    "sqlite3.h": {"db", "registry", "provision", "auth", "gguf"},
 }
 KEEPER = "keeper/ includes nothing of src/"
 FETCH = "fetch/ includes nothing of src/ but base"

@@ -2,7 +2,6 @@
 #include "auth/store.h"
 
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -10,21 +9,12 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "db/db.h"
 
 enum { SCHEMA_VERSION = 1, BUSY_MS = 5000 };
 
 static const char columns[] =
 	"digest, name, scope, models, requests, tokens, concurrent, created_ms, expires_ms";
-
-static void close_db(sqlite3 **db)
-{
-	sqlite3_close(*db);
-}
-
-static void finalize(sqlite3_stmt **st)
-{
-	sqlite3_finalize(*st);
-}
 
 static int fail(sqlite3 *db, const char *path, int rc, struct err *reterr)
 {
@@ -51,20 +41,9 @@ static int create(const char *path, struct err *reterr)
 	return 0;
 }
 
-static int version_of(sqlite3 *db, int *ret)
-{
-	AUTO(finalize) sqlite3_stmt *st = NULL;
-	int rc = sqlite3_prepare_v2(db, "PRAGMA user_version", -1, &st, NULL);
-	if (!rc && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-		*ret = sqlite3_column_int(st, 0);
-		rc = SQLITE_OK;
-	}
-	return rc;
-}
-
 static int schema(sqlite3 *db, const char *path, bool writes, struct err *reterr)
 {
-	int version = 0, rc = version_of(db, &version);
+	int version = 0, rc = db_int(db, "PRAGMA user_version", &version);
 	if (!rc && version > SCHEMA_VERSION)
 		return err_set(reterr, -EINVAL,
 			"%.300s was written by a newer version of Corral; start that one", path);
@@ -131,7 +110,7 @@ static struct auth_key *read_row(sqlite3_stmt *st)
 
 static int read_all(sqlite3 *db, const char *path, struct auth_list *l, struct err *reterr)
 {
-	AUTO(finalize) sqlite3_stmt *st = NULL;
+	AUTO(db_finalizep) sqlite3_stmt *st = NULL;
 	char sql[256];
 	snprintf(sql, sizeof sql, "SELECT %s FROM keys ORDER BY created_ms, name LIMIT %d", columns,
 		AUTH_KEYS_MAX);
@@ -147,12 +126,12 @@ static int read_all(sqlite3 *db, const char *path, struct auth_list *l, struct e
 
 int auth_store_load(const char *path, struct auth_list *l, struct err *reterr)
 {
-	AUTO(close_db) sqlite3 *db = NULL;
+	AUTO(db_closep) sqlite3 *db = NULL;
 	int version = 0;
 	if (!file_exists(path))
 		return 0;
 	int r = open_db(path, false, &db, reterr);
-	if (r || version_of(db, &version) || !version) /* made, and nothing in it yet */
+	if (r || db_int(db, "PRAGMA user_version", &version) || !version) /* made, and nothing in it yet */
 		return r;
 	return read_all(db, path, l, reterr);
 }
@@ -165,7 +144,7 @@ static void join_models(const struct auth_key *k, struct buf *out)
 
 static int insert(sqlite3 *db, const char *path, const struct auth_key *k, struct err *reterr)
 {
-	AUTO(finalize) sqlite3_stmt *st = NULL;
+	AUTO(db_finalizep) sqlite3_stmt *st = NULL;
 	AUTO(buf_done) struct buf models = BUF(64 * KIB);
 	char sql[256];
 	join_models(k, &models);
@@ -193,7 +172,7 @@ static int insert(sqlite3 *db, const char *path, const struct auth_key *k, struc
 
 int auth_store_add(const char *path, const struct auth_key *k, struct err *reterr)
 {
-	AUTO(close_db) sqlite3 *db = NULL;
+	AUTO(db_closep) sqlite3 *db = NULL;
 	AUTO(auth_list_done) struct auth_list all = { 0 };
 	int r = open_db(path, true, &db, reterr);
 	r = r ? r : read_all(db, path, &all, reterr);
@@ -206,7 +185,7 @@ int auth_store_add(const char *path, const struct auth_key *k, struct err *reter
 
 static int delete_row(sqlite3 *db, const char *path, const struct auth_key *k, struct err *reterr)
 {
-	AUTO(finalize) sqlite3_stmt *st = NULL;
+	AUTO(db_finalizep) sqlite3_stmt *st = NULL;
 	int rc = sqlite3_prepare_v2(db, "DELETE FROM keys WHERE digest = ?1", -1, &st, NULL);
 	if (rc)
 		return fail(db, path, rc, reterr);
@@ -217,7 +196,7 @@ static int delete_row(sqlite3 *db, const char *path, const struct auth_key *k, s
 
 int auth_store_revoke(const char *path, struct view id_or_name, struct auth_key **ret, struct err *reterr)
 {
-	AUTO(close_db) sqlite3 *db = NULL;
+	AUTO(db_closep) sqlite3 *db = NULL;
 	AUTO(auth_list_done) struct auth_list all = { 0 };
 	const struct auth_key *k = NULL;
 	int r = file_exists(path) ? open_db(path, true, &db, reterr) : 0;

@@ -3,7 +3,6 @@
  * The ledger's file. A row that no version of ours wrote is none.
  */
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -12,20 +11,11 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "db/db.h"
 #include "gguf/learned.h"
 
-enum { SCHEMA_VERSION = 1, APPLICATION = 0x436c7264, BUSY_MS = 500, ASIDE_MAX = 1000, VALUE_MAX = 8 * 1024 };
+enum { SCHEMA_VERSION = 1, APPLICATION = 0x436c7264, BUSY_MS = 500, VALUE_MAX = 8 * 1024 };
 #define BYTES_MAX (1ull << 50)
-
-static void close_db(sqlite3 **db)
-{
-	sqlite3_close(*db);
-}
-
-static void finalize(sqlite3_stmt **st)
-{
-	sqlite3_finalize(*st);
-}
 
 /* ---- a row's text: "host=W/M/K/R/C/O 0=W/M/K/R/C/O/MEASURED …" -------------------------------------------
  */
@@ -89,22 +79,6 @@ static int fail(sqlite3 *db, const char *path, int rc, struct err *reterr)
 		db ? sqlite3_errmsg(db) : sqlite3_errstr(rc));
 }
 
-static int db_int(sqlite3 *db, const char *sql, int *ret)
-{
-	AUTO(finalize) sqlite3_stmt *st = NULL;
-	int rc = sqlite3_prepare_v2(db, sql, -1, &st, NULL);
-	if (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-		*ret = sqlite3_column_int(st, 0);
-		return SQLITE_OK;
-	}
-	return rc == SQLITE_DONE ? SQLITE_OK : rc;
-}
-
-static bool is_damaged(int rc)
-{
-	return (rc & 0xff) == SQLITE_CORRUPT || (rc & 0xff) == SQLITE_NOTADB;
-}
-
 /* 0; -EBADMSG: no ledger, or a damaged one; -EINVAL: a newer one; -EIO. */
 static int check(sqlite3 *db, const char *path, bool empty_may_be, struct err *reterr)
 {
@@ -114,7 +88,7 @@ static int check(sqlite3 *db, const char *path, bool empty_may_be, struct err *r
 	rc = rc ? rc : db_int(db, "SELECT count(*) FROM sqlite_master", &tables);
 	if (!rc && empty_may_be && !tables && !application && !version)
 		return 0;
-	if (is_damaged(rc) || (!rc && application != APPLICATION))
+	if (db_is_damaged(rc) || (!rc && application != APPLICATION))
 		return err_set(reterr, -EBADMSG, "%.300s is %s", path,
 			rc ? "damaged" : "no ledger of what engines take");
 	if (rc)
@@ -163,7 +137,7 @@ static int open_to_write(const char *path, sqlite3 **ret, struct err *reterr)
 		"PRAGMA application_id = %d; PRAGMA user_version = %d;",
 		APPLICATION, SCHEMA_VERSION);
 	int rc = sqlite3_exec(*ret, sql, NULL, NULL, NULL);
-	if (is_damaged(rc))
+	if (db_is_damaged(rc))
 		return err_set(reterr, -EBADMSG, "%.300s is damaged", path);
 	return rc ? fail(*ret, path, rc, reterr) : 0;
 }
@@ -195,8 +169,8 @@ static int read_row(sqlite3_stmt *st, struct learned *ret)
 
 int learned_find(const char *path, const struct learned_key *k, struct learned *ret, struct err *reterr)
 {
-	AUTO(close_db) sqlite3 *db = NULL;
-	AUTO(finalize) sqlite3_stmt *st = NULL;
+	AUTO(db_closep) sqlite3 *db = NULL;
+	AUTO(db_finalizep) sqlite3_stmt *st = NULL;
 	if (access(path, F_OK) < 0 && errno == ENOENT)
 		return err_set(reterr, -ENOENT, "nothing was learned yet");
 	int r = open_there(path, SQLITE_OPEN_READWRITE, &db, reterr);
@@ -216,8 +190,8 @@ int learned_find(const char *path, const struct learned_key *k, struct learned *
 		return 0;
 	if (rc == SQLITE_DONE || rc == SQLITE_ROW)
 		return err_set(reterr, -ENOENT, "nothing was learned of it");
-	return is_damaged(rc) ? err_set(reterr, -EBADMSG, "%.300s is damaged", path)
-			      : fail(db, path, rc, reterr);
+	return db_is_damaged(rc) ? err_set(reterr, -EBADMSG, "%.300s is damaged", path)
+				 : fail(db, path, rc, reterr);
 }
 
 /* ---- writing
@@ -225,7 +199,7 @@ int learned_find(const char *path, const struct learned_key *k, struct learned *
 
 static int write_row(sqlite3 *db, const struct learned_key *k, const struct learned *l)
 {
-	AUTO(finalize) sqlite3_stmt *st = NULL;
+	AUTO(db_finalizep) sqlite3_stmt *st = NULL;
 	AUTO(buf_done) struct buf value = BUF(VALUE_MAX);
 	char sql[256];
 	encode(l, &value);
@@ -248,30 +222,14 @@ static int write_row(sqlite3 *db, const struct learned_key *k, const struct lear
 
 static int put(const char *path, const struct learned_key *k, const struct learned *l, struct err *reterr)
 {
-	AUTO(close_db) sqlite3 *db = NULL;
+	AUTO(db_closep) sqlite3 *db = NULL;
 	int r = open_to_write(path, &db, reterr);
 	if (r)
 		return r;
 	int rc = write_row(db, k, l);
-	if (is_damaged(rc))
+	if (db_is_damaged(rc))
 		return err_set(reterr, -EBADMSG, "%.300s is damaged", path);
 	return rc ? fail(db, path, rc, reterr) : 0;
-}
-
-static char *move_aside(const char *path)
-{
-	char *to = NULL;
-	for (int i = 1; i <= ASIDE_MAX; i++) {
-		free(to);
-		to = mem_fmt("%s.corrupt-%d", path, i);
-		if (!file_exists(to))
-			break;
-	}
-	if (rename(path, to) < 0)
-		unlink(path);
-	AUTO(mem_freep) char *journal = mem_fmt("%s-journal", path);
-	unlink(journal); /* or it would be played back into the new one */
-	return to;
 }
 
 int learned_put(const char *path, const struct learned_key *k, const struct learned *l, char **ret_aside,
@@ -281,14 +239,14 @@ int learned_put(const char *path, const struct learned_key *k, const struct lear
 	int r = put(path, k, l, reterr);
 	if (r != -EBADMSG)
 		return r;
-	*ret_aside = move_aside(path);
+	*ret_aside = db_move_aside(path);
 	return put(path, k, l, reterr);
 }
 
 void learned_used(const char *path, const struct learned_key *k, int64_t now_ms)
 {
-	AUTO(close_db) sqlite3 *db = NULL;
-	AUTO(finalize) sqlite3_stmt *st = NULL;
+	AUTO(db_closep) sqlite3 *db = NULL;
+	AUTO(db_finalizep) sqlite3_stmt *st = NULL;
 	if (open_there(path, SQLITE_OPEN_READWRITE, &db, NULL) || check(db, path, false, NULL))
 		return;
 	int rc = sqlite3_prepare_v2(db,

@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -14,9 +13,10 @@
 #include "base/fd.h"
 #include "base/map.h"
 #include "base/mem.h"
+#include "db/db.h"
 #include "log/log.h"
 
-enum { SCHEMA_VERSION = 1, RETRY_MS = 1000, BUSY_MS = 2000, ASIDE_MAX = 1000 };
+enum { SCHEMA_VERSION = 1, RETRY_MS = 1000, BUSY_MS = 2000 };
 
 struct row {
 	char *kind, *key, *value; /* value NULL: delete */
@@ -77,45 +77,10 @@ static int db_exec(struct store *s, const char *sql)
 	return sqlite3_exec(s->db, sql, NULL, NULL, NULL);
 }
 
-/* The first integer of a statement's first row. */
-static int db_int(struct store *s, const char *sql, int *ret)
-{
-	sqlite3_stmt *st = NULL;
-	int rc = sqlite3_prepare_v2(s->db, sql, -1, &st, NULL);
-	if (rc == SQLITE_OK) {
-		rc = sqlite3_step(st);
-		if (rc == SQLITE_ROW) {
-			*ret = sqlite3_column_int(st, 0);
-			rc = SQLITE_OK;
-		}
-	}
-	sqlite3_finalize(st);
-	return rc;
-}
-
-static int db_check(struct store *s)
-{
-	sqlite3_stmt *st = NULL;
-	int rc = sqlite3_prepare_v2(s->db, "PRAGMA quick_check(1)", -1, &st, NULL);
-	if (rc == SQLITE_OK) {
-		rc = sqlite3_step(st);
-		const char *word = rc == SQLITE_ROW ? (const char *)sqlite3_column_text(st, 0) : NULL;
-		if (rc == SQLITE_ROW)
-			rc = word && strcmp(word, "ok") == 0 ? SQLITE_OK : SQLITE_CORRUPT;
-	}
-	sqlite3_finalize(st);
-	return rc;
-}
-
-static bool is_corrupt(int rc)
-{
-	return (rc & 0xff) == SQLITE_CORRUPT || (rc & 0xff) == SQLITE_NOTADB;
-}
-
 static int db_schema(struct store *s)
 {
 	int version = 0;
-	int rc = db_int(s, "PRAGMA user_version", &version);
+	int rc = db_int(s->db, "PRAGMA user_version", &version);
 	if (rc)
 		return rc;
 	if (version > SCHEMA_VERSION)
@@ -143,7 +108,7 @@ static int db_open(struct store *s)
 	sqlite3_busy_timeout(s->db, BUSY_MS);
 	rc = db_exec(s, "PRAGMA journal_mode = WAL");
 	if (!rc)
-		rc = db_check(s);
+		rc = db_check(s->db);
 	if (!rc)
 		rc = db_schema(s);
 	if (!rc)
@@ -157,23 +122,9 @@ static int db_open(struct store *s)
 	return rc;
 }
 
-/* Renames the file and its side files to a name that is free, so that nothing of it is lost. */
 static void move_aside(struct store *s)
 {
-	static const char *const sides[] = { "", "-wal", "-shm" };
-	AUTO(mem_freep) char *to = NULL;
-	for (int i = 1; i <= ASIDE_MAX; i++) {
-		free(to);
-		to = mem_fmt("%s.corrupt-%d", s->path, i);
-		if (!file_exists(to) || i == ASIDE_MAX)
-			break;
-	}
-	for (size_t i = 0; i < ARRAY_LEN(sides); i++) {
-		AUTO(mem_freep) char *from = mem_fmt("%s%s", s->path, sides[i]);
-		AUTO(mem_freep) char *dest = mem_fmt("%s%s", to, sides[i]);
-		if (rename(from, dest) && i == 0)
-			unlink(from);
-	}
+	AUTO(mem_freep) char *to = db_move_aside(s->path);
 	log_error("store_corrupt", s->path,
 		"The registry's database %s is damaged; it is moved to %s and a new one "
 		"is started. %s.",
@@ -185,7 +136,7 @@ static void move_aside(struct store *s)
 static int db_open_or_renew(struct store *s)
 {
 	int rc = db_open(s);
-	if (is_corrupt(rc)) {
+	if (db_is_damaged(rc)) {
 		db_close(s);
 		move_aside(s);
 		s->renewed = true;
@@ -393,7 +344,7 @@ static void write_batch(struct store *s)
 
 	int rc = db_write(s, &batch);
 	/* A file that breaks while it is open is closed, so that the next attempt finds it out. */
-	if (rc && (is_corrupt(rc) || rc == SQLITE_MISMATCH || !s->put || !s->del))
+	if (rc && (db_is_damaged(rc) || rc == SQLITE_MISMATCH || !s->put || !s->del))
 		db_close(s);
 
 	pthread_mutex_lock(&s->lock);

@@ -11,6 +11,7 @@
 #include "base/map.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "db/db.h"
 #include "log/log.h"
 #include "provision/catalog/catalog_int.h"
 
@@ -210,7 +211,7 @@ static int attempt(struct catalog *c, const struct map *rows, struct err *e)
 		return r;
 	catalog_db_close(c->db);
 	c->db = NULL;
-	AUTO(mem_freep) char *to = catalog_db_aside(c->path);
+	AUTO(mem_freep) char *to = db_move_aside(c->path);
 	log_error("catalog", c->path,
 		"The catalog %s is damaged; it is moved to %s, and a new one is made of what is known.",
 		c->path, to);
@@ -337,7 +338,7 @@ static int read_file(struct catalog *c, char **ret_note, struct err *e)
 	int r = catalog_db_open(c->path, &rows, &c->db, e);
 	if (r != -EBADMSG)
 		return r;
-	AUTO(mem_freep) char *to = catalog_db_aside(c->path);
+	AUTO(mem_freep) char *to = db_move_aside(c->path);
 	*ret_note = mem_fmt(
 		"%s; it is moved to %s and a new catalog is begun. Models are found again where they lie.",
 		e->msg, to);

@@ -3,16 +3,16 @@
  * The catalog's file.
  */
 #include <fcntl.h>
-#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "db/db.h"
 #include "provision/catalog/catalog_int.h"
 
-enum { APPLICATION = 0x43726361, BUSY_MS = 2000, ASIDE_MAX = 1000 };
+enum { APPLICATION = 0x43726361, BUSY_MS = 2000 };
 
 /* Each brings a file from the version of its index to the next. */
 static const char *const migrations[] = {
@@ -63,19 +63,9 @@ struct catalog_db {
 	sqlite3_stmt *st[NSTATEMENTS];
 };
 
-static void finalize(sqlite3_stmt **st)
-{
-	sqlite3_finalize(*st);
-}
-
-static bool is_damaged(int rc)
-{
-	return (rc & 0xff) == SQLITE_CORRUPT || (rc & 0xff) == SQLITE_NOTADB;
-}
-
 static int fail(const struct catalog_db *d, int rc, struct err *reterr)
 {
-	if (is_damaged(rc))
+	if (db_is_damaged(rc))
 		return err_set(reterr, -EBADMSG, "%.300s is damaged", d->path);
 	return err_set(reterr, -EIO, "the catalog %.300s cannot be %s: %s", d->path,
 		rc == SQLITE_READONLY || rc == SQLITE_FULL ? "written" : "used",
@@ -83,28 +73,6 @@ static int fail(const struct catalog_db *d, int rc, struct err *reterr)
 }
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
-
-static int db_int(sqlite3 *db, const char *sql, int *ret)
-{
-	AUTO(finalize) sqlite3_stmt *st = NULL;
-	int rc = sqlite3_prepare_v2(db, sql, -1, &st, NULL);
-	if (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-		*ret = sqlite3_column_int(st, 0);
-		return SQLITE_OK;
-	}
-	return rc == SQLITE_DONE ? SQLITE_OK : rc;
-}
-
-static int db_check(sqlite3 *db)
-{
-	AUTO(finalize) sqlite3_stmt *st = NULL;
-	int rc = sqlite3_prepare_v2(db, "PRAGMA quick_check(1)", -1, &st, NULL);
-	if (rc == SQLITE_OK && (rc = sqlite3_step(st)) == SQLITE_ROW) {
-		const char *word = (const char *)sqlite3_column_text(st, 0);
-		return word && strcmp(word, "ok") == 0 ? SQLITE_OK : SQLITE_CORRUPT;
-	}
-	return rc;
-}
 
 static int migrate(struct catalog_db *d, int from, struct err *reterr)
 {
@@ -162,7 +130,7 @@ static int open_db(struct catalog_db *d, struct err *reterr)
 	int r = check(d, reterr);
 	for (int i = 0; !r && i < NSTATEMENTS; i++)
 		if ((rc = sqlite3_prepare_v2(d->db, statements[i], -1, &d->st[i], NULL)))
-			r = is_damaged(rc)
+			r = db_is_damaged(rc)
 				    ? fail(d, rc, reterr)
 				    : err_set(reterr, -EBADMSG, "%.300s lacks what a catalog has", d->path);
 	return r;
@@ -177,25 +145,6 @@ void catalog_db_close(struct catalog_db *d)
 	sqlite3_close(d->db);
 	free(d->path);
 	free(d);
-}
-
-char *catalog_db_aside(const char *path)
-{
-	static const char *const sides[] = { "", "-wal", "-shm" };
-	char *to = NULL;
-	for (int i = 1; i <= ASIDE_MAX; i++) {
-		free(to);
-		to = mem_fmt("%s.corrupt-%d", path, i);
-		if (!file_exists(to))
-			break;
-	}
-	for (size_t i = 0; i < ARRAY_LEN(sides); i++) {
-		AUTO(mem_freep) char *from = mem_fmt("%s%s", path, sides[i]);
-		AUTO(mem_freep) char *dest = mem_fmt("%s%s", to, sides[i]);
-		if (rename(from, dest) && i == 0)
-			unlink(from);
-	}
-	return to;
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------- */
@@ -222,7 +171,7 @@ static void split_names(const char *text, struct strv *to)
 
 static int read_files(struct catalog_db *d, struct catalog_model *m)
 {
-	AUTO(finalize) sqlite3_stmt *st = NULL;
+	AUTO(db_finalizep) sqlite3_stmt *st = NULL;
 	int rc = sqlite3_prepare_v2(d->db,
 		"SELECT role, path, url, sha256, size FROM model_files WHERE model = ?1 ORDER BY ordinal", -1,
 		&st, NULL);
@@ -312,7 +261,7 @@ typedef int read_fn(struct catalog_db *d, sqlite3_stmt *st, const struct catalog
 
 static int read_table(struct catalog_db *d, const char *sql, read_fn *fn, const struct catalog_rows *rows)
 {
-	AUTO(finalize) sqlite3_stmt *st = NULL;
+	AUTO(db_finalizep) sqlite3_stmt *st = NULL;
 	int rc = sqlite3_prepare_v2(d->db, sql, -1, &st, NULL);
 	while (!rc && (rc = sqlite3_step(st)) == SQLITE_ROW)
 		rc = fn(d, st, rows);

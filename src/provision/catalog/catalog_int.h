@@ -23,7 +23,6 @@ struct catalog_rows {
 int catalog_db_open(const char *path, const struct catalog_rows *rows, struct catalog_db **ret,
 	struct err *reterr) MUST_CHECK;
 void catalog_db_close(struct catalog_db *d);
-char *catalog_db_aside(const char *path) MUST_CHECK; /* moves it; where to */
 /* Within one transaction; NULL in place of a row: it is deleted. 0, -EBADMSG, -EIO. */
 int catalog_db_begin(struct catalog_db *d, struct err *reterr) MUST_CHECK;
 int catalog_db_model(
