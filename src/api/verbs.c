@@ -289,6 +289,11 @@ static int read_reload(struct api *a, struct api_call *c, struct control_pool *p
 	if (!yyjson_is_obj(root) || (model && !name))
 		api_failf(c, CODE_INVALID_PARAMS, 400, "",
 			"The body is {\"model\": \"FILE or REFERENCE\"} or {}.");
+	else if (yyjson_obj_get(root, "args") || yyjson_obj_get(root, "env") ||
+		 yyjson_obj_get(root, "engine"))
+		api_failf(c, CODE_FORBIDDEN, 0,
+			"Set engine.args or engine.env of the pool there, and run `corral config reload`.",
+			"An engine's arguments and environment are set in the configuration's file only.");
 	else if (yyjson_obj_get(root, "engine_version"))
 		api_failf(c, CODE_INVALID_PARAMS, 400, "Leave `engine_version` out.",
 			"Choosing an engine's version comes with a later release.");

@@ -220,6 +220,11 @@ test(
     }
     for (const body of [{ model: 'none.gguf' }, { model: '' }, { model: 7 }, { engine_version: 'b1' }, []])
       assert.equal((await corral.post('/v1/pools/chat/reload', body)).status, 400, JSON.stringify(body));
+    for (const body of [{ args: ['--port', '80'] }, { env: ['A=1'] }, { engine: { path: '/bin/sh' } }]) {
+      const { status, json } = await corral.post('/v1/pools/chat/reload', body);
+      assert.equal(status, 403, JSON.stringify(body));
+      assert.match(json.error.message, /in the configuration's file only/);
+    }
     assert.equal((await corral.post('/v1/pools/nobody/reload', {})).status, 404);
   }),
 );
