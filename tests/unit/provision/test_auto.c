@@ -12,69 +12,16 @@
 
 #include <cmocka.h>
 
-#include "fake_apt.h"
+#include "getting.h"
 #include "provision/engine/auto.h"
 
-enum { DEADLINE_MS = 60000 };
 #define IMAGE "ghcr.io/ggml-org/llama.cpp"
 #define DIGEST "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-struct world {
-	char dir[64];
-	char *prefix;
-	struct loop *loop;
-	struct engine_job *job;
-	struct loop_timer deadline;
-	bool late, required, again, offline, installs, look;
-	size_t ndevices;
-	struct engine_device devices[2];
-	struct engine_build build;
-	struct err err;
-};
-
-static void on_done(void *arg, const struct engine_build *build, const struct err *err)
-{
-	struct world *w = arg;
-	w->job = NULL;
-	if (build)
-		engine_build_copy(&w->build, build);
-	else
-		w->err = *err;
-	loop_stop(w->loop);
-}
-
-static void on_deadline(void *arg)
-{
-	struct world *w = arg;
-	w->late = true;
-	loop_stop(w->loop);
-}
-
-static struct engine_ensure_opts opts(const struct world *w)
-{
-	return (struct engine_ensure_opts){ .prefix_dir = w->prefix,
-		.allow_cpu = !w->required,
-		.again = w->again,
-		.look = w->look,
-		.offline = w->offline,
-		.allow_package_installs = w->installs,
-		.devices = w->devices,
-		.ndevices = w->ndevices };
-}
-
 static void ensure(struct world *w, enum engine_mode mode)
 {
-	struct engine_def d = { .mode = mode };
-	struct engine_ensure_opts o = opts(w);
-	d.package_keyring = path_join(w->dir, "keyring.gpg");
-	engine_build_done(&w->build);
-	w->build = (struct engine_build){ 0 };
-	w->err = (struct err){ 0 };
-	w->job = engine_ensure(w->loop, &d, &o, NULL, on_done, w);
-	loop_timer_start(w->loop, &w->deadline, DEADLINE_MS, on_deadline, w);
-	loop_run(w->loop);
-	loop_timer_stop(&w->deadline);
-	assert_false(w->late);
+	struct engine_def d = world_def(w, mode);
+	world_ensure(w, &d);
 	engine_def_done(&d);
 }
 
@@ -134,10 +81,8 @@ static void put_toolkit(const struct world *w)
 
 static void expect_said(const struct world *w, enum engine_mode mode, const char *begins)
 {
-	struct engine_ensure_opts o = opts(w);
-	struct engine_def d = { .mode = mode };
-	d.package_keyring = path_join(w->dir, "keyring.gpg");
-	AUTO(mem_freep) char *said = engine_describe(&d, &o);
+	struct engine_def d = world_def(w, mode);
+	AUTO(mem_freep) char *said = engine_describe(&d, &w->opts);
 	if (!view_starts(view_str(said), view_str(begins)))
 		fail_msg("\"%s\" does not begin with \"%s\"", said, begins);
 	engine_def_done(&d);
@@ -146,19 +91,13 @@ static void expect_said(const struct world *w, enum engine_mode mode, const char
 static int setup(void **state)
 {
 	struct world *w = NEW(struct world);
-	snprintf(w->dir, sizeof w->dir, "/tmp/corral-auto-XXXXXX");
-	assert_non_null(mkdtemp(w->dir));
-	w->prefix = path_join(w->dir, "engines");
-	w->loop = loop_new("test");
-	unsetenv("CORRAL_LLAMA_SERVER");
-	unsetenv("CORRAL_PACKAGE_ARCHIVE");
+	world_init(w, "auto");
 	unsetenv("CUDA_HOME");
 	unsetenv("CUDA_PATH");
-	fake_apt_make(w->dir);
 	fake_apt_set(w->dir, "package-list", "Available devices:\n");
 	AUTO(mem_freep) char *root = path_join(w->dir, "root");
 	setenv("CORRAL_PREFLIGHT_ROOT", root, 1);
-	w->ndevices = 1;
+	w->opts.ndevices = 1;
 	w->devices[0] = (struct engine_device){ .backend = ENGINE_CUDA, .name = "RTX 4090", .arch = "8.9" };
 	*state = w;
 	return 0;
@@ -166,14 +105,8 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-	struct world *w = *state;
-	engine_job_cancel(&w->job);
-	loop_timer_stop(&w->deadline);
-	loop_free(w->loop);
-	engine_build_done(&w->build);
-	tree_remove(w->dir);
-	free(w->prefix);
-	free(w);
+	world_done(*state);
+	free(*state);
 	return 0;
 }
 
@@ -189,7 +122,7 @@ static void one_that_lists_the_gpu_is_taken_and_asked_once(void **state)
 		expect(w, ENGINE_MODE_BINARY, false, "found in PATH");
 	}
 	assert_int_equal(fake_apt_calls(w->dir, "list"), 1);
-	w->ndevices = 2; /* one more is there now */
+	w->opts.ndevices = 2; /* one more is there now */
 	w->devices[1] = w->devices[0];
 	ensure(w, ENGINE_MODE_AUTO);
 	expect(w, ENGINE_MODE_BINARY, false, "it lists 1 of 2 GPUs");
@@ -200,7 +133,7 @@ static void one_that_lists_the_gpu_is_taken_and_asked_once(void **state)
 static void without_a_gpu_nobody_asks(void **state)
 {
 	struct world *w = *state;
-	w->ndevices = 0;
+	w->opts.ndevices = 0;
 	put_server(w, "Available devices:\n");
 	put_podman(w);
 	ensure(w, ENGINE_MODE_AUTO);
@@ -220,7 +153,7 @@ static void one_that_lists_none_is_the_last_resort(void **state)
 	AUTO(mem_freep)
 	char *said = mem_fmt("llama-server at %s/bin/llama-server (CPU: it lists no GPU)", w->dir);
 	expect_said(w, ENGINE_MODE_AUTO, said);
-	w->required = true;
+	w->opts.allow_cpu = false;
 	ensure(w, ENGINE_MODE_AUTO);
 	assert_int_equal(w->err.code, -ENODEV);
 	assert_non_null(strstr(w->err.msg, "lists no GPU"));
@@ -261,7 +194,7 @@ static void a_way_that_fails_is_told_and_not_tried_for_an_hour(void **state)
 	assert_int_equal(fake_apt_calls(w->dir, "podman pull"), 1);
 	AUTO(mem_freep) char *no = path_join(w->dir, "no-pull");
 	unlink(no);
-	w->again = true; /* somebody asked for it */
+	w->opts.again = true; /* somebody asked for it */
 	ensure(w, ENGINE_MODE_AUTO);
 	expect(w, ENGINE_MODE_CONTAINER, false, IMAGE);
 }
@@ -329,7 +262,7 @@ static void a_back_end_that_finds_nothing_is_passed_over(void **state)
 	expect(w, ENGINE_MODE_PACKAGE, true,
 		"(CPU): the distribution's package with a GPU back end lists no GPU");
 	expect_said(w, ENGINE_MODE_PACKAGE, "package: Debian's llama.cpp 0.7.0 from forky (CPU)");
-	w->offline = true;
+	w->opts.offline = true;
 	ensure(w, ENGINE_MODE_AUTO); /* what is there is enough */
 	expect(w, ENGINE_MODE_PACKAGE, true, "(CPU)");
 }
@@ -337,7 +270,7 @@ static void a_back_end_that_finds_nothing_is_passed_over(void **state)
 static void nothing_can_be_had_and_all_of_it_is_told(void **state)
 {
 	struct world *w = *state;
-	w->offline = true;
+	w->opts.offline = true;
 	put_podman(w);
 	ensure(w, ENGINE_MODE_AUTO);
 	assert_int_equal(w->err.code, -ENETDOWN);
@@ -352,7 +285,7 @@ static void another_package_manager_installs_it_where_it_may(void **state)
 {
 	struct world *w = *state;
 	AUTO(mem_freep) char *only = path_join(w->dir, "only");
-	w->ndevices = 0;
+	w->opts.ndevices = 0;
 	put(w, "server",
 		"#!/bin/sh\n[ \"$1\" = --list-devices ] && echo 'Available devices:' && exit\n"
 		"echo 'version: 6000 (abc)'\n");
@@ -368,12 +301,12 @@ static void another_package_manager_installs_it_where_it_may(void **state)
 	assert_non_null(strstr(w->err.msg, "dnf -y install llama-cpp"));
 	assert_non_null(strstr(w->err.msg, "allow_package_installs"));
 	assert_int_equal(fake_apt_calls(w->dir, "dnf"), 0);
-	w->installs = true;
-	w->look = true; /* a question installs nothing */
+	w->opts.allow_package_installs = true;
+	w->opts.look = true; /* a question installs nothing */
 	ensure(w, ENGINE_MODE_PACKAGE);
 	assert_int_equal(w->err.code, -ENOENT);
 	assert_int_equal(fake_apt_calls(w->dir, "dnf"), 0);
-	w->look = false;
+	w->opts.look = false;
 	put(w, "no-such", "");
 	ensure(w, ENGINE_MODE_PACKAGE);
 	assert_int_equal(w->err.code, -EIO);
@@ -387,7 +320,7 @@ static void another_package_manager_installs_it_where_it_may(void **state)
 	unlink(no);
 	AUTO(mem_freep) char *server = path_join(w->dir, "only/llama-server");
 	unlink(server);
-	w->ndevices = 1; /* what it installs is asked, too */
+	w->opts.ndevices = 1; /* what it installs is asked, too */
 	ensure(w, ENGINE_MODE_AUTO);
 	expect(w, ENGINE_MODE_BINARY, true, "installed by the system's package manager");
 }

@@ -15,102 +15,7 @@
 #include <cmocka.h>
 
 #include "base/rnd.h"
-#include "fake_apt.h"
-#include "provision/engine/engine_int.h"
-
-enum { DEADLINE_MS = 60000 };
-
-struct world {
-	char dir[64];
-	char *prefix;
-	struct loop *loop;
-	struct engine_job *job;
-	struct loop_timer deadline, poll;
-	bool done, inside, late;
-	struct engine_build build;
-	struct err err;
-	struct strv progress;
-	int top_pct;
-	const char *wait_for; /* file: stop the loop when it is there */
-};
-
-static void on_progress(void *arg, const struct engine_progress *p)
-{
-	struct world *w = arg;
-	assert_false(w->inside);
-	strv_addf(&w->progress, "%s: %s", p->phase, p->text);
-	w->top_pct = MAX(w->top_pct, p->pct);
-	if (getenv("CORRAL_TEST_PACKAGE_DIR"))
-		fprintf(stderr, "# %lld %s %d %s\n", (long long)(mono_now().ns / 1000000), p->phase, p->pct,
-			p->text);
-}
-
-static void on_done(void *arg, const struct engine_build *build, const struct err *err)
-{
-	struct world *w = arg;
-	assert_false(w->inside);
-	w->done = true;
-	w->job = NULL;
-	if (build)
-		engine_build_copy(&w->build, build);
-	else
-		w->err = *err;
-	loop_stop(w->loop);
-}
-
-static void on_deadline(void *arg)
-{
-	struct world *w = arg;
-	w->late = true;
-	loop_stop(w->loop);
-}
-
-static void start(struct world *w, const struct engine_def *d, bool offline)
-{
-	engine_build_done(&w->build);
-	w->err = (struct err){ 0 };
-	w->done = false;
-	w->inside = true;
-	w->job = engine_ensure(w->loop, d,
-		&(struct engine_ensure_opts){
-			.prefix_dir = w->prefix, .allow_cpu = true, .offline = offline },
-		on_progress, on_done, w);
-	w->inside = false;
-}
-
-static void run(struct world *w)
-{
-	loop_timer_start(w->loop, &w->deadline, getenv("CORRAL_TEST_PACKAGE_DIR") ? 600000 : DEADLINE_MS,
-		on_deadline, w);
-	loop_run(w->loop);
-	loop_timer_stop(&w->deadline);
-	if (w->late)
-		fail_msg("nothing happened before the deadline");
-}
-
-static void ensure(struct world *w, const struct engine_def *d)
-{
-	start(w, d, false);
-	run(w);
-	assert_true(w->done);
-}
-
-static void poll_file(void *arg)
-{
-	struct world *w = arg;
-	AUTO(mem_freep) char *p = path_join(w->dir, w->wait_for);
-	if (file_exists(p))
-		loop_stop(w->loop);
-	else
-		loop_timer_start(w->loop, &w->poll, 5, poll_file, w);
-}
-
-static void run_until_file(struct world *w, const char *name)
-{
-	w->wait_for = name;
-	loop_timer_start(w->loop, &w->poll, 1, poll_file, w);
-	run(w);
-}
+#include "getting.h"
 
 static void expect_err(struct world *w, const char *why)
 {
@@ -122,36 +27,21 @@ static void expect_err(struct world *w, const char *why)
 static int setup(void **state)
 {
 	struct world *w = NEW(struct world);
-	snprintf(w->dir, sizeof w->dir, "/tmp/corral-ensure-XXXXXX");
-	assert_non_null(mkdtemp(w->dir));
-	w->prefix = path_join(w->dir, "engines");
-	w->loop = loop_new("test");
-	unsetenv("CORRAL_LLAMA_SERVER");
-	unsetenv("CORRAL_PACKAGE_ARCHIVE");
-	fake_apt_make(w->dir);
+	world_init(w, "ensure");
 	*state = w;
 	return 0;
 }
 
 static int teardown(void **state)
 {
-	struct world *w = *state;
-	engine_job_cancel(&w->job);
-	loop_timer_stop(&w->poll);
-	loop_free(w->loop);
-	engine_build_done(&w->build);
-	strv_done(&w->progress);
-	tree_remove(w->dir);
-	free(w->prefix);
-	free(w);
+	world_done(*state);
+	free(*state);
 	return 0;
 }
 
-static struct engine_def package_def(struct world *w)
+static struct engine_def package_def(const struct world *w)
 {
-	struct engine_def d = { .mode = ENGINE_MODE_PACKAGE };
-	d.package_keyring = path_join(w->dir, "keyring.gpg");
-	return d;
+	return world_def(w, ENGINE_MODE_PACKAGE);
 }
 
 static void assert_package(struct world *w)
@@ -160,7 +50,7 @@ static void assert_package(struct world *w)
 		fail_msg("%s", w->err.msg);
 	assert_int_equal(w->build.mode, ENGINE_MODE_PACKAGE);
 	assert_string_equal(w->build.version, "0.7.0");
-	AUTO(mem_freep) char *root = path_join(w->prefix, "llamacpp/package-0.7.0+dfsg-2");
+	AUTO(mem_freep) char *root = path_join(w->opts.prefix_dir, "llamacpp/package-0.7.0+dfsg-2");
 	AUTO(mem_freep)
 	char *program = path_join(root, "usr/lib/x86_64-linux-gnu/ggml/backends0/llama-server");
 	assert_string_equal(w->build.program, program);
@@ -178,19 +68,19 @@ static void gets_the_package_and_then_only_reads(void **state)
 {
 	struct world *w = *state;
 	struct engine_def d = package_def(w);
-	ensure(w, &d);
+	world_ensure(w, &d);
 	assert_package(w);
 	assert_int_equal(w->top_pct, 100);
 	assert_int_equal(fake_apt_calls(w->dir, "fetch"), 2);
 	unsigned calls = fake_apt_calls(w->dir, "");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	assert_package(w);
 	assert_int_equal(fake_apt_calls(w->dir, ""), calls);
-	start(w, &d, true); /* offline: what is there is enough */
-	run(w);
+	w->opts.offline = true; /* what is there is enough */
+	world_ensure(w, &d);
 	assert_package(w);
 	AUTO(mem_freep)
-	char *said = engine_describe(&d, &(struct engine_ensure_opts){ .prefix_dir = w->prefix });
+	char *said = engine_describe(&d, &(struct engine_ensure_opts){ .prefix_dir = w->opts.prefix_dir });
 	assert_non_null(strstr(said, "0.7.0"));
 	engine_def_done(&d);
 }
@@ -210,25 +100,25 @@ static void goes_on_after_a_kill(void **state)
 	if (pid == 0) {
 		struct loop *l = loop_new("killed");
 		w->loop = l;
-		start(w, &d, false);
+		world_start(w, &d);
 		loop_run(l);
 		_exit(0);
 	}
-	run_until_file(w, "hanging");
+	world_run_until_file(w, "hanging");
 	kill(pid, SIGKILL);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
 	assert_int_equal(fake_apt_calls(w->dir, "fetch"), 1);
 	fake_apt_set(w->dir, "hang", NULL);
 	AUTO(mem_freep)
-	char *half =
-		path_join(w->prefix, "llamacpp/.new-0123/usr/bin"); /* as a kill while unpacking leaves it */
+	char *half = path_join(
+		w->opts.prefix_dir, "llamacpp/.new-0123/usr/bin"); /* as a kill while unpacking leaves it */
 	assert_int_equal(dir_make(half, 0700), 0);
-	start(w, &d, false);
+	world_start(w, &d);
 	/* It waits for that apt; let it end. */
 	int fd = open(go, O_RDWR | O_CLOEXEC);
 	assert_true(fd >= 0);
 	assert_int_equal(fd_write_all(fd, "x\n", 2), 0);
-	run(w);
+	world_run(w);
 	fd_close(fd);
 	assert_package(w);
 	assert_false(file_exists(half));
@@ -243,12 +133,12 @@ static void cancel_ends_apt_and_leaves_nothing(void **state)
 	AUTO(mem_freep) char *go = path_join(w->dir, "go");
 	assert_int_equal(mkfifo(go, 0600), 0);
 	fake_apt_set(w->dir, "hang", "1");
-	start(w, &d, false);
-	run_until_file(w, "hanging");
+	world_start(w, &d);
+	world_run_until_file(w, "hanging");
 	engine_job_cancel(&w->job);
 	assert_null(w->job);
 	fake_apt_set(w->dir, "hang", NULL);
-	ensure(w, &d); /* the lock is free as soon as the cancelled apt has gone */
+	world_ensure(w, &d); /* the lock is free as soon as the cancelled apt has gone */
 	assert_package(w);
 	engine_def_done(&d);
 }
@@ -257,11 +147,11 @@ static void two_jobs_share_one_fetch(void **state)
 {
 	struct world *w = *state;
 	struct engine_def d = package_def(w);
-	struct world other = { .loop = w->loop, .prefix = w->prefix };
-	start(&other, &d, false);
-	start(w, &d, false);
+	struct world other = { .loop = w->loop, .opts = w->opts };
+	world_start(&other, &d);
+	world_start(w, &d);
 	while (!w->done || !other.done)
-		run(w);
+		world_run(w);
 	assert_package(w);
 	assert_string_equal(other.build.program, w->build.program);
 	assert_int_equal(fake_apt_calls(w->dir, "fetch"), 2);
@@ -274,16 +164,16 @@ static void refuses_an_older_release(void **state)
 {
 	struct world *w = *state;
 	struct engine_def d = package_def(w);
-	ensure(w, &d);
+	world_ensure(w, &d);
 	assert_package(w);
 	AUTO(mem_freep) char *suite = mem_strdup("forky");
 	d.package_suite = mem_strdup(suite);
 	d.package_archive = mem_strdup("http://user:secret@other.test/debian");
 	fake_apt_set(w->dir, "date", "Thu, 29 Oct 2026 08:08:01 UTC");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "2026-10-29, but 2026-10-30 was seen");
 	fake_apt_set(w->dir, "date", "Sat, 31 Oct 2026 08:08:01 UTC");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	assert_int_equal(w->err.code, 0);
 	engine_def_done(&d);
 }
@@ -292,32 +182,33 @@ static void explains_failures(void **state)
 {
 	struct world *w = *state;
 	struct engine_def d = package_def(w);
-	start(w, &d, true);
-	run(w);
+	w->opts.offline = true;
+	world_ensure(w, &d);
 	expect_err(w, "offline");
+	w->opts.offline = false;
 	d.package_archive = mem_strdup("http://user:secret@m.test/debian");
 	fake_apt_set(w->dir, "fail",
 		"E: Failed to fetch http://user:secret@m.test/x  Temporary failure resolving 'm.test'\n");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "the archive http://m.test/debian cannot be reached");
 	fake_apt_set(w->dir, "fail", "W: GPG error: NO_PUBKEY 1234\nE: not signed\n");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "not in the keyring");
 	fake_apt_set(w->dir, "fail", "E: Something at http://user:secret@m.test/x\n");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "apt says \"Something at http://m.test/x\"");
 	fake_apt_set(w->dir, "fail", NULL);
 	fake_apt_set(w->dir, "spoil", "1");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "signed digest");
 	fake_apt_set(w->dir, "spoil", NULL);
-	ensure(w, &d); /* the spoilt file was removed: fetched again */
+	world_ensure(w, &d); /* the spoilt file was removed: fetched again */
 	assert_int_equal(w->err.code, 0);
 	mem_setstr(&d.package_keyring, "/nowhere/keyring.gpg");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "keyring /nowhere/keyring.gpg");
 	mem_setstr(&d.package_suite, "a b");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "engine.package.suite");
 	engine_def_done(&d);
 }
@@ -335,21 +226,21 @@ static void auto_prefers_what_is_installed(void **state)
 	struct engine_def d = { .mode = ENGINE_MODE_AUTO };
 	put_program(w, "bin/llama-server",
 		"#!/bin/sh\necho x >> \"$(dirname \"$0\")/../calls\"\necho 'version: 5835 (abc)' >&2\n");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	assert_int_equal(w->build.mode, ENGINE_MODE_BINARY);
 	assert_string_equal(w->build.version, "b5835");
 	assert_non_null(strstr(w->build.why, "found in PATH"));
-	ensure(w, &d);
+	world_ensure(w, &d);
 	assert_string_equal(w->build.version, "b5835");
 	assert_int_equal(fake_apt_calls(w->dir, "x"), 1); /* asked once */
 	put_program(w, "bin/other", "#!/bin/sh\necho none\n");
 	AUTO(mem_freep) char *other = path_join(w->dir, "bin/other");
 	setenv("CORRAL_LLAMA_SERVER", other, 1);
-	ensure(w, &d);
+	world_ensure(w, &d);
 	assert_string_equal(w->build.program, other);
 	assert_null(w->build.version);
 	setenv("CORRAL_LLAMA_SERVER", "/nowhere", 1);
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "CORRAL_LLAMA_SERVER names /nowhere");
 }
 
@@ -360,19 +251,19 @@ static void auto_passes_over_a_broken_one(void **state)
 	d.mode = ENGINE_MODE_AUTO;
 	put_program(w, "bin/llama-server",
 		"#!/bin/sh\necho 'x: error while loading shared libraries: libz.so' >&2\nexit 127\n");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	assert_package(w);
 	assert_non_null(strstr(w->build.why, "does not run here"));
 	assert_non_null(strstr(w->build.why, "libz.so"));
 	d.mode = ENGINE_MODE_BINARY;
 	d.path = path_join(w->dir, "bin/llama-server");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "exit code 127");
 	mem_setstr(&d.path, "/nowhere");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "does not exist");
 	mem_setstr(&d.path, "/etc/passwd");
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "not an executable");
 	engine_def_done(&d);
 }
@@ -381,13 +272,13 @@ static void checks_external_and_command(void **state)
 {
 	struct world *w = *state;
 	struct engine_def d = { .kind = ENGINE_OPENAI, .mode = ENGINE_MODE_EXTERNAL };
-	ensure(w, &d);
+	world_ensure(w, &d);
 	expect_err(w, "no address");
 	static const char *const good[] = { "http://127.0.0.1:8000", "https://host:1", "http://host:1/v1",
 		"unix:/run/x.sock" };
 	for (size_t i = 0; i < ARRAY_LEN(good); i++)
 		strv_add(&d.urls, good[i]);
-	ensure(w, &d);
+	world_ensure(w, &d);
 	assert_int_equal(w->err.code, 0);
 	assert_true(w->build.external);
 	static const char *const bad[] = { "https://:1", "ftp://x", "127.0.0.1:80", "http://:1",
@@ -395,22 +286,22 @@ static void checks_external_and_command(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
 		strv_done(&d.urls);
 		strv_add(&d.urls, bad[i]);
-		ensure(w, &d);
+		world_ensure(w, &d);
 		if (!w->err.code)
 			fail_msg("%s was taken", bad[i]);
 		expect_err(w, bad[i]);
 	}
 	engine_def_done(&d);
 	struct engine_def c = { .kind = ENGINE_COMMAND };
-	ensure(w, &c);
+	world_ensure(w, &c);
 	expect_err(w, "engine.command is empty");
 	strv_add(&c.command, "sh");
-	ensure(w, &c);
+	world_ensure(w, &c);
 	assert_non_null(w->build.program);
 	assert_int_equal(w->build.program[0], '/');
 	strv_done(&c.command);
 	strv_add(&c.command, "no-such-program");
-	ensure(w, &c);
+	world_ensure(w, &c);
 	expect_err(w, "not in PATH");
 	engine_def_done(&c);
 }
@@ -530,29 +421,29 @@ static void refuses_hostile_package_lists_and_records(void **state)
 
 static int real_package(const char *dir)
 {
-	struct world w = { .prefix = mem_strdup(dir), .loop = loop_new("real") };
+	struct world w = { .loop = loop_new("real"),
+		.deadline_ms = 600000,
+		.loud = true,
+		.opts = { .prefix_dir = mem_strdup(dir), .allow_cpu = true } };
 	struct engine_def d = { .mode = ENGINE_MODE_PACKAGE };
 	mono_t a = mono_now();
-	start(&w, &d, false);
-	run(&w);
+	world_start(&w, &d);
+	world_run(&w);
 	mono_t b = mono_now();
 	fprintf(stderr, "first: %lld ms: %s\n", (long long)mono_ms_between(a, b),
 		w.err.code ? w.err.msg : w.build.why);
 	if (w.err.code)
 		return 1;
 	a = mono_now();
-	start(&w, &d, false);
-	run(&w);
+	world_start(&w, &d);
+	world_run(&w);
 	b = mono_now();
 	fprintf(stderr, "again: %lld us: %s\n", (long long)((b.ns - a.ns) / 1000), w.build.why);
 	printf("%s", w.build.program);
 	for (size_t i = 0; i < w.build.prefix_args.len; i++)
 		printf(" %s", w.build.prefix_args.items[i]);
 	printf("\n");
-	engine_build_done(&w.build);
-	strv_done(&w.progress);
-	loop_free(w.loop);
-	free(w.prefix);
+	world_done(&w);
 	return 0;
 }
 
