@@ -1,12 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The catalog's inside. Files: catalog.c what is known, and the thread · catalog_db.c the file ·
- * catalog_rows.c rows as plain data.
+ * The catalog's inside. Files: catalog.c its life, and the thread that writes · catalog_models.c and
+ * catalog_engines.c what is known · catalog_db.c the file · catalog_rows.c rows as plain data.
  */
 #ifndef PROVISION_CATALOG_CATALOG_INT_H
 #define PROVISION_CATALOG_CATALOG_INT_H
 
+#include <pthread.h>
+
+#include "base/map.h"
 #include "provision/catalog/catalog.h"
+
+struct catalog {
+	char *path; /* NULL: in memory alone, no thread */
+	pthread_t thread;
+	pthread_mutex_t lock;              /* guards what follows, but db */
+	pthread_cond_t wake;               /* for the thread: something waits, or the end */
+	pthread_cond_t done;               /* for flush: an attempt ended */
+	struct map models, engines, steps; /* id, "job\nordinal" → a row of ours */
+	struct map waiting;                /* "m<id>", "e<id>", "s<job>\n<ordinal>": what the disk lacks */
+	bool writing, stop, failing;
+	uint64_t attempts;
+	char *problem;
+	struct catalog_db *db; /* the thread's; NULL: to be opened again */
+};
+
+void catalog_lock(struct catalog *c);
+void catalog_unlock(struct catalog *c);
+/* With the lock: the row is to be written, or deleted where it is not there any more. kind: of `waiting`. */
+void catalog_changed(struct catalog *c, char kind, const char *key);
+char *catalog_step_key(const char *job, uint32_t ordinal) MUST_CHECK; /* in `steps` */
+void catalog_drop_model(struct catalog_model *m);                     /* NULL allowed, as the next two */
+void catalog_drop_engine(struct catalog_engine *e);
+void catalog_drop_step(struct catalog_step *s);
 
 /* The file, for one thread at a time. Codes are SQLite's, 0 well. */
 struct catalog_db;
