@@ -42,6 +42,7 @@ struct run_result {
 	struct view out;  /* stdout */
 	struct view tail; /* the end of stderr */
 };
+bool run_failed(const struct run_result *r);
 typedef void run_done_fn(void *arg, const struct run_result *r);
 typedef void run_line_fn(
 	void *arg, struct view line); /* one line of the status descriptor, without its end */

@@ -3,7 +3,8 @@
  * The package mode: Debian's llama.cpp, resolved, fetched and unpacked by a private apt into a prefix
  * of ours. A chain of steps, each of which starts one tool or one piece of file work and names the
  * next. Everything is made in .new-<random> and becomes package-<version> by one rename; the record is
- * written last. So a kill anywhere leaves nothing half-used, and what was downloaded stays.
+ * written last. So a kill anywhere leaves nothing half-used, and what was downloaded stays. The steps from
+ * unpacking on are in package_install.c.
  *
  * One process at a time: a flock that the tools inherit. If we are killed, an apt that is still at work
  * holds on to it, and who comes next waits for its end instead of failing on apt's own lock.
@@ -12,41 +13,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/num.h"
-#include "base/rnd.h"
-#include "provision/engine/engine_int.h"
+#include "provision/engine/package_int.h"
 
-enum { LOCK_RETRY_MS = 100, APT_SILENCE_MS = 5 * 60 * 1000, TOOL_SILENCE_MS = 2 * 60 * 1000 };
-
-typedef void step_fn(struct package *p, const struct run_result *r);
-
-struct package {
-	struct engine_job *job; /* NULL once cancelled */
-	struct loop *loop;
-	struct package_names names;
-	int lock_fd;
-	struct loop_timer retry;
-	bool waited; /* for another process: said once */
-	struct run *run;
-	step_fn *next;                        /* called when run has ended */
-	bool offloading;                      /* a thread works for us: nothing may be freed */
-	void (*work)(struct package *p);      /* on that thread */
-	void (*work_done)(struct package *p); /* back on the loop, not when cancelled */
-	struct err work_err;
-	struct buf carried;
-	char *arch, *archive;
-	struct package_files files;
-	const char *phase, *doing; /* of the tool that runs */
-	char *doing_text;          /* owns doing */
-	int pct;                   /* the last one told */
-	size_t unpacked;
-	char *fresh; /* .new-<random>, full path */
-	struct package_record record;
-	struct strv env;
-};
+enum { LOCK_RETRY_MS = 100, APT_SILENCE_MS = 5 * 60 * 1000 };
 
 static void package_free(struct package *p)
 {
@@ -78,22 +50,21 @@ void package_cancel(struct package **pp)
 		package_free(p);
 }
 
-/* Both end the package; nothing may touch it after them. */
-static void finish_failed(struct package *p, const struct err *e)
+void package_fail(struct package *p, const struct err *e)
 {
 	struct engine_job *j = p->job;
 	job_fail(j, e->code, "%s", e->msg);
 	package_cancel(&j->package);
 }
 
-static void finish_ready(struct package *p)
+void package_ready(struct package *p)
 {
 	struct engine_job *j = p->job;
 	if (!package_build_of(&p->names, &p->record, j->note, &j->build)) {
 		struct err e;
 		err_set(&e, -ENOENT, "%s/%s was just made and is not there any more; start again",
 			p->names.dir, p->record.folder);
-		finish_failed(p, &e);
+		package_fail(p, &e);
 		return;
 	}
 	job_progress(j, "install", 100, "llama.cpp %s is ready.", p->record.version);
@@ -127,15 +98,7 @@ static void on_apt_status(void *arg, struct view line)
 	job_progress(p->job, p->phase, pct, "%s: %d %%.", p->doing, pct);
 }
 
-struct tool {
-	const struct strv *argv;
-	const char *cwd;
-	int64_t silence_ms;
-	bool status;
-	step_fn *next;
-};
-
-static void tool_start(struct package *p, const struct tool *t)
+void package_tool_start(struct package *p, const struct package_tool *t)
 {
 	struct run_opts o = {
 		.argv = t->argv,
@@ -152,7 +115,7 @@ static void tool_start(struct package *p, const struct tool *t)
 	p->next = t->next;
 	p->pct = -1;
 	if (run_start(p->loop, &o, &p->run, &e) < 0)
-		finish_failed(p, &e);
+		package_fail(p, &e);
 }
 
 /* A space-separated line without quoting: no word of ours has a space. */
@@ -166,20 +129,15 @@ static void words(struct strv *argv, const char *line)
 	}
 }
 
-static void tool_line(struct package *p, const char *line, bool status, step_fn *next)
+static void tool_line(struct package *p, const char *line, bool status, package_step_fn *next)
 {
 	AUTO(strv_done) struct strv argv = { 0 };
 	words(&argv, line);
-	tool_start(p, &(struct tool){ .argv = &argv,
-			      .cwd = "/",
-			      .silence_ms = APT_SILENCE_MS,
-			      .status = status,
-			      .next = next });
-}
-
-static bool failed(const struct run_result *r)
-{
-	return r->exit_code != 0 || r->signo != 0 || r->silent || r->too_long;
+	package_tool_start(p, &(struct package_tool){ .argv = &argv,
+				      .cwd = "/",
+				      .silence_ms = APT_SILENCE_MS,
+				      .status = status,
+				      .next = next });
 }
 
 static void on_thread(void *arg)
@@ -195,12 +153,12 @@ static void on_thread_done(void *arg)
 	if (!p->job)
 		package_free(p);
 	else if (p->work_err.code)
-		finish_failed(p, &p->work_err);
+		package_fail(p, &p->work_err);
 	else
 		p->work_done(p);
 }
 
-static void offload(struct package *p, void (*work)(struct package *), void (*done)(struct package *))
+void package_offload(struct package *p, void (*work)(struct package *), void (*done)(struct package *))
 {
 	p->work = work;
 	p->work_done = done;
@@ -209,200 +167,12 @@ static void offload(struct package *p, void (*work)(struct package *), void (*do
 	loop_offload(p->loop, on_thread, on_thread_done, p);
 }
 
-/* ---- 8. rename and record -------------------------------------------------------------------- */
-
-static bool same_contents(const char *a, const char *b, const char *name)
-{
-	AUTO(mem_freep) char *fa = path_join(a, name);
-	AUTO(mem_freep) char *fb = path_join(b, name);
-	AUTO(buf_done) struct buf ba = BUF(1 * MIB);
-	AUTO(buf_done) struct buf bb = BUF(1 * MIB);
-	return file_read(fa, &ba) == 0 && file_read(fb, &bb) == 0 && view_eq(buf_view(&ba), buf_view(&bb));
-}
-
-/* Puts the fresh tree in its place. A folder of that version that is there already is either the same
- * (then it stays, an engine may run from it) or was made of other packages (then ours gets a longer name). */
-static int take_place(struct package *p)
-{
-	const char *word = package_backend_word(p->names.backend);
-	p->record.folder = mem_fmt("package-%s%s%s", p->record.package, *word ? "-" : "", word);
-	AUTO(mem_freep) char *to = path_join(p->names.dir, p->record.folder);
-	if (file_exists(to) && same_contents(to, p->fresh, "SHA256SUMS")) {
-		tree_remove(p->fresh);
-		return 0;
-	}
-	if (file_exists(to)) {
-		AUTO(mem_freep) char *plain = MEM_TAKE(p->record.folder);
-		p->record.folder = mem_fmt("%s-%08x", plain, (unsigned)(rnd_os_u64() & 0xffffffff));
-		free(to);
-		to = path_join(p->names.dir, p->record.folder);
-	}
-	return rename(p->fresh, to) < 0 ? -errno : 0;
-}
-
-static void work_install(struct package *p)
-{
-	/* The tree is on the disk before the record says so: a power cut must not leave a record of empty
-	 * files. */
-	AUTO(fd_closep) int fd = open(p->fresh, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int r = fd < 0 || syncfs(fd) < 0 ? -errno : take_place(p);
-	if (!r)
-		r = package_make_current(&p->names, &p->record);
-	if (r) {
-		err_set(&p->work_err, r, "the unpacked llama.cpp cannot be put into %s: %s", p->names.dir,
-			strerror(-r));
-		return;
-	}
-	AUTO(mem_freep) char *archives = path_join(p->names.apt_dir, "cache/archives");
-	for (size_t i = 0; i < p->files.n; i++) { /* unpacked now: 14 MB that nobody reads again */
-		AUTO(mem_freep) char *deb = path_join(archives, p->files.items[i].name);
-		unlink(deb);
-	}
-}
-
-/* ---- 7. ask it for its version --------------------------------------------------------------- */
-
-static void step_version(struct package *p, const struct run_result *r)
-{
-	AUTO(buf_done) struct buf both = BUF(RUN_OUT_MAX + RUN_TAIL_MAX + 1);
-	(void)buf_addv(&both, r->out);
-	(void)buf_addc(&both, '\n');
-	(void)buf_addv(&both, r->tail);
-	p->record.version = failed(r) ? NULL : version_parse(buf_view(&both));
-	if (!p->record.version) {
-		AUTO(mem_freep) char *sentence = NULL, *hint = NULL;
-		(void)engine_log_cause(buf_view(&both), &sentence, &hint);
-		struct err e;
-		err_set(&e, -ENOEXEC,
-			"the unpacked llama-server does not run here (%s %d)%s%s; is %s on a file system "
-			"without exec? Else set "
-			"engine.path",
-			r->signo ? "signal" : "exit code", r->signo ? r->signo : r->exit_code,
-			sentence ? ": " : "", sentence ? sentence : "", p->names.dir);
-		finish_failed(p, &e);
-		return;
-	}
-	job_progress(p->job, "install", -1, "Putting llama.cpp %s in its place.", p->record.version);
-	offload(p, work_install, finish_ready);
-}
-
-static void ask_version(struct package *p)
-{
-	/* The build as it will be, only in the fresh folder. */
-	struct package_record r = p->record;
-	const char *slash = strrchr(p->fresh, '/');
-	r.folder = mem_strdup(slash + 1);
-	struct engine_build b = { 0 };
-	bool there = package_build_of(&p->names, &r, NULL, &b);
-	free(r.folder);
-	AUTO(strv_done) struct strv argv = { 0 };
-	if (there) {
-		strv_add(&argv, b.program);
-		strv_copy(&argv, &b.prefix_args);
-	}
-	engine_build_done(&b);
-	if (!there) {
-		struct err e;
-		err_set(&e, -EACCES, "%s cannot be executed in %s; is the file system mounted without exec?",
-			p->record.loader, p->fresh);
-		finish_failed(p, &e);
-		return;
-	}
-	strv_add(&argv, "--version");
-	job_progress(p->job, "probe", -1, "Asking the unpacked llama-server for its version.");
-	tool_start(p, &(struct tool){ .argv = &argv, .cwd = "/", .silence_ms = 20000, .next = step_version });
-}
-
-/* ---- 6. unpack ------------------------------------------------------------------------------- */
-
-static int copy_program(const char *from, const char *to)
-{
-	AUTO(buf_done) struct buf b = BUF(64 * MIB);
-	int r = file_read(from, &b);
-	return r ? r : file_write_atomic(to, buf_view(&b), 0755, false);
-}
-
-static void work_layout(struct package *p)
-{
-	if (package_layout_find(p->fresh, &p->record, &p->work_err) < 0)
-		return;
-	/* ggml looks for back ends beside /proc/self/exe, which is the loader: a copy of it lies among them,
-	 * under the name that ps shall show. */
-	AUTO(mem_freep) char *real = path_join(p->fresh, p->record.loader);
-	char *copy = path_join(p->record.backends, "llama-server");
-	AUTO(mem_freep) char *to = path_join(p->fresh, copy);
-	int r = copy_program(real, to);
-	if (!r && chmod(to, 0755) < 0)
-		r = -errno;
-	free(p->record.loader);
-	p->record.loader = copy;
-	AUTO(mem_freep) char *sums_from = path_join(p->names.apt_dir, "SHA256SUMS");
-	AUTO(mem_freep) char *sums_to = path_join(p->fresh, "SHA256SUMS");
-	AUTO(buf_done) struct buf sums = BUF(1 * MIB);
-	if (!r)
-		r = file_read(sums_from, &sums);
-	if (!r)
-		r = file_write_atomic(sums_to, buf_view(&sums), 0644, false);
-	if (r)
-		err_set(&p->work_err, r, "the unpacked packages in %s cannot be completed: %s", p->fresh,
-			strerror(-r));
-}
-
-static void unpack_next(struct package *p);
-
-static void step_unpacked(struct package *p, const struct run_result *r)
-{
-	if (failed(r)) {
-		struct err e;
-		struct view said = view_trim(r->tail);
-		err_set(&e, -EIO, "the package %s cannot be unpacked into %s: %.*s",
-			p->files.items[p->unpacked].name, p->fresh, VIEW_ARG(view_cut(said, 250)));
-		finish_failed(p, &e);
-		return;
-	}
-	p->unpacked++;
-	unpack_next(p);
-}
-
-static void unpack_next(struct package *p)
-{
-	if (p->unpacked == p->files.n) {
-		offload(p, work_layout, ask_version);
-		return;
-	}
-	AUTO(strv_done) struct strv argv = { 0 };
-	strv_add(&argv, "dpkg");
-	strv_add(&argv, "-x");
-	strv_addf(&argv, "%s/cache/archives/%s", p->names.apt_dir, p->files.items[p->unpacked].name);
-	strv_add(&argv, p->fresh);
-	job_progress(p->job, "unpack", (int)(p->unpacked * 100 / p->files.n), "Unpacking package %zu of %zu.",
-		p->unpacked + 1, p->files.n);
-	tool_start(
-		p, &(struct tool){
-			   .argv = &argv, .cwd = "/", .silence_ms = TOOL_SILENCE_MS, .next = step_unpacked });
-}
-
-static void unpack(struct package *p)
-{
-	p->record.package = mem_strdup(p->files.version);
-	p->record.suite = mem_strdup(p->names.suite);
-	p->fresh = mem_fmt("%s/.new-%016llx", p->names.dir, (unsigned long long)rnd_os_u64());
-	int r = dir_make(p->fresh, 0755);
-	if (r) {
-		struct err e;
-		err_set(&e, r, "%s cannot be made: %s", p->fresh, strerror(-r));
-		finish_failed(p, &e);
-		return;
-	}
-	unpack_next(p);
-}
-
 /* ---- 5. verify ------------------------------------------------------------------------------- */
 
 static void step_verified(struct package *p, const struct run_result *r)
 {
-	if (!failed(r)) {
-		unpack(p);
+	if (!run_failed(r)) {
+		package_unpack(p);
 		return;
 	}
 	for (size_t i = 0; i < p->files.n; i++) { /* the next try fetches them anew */
@@ -414,15 +184,15 @@ static void step_verified(struct package *p, const struct run_result *r)
 	err_set(&e, -EBADMSG,
 		"a fetched package does not have the signed digest: %.*s; it was removed, start again",
 		VIEW_ARG(view_cut(view_trim(r->out.n ? r->out : r->tail), 250)));
-	finish_failed(p, &e);
+	package_fail(p, &e);
 }
 
 static void step_fetched(struct package *p, const struct run_result *r)
 {
 	struct err e = { 0 };
-	if (failed(r)) {
+	if (run_failed(r)) {
 		apt_explain("Debian's llama.cpp cannot be fetched", p->archive, r, &e);
-		finish_failed(p, &e);
+		package_fail(p, &e);
 		return;
 	}
 	AUTO(buf_done) struct buf sums = BUF(1 * MIB);
@@ -432,7 +202,7 @@ static void step_fetched(struct package *p, const struct run_result *r)
 	int w = file_write_atomic(file, buf_view(&sums), 0644, false);
 	if (w) {
 		err_set(&e, w, "%s cannot be written: %s", file, strerror(-w));
-		finish_failed(p, &e);
+		package_fail(p, &e);
 		return;
 	}
 	AUTO(mem_freep) char *archives = path_join(p->names.apt_dir, "cache/archives");
@@ -440,10 +210,10 @@ static void step_fetched(struct package *p, const struct run_result *r)
 	words(&argv, "sha256sum --check --strict --quiet");
 	strv_add(&argv, file);
 	job_progress(p->job, "verify", -1, "Checking the digests of %zu packages.", p->files.n);
-	tool_start(p, &(struct tool){ .argv = &argv,
-			      .cwd = archives,
-			      .silence_ms = TOOL_SILENCE_MS,
-			      .next = step_verified });
+	package_tool_start(p, &(struct package_tool){ .argv = &argv,
+				      .cwd = archives,
+				      .silence_ms = PACKAGE_TOOL_SILENCE_MS,
+				      .next = step_verified });
 }
 
 /* ---- 4. resolve and fetch -------------------------------------------------------------------- */
@@ -481,12 +251,12 @@ static bool is_current(struct package *p)
 static void step_resolved(struct package *p, const struct run_result *r)
 {
 	struct err e = { 0 };
-	if (failed(r))
+	if (run_failed(r))
 		apt_explain("Debian's llama.cpp cannot be resolved", p->archive, r, &e);
 	else if (package_files_parse(r->out, &p->files, &e) == 0)
 		e.code = 0;
 	if (e.code) {
-		finish_failed(p, &e);
+		package_fail(p, &e);
 		return;
 	}
 	if (p->job->look) {
@@ -494,7 +264,7 @@ static void step_resolved(struct package *p, const struct run_result *r)
 		return;
 	}
 	if (p->job->upgrade && is_current(p)) {
-		finish_ready(p);
+		package_ready(p);
 		return;
 	}
 	uint64_t total = 0;
@@ -520,7 +290,7 @@ static void step_updated(struct package *p, const struct run_result *r)
 	struct err e = { 0 };
 	AUTO(mem_freep) char *release = release_file_find(p->names.apt_dir);
 	int64_t date;
-	if (failed(r) || !release)
+	if (run_failed(r) || !release)
 		apt_explain("the list of Debian's packages cannot be fetched", p->archive, r, &e);
 	else if (release_date_read(release, &date) < 0)
 		err_set(&e, -EBADMSG, "the archive's %s release file has no date that is understood",
@@ -528,7 +298,7 @@ static void step_updated(struct package *p, const struct run_result *r)
 	else if (release_date_admit(&p->names, date, &e) == 0)
 		e.code = 0;
 	if (e.code) {
-		finish_failed(p, &e);
+		package_fail(p, &e);
 		return;
 	}
 	job_progress(p->job, "resolve", 100, "Resolving Debian's llama.cpp packages.");
@@ -547,7 +317,7 @@ static void update(struct package *p)
 {
 	struct err e = { 0 };
 	if (apt_dir_make(&p->names, p->archive, buf_view(&p->carried), p->arch, &e) < 0) {
-		finish_failed(p, &e);
+		package_fail(p, &e);
 		return;
 	}
 	AUTO(mem_freep) char *conf = mem_fmt("APT_CONFIG=%s/apt.conf", p->names.apt_dir);
@@ -619,10 +389,10 @@ static void step_targets(struct package *p, const struct run_result *r)
 static void step_config(struct package *p, const struct run_result *r)
 {
 	struct err e = { 0 };
-	if (failed(r) || apt_config_carry(r->out, &p->carried, &p->arch) < 0) {
+	if (run_failed(r) || apt_config_carry(r->out, &p->carried, &p->arch) < 0) {
 		err_set(&e, -EIO, "`apt-config dump` does not tell how this machine's apt is set up: %.*s",
 			VIEW_ARG(view_cut(view_trim(r->tail), 250)));
-		finish_failed(p, &e);
+		package_fail(p, &e);
 		return;
 	}
 	if (p->names.archive) {
@@ -652,7 +422,7 @@ static void try_lock(void *arg)
 		if (errno != EWOULDBLOCK && errno != EINTR) {
 			struct err e;
 			err_set(&e, -errno, "%s cannot be locked: %s", p->names.lock, strerror(errno));
-			finish_failed(p, &e);
+			package_fail(p, &e);
 			return;
 		}
 		if (!p->waited)
@@ -668,13 +438,13 @@ static void try_lock(void *arg)
 		bool there = package_build_of(&p->names, &p->record, NULL, &b);
 		if (there) {
 			engine_build_done(&b);
-			finish_ready(p);
+			package_ready(p);
 			return;
 		}
 		package_record_done(&p->record);
 	}
 	job_progress(p->job, "resolve", -1, "Looking at how this machine's apt is set up.");
-	offload(p, work_clean, ask_config);
+	package_offload(p, work_clean, ask_config);
 }
 
 void package_start(struct engine_job *j, enum engine_backend backend)
@@ -693,7 +463,7 @@ void package_start(struct engine_job *j, enum engine_backend backend)
 	if (!r && (p->lock_fd = open(p->names.lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600)) < 0)
 		r = err_set(&e, -errno, "%s cannot be opened: %s", p->names.lock, strerror(errno));
 	if (r) {
-		finish_failed(p, &e);
+		package_fail(p, &e);
 		return;
 	}
 	env_clean(&p->env);
@@ -704,66 +474,4 @@ void package_start(struct engine_job *j, enum engine_backend backend)
 	env_set(&p->env, "LC_ALL=C.UTF-8");
 	env_set(&p->env, "DEBIAN_FRONTEND=noninteractive");
 	try_lock(p);
-}
-
-/* ---- the plain one ------------------------------------------------------------------------------- */
-
-bool package_possible(void)
-{
-	AUTO(mem_freep) char *apt = tool_find("apt-get");
-	AUTO(mem_freep) char *dpkg = tool_find("dpkg");
-	return apt && dpkg;
-}
-
-static bool provisioned(struct engine_job *j)
-{
-	struct package_names n;
-	struct err e;
-	if (package_names_init(&n, &j->def, ENGINE_CPU, j->prefix_dir, j->cache_dir, &e) < 0)
-		return false;
-	bool there = j->allow_cpu && package_provisioned(&n, j->note, &j->build);
-	package_names_done(&n);
-	return there;
-}
-
-void package_take(struct engine_job *j)
-{
-	if (provisioned(j))
-		job_succeed(j);
-	else if (!j->allow_cpu)
-		job_fail(j, -ENODEV,
-			"a GPU is required, but the package that can be had computes on the CPU; install a "
-			"llama-server that uses the GPU and set engine.path, or set gpu: optional");
-	else if (j->offline)
-		job_fail(j, -ENETDOWN,
-			"no llama-server is here and nothing may be fetched (offline); install "
-			"llama-server, or set engine.mode: binary and engine.path");
-	else if (package_possible())
-		package_start(j, ENGINE_CPU);
-	else
-		package_system(j, "there is no apt-get and dpkg to get Debian's package with");
-}
-
-char *package_describe(
-	const struct engine_def *d, enum engine_backend backend, const struct engine_ensure_opts *o)
-{
-	struct package_names n;
-	struct engine_build b = { 0 };
-	struct err e = { 0 };
-	if (package_names_init(
-		    &n, d, backend, o->prefix_dir, o->cache_dir ? o->cache_dir : o->prefix_dir, &e) < 0)
-		return mem_fmt("cannot be had: %s", e.msg);
-	char *text;
-	if (package_provisioned(&n, NULL, &b))
-		text = mem_strdup(b.why);
-	else if (o->offline)
-		text = mem_strdup(
-			"cannot be had: no llama-server is here and nothing may be fetched (offline)");
-	else
-		text = mem_fmt("package: Debian's llama.cpp from %s %s, unpacked into %s (%s)",
-			n.archive ? "the configured archive," : "the archive apt uses,", n.suite, n.dir,
-			engine_backend_name(backend));
-	engine_build_done(&b);
-	package_names_done(&n);
-	return text;
 }

@@ -241,6 +241,11 @@ int run_start(struct loop *l, const struct run_opts *o, struct run **ret, struct
 	return 0;
 }
 
+bool run_failed(const struct run_result *r)
+{
+	return r->exit_code != 0 || r->signo != 0 || r->silent || r->too_long;
+}
+
 void run_cancel(struct run **pr)
 {
 	struct run *r = *pr;
