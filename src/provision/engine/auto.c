@@ -5,7 +5,6 @@
  * taken. A way that fails is not the end while another follows; one that costs minutes and failed is left
  * alone for a while, unless somebody asks for it.
  */
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -98,54 +97,6 @@ static bool failed_lately(struct engine_job *j, const char *name)
 	return true;
 }
 
-/* ---- what is here -------------------------------------------------------------------------------- */
-
-static char *under_root(const char *path)
-{
-	const char *root = getenv("CORRAL_PREFLIGHT_ROOT"); /* tests: another machine's files */
-	return mem_fmt("%s%s", root ? root : "", path);
-}
-
-static bool here(const char *path)
-{
-	AUTO(mem_freep) char *full = under_root(path);
-	return file_exists(full);
-}
-
-static bool folder_has(const char *path, const char *word)
-{
-	AUTO(mem_freep) char *full = under_root(path);
-	DIR *d = opendir(full);
-	bool found = false;
-	for (struct dirent *e; d && !found && (e = readdir(d));)
-		found = e->d_name[0] != '.' && strstr(e->d_name, word);
-	if (d)
-		closedir(d);
-	return found;
-}
-
-/* A driver that shows a GPU to Vulkan; lavapipe is a CPU. */
-static bool vulkan_driver(void)
-{
-	static const char *const folders[] = { "/etc/vulkan/icd.d", "/usr/share/vulkan/icd.d",
-		"/usr/local/share/vulkan/icd.d" };
-	static const char *const makers[] = { "nvidia", "radeon", "intel", "amd" };
-	for (size_t i = 0; i < ARRAY_LEN(folders); i++)
-		for (size_t m = 0; m < ARRAY_LEN(makers); m++)
-			if (folder_has(folders[i], makers[m]))
-				return true;
-	return false;
-}
-
-enum engine_backend auto_backend(const struct engine_device *d, size_t n)
-{
-	enum engine_backend b = n ? d[0].backend : ENGINE_CPU;
-	for (size_t i = 1; i < n; i++)
-		if (d[i].backend != b)
-			b = ENGINE_VULKAN; /* the one that all makers have */
-	return b;
-}
-
 static enum engine_backend backend_of(const struct engine_job *j)
 {
 	return auto_backend(j->devices, j->ndevices);
@@ -206,15 +157,6 @@ static void listed(struct engine_job *j, size_t n)
 	auto_next(j);
 }
 
-/* Asked once a boot and number of GPUs: a driver may come or go. */
-static char *list_key(size_t ndevices)
-{
-	AUTO(buf_done) struct buf b = BUF(128);
-	if (file_read("/proc/sys/kernel/random/boot_id", &b) < 0)
-		buf_reset(&b);
-	return mem_fmt("%zu/%.*s", ndevices, VIEW_ARG(view_cut(buf_view(&b), view_find(buf_view(&b), '\n'))));
-}
-
 static void on_list(void *arg, const struct run_result *r)
 {
 	struct engine_job *j = arg;
@@ -225,33 +167,16 @@ static void on_list(void *arg, const struct run_result *r)
 	(void)buf_addv(&both, r->tail);
 	j->list_failed = r->exit_code || r->signo || r->silent;
 	size_t n = j->list_failed ? 0 : auto_devices_parse(buf_view(&both));
-	if (!j->list_failed) {
-		AUTO(mem_freep) char *file = path_join(j->prefix_dir, "devices");
-		AUTO(mem_freep) char *key = list_key(j->ndevices);
-		AUTO(mem_freep) char *said = mem_fmt("%s=%zu", key, n);
-		probe_remember(file, j->build.program, said);
-	}
+	if (!j->list_failed)
+		auto_list_remember(j->prefix_dir, j->ndevices, j->build.program, n);
 	listed(j, n);
-}
-
-static bool list_known(const char *prefix_dir, size_t ndevices, const char *program, size_t *ret)
-{
-	AUTO(mem_freep) char *file = path_join(prefix_dir, "devices");
-	AUTO(mem_freep) char *known = probe_cached(file, program);
-	AUTO(mem_freep) char *key = list_key(ndevices);
-	struct view number;
-	uint64_t n;
-	if (!known || !view_eqs(view_split(view_str(known), '=', &number), key) || num_u64(number, &n))
-		return false;
-	*ret = (size_t)n;
-	return true;
 }
 
 static void ask_devices(struct engine_job *j)
 {
 	AUTO(strv_done) struct strv argv = { 0 }, env = { 0 };
 	size_t n;
-	if (list_known(j->prefix_dir, j->ndevices, j->build.program, &n)) {
+	if (auto_list_known(j->prefix_dir, j->ndevices, j->build.program, &n)) {
 		listed(j, n);
 		return;
 	}
@@ -310,23 +235,10 @@ static bool made_source(struct engine_job *j)
 	return there;
 }
 
-/* A package with that back end. */
-static bool package_is_made(const struct engine_def *d, const struct engine_ensure_opts *o,
-	enum engine_backend b, const char *note, struct engine_build *ret)
-{
-	struct package_names n;
-	if (package_names_init(&n, d, b, o->prefix_dir, o->cache_dir ? o->cache_dir : o->prefix_dir, NULL) <
-		0)
-		return false;
-	bool there = package_provisioned(&n, note, ret);
-	package_names_done(&n);
-	return there;
-}
-
 static bool made_package(struct engine_job *j, enum engine_backend b)
 {
 	struct engine_ensure_opts o = opts_of(j);
-	bool there = package_is_made(&j->def, &o, b, j->note, &j->build);
+	bool there = auto_package_is_made(&j->def, &o, b, j->note, &j->build);
 	if (there)
 		job_succeed(j);
 	return there;
@@ -366,21 +278,6 @@ static bool new_source(struct engine_job *j)
 	return true;
 }
 
-/* What a container needs besides podman or docker to be given these GPUs; NULL: nothing. */
-static const char *container_lacks(enum engine_backend b, bool docker)
-{
-	if (b == ENGINE_HIP)
-		return here("/dev/kfd") ? NULL : "/dev/kfd is not there";
-	if (b == ENGINE_VULKAN)
-		return here("/dev/dri") ? NULL : "/dev/dri is not there";
-	if (!docker)
-		return folder_has("/etc/cdi", "nvidia") || folder_has("/var/run/cdi", "nvidia")
-			       ? NULL
-			       : "no CDI description of the GPUs (nvidia-ctk cdi generate)";
-	AUTO(mem_freep) char *ctk = tool_find("nvidia-container-runtime");
-	return ctk ? NULL : "the NVIDIA container toolkit is not installed";
-}
-
 static bool new_container(struct engine_job *j)
 {
 	bool docker;
@@ -391,7 +288,7 @@ static bool new_container(struct engine_job *j)
 		auto_note(j, "neither podman nor docker in PATH");
 		return false;
 	}
-	const char *lacks = container_lacks(backend_of(j), docker);
+	const char *lacks = auto_container_lacks(backend_of(j), docker);
 	if (lacks)
 		auto_note(j, "no container can use the GPU: %s", lacks);
 	else if (j->offline)
@@ -415,7 +312,7 @@ static bool new_vulkan(struct engine_job *j)
 {
 	if (!j->ndevices)
 		return false;
-	if (!vulkan_driver()) {
+	if (!auto_vulkan_driver()) {
 		auto_note(j, "no Vulkan driver of a GPU is installed");
 		return false;
 	}
@@ -424,7 +321,7 @@ static bool new_vulkan(struct engine_job *j)
 
 static bool new_hip(struct engine_job *j)
 {
-	return j->ndevices && backend_of(j) == ENGINE_HIP && here("/dev/kfd") &&
+	return j->ndevices && backend_of(j) == ENGINE_HIP && auto_hip_driver() &&
 	       new_package(j, ENGINE_HIP, "package-hip");
 }
 
@@ -556,78 +453,4 @@ void auto_start(struct engine_job *j)
 		job_fail(j, -ENOENT,
 			"CORRAL_LLAMA_SERVER names %s, which is no executable file; correct or unset it",
 			named);
-}
-
-/* ---- what would be taken ------------------------------------------------------------------------- */
-
-/* As far as it was asked already. */
-static bool may_list(const struct engine_ensure_opts *o, const char *program)
-{
-	size_t n;
-	return !o->ndevices || !list_known(o->prefix_dir, o->ndevices, program, &n) || n;
-}
-
-static bool takes_package(
-	const struct engine_def *d, const struct engine_ensure_opts *o, enum engine_backend b, bool made)
-{
-	struct engine_build build = { 0 };
-	bool there = package_is_made(d, o, b, NULL, &build), lists = there && may_list(o, build.program);
-	engine_build_done(&build);
-	if (made || there)
-		return made && lists;
-	return !o->offline && package_possible() && (b == ENGINE_VULKAN ? vulkan_driver() : here("/dev/kfd"));
-}
-
-static bool takes_container(
-	const struct engine_def *d, const struct engine_ensure_opts *o, enum engine_backend b)
-{
-	bool docker;
-	AUTO(mem_freep) char *program = container_runtime(d->runtime, &docker);
-	return program && !o->offline && !container_lacks(b, docker);
-}
-
-/* One that uses the GPUs, in the order of the ways; false: none. */
-static bool choose_for_gpus(
-	const struct engine_def *d, const struct engine_ensure_opts *o, struct auto_choice *ret)
-{
-	bool any = d->mode == ENGINE_MODE_AUTO;
-	enum engine_backend b = auto_backend(o->devices, o->ndevices);
-	for (int made = 1; made >= 0; made--) {
-		bool image = made ? container_is_pinned(d, o) : takes_container(d, o, b);
-		if (!made && any && source_is_possible(d, o))
-			ret->mode = ENGINE_MODE_SOURCE;
-		else if (!made && any && image)
-			ret->mode = ENGINE_MODE_CONTAINER;
-		else if (takes_package(d, o, ENGINE_VULKAN, made))
-			ret->backend = ENGINE_VULKAN;
-		else if (b == ENGINE_HIP && takes_package(d, o, ENGINE_HIP, made))
-			ret->backend = ENGINE_HIP;
-		else if (made && any && image)
-			ret->mode = ENGINE_MODE_CONTAINER;
-		else
-			continue;
-		return true;
-	}
-	return false;
-}
-
-void auto_choose(const struct engine_def *d, const struct engine_ensure_opts *o, struct auto_choice *ret)
-{
-	bool any = d->mode == ENGINE_MODE_AUTO;
-	const char *named = any ? getenv("CORRAL_LLAMA_SERVER") : NULL;
-	*ret = (struct auto_choice){ .mode = ENGINE_MODE_PACKAGE, .backend = ENGINE_CPU };
-	if (named && *named) {
-		*ret = (struct auto_choice){ .mode = ENGINE_MODE_BINARY, .program = mem_strdup(named) };
-		return;
-	}
-	AUTO(mem_freep) char *installed = any ? tool_find("llama-server") : NULL;
-	bool lists = installed && may_list(o, installed);
-	if (!lists && any && source_is_made(d, o))
-		ret->mode = ENGINE_MODE_SOURCE;
-	else if (!lists && o->ndevices && choose_for_gpus(d, o, ret))
-		return;
-	else if (installed)
-		*ret = (struct auto_choice){
-			.mode = ENGINE_MODE_BINARY, .program = MEM_TAKE(installed), .lists_none = !lists
-		};
 }

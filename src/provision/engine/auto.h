@@ -29,4 +29,16 @@ struct auto_choice {
 };
 void auto_choose(const struct engine_def *d, const struct engine_ensure_opts *o, struct auto_choice *ret);
 
+/* auto_choose.c: what is here. */
+bool auto_vulkan_driver(void); /* one that shows a GPU to Vulkan; lavapipe is a CPU */
+bool auto_hip_driver(void);
+/* What a container needs besides podman or docker to be given these GPUs; NULL: nothing. */
+const char *auto_container_lacks(enum engine_backend b, bool docker);
+/* A package with that back end. */
+bool auto_package_is_made(const struct engine_def *d, const struct engine_ensure_opts *o,
+	enum engine_backend b, const char *note, struct engine_build *ret);
+/* What a program listed while there were as many GPUs; false: it was not asked in this boot. */
+bool auto_list_known(const char *prefix_dir, size_t ndevices, const char *program, size_t *ret);
+void auto_list_remember(const char *prefix_dir, size_t ndevices, const char *program, size_t n);
+
 #endif
