@@ -116,6 +116,22 @@ int file_write_atomic(const char *path, struct view data, mode_t mode, bool sync
 	return sync_dir(dirname(copy));
 }
 
+int file_swap(const char *a, const char *b)
+{
+	int r = renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE) < 0 ? -errno : 0;
+	if (r == -ENOENT && rename(b, a) == 0)
+		r = 0;
+	if (r == -EINVAL || r == -ENOSYS) {
+		AUTO(mem_freep) char *third = mem_fmt("%s.%d.tmp", a, (int)getpid());
+		bool all = rename(a, third) == 0 && rename(b, a) == 0 && rename(third, b) == 0;
+		r = all ? 0 : -errno;
+	}
+	if (r)
+		return r;
+	AUTO(mem_freep) char *copy = mem_strdup(a);
+	return sync_dir(dirname(copy));
+}
+
 int dir_make(const char *path, mode_t mode)
 {
 	if (!path[0])

@@ -29,6 +29,9 @@ int file_read_regular(const char *path, struct buf *b) MUST_CHECK;
 /* Writes a temporary file beside path, then renames it; on failure path is as it was.
  * sync: fsync file and folder (never on the way between a request and its first byte). */
 int file_write_atomic(const char *path, struct view data, mode_t mode, bool sync) MUST_CHECK;
+/* Two files of one folder take each other's names at once, on the disk when it returns: a kill at no moment
+ * loses one of them. No a: b becomes a. (A file system that cannot, such as NFS: by a third name.) */
+int file_swap(const char *a, const char *b) MUST_CHECK;
 /* mkdir -p; existing folders are left as they are. */
 int dir_make(const char *path, mode_t mode) MUST_CHECK;
 /* The last step to a folder of ours: made (0700) if missing, refused with a sentence when it is no

@@ -90,7 +90,11 @@ const struct command cli_commands[] = {
 		"  outdated         whether the repositories have newer ones (asks them)\n"
 		"  upgrade          build what a pool's ref is now (or --to), give it to the pool's engines\n"
 		"                   without losing a request; back to the build before where that fails\n\n"
-		"  --to REF         of upgrade: a tag, a branch or a commit\n"
+		"  --to REF         of upgrade: a tag, a branch or a commit; a version that the package's "
+		"archive "
+		"has;\n"
+		"                   an image's tag or digest\n"
+		"  --pool POOL      of upgrade: of that pool alone\n"
 		"  --force          of rm: also the current build of a pool\n" COMMON
 		"\nNeeds no daemon; one that runs is waited for where both want to build.\n"
 		"\nExamples:\n  corral engines plan\n  corral engines provision chat\n  corral engines ls\n",

@@ -28,9 +28,9 @@ struct cli_engines_opts { /* corral engines VERB [NAME] */
 	const char *verb;
 	const struct config *config; /* the caller's, valid during the call */
 	const char *name;            /* a pool, or a build; NULL: none was given */
-	const char *to;              /* of upgrade: a tag, branch or commit; NULL: the newest */
+	const char *to;              /* of upgrade: a ref, a version, an image's tag; NULL: the newest */
 	bool json, force, color;
-	bool *ret_changed;   /* of upgrade: another build is the pool's now */
+	bool *ret_changed;   /* of upgrade: for each of config's pools: it has another build now */
 	bool *ret_skipped;   /* of upgrade: the configuration names the engine; NULL: that is an error */
 	uint64_t *ret_bytes; /* of upgrade: on the disk, before and now; 0: not known */
 };

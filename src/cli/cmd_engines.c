@@ -9,11 +9,11 @@
 
 #include "cli/cli_int.h"
 
-enum { OPT_FORCE = 1, OPT_TO };
+enum { OPT_FORCE = 1, OPT_TO, OPT_POOL };
 
 struct engines_args {
 	bool force;
-	const char *to;
+	const char *to, *pool;
 };
 
 static int on_option(void *arg, int opt, const char *value)
@@ -21,6 +21,8 @@ static int on_option(void *arg, int opt, const char *value)
 	struct engines_args *a = arg;
 	if (opt == OPT_TO)
 		a->to = value;
+	else if (opt == OPT_POOL)
+		a->pool = value;
 	else
 		a->force = true;
 	return 0;
@@ -49,10 +51,24 @@ static int check(const char *verb, int names)
 	return CLI_USAGE;
 }
 
+static int check_options(const char *verb, const struct engines_args *a)
+{
+	bool upgrades = strcmp(verb, "upgrade") == 0, removes = strcmp(verb, "rm") == 0;
+	if (upgrades ? !a->force : !a->to && !a->pool && (removes || !a->force))
+		return 0;
+	complain("engines %s does not take %s", verb,
+		!upgrades && a->to ? "--to"
+		: a->force         ? "--force"
+				   : "--pool");
+	hint("corral engines --help");
+	return CLI_USAGE;
+}
+
 int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv)
 {
 	static const struct option longs[] = { { "force", no_argument, NULL, OPT_FORCE },
-		{ "to", required_argument, NULL, OPT_TO }, { 0 } };
+		{ "to", required_argument, NULL, OPT_TO }, { "pool", required_argument, NULL, OPT_POOL },
+		{ 0 } };
 	struct engines_args args = { 0 };
 	struct options o = { .longs = longs, .fn = on_option, .arg = &args, .min = 1, .max = 2 };
 	AUTO(config_unrefp) struct config *cfg = NULL;
@@ -60,13 +76,15 @@ int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv)
 	if (options_read(c, cmd, &o, argc, argv, &first, &status))
 		return status;
 	const char *verb = argv[first], *name = first + 1 < argc ? argv[first + 1] : NULL;
-	if ((status = check(verb, argc - first - 1)))
+	if ((status = check(verb, argc - first - 1)) || (status = check_options(verb, &args)))
 		return status;
 	struct config_source src = { .path = c->config_path };
 	if ((status = config_load_or_say(&src, &cfg)))
 		return status;
 	if (name && strcmp(verb, "upgrade") == 0 && strcmp(name, "llamacpp") == 0)
-		name = NULL; /* all that are built */
+		name = args.pool; /* NULL: all that are built */
+	else if (args.pool)
+		name = args.pool;
 	if (name && strcmp(verb, "rm") != 0 && !config_pool_find(cfg, view_str(name))) {
 		complain("engines %s: there is no pool \"%.80s\" in the configuration", verb, name);
 		return CLI_USAGE;

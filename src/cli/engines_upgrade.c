@@ -134,60 +134,89 @@ static int reload(struct cli *c, const char *pool)
 	return cmd_reload(c, command_find("reload"), 2, words);
 }
 
-static void go_back(struct cli *c, const struct cli_engines_opts *e, bool replaced)
+/* A round: what one pool asks for is got, and handed to every pool that asks for the same. */
+struct round {
+	struct cli *c;
+	struct cli_engines_opts *e;
+	bool *changed; /* for each of the configuration's pools: it has another build now */
+	bool *has;     /* its engines have been replaced */
+	uint64_t bytes[2];
+};
+
+static const char *pool_at(const struct round *r, size_t i)
 {
-	struct cli_engines_opts back = { .verb = "rollback", .config = e->config, .name = e->name };
-	(void)c->roles->engines(&back);
-	if (replaced)
-		(void)!reload(c, e->name);
+	return r->e->config->pools[i].id;
+}
+
+/* What they share is the build before again, for those too that had got the new one. */
+static void go_back(struct round *r, const char *pool)
+{
+	struct cli_engines_opts back = { .verb = "rollback", .config = r->e->config, .name = pool };
+	(void)r->c->roles->engines(&back);
+	for (size_t i = 0; i < r->e->config->npools; i++)
+		if (r->has[i])
+			(void)!reload(r->c, pool_at(r, i));
 }
 
 /* The new engine is ready before the old one goes; where it does not get ready, or does not answer, the build
  * before is the pool's again. */
-static int hand_over(struct cli *c, const struct cli_engines_opts *e, const struct sample *was)
+static int hand_over(struct round *r, size_t at)
 {
-	struct sample now = { 0 };
-	int status = reload(c, e->name);
-	if (status == CLI_UNREACHABLE) {
-		hint("no daemon runs: the next start takes the new build");
-		return CLI_OK;
+	const char *pool = pool_at(r, at);
+	struct sample was, now = { 0 };
+	take_sample(r->c, pool, true, &was);
+	int status = reload(r->c, pool);
+	if (status == CLI_OK) {
+		r->has[at] = true;
+		take_sample(r->c, pool, false, &now);
+		if (now.answered)
+			compare(pool, &was, &now, r->bytes);
+		else
+			status = CLI_FAILED;
 	}
-	if (status != CLI_OK) {
-		complain("engines upgrade: pool %s did not get ready with the new build; the one before is "
-			 "taken "
-			 "again",
-			e->name);
-		go_back(c, e, false);
-		return status;
+	if (status != CLI_OK && status != CLI_UNREACHABLE) {
+		complain("engines upgrade: pool %s %s with the new build; the one before is taken again",
+			pool, r->has[at] ? "does not answer" : "did not get ready");
+		go_back(r, pool);
 	}
-	take_sample(c, e->name, false, &now);
-	if (now.answered) {
-		compare(e->name, was, &now, e->ret_bytes);
-	} else {
-		complain("engines upgrade: pool %s does not answer with the new build; the one before is "
-			 "taken "
-			 "again",
-			e->name);
-		go_back(c, e, true);
-		status = CLI_FAILED;
-	}
+	sample_done(&was);
 	sample_done(&now);
 	return status;
 }
 
-static int upgrade_pool(struct cli *c, struct cli_engines_opts *e, const char *pool)
+static int hand_over_all(struct round *r, const char *only)
 {
-	struct sample was;
-	bool changed = false;
-	uint64_t bytes[2] = { 0 };
+	int status = CLI_OK;
+	for (size_t i = 0; i < r->e->config->npools && status == CLI_OK; i++) {
+		if (!r->changed[i])
+			continue;
+		if (!only || strcmp(only, pool_at(r, i)) == 0)
+			status = hand_over(r, i);
+		else
+			hint("%s asks for the same engine: it takes that build with its next start, or "
+			     "`corral reload %s`",
+				pool_at(r, i), pool_at(r, i));
+	}
+	if (status != CLI_UNREACHABLE)
+		return status;
+	hint("no daemon runs: the next start takes the new build");
+	return CLI_OK;
+}
+
+/* only: the one pool that was asked for. */
+static int upgrade_pool(struct cli *c, struct cli_engines_opts *e, const char *pool, const char *only)
+{
+	size_t n = e->config->npools + 1;
+	AUTO(mem_freep) bool *changed = mem_alloc(n * sizeof *changed);
+	AUTO(mem_freep) bool *has = mem_alloc(n * sizeof *has);
+	struct round r = { .c = c, .e = e, .changed = changed, .has = has };
 	e->name = pool;
-	e->ret_changed = &changed;
-	e->ret_bytes = bytes;
-	take_sample(c, pool, true, &was);
+	e->ret_changed = changed;
+	e->ret_bytes = r.bytes;
 	int status = c->roles->engines(e);
-	if (status == CLI_OK && changed)
-		status = hand_over(c, e, &was);
-	sample_done(&was);
+	if (status == CLI_OK)
+		status = hand_over_all(&r, only);
+	e->ret_changed = NULL;
 	e->ret_bytes = NULL;
 	return status;
 }
@@ -196,11 +225,11 @@ int engines_upgrade(struct cli *c, struct cli_engines_opts *e)
 {
 	int status = CLI_OK;
 	if (e->name)
-		return upgrade_pool(c, e, e->name);
+		return upgrade_pool(c, e, e->name, e->name);
 	bool skipped = false;
 	e->ret_skipped = &skipped;
 	for (size_t i = 0; i < e->config->npools && status == CLI_OK; i++)
-		status = upgrade_pool(c, e, e->config->pools[i].id);
+		status = upgrade_pool(c, e, e->config->pools[i].id, NULL);
 	e->ret_skipped = NULL;
 	return status;
 }

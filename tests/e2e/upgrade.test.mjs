@@ -9,7 +9,7 @@ import os from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
 import { startHub } from '../fakes/hub.mjs';
-import { corralPath, deadlineMs, fakePath, model, root, until, withCorral } from './harness.mjs';
+import { Corral, corralPath, deadlineMs, fakePath, model, root, until, withCorral } from './harness.mjs';
 
 const sha = (c) => `sha256:${c.repeat(64)}`;
 const names = { a: sha('a'), b: sha('b'), c: sha('c') };
@@ -119,6 +119,95 @@ test('upgrade: an image by a tag: beside, handed over, taken back where it does 
     )(t);
   } finally {
     box.remove();
+  }
+});
+
+test('upgrade: pools that share an image are all handed over, --to names a tag or a digest', async (t) => {
+  const box = new Box();
+  box.use('a');
+  const pools = ['one', 'two'].map((id) => ({
+    id,
+    model: model('random'),
+    ctx: 2048,
+    canary: 'never',
+    engine: { mode: 'container', image, runtime: 'podman' },
+  }));
+  try {
+    await withCorral(
+      { pools, state_dir: path.join(box.dir, 's') },
+      async (corral) => {
+        const run = (...words) => engines(corral, box.env, ...words);
+        const why = async (id) => (await corral.pool(id)).replicas.at(-1)?.engine_why ?? '';
+        const all = (c) =>
+          until(`both at ${c}`, async () =>
+            (await Promise.all([why('one'), why('two')])).every((w) => w.includes(by(c))),
+          );
+        for (const id of ['one', 'two']) assert.equal((await corral.chat(id)).status, 200);
+        await all('a');
+        box.use('b');
+        const up = await run('upgrade');
+        assert.equal(up.code, 0, up.stderr);
+        for (const id of ['one', 'two']) assert.match(up.stderr, new RegExp(`${id}: .*greedy tokens`));
+        await all('b');
+        const to = await run('upgrade', 'llamacpp', '--to', 'a');
+        assert.equal(to.code, 0, to.stderr);
+        await all('a');
+        const one = await run('upgrade', 'llamacpp', '--pool', 'one', '--to', names.b);
+        assert.equal(one.code, 0, one.stderr);
+        assert.match(one.stderr, /two asks for the same engine: it takes that build with its next start/);
+        await until('one', async () => (await why('one')).includes(by('b')));
+        assert.ok((await why('two')).includes(by('a')));
+
+        // What fails at one pool is taken back from all that had it.
+        const failed = await run('upgrade', '--to', 'c');
+        assert.notEqual(failed.code, 0);
+        assert.match(failed.stderr, /pool one does not answer with the new build/);
+        await until('one again', async () => (await why('one')).includes(by('b')));
+        for (const id of ['one', 'two']) assert.equal((await corral.chat(id)).status, 200);
+        for (const wrong of ['a/b', 'sha256:12', '-x', '']) {
+          const refused = await run('upgrade', 'one', `--to=${wrong}`);
+          assert.equal(refused.code, 1, wrong);
+          assert.match(refused.stderr, /is neither a tag of example\.org\/llama:server nor a digest/);
+        }
+        const nothing = await run('plan', 'one', '--to', 'a');
+        assert.equal(nothing.code, 2);
+        assert.match(nothing.stderr, /engines plan does not take --to/);
+      },
+      { env: box.env, leaks: false },
+    )(t);
+  } finally {
+    box.remove();
+  }
+});
+
+test('rollback: killed at any point, neither build is forgotten', async () => {
+  const box = new Box();
+  const lib = path.join(path.dirname(fakePath), 'kill-at.so');
+  const engine = { mode: 'container', image, runtime: 'podman' };
+  const pool = { id: 'box', model: model('random'), ctx: 2048, engine };
+  const corral = new Corral({ pools: [pool], state_dir: path.join(box.dir, 's') }, { env: box.env });
+  const run = (env, ...words) => engines(corral, { ...box.env, ...env }, ...words);
+  try {
+    for (const c of ['a', 'b']) {
+      box.use(c);
+      assert.equal((await run({}, 'upgrade', 'box')).code, 0);
+    }
+    const kinds = async () =>
+      JSON.parse((await run({}, 'ls', '--json')).stdout).engines.map((e) => [e.image, e.current, e.last]);
+    const count = path.join(box.dir, 'count');
+    const counted = { LD_PRELOAD: lib, KILL_IN: 'corral', KILL_COUNT: count };
+    assert.equal((await run(counted, 'rollback', 'box')).code, 0);
+    const points = Number(fs.readFileSync(count, 'utf8'));
+    assert.ok(points > 0 && points < 40, `${points} points`);
+    for (let at = 1; at <= points; at++) {
+      await run({ ...counted, KILL_COUNT: '', KILL_AT: String(at) }, 'rollback', 'box');
+      const left = (await kinds()).sort();
+      assert.deepEqual(left.map((e) => e[0]), [by('a'), by('b')], `killed at ${at}`);
+      assert.deepEqual(left.map((e) => e[1]).sort(), [false, true]);
+    }
+  } finally {
+    box.remove();
+    fs.rmSync(corral.dir, { recursive: true, force: true });
   }
 });
 

@@ -45,6 +45,8 @@ struct engine_outlook {
 void engine_outlook_read(
 	const struct engine_def *def, const struct engine_ensure_opts *o, struct engine_outlook *ret);
 void engine_outlook_done(struct engine_outlook *l);
+/* -EINVAL: its engine is the one that the configuration names, which no upgrade changes. */
+int engine_upgrade_check(const struct engine_outlook *l, struct err *reterr) MUST_CHECK;
 /* Back to the build before the current one; once more undoes it. *ret_text: what is current now. */
 int engine_rollback(const struct engine_def *def, const struct engine_ensure_opts *o, char **ret_text,
 	struct err *reterr) MUST_CHECK;

@@ -13,7 +13,13 @@
 #include "provision/engine/source.h"
 #include "provision/engine/table.h"
 
-enum { ASK_SILENCE_MS = 60 * 1000, PULL_SILENCE_MS = 30 * 60 * 1000, DIGEST_LEN = 64, PIN_MAX = 4096 };
+enum {
+	ASK_SILENCE_MS = 60 * 1000,
+	PULL_SILENCE_MS = 30 * 60 * 1000,
+	DIGEST_LEN = 64,
+	TAG_MAX = 128,
+	PIN_MAX = 4096
+};
 
 struct container {
 	struct engine_job *job;
@@ -79,6 +85,29 @@ static struct view repository(struct view image)
 		if (image.p[i] == ':')
 			return view_cut(image, i);
 	return image;
+}
+
+static bool is_tag(struct view v)
+{
+	for (size_t i = 0; i < v.n; i++) {
+		char c = v.p[i];
+		bool word = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+			    c == '_';
+		if (!word && (i == 0 || (c != '.' && c != '-')))
+			return false;
+	}
+	return v.n > 0 && v.n <= TAG_MAX;
+}
+
+char *container_image_to(const char *image, const char *to)
+{
+	struct view name = repository(view_str(image));
+	if (!to)
+		return mem_strdup(image);
+	bool digest = is_digest(view_str(to));
+	if (!digest && !is_tag(view_str(to)))
+		return NULL;
+	return mem_fmt("%.*s%c%s", VIEW_ARG(name), digest ? '@' : ':', to);
 }
 
 char *container_pin(const char *image, struct view digests)
@@ -243,7 +272,7 @@ int container_pin_write(const char *file, const char *image)
 static bool pin(struct container *c, struct view digests)
 {
 	struct engine_job *j = c->job;
-	char *pinned = container_pin(c->image, digests);
+	char *pinned = strchr(c->image, '@') ? mem_strdup(c->image) : container_pin(c->image, digests);
 	AUTO(mem_freep) char *was = container_pin_read(c->pin_file);
 	AUTO(mem_freep) char *last = container_pin_last(c->pin_file);
 	AUTO(mem_freep) char *dir = path_join(j->prefix_dir, "images");
@@ -269,13 +298,20 @@ static bool pin(struct container *c, struct view digests)
 	return false;
 }
 
+/* Whether what was found is to be what the tag means from now on. */
+static bool is_pinned_by(const struct container *c)
+{
+	bool digest = strchr(c->image, '@') != NULL, to = c->job->upgrade && c->job->upgrade_to;
+	return !digest || (to && !strchr(c->wanted, '@'));
+}
+
 static void step_inspected(struct container *c, const struct run_result *r)
 {
 	if (failed(r) && c->pulled) {
 		finish_failed(c, -EIO, "does not know the image it has just fetched", r);
 	} else if (failed(r)) {
 		pull(c);
-	} else if (strchr(c->image, '@') || pin(c, r->out)) {
+	} else if (!is_pinned_by(c) || pin(c, r->out)) {
 		finish_ready(c);
 	}
 }
@@ -373,8 +409,15 @@ void container_start(struct engine_job *j)
 	c->docker = docker;
 	c->wanted = mem_strdup(image);
 	c->pin_file = container_pin_file(j->prefix_dir, image);
-	c->image = j->upgrade ? mem_strdup(image) : image_now(image, c->pin_file);
+	c->image = j->upgrade ? container_image_to(image, j->upgrade_to) : image_now(image, c->pin_file);
 	struct err e = { 0 };
+	if (!c->image) {
+		job_fail(j, -EINVAL,
+			"\"%.80s\" is neither a tag of %s nor a digest (sha256: and 64 hexadecimal digits)",
+			j->upgrade_to, image);
+		container_cancel(&j->container);
+		return;
+	}
 	if (container_trusted(c->image, &j->trust, &e) < 0) {
 		job_fail(j, e.code, "%s", e.msg);
 		container_cancel(&j->container);

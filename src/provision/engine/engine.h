@@ -117,10 +117,10 @@ struct engine_ensure_opts {
 	bool cpu_instead;            /* where no build can use them, the CPU will do */
 	uint32_t build_jobs;         /* compilers at a time, 0 = as many as CPUs and memory allow */
 	bool allow_package_installs; /* missing build tools may be installed */
-	bool upgrade;                /* source: the ref is looked up again; to another one if that is set */
-	const char *upgrade_to;
-	bool again; /* auto: what failed a short while ago is tried again */
-	bool look;  /* source: only which commit that is: build.version its name, build.why its 40 digits */
+	bool upgrade;                /* what the ref, the tag, the archive has now is got beside */
+	const char *upgrade_to; /* … or that one: a ref, a tag or digest, the archive's version; NULL */
+	bool again;             /* auto: what failed a short while ago is tried again */
+	bool look; /* source: only which commit that is: build.version its name, build.why its 40 digits */
 	const struct fetch_policy *policy; /* what else may be reached; copied; NULL: all */
 	struct engine_trust trust;         /* copied */
 	const char *fetch_program;         /* NULL: beside our own executable */

@@ -300,6 +300,8 @@ char *container_runtime(enum engine_runtime wish, bool *ret_docker) MUST_CHECK;
 /* "name:tag" with the digest of that repository out of `image inspect`'s RepoDigests (a JSON list); NULL:
  * there is none. */
 char *container_pin(const char *image, struct view digests) MUST_CHECK;
+/* The image at another tag or digest; to NULL: as it is; NULL: it is neither. */
+char *container_image_to(const char *image, const char *to) MUST_CHECK;
 /* Why image is no name of one: a sentence; NULL: it is one. */
 const char *container_image_problem(const char *image);
 /* "reg.example:5000" of reg.example:5000/a/b:tag; a name without a host is of docker.io. */

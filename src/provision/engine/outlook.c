@@ -141,6 +141,17 @@ void engine_outlook_read(
 		look_program(d, l);
 }
 
+int engine_upgrade_check(const struct engine_outlook *l, struct err *reterr)
+{
+	bool ours = l->mode == ENGINE_MODE_SOURCE || l->mode == ENGINE_MODE_PACKAGE ||
+		    (l->mode == ENGINE_MODE_CONTAINER && !(l->what && strchr(l->what, '@')));
+	return ours ? 0
+		    : err_set(reterr, -EINVAL,
+			      "that pool's engine is the one that the configuration names (a path, an "
+			      "archive or "
+			      "an image by its digest, a server that runs already): name another one there");
+}
+
 /* ---- back ---------------------------------------------------------------------------------------- */
 
 static int back_source(const struct engine_def *d, const char *prefix_dir, char **ret, struct err *reterr)
@@ -162,36 +173,32 @@ static int back_source(const struct engine_def *d, const char *prefix_dir, char 
 	return r;
 }
 
-static int write_pair(const struct package_names *n, const struct package_record *now,
-	const struct package_record *was, struct err *reterr)
+/* A kill at any moment leaves the one or the other, never one of them alone. */
+static int back(const char *now, const char *last, struct err *reterr)
 {
-	int r = package_record_write(n->record, now);
-	if (!r && was)
-		r = package_record_write(n->last, was);
-	return r ? err_set(reterr, r, "%s cannot be written: %s", n->record, strerror(-r)) : 0;
+	int r = file_swap(now, last);
+	return r ? err_set(reterr, r, "%s cannot be written: %s", now, strerror(-r)) : 0;
 }
 
 static int back_package(const struct engine_def *d, const struct engine_ensure_opts *o,
 	enum engine_backend backend, char **ret, struct err *reterr)
 {
 	struct package_names n;
-	struct package_record last = { 0 }, now = { 0 };
+	struct package_record last = { 0 };
 	struct engine_build b = { 0 };
 	int r = package_names_init(&n, d, backend, o->prefix_dir, cache_of(o), reterr);
 	if (r)
 		return r;
-	bool was = package_record_read(n.record, &now) == 0;
 	if (package_record_read(n.last, &last) < 0)
 		r = err_set(reterr, -ENOENT, "there is no package before the current one to go back to");
 	else if (!package_build_of(&n, &last, NULL, &b))
 		r = err_set(reterr, -ENOENT, "the package before, %s, is not there any more", last.folder);
 	else
-		r = write_pair(&n, &last, was ? &now : NULL, reterr);
+		r = back(n.record, n.last, reterr);
 	if (!r)
 		*ret = mem_fmt("%s (llama.cpp %s)", last.folder, last.version);
 	engine_build_done(&b);
 	package_record_done(&last);
-	package_record_done(&now);
 	package_names_done(&n);
 	return r;
 }
@@ -205,17 +212,13 @@ static int back_image(
 			"engine.image names its image by digest: name the one before in the configuration");
 	AUTO(mem_freep) char *pin = container_pin_file(o->prefix_dir, image);
 	AUTO(mem_freep) char *old = container_pin_last(pin);
-	AUTO(mem_freep) char *now = container_pin_read(pin);
 	AUTO(mem_freep) char *last = container_pin_read(old);
 	if (!last)
 		return err_set(reterr, -ENOENT, "there is no image before the current one to go back to");
-	int r = container_pin_write(pin, last);
-	if (!r && now)
-		r = container_pin_write(old, now);
-	if (r)
-		return err_set(reterr, r, "%s cannot be written: %s", pin, strerror(-r));
-	*ret = MEM_TAKE(last);
-	return 0;
+	int r = back(pin, old, reterr);
+	if (!r)
+		*ret = MEM_TAKE(last);
+	return r;
 }
 
 int engine_rollback(

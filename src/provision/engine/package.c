@@ -248,6 +248,22 @@ static bool is_current(struct package *p)
 	return same;
 }
 
+/* An archive has one version of a release: another that was asked for is refused before anything is fetched.
+ * With or without Debian's own part: 0.7.0 is 0.7.0+dfsg-2. */
+static void is_wanted(const struct package *p, struct err *e)
+{
+	const char *to = p->job->upgrade ? p->job->upgrade_to : NULL, *has = p->files.version;
+	size_t n = to ? strlen(to) : 0;
+	if (!to || (n && strncmp(has, to, n) == 0 && strchr("+-", has[n])))
+		return;
+	err_set(e, -ENOENT,
+		"%s of the archive has llama.cpp %s alone, not \"%.80s\": name that version, or another "
+		"archive "
+		"or release (engine.package.archive, engine.package.suite); the build before is had by "
+		"`corral engines rollback`",
+		p->names.suite, has, to);
+}
+
 static void step_resolved(struct package *p, const struct run_result *r)
 {
 	struct err e = { 0 };
@@ -255,6 +271,8 @@ static void step_resolved(struct package *p, const struct run_result *r)
 		apt_explain("Debian's llama.cpp cannot be resolved", p->archive, r, &e);
 	else if (package_files_parse(r->out, &p->files, &e) == 0)
 		e.code = 0;
+	if (!e.code)
+		is_wanted(p, &e);
 	if (e.code) {
 		package_fail(p, &e);
 		return;

@@ -201,7 +201,6 @@ int source_make_current(const struct source_names *n, const struct source_record
 
 int source_rollback(const struct source_names *n, struct source_record *ret, struct err *reterr)
 {
-	struct source_record now = { 0 };
 	struct engine_build b = { 0 };
 	if (source_record_read(n->last, ret) < 0)
 		return err_set(reterr, -ENOENT, "there is no build before the current one to go back to");
@@ -211,12 +210,7 @@ int source_rollback(const struct source_names *n, struct source_record *ret, str
 		return -ENOENT;
 	}
 	engine_build_done(&b);
-	int e = 0;
-	bool was = source_record_read(n->pointer, &now) == 0;
-	e = source_record_write(n->pointer, ret);
-	if (!e && was)
-		e = source_record_write(n->last, &now);
-	source_record_done(&now);
+	int e = file_swap(n->pointer, n->last);
 	if (!e)
 		return 0;
 	source_record_done(ret);

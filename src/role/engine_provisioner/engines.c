@@ -307,6 +307,16 @@ static int outdated(struct engines *e)
 	return status;
 }
 
+/* Pools that ask for the same share what it is now. */
+static void tell_changed(struct engines *e, const struct uses *was)
+{
+	struct uses now;
+	uses_read(e, &now);
+	for (size_t i = 0; e->o->ret_changed && i < now.len; i++)
+		e->o->ret_changed[i] = !str_same(was->names[i], now.names[i]);
+	uses_done(&now);
+}
+
 static int upgrade(struct engines *e)
 {
 	struct work w = { .e = e,
@@ -314,27 +324,26 @@ static int upgrade(struct engines *e)
 		.upgrade = true,
 		.bar = isatty(STDERR_FILENO) && !e->o->json };
 	struct engine_outlook was, now;
+	struct uses all;
+	struct err err = { 0 };
 	engines_outlook(e, w.pool, &was);
-	bool fixed = !can_look(was.mode) && was.mode != ENGINE_MODE_CONTAINER;
-	if (fixed || (was.what && strchr(was.what, '@') && was.mode == ENGINE_MODE_CONTAINER)) {
-		bool all = e->o->ret_skipped != NULL;
-		if (all)
+	if (engine_upgrade_check(&was, &err)) {
+		bool skips = e->o->ret_skipped != NULL;
+		if (skips)
 			*e->o->ret_skipped = true;
 		engine_outlook_done(&was);
-		return all ? 0
-			   : engines_complain("upgrade",
-				     "that pool's engine is the one that the configuration names (a path, an "
-				     "archive or an image by its digest, a server that runs already): name "
-				     "another one there");
+		return skips ? 0 : engines_complain("upgrade", err.msg);
 	}
+	uses_read(e, &all);
 	provision_one(e, &w);
 	engines_outlook(e, w.pool, &now);
-	if (w.status == 0 && e->o->ret_changed)
-		*e->o->ret_changed = !str_same(was.name, now.name);
+	if (w.status == 0)
+		tell_changed(e, &all);
 	if (e->o->ret_bytes) {
 		e->o->ret_bytes[0] = was.bytes;
 		e->o->ret_bytes[1] = now.bytes;
 	}
+	uses_done(&all);
 	engine_outlook_done(&was);
 	engine_outlook_done(&now);
 	return w.status;

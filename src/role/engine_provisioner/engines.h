@@ -12,9 +12,12 @@ struct engines_opts {
 	const char *verb; /* plan, provision, ls, rm, rollback, outdated, upgrade */
 	const struct config *config;
 	const char *name; /* a pool, or a build; NULL: all */
-	const char *to;   /* upgrade: a tag, branch or commit; NULL: what the pool asks for, looked up anew */
+	/* upgrade: a tag, branch or commit; a version of the archive; an image's tag or digest. NULL: what
+	 * the pool asks for, looked up anew */
+	const char *to;
 	bool json, force, color;
-	bool *ret_changed; /* upgrade: set when another build is the pool's now */
+	bool *ret_changed; /* upgrade: for each of the configuration's pools whether it has another build now
+			    */
 	bool *ret_skipped; /* upgrade of all: set where the configuration names the engine; NULL: an error */
 	uint64_t *ret_bytes; /* upgrade: on the disk, of the build before and of the one now; 0: not known */
 };

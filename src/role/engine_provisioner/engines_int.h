@@ -34,6 +34,13 @@ void engines_ensure_opts(
 	const struct engines *e, const struct config_pool *p, struct engine_ensure_opts *ret);
 /* What a pool's engine comes to now. */
 void engines_outlook(const struct engines *e, const struct config_pool *p, struct engine_outlook *ret);
+/* Which pools take which build: a name for each of the configuration's pools, NULL: none of ours. */
+struct uses {
+	char **names;
+	size_t len;
+};
+void uses_read(const struct engines *e, struct uses *ret);
+void uses_done(struct uses *u);
 int engines_complain(const char *what, const char *text); /* 1 */
 
 int engines_plan(struct engines *e);

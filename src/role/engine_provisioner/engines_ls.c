@@ -13,13 +13,7 @@
 
 enum { OUT_MAX = 1024 * 1024, POOLS_MAX = 16 * 1024 };
 
-/* Which pools take which build: a name for each pool, NULL: none of ours. */
-struct uses {
-	char **names;
-	size_t len;
-};
-
-static void uses_read(struct engines *e, struct uses *u)
+void uses_read(const struct engines *e, struct uses *u)
 {
 	const struct config *c = e->o->config;
 	*u = (struct uses){ .names = mem_alloc((c->npools + 1) * sizeof *u->names), .len = c->npools };
@@ -31,7 +25,7 @@ static void uses_read(struct engines *e, struct uses *u)
 	}
 }
 
-static void uses_done(struct uses *u)
+void uses_done(struct uses *u)
 {
 	for (size_t i = 0; i < u->len; i++)
 		free(u->names[i]);

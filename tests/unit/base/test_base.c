@@ -250,12 +250,34 @@ static void files_are_written_whole_or_not(void **state)
 	assert_int_equal(file_read(path, &exact), 0);
 	AUTO(mem_freep) char *nowhere = path_join(dir, "no/f");
 	assert_int_equal(file_write_atomic(nowhere, VIEW("x"), 0600, false), -ENOENT);
+	assert_int_equal(file_swap(nowhere, path), -ENOENT);
 	/* the target is a folder: the rename fails, nothing is left beside it */
 	AUTO(mem_freep) char *sub = path_join(dir, "sub");
 	assert_int_equal(dir_make(sub, 0700), 0);
 	assert_true(file_write_atomic(sub, VIEW("x"), 0600, false) < 0);
 	AUTO(mem_freep) char *left = mem_fmt("%s.%d.tmp", sub, (int)getpid());
 	assert_false(file_exists(left));
+}
+
+static bool holds(const char *path, const char *text)
+{
+	AUTO(buf_done) struct buf b = BUF(100);
+	return file_read(path, &b) == 0 && strcmp(buf_str(&b), text) == 0;
+}
+
+static void two_files_take_each_others_names(void **state)
+{
+	AUTO(mem_freep) char *a = path_join(*state, "swap-a");
+	AUTO(mem_freep) char *b = path_join(*state, "swap-b");
+	assert_int_equal(file_swap(a, b), -ENOENT);
+	assert_int_equal(file_write_atomic(b, VIEW("one"), 0600, false), 0);
+	assert_int_equal(file_swap(a, b), 0); /* the one there is */
+	assert_true(holds(a, "one") && !file_exists(b));
+	assert_int_equal(file_swap(a, b), -ENOENT);
+	assert_true(holds(a, "one"));
+	assert_int_equal(file_write_atomic(b, VIEW("two"), 0600, false), 0);
+	assert_int_equal(file_swap(a, b), 0);
+	assert_true(holds(a, "two") && holds(b, "one"));
 }
 
 static void folders(void **state)
@@ -458,6 +480,7 @@ int main(void)
 		cmocka_unit_test(map_keys_may_hold_anything),
 		cmocka_unit_test(errors_are_cut_never_overrun),
 		cmocka_unit_test_setup_teardown(files_are_written_whole_or_not, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(two_files_take_each_others_names, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(folders, make_dir, remove_dir),
 		cmocka_unit_test(descriptors),
 		cmocka_unit_test(clocks),

@@ -136,7 +136,16 @@ static void a_package_is_upgraded_and_gone_back_to(void **state)
 	assert_current(w, &d, "package-0.7.0+dfsg-2");
 	w->opts.look = false;
 	w->opts.upgrade = true;
+	static const char *const others[] = { "0.9.0", "0.8", "0.8.0-", "", "0.7.0" };
+	for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+		w->opts.upgrade_to = others[i];
+		world_ensure(w, &d);
+		assert_non_null(strstr(w->err.msg, "llama.cpp 0.8.0-1 alone"));
+		assert_current(w, &d, "package-0.7.0+dfsg-2");
+	}
+	w->opts.upgrade_to = "0.8.0";
 	world_ensure(w, &d);
+	w->opts.upgrade_to = NULL;
 	assert_int_equal(w->err.code, 0);
 	assert_current(w, &d, "package-0.8.0-1");
 	unsigned fetched = fake_apt_calls(w->dir, "fetch");
