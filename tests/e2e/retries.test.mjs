@@ -118,6 +118,17 @@ async function openCircuit(corral, more) {
   assert.deepEqual((await circuits(corral, 'p')).told, ['open']);
 }
 
+/** A test that begins with the open circuit of p's only engine. */
+const withOpenCircuit = (pool, more, body) =>
+  withCorral(
+    () => ({ pools: [fakePool('p', [], pool)] }),
+    async (corral) => {
+      await openCircuit(corral, more);
+      await body(corral);
+    },
+    { warm: ['p'], leaks: false },
+  );
+
 test(
   '500s of one replica: answered by the other, and after five in a row only that one is asked',
   withCorral(
@@ -176,61 +187,46 @@ test(
 
 test(
   'the client on trial leaves before a byte: the next has the trial',
-  withCorral(
-    () => ({ pools: [fakePool('p', [], { slots: 4 })] }),
-    async (corral) => {
-      await openCircuit(corral, { for_requests: 5 });
-      const gone = new AbortController();
-      const first = corral
-        .chat('p', { stream: true, fake: { prefill_ms: 600000 } }, { signal: gone.signal })
-        .catch((e) => e.name);
-      await until('it to wait', async () => (await corral.pool('p')).waiting === 1);
-      const rest = Array.from({ length: 3 }, () => corral.chat('p'));
-      await until('the trial', async () => (await circuits(corral, 'p')).told[0] === 'half-open');
-      const { leases, waiting } = await corral.pool('p');
-      assert.deepEqual({ leases, waiting }, { leases: 1, waiting: 3 }, 'exactly one is let through');
-      gone.abort();
-      assert.equal(await first, 'AbortError');
-      for (const { status } of await Promise.all(rest)) assert.equal(status, 200);
-      assert.deepEqual((await circuits(corral, 'p')).told, ['closed']);
-    },
-    { warm: ['p'], leaks: false },
-  ),
+  withOpenCircuit({ slots: 4 }, { for_requests: 5 }, async (corral) => {
+    const gone = new AbortController();
+    const first = corral
+      .chat('p', { stream: true, fake: { prefill_ms: 600000 } }, { signal: gone.signal })
+      .catch((e) => e.name);
+    await until('it to wait', async () => (await corral.pool('p')).waiting === 1);
+    const rest = Array.from({ length: 3 }, () => corral.chat('p'));
+    await until('the trial', async () => (await circuits(corral, 'p')).told[0] === 'half-open');
+    const { leases, waiting } = await corral.pool('p');
+    assert.deepEqual({ leases, waiting }, { leases: 1, waiting: 3 }, 'exactly one is let through');
+    gone.abort();
+    assert.equal(await first, 'AbortError');
+    for (const { status } of await Promise.all(rest)) assert.equal(status, 200);
+    assert.deepEqual((await circuits(corral, 'p')).told, ['closed']);
+  }),
 );
 
 test(
   'a trial that lasts: another one is let through, and its answer closes the circuit',
-  withCorral(
-    () => ({ pools: [fakePool('p', [], { slots: 4 })] }),
-    async (corral) => {
-      await openCircuit(corral, { for_requests: 5 });
-      const gone = new AbortController();
-      const long = corral
-        .chat('p', { fake: { prefill_ms: 600000 } }, { signal: gone.signal })
-        .catch((e) => e.name);
-      await until('the trial', async () => (await corral.pool('p')).leases === 1);
-      assert.equal((await corral.chat('p')).status, 200);
-      assert.deepEqual((await circuits(corral, 'p')).told, ['closed']);
-      gone.abort();
-      assert.equal(await long, 'AbortError');
-    },
-    { warm: ['p'], leaks: false },
-  ),
+  withOpenCircuit({ slots: 4 }, { for_requests: 5 }, async (corral) => {
+    const gone = new AbortController();
+    const long = corral
+      .chat('p', { fake: { prefill_ms: 600000 } }, { signal: gone.signal })
+      .catch((e) => e.name);
+    await until('the trial', async () => (await corral.pool('p')).leases === 1);
+    assert.equal((await corral.chat('p')).status, 200);
+    assert.deepEqual((await circuits(corral, 'p')).told, ['closed']);
+    gone.abort();
+    assert.equal(await long, 'AbortError');
+  }),
 );
 
 test(
   'a circuit that stays open: who waits is told so after max_wait',
-  withCorral(
-    () => ({ pools: [fakePool('p', [], { queue: { max_wait: '1s' } })] }),
-    async (corral) => {
-      await openCircuit(corral);
-      const answer = await corral.chat('p');
-      assert.equal(answer.status, 503, answer.text);
-      assert.equal(code(answer), 'POOL_UNREADY');
-      assert.match(answer.json.error.message, /queue\.max_wait; its engine lives and fails/);
-    },
-    { warm: ['p'], leaks: false },
-  ),
+  withOpenCircuit({ queue: { max_wait: '1s' } }, {}, async (corral) => {
+    const answer = await corral.chat('p');
+    assert.equal(answer.status, 503, answer.text);
+    assert.equal(code(answer), 'POOL_UNREADY');
+    assert.match(answer.json.error.message, /queue\.max_wait; its engine lives and fails/);
+  }),
 );
 
 test(
