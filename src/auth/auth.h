@@ -95,7 +95,9 @@ struct auth_list {
 };
 void auth_list_done(struct auth_list *l);
 void auth_list_add(struct auth_list *l, struct auth_key *k); /* takes the reference */
+/* An id goes before a name. */
 const struct auth_key *auth_list_find(const struct auth_list *l, struct view id_or_name);
+void auth_list_remove(struct auth_list *l, struct view id);
 
 /* ---- written by people (text.c) -------------------------------------------------------------------- */
 

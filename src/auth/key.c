@@ -191,7 +191,22 @@ void auth_list_add(struct auth_list *l, struct auth_key *k)
 const struct auth_key *auth_list_find(const struct auth_list *l, struct view id_or_name)
 {
 	for (size_t i = 0; i < l->n; i++)
-		if (view_eqs(id_or_name, l->items[i]->id) || view_eqs(id_or_name, l->items[i]->name))
+		if (view_eqs(id_or_name, l->items[i]->id))
+			return l->items[i];
+	for (size_t i = 0; i < l->n; i++)
+		if (view_eqs(id_or_name, l->items[i]->name))
 			return l->items[i];
 	return NULL;
+}
+
+void auth_list_remove(struct auth_list *l, struct view id)
+{
+	for (size_t i = 0; i < l->n; i++) {
+		if (!view_eqs(id, l->items[i]->id))
+			continue;
+		auth_key_unref(l->items[i]);
+		memmove(l->items + i, l->items + i + 1, (l->n - i - 1) * sizeof *l->items);
+		memset(l->items + --l->n, 0, sizeof *l->items);
+		return;
+	}
 }

@@ -28,7 +28,8 @@ struct key_ask {
 	char *path, *id, *by;
 	int r;
 	struct err err;
-	struct auth_list store; /* as it is after it */
+	struct auth_list store; /* as it is after it, … */
+	bool loaded;            /* … if it could be read */
 };
 
 struct keys {
@@ -118,7 +119,28 @@ static void work(void *arg)
 		a->r = auth_store_add(a->path, a->key, &a->err);
 	else if (a->what == KEY_REVOKE)
 		a->r = auth_store_revoke(a->path, view_str(a->id), &a->key, &a->err);
-	a->r = a->r ? a->r : auth_store_load(a->path, &a->store, &a->err);
+	/* After a failure, too: another process may have changed it. */
+	struct err e = { 0 };
+	int r = auth_store_load(a->path, &a->store, &e);
+	a->loaded = r == 0;
+	if (a->what == KEY_REREAD) {
+		a->r = r;
+		a->err = e;
+	}
+}
+
+/* What was changed holds, whether or not the store could be read again. */
+static void take_over(struct keys *k, struct key_ask *a)
+{
+	if (a->loaded) {
+		auth_list_done(&k->from.store);
+		k->from.store = a->store;
+		a->store = (struct auth_list){ 0 };
+	} else if (!a->r && a->what == KEY_CREATE) {
+		auth_list_add(&k->from.store, auth_key_ref(a->key));
+	} else if (!a->r) {
+		auth_list_remove(&k->from.store, view_str(a->key->id));
+	}
 }
 
 static void begin(struct keys *k);
@@ -188,16 +210,15 @@ static void worked(void *arg)
 		ask_free(a);
 		return;
 	}
-	if (a->r) {
-		if (a->what == KEY_REREAD)
-			log_error("keys", k->path, "%s; the keys that were read before hold on.", a->err.msg);
+	if (a->r && a->what == KEY_REREAD)
+		log_error("keys", k->path, "%s; the keys that were read before hold on.", a->err.msg);
+	if (a->r && !a->loaded) {
 		ended(a);
 		return;
 	}
-	auth_list_done(&k->from.store);
-	k->from.store = a->store;
-	a->store = (struct auth_list){ 0 };
-	say(a);
+	take_over(k, a);
+	if (!a->r)
+		say(a);
 	renew(k, ended, a);
 }
 

@@ -98,6 +98,27 @@ static void no_answer_shows_a_secret(void **state)
 		strstr(buf_str(&b), "\"created_at\":\"1970-01-01T00:00:01.000Z\",\"expires_at\":null"));
 }
 
+/* A key may be named as another one's id is. */
+static void an_id_goes_before_a_name(void **state)
+{
+	(void)state;
+	AUTO(auth_list_done) struct auth_list l = { 0 };
+	struct auth_key *a = key_of("a", "sk-corral-000000000000000000000000000000000a"),
+			*b = key_of("b", "sk-corral-000000000000000000000000000000000b");
+	snprintf(a->id, sizeof a->id, "k1");
+	snprintf(b->id, sizeof b->id, "k2");
+	snprintf(a->name, sizeof a->name, "k2");
+	auth_list_add(&l, a);
+	auth_list_add(&l, b);
+	assert_ptr_equal(auth_list_find(&l, VIEW("k2")), b);
+	auth_list_remove(&l, VIEW("k2"));
+	assert_ptr_equal(auth_list_find(&l, VIEW("k2")), a); /* by its name now */
+	auth_list_remove(&l, VIEW("k2"));                    /* no id */
+	assert_int_equal(l.n, 1);
+	auth_list_remove(&l, VIEW("k1"));
+	assert_int_equal(l.n, 0);
+}
+
 /* ---- who is let in ---------------------------------------------------------------------------------- */
 
 #define OURS "sk-corral-000000000000000000000000000000000"
@@ -617,6 +638,7 @@ int main(void)
 		cmocka_unit_test(a_secret_has_its_prefix_and_is_never_the_same),
 		cmocka_unit_test(a_key_is_known_by_its_sha256),
 		cmocka_unit_test(no_answer_shows_a_secret),
+		cmocka_unit_test(an_id_goes_before_a_name),
 		cmocka_unit_test(the_peer_and_the_key_decide),
 		cmocka_unit_test(a_bearer_has_its_scheme),
 		cmocka_unit_test(many_keys_are_found_and_the_first_of_doubles_holds),
