@@ -34,7 +34,15 @@ enum scan_state {
 	S_LITERAL,
 };
 enum number_state { N_MINUS, N_ZERO, N_INT, N_DOT, N_FRACTION, N_E, N_SIGN, N_EXPONENT };
-enum field { F_NONE, F_TALK, F_MODEL, F_STREAM, F_USER, F_LIMIT /* and the SCAN_LIMITS - 1 after it */ };
+enum field {
+	F_NONE,
+	F_OTHER_CASE,
+	F_TALK,
+	F_MODEL,
+	F_STREAM,
+	F_USER,
+	F_LIMIT /* and the SCAN_LIMITS - 1 after it */
+};
 enum keep { KEEP_NOTHING, KEEP_TEXT, KEEP_USER, KEEP_MODEL };
 
 void body_scan_init(struct body_scan *s)
@@ -133,9 +141,12 @@ static enum field field_of(struct view key)
 		[17] = { "max_output_tokens", F_LIMIT + 2 },
 		[21] = { "max_completion_tokens", F_LIMIT + 3 },
 	};
-	if (key.n >= SCAN_KEY_MAX || by_length[key.n].name[0] != key.p[0])
-		return view_eqs(key, "input") ? F_TALK : F_NONE;
-	return memcmp(by_length[key.n].name, key.p, key.n) == 0 ? by_length[key.n].field : F_NONE;
+	if (key.n < SCAN_KEY_MAX && by_length[key.n].name[0] == key.p[0] &&
+		memcmp(by_length[key.n].name, key.p, key.n) == 0)
+		return by_length[key.n].field;
+	if (view_eq_ci(key, VIEW("model")) || view_eq_ci(key, VIEW("stream")))
+		return F_OTHER_CASE;
+	return view_eqs(key, "input") ? F_TALK : F_NONE;
 }
 
 static const char *string(struct body_scan *s, const char *p, const char *end);
@@ -168,6 +179,8 @@ static const char *end_key(struct body_scan *s, struct view key, const char *p)
 		s->talk_at = offset_of(s, p) + 1;
 		s->field = F_NONE;
 	}
+	if (s->field == F_OTHER_CASE) /* engines that do not tell cases apart would take it for it */
+		return fail(s, p, "`model` and `stream` are written in small letters; this one is not");
 	if (s->field == F_MODEL && s->seen_model)
 		return fail(s, p, "`model` stands here a second time; send it once");
 	if (s->field == F_STREAM && s->seen_stream)

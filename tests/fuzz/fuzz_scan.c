@@ -69,6 +69,14 @@ static void compare(const struct body_scan *s, yyjson_val *root)
 	must(s->has_stream == yyjson_is_bool(stream));
 	must(!s->has_stream || s->stream == yyjson_get_bool(stream));
 	compare_last(s, root);
+	yyjson_val *k;
+	yyjson_obj_iter it;
+	yyjson_obj_iter_init(root, &it);
+	while ((k = yyjson_obj_iter_next(&it))) { /* no other case of these gets past */
+		struct view name = view_of(yyjson_get_str(k), yyjson_get_len(k));
+		must(!view_eq_ci(name, VIEW("model")) || view_eqs(name, "model"));
+		must(!view_eq_ci(name, VIEW("stream")) || view_eqs(name, "stream"));
+	}
 }
 
 static void fuzz_scan(struct view v, size_t step)
