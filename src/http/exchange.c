@@ -21,6 +21,7 @@ void exchange_reset(struct http_exchange *x)
 	x->body_ended = x->body_paused = x->expects_continue = x->told_end = false;
 	x->open = x->responding = x->chunked = x->no_body = x->close_after = false;
 	x->left = 0;
+	x->refused = 0;
 	if (x->extra.len)
 		buf_reset(&x->extra);
 }
@@ -53,6 +54,11 @@ struct view http_query(const struct http_exchange *x)
 const struct http_headers *http_headers(const struct http_exchange *x)
 {
 	return &x->headers;
+}
+
+int http_refused(const struct http_exchange *x)
+{
+	return x->refused;
 }
 
 int64_t http_content_length(const struct http_exchange *x)

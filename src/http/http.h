@@ -44,6 +44,7 @@ enum http_known {
 	HTTP_H_DATE,
 	HTTP_H_CORRAL,         /* x-corral-…, any */
 	HTTP_H_ACCESS_CONTROL, /* access-control-…, any */
+	HTTP_H_RATELIMIT,      /* x-ratelimit-…, any */
 };
 static inline uint64_t http_known_bit(enum http_known k)
 {

@@ -58,5 +58,7 @@ enum http_known http_known_of(struct view name)
 		return HTTP_H_CORRAL;
 	if (name.n >= 15 && same(name.p, "access-control-", 15))
 		return HTTP_H_ACCESS_CONTROL;
+	if (name.n >= 12 && same(name.p, "x-ratelimit-", 12))
+		return HTTP_H_RATELIMIT;
 	return HTTP_H_OTHER;
 }

@@ -143,6 +143,7 @@ void conn_refuse(struct server_conn *c, int status, const char *reason)
 	struct http_refusal r = { .status = status, .reason = reason, .path = path_so_far(c) };
 	if (r.path.p && c->x.head.done)
 		r.headers = &c->x.headers;
+	c->x.refused = quiet ? 0 : status;
 	exchange_gone(c);
 	if (c->state == CONN_CLOSED)
 		return;

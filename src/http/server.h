@@ -98,6 +98,9 @@ int64_t http_content_length(const struct http_exchange *x); /* -1: chunked; 0: n
 const struct net_peer *http_peer(const struct http_exchange *x);
 mono_t http_started(const struct http_exchange *x);
 struct loop *http_loop(const struct http_exchange *x);
+/* In on_gone: the status that the rest of the request was refused with (a malformed chunk, a body that does
+ * not come); 0: the client left. */
+int http_refused(const struct http_exchange *x);
 
 /* ---- reading the body ---------------------------------------------------------------------------- */
 /* Says who handles the exchange; must be called inside on_request unless it is answered there. When the

@@ -43,6 +43,7 @@ struct http_exchange {
 	/* response */
 	bool open; /* on_request was called and the handler has not ended it */
 	bool responding, chunked, no_body, close_after;
+	int refused;      /* the status that the rest of the request is refused with; 0: not */
 	int64_t left;     /* of a response with a length; -1 otherwise */
 	struct buf extra; /* header lines of the response, whoever answers; mostly empty */
 };

@@ -39,11 +39,15 @@ void headers_own(const struct request *q, bool events, struct buf *b)
 
 void headers_to_client(struct request *q, const struct http_headers *h)
 {
-	const uint64_t drop = BIT(HTTP_H_SERVER) | BIT(HTTP_H_DATE) | BIT(HTTP_H_X_REQUEST_ID) |
-			      BIT(HTTP_H_REQUEST_ID) | BIT(HTTP_H_ACCESS_CONTROL) | BIT(HTTP_H_CORRAL);
+	uint64_t drop = BIT(HTTP_H_SERVER) | BIT(HTTP_H_DATE) | BIT(HTTP_H_X_REQUEST_ID) |
+			BIT(HTTP_H_REQUEST_ID) | BIT(HTTP_H_ACCESS_CONTROL) | BIT(HTTP_H_CORRAL);
+	if (q->key && auth_limited(&q->key->limits)) /* ours are the nearer ones */
+		drop |= BIT(HTTP_H_RATELIMIT);
 	buf_reset(&q->head);
 	http_headers_copy(h, drop, &q->head);
 	headers_own(q, q->events, &q->head);
+	if (q->status >= 400)
+		failure_headers(q, h, &q->head);
 }
 
 void proxy_request_id(const struct http_headers *h, char out[PROXY_REQUEST_ID_MAX + 1])

@@ -57,6 +57,7 @@ struct request {
 	struct buf
 		hold; /* the tail of a stream after its last whole event; an error body being looked into */
 	bool events, look_into, answer_ended;
+	bool by_close; /* the answer has neither length nor chunks: it ends with its connection */
 	int64_t answer_length;
 	/* times */
 	mono_t arrived, queued, granted, first_byte;
@@ -127,6 +128,16 @@ void request_acquire(struct request *q, bool again);
 /* Gives the lease back; cool: the engine may still be working for us. */
 void request_drop_lease(struct request *q, bool cool);
 
+/* Nothing runs that could answer a request which must start no engine. */
+bool request_pool_idle(const struct request *q);
+
+/* failure.c: an engine's own error */
+/* q->hold is the whole body of it. True: the client was answered in its dialect's words, and the request is
+ * over. */
+bool failure_translated(struct request *q);
+/* What tells a client whether to ask again, where the engine does not. */
+void failure_headers(const struct request *q, const struct http_headers *h, struct buf *b);
+
 /* note.c */
 void note_request(const struct request *q, int status, const char *outcome, mono_t now);
 
@@ -149,6 +160,8 @@ struct http_target *replica_target(struct proxy *px, struct pool_replica *r);
 /* silence.c: how long a request on an engine may go without a token */
 void silence_start(struct request *q); /* it was sent */
 void silence_token(struct request *q); /* a token came */
+void silence_data(struct request *q);  /* bytes came */
+void silence_over(struct request *q);  /* its call's deadline passed: ends it */
 void silence_pause(struct request *q, bool paused);
 void silence_stop(struct request *q);
 

@@ -5,9 +5,7 @@
  * An event stream's response is started with its first whole event, not with the engine's head: an engine
  * that dies between the two has relayed nothing, and the request moves on.
  */
-#include <stdio.h>
-#include <yyjson.h>
-
+#include <errno.h>
 #include "base/mem.h"
 #include "log/log.h"
 #include "proxy/proxy_int.h"
@@ -18,8 +16,6 @@ static void start_answer(struct request *q, int64_t length)
 	progress_end(q);
 	loop_timer_stop(&q->patience);
 	lease_spoke(&q->lease, !q->events);
-	if (!q->events)
-		silence_stop(q);
 	if (!q->told)
 		http_start(q->x, q->status, &q->head, length);
 	if (q->events && q->sent == spool_size(&q->spool)) { /* never sent again, and it may go on for long */
@@ -97,8 +93,8 @@ static void on_head(void *arg, struct http_call *c, int status, const struct htt
 	buf_reset(&q->hold);
 	headers_to_client(q, h);
 	q->answer_length = http_call_response_length(c);
-	q->look_into = status >= 400 && is_json(h) && q->answer_length >= 0 &&
-		       q->answer_length <= PROXY_ERROR_BODY_MAX;
+	q->by_close = q->answer_length < 0 && !http_header_known(h, HTTP_H_TRANSFER_ENCODING).p;
+	q->look_into = status >= 400 && is_json(h) && q->answer_length <= PROXY_ERROR_BODY_MAX;
 	if (q->told) {
 		head_after_progress(q, f);
 		return;
@@ -134,75 +130,33 @@ static void relay_events(struct request *q, struct view v)
 		(void)buf_addv(&q->hold, view_from(v, whole));
 }
 
+/* Too long to be looked into, which only shows now where no length was announced: it passes. */
+static void hold_error(struct request *q, struct view v)
+{
+	size_t room = PROXY_ERROR_BODY_MAX - q->hold.len;
+	if (q->told || v.n <= room) {
+		(void)buf_addv(&q->hold, view_cut(v, room));
+		return;
+	}
+	q->look_into = false;
+	if (q->status >= 500 && retry_status(q))
+		return;
+	start_answer(q, q->answer_length);
+	pass(q, buf_view(&q->hold));
+	buf_reset(&q->hold);
+	pass(q, v);
+}
+
 static void on_data(void *arg, struct view v)
 {
 	struct request *q = arg;
+	silence_data(q);
 	if (q->events)
 		relay_events(q, v);
 	else if (q->look_into)
-		(void)buf_addv(&q->hold, view_cut(v, PROXY_ERROR_BODY_MAX - q->hold.len));
+		hold_error(q, v);
 	else
 		pass(q, v);
-}
-
-/* What an engine's error says, in any of the shapes that are about. */
-static struct view error_words(yyjson_val *root)
-{
-	static const char *const names[] = { "error", "message", "detail" };
-	yyjson_val *e = yyjson_obj_get(root, "error");
-	if (yyjson_is_obj(e))
-		root = e;
-	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-		yyjson_val *v = yyjson_obj_get(root, names[i]);
-		if (yyjson_is_str(v) && yyjson_get_len(v))
-			return view_of(yyjson_get_str(v), yyjson_get_len(v));
-	}
-	return (struct view){ 0 };
-}
-
-/* llama-server's own words for an overflow are put into those that agents know (contract.md, 5). */
-static bool context_exceeded(struct request *q)
-{
-	yyjson_doc *d = q->hold.len ? yyjson_read(q->hold.data, q->hold.len, 0) : NULL;
-	yyjson_val *e = yyjson_obj_get(yyjson_doc_get_root(d), "error");
-	const char *type = yyjson_get_str(yyjson_obj_get(e, "type"));
-	uint64_t prompt = yyjson_get_uint(yyjson_obj_get(e, "n_prompt_tokens"));
-	uint64_t ctx = yyjson_get_uint(yyjson_obj_get(e, "n_ctx"));
-	bool is = type && strcmp(type, "exceed_context_size_error") == 0 && ctx;
-	yyjson_doc_free(d);
-	if (!is)
-		return false;
-	char text[256];
-	int n = snprintf(text, sizeof text,
-		"This model's maximum context length is %llu tokens; the request has %llu (exceeds the "
-		"available context size).",
-		(unsigned long long)ctx, (unsigned long long)prompt);
-	lease_spoke(&q->lease, true);
-	request_drop_lease(q, false);
-	struct api_error err = { .code = CODE_CONTEXT_EXCEEDED,
-		.retriable = 0,
-		.message = view_of(text, (size_t)n),
-		.n_prompt_tokens = prompt,
-		.n_ctx = ctx,
-		.hint = VIEW("Shorten the conversation, or raise ctx of the pool.") };
-	request_fail(q, &err);
-	return true;
-}
-
-/* The engine's failure, after progress was sent: its words, in an event of the stream. */
-static void told_failure(struct request *q)
-{
-	yyjson_doc *d = q->hold.len ? yyjson_read(q->hold.data, q->hold.len, 0) : NULL;
-	struct view words = error_words(yyjson_doc_get_root(d));
-	char status[64];
-	int n = snprintf(status, sizeof status, "The engine answered with status %d.", q->status);
-	request_drop_lease(q, false);
-	struct api_error e = { .code = q->status >= 500 ? CODE_ENGINE_FAILED : CODE_INVALID_PARAMS,
-		.status = q->status,
-		.retriable = q->status >= 500 ? -1 : 0,
-		.message = words.n ? words : view_of(status, (size_t)n) };
-	request_fail(q, &e);
-	yyjson_doc_free(d);
 }
 
 static void finish(struct request *q)
@@ -212,29 +166,6 @@ static void finish(struct request *q)
 	http_end(x);
 	request_record(q, q->status, q->status < 400 ? "complete" : "the engine's own error");
 	request_over(q);
-}
-
-static void on_end(void *arg)
-{
-	struct request *q = arg;
-	q->call = NULL;
-	q->answer_ended = true;
-	if (q->look_into) {
-		if (q->status >= 500 ? retry_status(q) : context_exceeded(q))
-			return;
-		if (q->told) {
-			told_failure(q);
-			return;
-		}
-		start_answer(q, q->answer_length);
-		pass(q, buf_view(&q->hold));
-	} else if (q->events) {
-		if (q->state != REQ_RELAY)
-			start_answer(q, -1);
-		pass(q, buf_view(&q->hold)); /* complete by the engine's own framing */
-	}
-	request_drop_lease(q, false);
-	finish(q);
 }
 
 /* The answer broke off after bytes of it were relayed. */
@@ -260,11 +191,53 @@ static void on_error(void *arg, enum http_fail f, const struct err *e)
 {
 	struct request *q = arg;
 	q->call = NULL;
-	if (q->state == REQ_RELAY) {
+	if (f == HTTP_FAIL_TIMEOUT)
+		silence_over(q);
+	else if (q->state == REQ_RELAY)
 		broke_off(q, f, e);
+	else
+		retry_error(q, f, e);
+}
+
+/* Its streams have a last event that one can know. */
+static bool has_last_event(enum route_kind k)
+{
+	return k == ROUTE_CHAT || k == ROUTE_COMPLETIONS || k == ROUTE_RESPONSES || k == ROUTE_MESSAGES;
+}
+
+/* An engine that ends its answers by closing (HTTP/1.0) says with that that it is whole, or that it died. */
+static bool ended_whole(const struct request *q)
+{
+	if (!q->by_close || q->split.terminal || q->split.ends)
+		return true;
+	if (has_last_event(q->route.kind))
+		return false;
+	return !q->hold.len || q->split.format == EVENTS_NDJSON; /* its last line may have no end */
+}
+
+static void on_end(void *arg)
+{
+	struct request *q = arg;
+	if (q->events && !ended_whole(q)) {
+		struct err e = { 0 };
+		err_set(&e, -ECONNRESET, "it closed the connection before the stream's last event");
+		on_error(q, HTTP_FAIL_BROKEN, &e);
 		return;
 	}
-	retry_error(q, f, e);
+	q->call = NULL;
+	q->answer_ended = true;
+	if (q->look_into) {
+		if ((q->status >= 500 && retry_status(q)) || failure_translated(q))
+			return;
+		start_answer(q, q->answer_length);
+		pass(q, buf_view(&q->hold));
+	} else if (q->events) {
+		if (q->state != REQ_RELAY)
+			start_answer(q, -1);
+		pass(q, buf_view(&q->hold)); /* complete by the engine's own framing */
+	}
+	request_drop_lease(q, false);
+	finish(q);
 }
 
 const struct http_call_ops relay_ops = {

@@ -277,6 +277,7 @@ void request_failf(struct request *q, enum corral_code code, const char *hint, c
 static void on_gone(void *arg)
 {
 	struct request *q = arg;
+	int refused_with = http_refused(q->x);
 	q->x = NULL;
 	bool working = q->call && !q->answer_ended;
 	if (q->call) {
@@ -284,7 +285,10 @@ static void on_gone(void *arg)
 		q->call = NULL;
 	}
 	request_drop_lease(q, working);
-	request_record(q, 499, "the client left");
+	if (refused_with)
+		q->code = CODE_INVALID_PARAMS;
+	request_record(q, refused_with ? refused_with : 499,
+		refused_with ? "the request was malformed or came too slowly" : "the client left");
 	request_over(q);
 }
 
@@ -529,20 +533,31 @@ static bool find_pool(struct request *q)
 	return q->pool != NULL;
 }
 
-/* The client's own deadline counts from the request's arrival. */
-static void read_deadline(struct request *q)
+/* The client's own deadline counts from the request's arrival. False: the request is over. */
+static bool read_deadline(struct request *q)
 {
 	uint64_t ms;
 	struct view v = http_header_get(http_headers(q->x), "x-corral-deadline-ms");
 	q->deadline = MONO_NEVER;
-	if (v.p && num_u64(v, &ms) == 0)
-		q->deadline = mono_add_ms(q->arrived, (int64_t)MIN(ms, (uint64_t)INT64_MAX));
+	if (!v.p)
+		return true;
+	if (num_u64(v, &ms)) {
+		request_failf(q, CODE_INVALID_PARAMS, "Give a whole number of milliseconds, or leave it out.",
+			"X-Corral-Deadline-Ms is \"%.*s\".", VIEW_ARG(view_cut(v, 64)));
+		return false;
+	}
+	q->deadline = mono_add_ms(q->arrived, (int64_t)MIN(ms, (uint64_t)INT64_MAX));
+	if (mono_before(mono_now(), q->deadline))
+		return true;
+	request_failf(q, CODE_DEADLINE_UNMET, "Give a longer X-Corral-Deadline-Ms, or leave it out.",
+		"The request's deadline of %llu ms was over before its body was here.",
+		(unsigned long long)ms);
+	return false;
 }
 
-/* Nothing that could answer a request which must start no engine: one that waited would be demand. */
-static bool pool_idle(struct pool *p)
+bool request_pool_idle(const struct request *q)
 {
-	struct pool_replica *r = pool_any_replica(p);
+	struct pool_replica *r = pool_any_replica(q->pool);
 	bool idle = r == NULL;
 	pool_replica_unref(r);
 	return idle;
@@ -571,13 +586,14 @@ static void on_body_end(void *arg)
 	struct request *q = arg;
 	if (!request_scan_end(q) || !find_pool(q))
 		return;
-	if (!q->route.starts_engine && pool_idle(q->pool)) {
+	if (!q->route.starts_engine && request_pool_idle(q)) {
 		unloaded(q);
 		return;
 	}
 	if (view_eq_ci(http_header_get(http_headers(q->x), "x-corral-priority"), VIEW("batch")))
 		q->waiter.priority = POOL_BATCH;
-	read_deadline(q);
+	if (!read_deadline(q))
+		return;
 	talk_read(q);
 	progress_begin(q);
 	request_acquire(q, false);

@@ -41,7 +41,17 @@ static void send_again(struct request *q)
 			q->attempts);
 		return;
 	}
-	request_acquire(q, true);
+	if (q->route.starts_engine) {
+		request_acquire(q, true);
+		return;
+	}
+	if (request_pool_idle(q)) { /* waiting would be demand */
+		request_failf(q, CODE_ENGINE_FAILED, see_logs,
+			"The engine of pool %s ended before it answered, and this request starts none.",
+			pool_id(q->pool));
+		return;
+	}
+	request_acquire(q, false);
 }
 
 void retry_spent(struct request *q)
@@ -81,14 +91,10 @@ static bool can_move(const struct request *q)
 	return q->failures < PROXY_FAILURES_MAX && pool_has_other(q->replica);
 }
 
-/* Its call is over. Moves it, or ends it when the budget is spent. */
+/* Its call is over, and the budget was asked. */
 static void move_to_another(struct request *q, const char *failure, const char *why)
 {
 	q->failures++;
-	if (!pool_may_repeat(q->pool, mono_now())) {
-		retry_spent(q);
-		return;
-	}
 	tell(q, failure, why);
 	q->waiter.was_on = q->replica;
 	q->waiter.avoids = true;
@@ -100,7 +106,9 @@ bool retry_status(struct request *q)
 	bool loading = q->status == 503 && view_search(buf_view(&q->hold), VIEW("Loading model")) >= 0;
 	if (!loading && q->status != 501)
 		lease_failed(&q->lease, mono_now());
-	if (q->status == 501 || (!loading && !can_move(q)))
+	if (q->status == 501)
+		return false;
+	if (!loading && !(can_move(q) && pool_may_repeat(q->pool, mono_now())))
 		return false;
 	if (q->call)
 		http_call_cancel(q->call);
@@ -121,7 +129,10 @@ static void not_http(struct request *q, const struct err *e)
 	lease_failed(&q->lease, mono_now());
 	request_drop_lease(q, true); /* it is us who hung up */
 	if (can_move(q)) {
-		move_to_another(q, http_fail_name(HTTP_FAIL_PROTOCOL), e->msg);
+		if (pool_may_repeat(q->pool, mono_now()))
+			move_to_another(q, http_fail_name(HTTP_FAIL_PROTOCOL), e->msg);
+		else
+			retry_spent(q);
 		return;
 	}
 	q->attempts++;

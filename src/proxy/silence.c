@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Whether a replica still makes progress, judged by tokens and not by its health endpoint. Only requests that
- * hold a lease are looked at.
+ * hold a lease are looked at; of the others the call has a deadline, first_token_ms from its last byte on.
  *
  * Before its first token a request may wait first_token_ms since it was sent; half of it over, control
  * watches the engine's slots, and every movement there, or a token of another stream, begins the time anew.
  * After it, a stream may be without a token for max(stall_ms, 10 × the replica's median gap); but while a
  * prompt is being read that began with the silence, the longer time holds: an engine that reads a prompt may
- * stand still in all its slots for minutes. A stream whose client is slow is not looked at.
+ * stand still in all its slots for minutes. Of an answer in one piece each byte counts as if it were sent
+ * then. An answer whose client is slow is not looked at.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -98,13 +99,38 @@ static void begin(struct request *q)
 	look_in(q, q->spoke ? o.stall_ms : o.first_token_ms / 2);
 }
 
+static void bound_call(struct request *q)
+{
+	struct pool_opts o;
+	pool_options(q->pool, &o);
+	if (q->call)
+		http_call_deadline(q->call, o.first_token_ms);
+}
+
 void silence_start(struct request *q)
 {
 	q->quiet_since = mono_now();
 	q->spoke = q->paused = q->told_silent = false;
 	q->tokens = 0;
-	if (q->lease.replica && q->px->o.on_silent)
+	if (!q->lease.replica)
+		bound_call(q);
+	else if (q->px->o.on_silent)
 		begin(q);
+}
+
+void silence_data(struct request *q)
+{
+	if (!q->lease.replica)
+		bound_call(q);
+	else if (!q->events)
+		q->quiet_since = loop_now(q->px->o.loop);
+}
+
+void silence_over(struct request *q)
+{
+	request_failf(q, CODE_DECODE_TIMEOUT,
+		"Send the request again; `corral logs` shows what the engine says.",
+		"The engine of pool %s said nothing for all of first_token_timeout.", pool_id(q->pool));
 }
 
 void silence_token(struct request *q)

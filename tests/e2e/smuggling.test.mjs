@@ -131,6 +131,10 @@ test(
         if (got.text.includes('hidden')) wrong.push(`${what}: what was hidden is a request`);
       }
       assert.deepEqual(wrong, []);
+      // A body that is refused is told as what it is, not as a client that left.
+      const { requests } = (await corral.get('/v1/requests?limit=1000')).json;
+      assert.deepEqual(requests.filter((r) => r.status === 499), []);
+      assert.ok(requests.some((r) => r.status === 400 && /malformed/.test(r.outcome)));
     },
     { warm: ['fake'] },
   ),

@@ -211,10 +211,134 @@ static void failure_with_the_budget_spent(void **state)
 	world_script(w, (struct step[]){ { .reply = ANSWER("500 Oops", "8", "{\"no\":1}") } }, 1);
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, answered(w, 0));
-	assert_int_equal(w->clients[0].status, 502);
+	assert_int_equal(w->clients[0].status, 500); /* its own answer, which says why */
+	assert_string_equal(buf_str(&w->clients[0].body), "{\"no\":1}");
 	assert_true(has_header(&w->clients[0], "x-should-retry: true"));
 	assert_int_equal(w->requests, 1);
 	assert_true(counts(w, 0, 0));
+	world_free(w);
+}
+
+#define CHUNKED(status, hex, body)                                                                           \
+	"HTTP/1.1 " status "\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" hex    \
+	"\r\n" body "\r\n0\r\n\r\n"
+#define OVERFLOW_BODY                                                                                        \
+	"{\"error\":{\"type\":\"exceed_context_size_error\",\"n_prompt_tokens\":9,\"n_ctx\":8,\"code\":400}" \
+	"}"
+
+/* An engine's own error in the words and the envelope of the client, however it is framed. */
+static void failures_in_the_dialect(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *path, *reply;
+		int status;
+		const char *body, *header; /* what is found in them */
+	} cases[] = {
+		{ CHAT, CHUNKED("400 No", "57", OVERFLOW_BODY), 400, "maximum context length is 8 tokens",
+			NULL },
+		{ "/v1/messages", ANSWER("400 No", "32", "{\"error\":{\"message\":\"too odd\"}} "), 400,
+			"{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"too "
+			"odd",
+			NULL },
+		{ "/v1/messages", ANSWER("429 No", "16", "{\"error\":\"busy\"}"), 429,
+			"{\"type\":\"error\",\"error\":{\"type\":\"", "x-should-retry: true" },
+		{ "/v1/messages", ANSWER("400 No", "30", "{\"type\":\"error\",\"error\":{}}   "), 400,
+			"{\"type\":\"error\",\"error\":{}}", NULL },
+		{ CHAT, ANSWER("429 No", "16", "{\"error\":\"busy\"}"), 429, "{\"error\":\"busy\"}",
+			"retry-after-ms: 1000" },
+		{ CHAT, "HTTP/1.1 429 No\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n", 429, "",
+			"x-should-retry: true" },
+		{ CHAT, ANSWER("501 No", "8", "{\"no\":1}"), 501, "{\"no\":1}", "x-should-retry: false" },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct world *w = world_new(&(struct world_opts){ 0 });
+		world_script(w, (struct step[]){ { .reply = cases[i].reply } }, 1);
+		ask(w, 0, "POST", cases[i].path, NULL, CHAT_BODY);
+		wait_for(w, answered(w, 0));
+		const struct client *c = &w->clients[0];
+		assert_int_equal(c->status, cases[i].status);
+		if (!strstr(buf_str(&c->body), cases[i].body))
+			fail_msg("%zu: %s", i, buf_str(&c->body));
+		if (cases[i].header)
+			assert_true(has_header(c, cases[i].header));
+		assert_true(counts(w, 0, 0));
+		world_free(w);
+	}
+}
+
+/* A failure that turns out too long to be looked into passes; not a byte is missing. */
+static void a_long_failure(void **state)
+{
+	(void)state;
+	static char reply[100 * 1024];
+	int n = snprintf(reply, sizeof reply,
+		"HTTP/1.1 400 No\r\nContent-Type: application/json\r\nTransfer-Encoding: "
+		"chunked\r\n\r\n13880\r\n");
+	memset(reply + n, 'x', 80000);
+	snprintf(reply + n + 80000, 16, "\r\n0\r\n\r\n");
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .reply = reply, .split = 50000 } }, 1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 400);
+	assert_true(w->clients[0].ended);
+	assert_int_equal(w->clients[0].body.len, 80000);
+	world_free(w);
+}
+
+#define CLOSE_HEAD "HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+/* An engine that ends its answers by closing: whole only where the stream says so itself. */
+static void ends_by_closing(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *path, *reply, *relayed;
+		bool whole;
+	} cases[] = {
+		{ CHAT, CLOSE_HEAD "data: {}\n\ndata: [DONE]\n\n", "data: {}\n\ndata: [DONE]\n\n", true },
+		{ CHAT, CLOSE_HEAD "data: {}\n\ndata: [DONE]\n", "data: {}\n\ndata: [DONE]\n", true },
+		{ CHAT, CLOSE_HEAD "data: {}\n\n", "data: {}\n\n", false },
+		{ CHAT, CLOSE_HEAD "data: {}\n\ndata: {\"a\":", "data: {}\n\n", false },
+		{ "/upstream/p/x", CLOSE_HEAD "data: {}\n\n", "data: {}\n\n", true },
+		{ "/upstream/p/x", CLOSE_HEAD "data: {}\n\ndata: {\"a\":", "data: {}\n\n", false },
+		{ "/upstream/p/x", "HTTP/1.0 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n{\"a\":1}",
+			"{\"a\":1}", true },
+	};
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct world *w = world_new(&(struct world_opts){ 0 });
+		world_script(w, (struct step[]){ { .reply = cases[i].reply, .close = true } }, 1);
+		ask(w, 0, "POST", cases[i].path, NULL, CHAT_BODY);
+		wait_for(w, answered(w, 0));
+		const char *got = buf_str(&w->clients[0].body);
+		if (w->clients[0].ended != cases[i].whole)
+			fail_msg("%zu: %s", i, got);
+		assert_memory_equal(got, cases[i].relayed, strlen(cases[i].relayed));
+		assert_int_equal(strlen(got) == strlen(cases[i].relayed), cases[i].whole);
+		assert_true(counts(w, 0, 0));
+		world_free(w);
+	}
+}
+
+/* A request that starts no engine waits for none either when the one that had it is gone. */
+static void a_get_waits_for_no_engine(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ 0 });
+	world_script(w, (struct step[]){ { .close = true } }, 1);
+	ask(w, 0, "GET", "/props", "", (struct view){ 0 });
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 502);
+	assert_int_equal(w->requests, 1);
+	assert_int_equal(world_stats(w).granted, 0); /* it never stood in the queue */
+	pool_replica_up(world_replica(w), mono_now());
+	world_put_other(w);
+	world_script(w, (struct step[]){ { .close = true }, { .reply = OK_JSON } }, 2);
+	ask(w, 0, "GET", "/props", "", (struct view){ 0 });
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 200); /* the other one answered */
+	assert_int_equal(world_stats(w).granted, 0);
 	world_free(w);
 }
 
@@ -460,6 +584,26 @@ static void answers_later_than_max_wait(void **state)
 	world_free(w);
 }
 
+/* Refused before the queue: no slot is taken for what nobody waits for. */
+static void deadline_that_cannot_be_met(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *headers, *code;
+	} cases[] = { { JSON_TYPE "X-Corral-Deadline-Ms: 0\r\n", "DEADLINE_UNMET" },
+		{ JSON_TYPE "X-Corral-Deadline-Ms: soon\r\n", "INVALID_PARAMS" } };
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct world *w = world_new(&(struct world_opts){ 0 });
+		ask(w, 0, "POST", CHAT, cases[i].headers, CHAT_BODY);
+		wait_for(w, answered(w, 0));
+		assert_int_equal(w->clients[0].status, 400);
+		assert_non_null(strstr(buf_str(&w->clients[0].body), cases[i].code));
+		assert_int_equal(w->requests, 0);
+		assert_true(counts(w, 0, 0));
+		world_free(w);
+	}
+}
+
 /* The client's own deadline counts until the answer begins; the engine may still be at work after it. */
 static void misses_its_deadline(void **state)
 {
@@ -529,6 +673,10 @@ int main(void)
 		cmocka_unit_test(answers_with_a_failure),
 		cmocka_unit_test(answers_that_are_relayed),
 		cmocka_unit_test(failure_with_the_budget_spent),
+		cmocka_unit_test(failures_in_the_dialect),
+		cmocka_unit_test(a_long_failure),
+		cmocka_unit_test(ends_by_closing),
+		cmocka_unit_test(a_get_waits_for_no_engine),
 		cmocka_unit_test(is_still_loading),
 		cmocka_unit_test(dies_in_the_middle),
 		cmocka_unit_test(dies_after_the_last_event),
@@ -542,6 +690,7 @@ int main(void)
 		cmocka_unit_test(waits_no_longer_than_max_wait),
 		cmocka_unit_test(answers_later_than_max_wait),
 		cmocka_unit_test(misses_its_deadline),
+		cmocka_unit_test(deadline_that_cannot_be_met),
 		cmocka_unit_test(starts_nothing),
 		cmocka_unit_test(proves),
 	};

@@ -92,15 +92,55 @@ static void a_prompt_is_read_beside(void **state)
 static void an_answer_that_came(void **state)
 {
 	(void)state;
-	struct world *w = world_new(&(struct world_opts){ .stall_ms = 1, .first_token_ms = 20 });
+	struct world *w = world_new(&(struct world_opts){ .stall_ms = 1, .first_token_ms = 10000 });
 	world_script(w, (struct step[]){ { .reply = OK_JSON }, { .delay_ms = 100, .reply = OK_JSON } }, 2);
 	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
 	wait_for(w, answered(w, 0));
-	w->silent[true] = 0;
 	ask(w, 1, "GET", "/props", "", (struct view){ 0 }); /* holds no lease: nothing of it is judged */
 	wait_for(w, answered(w, 1));
+	assert_int_equal(w->clients[1].status, 200);
 	assert_int_equal(w->silent[true], 0);
 	world_free(w);
+}
+
+/* An answer in one piece, of which the rest does not come. */
+static void stalls_in_a_body(void **state)
+{
+	(void)state;
+	struct world *w = world_new(&(struct world_opts){ .first_token_ms = 100, .stall_ms = 1 });
+	world_script(w,
+		(struct step[]){ { .reply = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+					    "Content-Length: 90\r\n\r\n{\"half\":" } },
+		1);
+	ask(w, 0, "POST", CHAT, NULL, CHAT_BODY);
+	wait_for(w, w->silent[true]);
+	assert_int_equal(w->silent_ms, 100);
+	assert_string_equal(buf_str(&w->clients[0].body), "{\"half\":");
+	struct pool_replica *r = pool_take_replica(w->pool, "p-0", POOL_FATE_ENDED); /* control took it out */
+	proxy_replica_gone(w->proxy, r, true);
+	pool_replica_unref(r);
+	wait_for(w, answered(w, 0));
+	assert_true(w->clients[0].failed);
+	world_free(w);
+}
+
+/* What takes no slot is nobody's to judge; it does not wait for ever either. */
+static void without_a_lease(void **state)
+{
+	(void)state;
+	static const char *const halves[] = { NULL,
+		"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{\"half\":" };
+	for (size_t i = 0; i < ARRAY_LEN(halves); i++) {
+		struct world *w = world_new(&(struct world_opts){ .first_token_ms = 50, .stall_ms = 1 });
+		world_script(w, (struct step[]){ { .reply = halves[i] } }, 1);
+		ask(w, 0, "GET", "/props", "", (struct view){ 0 });
+		wait_for(w, answered(w, 0));
+		assert_int_equal(w->clients[0].status, i ? 200 : 504);
+		assert_int_equal(w->clients[0].failed, i == 1);
+		assert_int_equal(w->silent[true], 0);
+		assert_false(pool_replica_is_down(world_replica(w)));
+		world_free(w);
+	}
 }
 
 static struct pool_replica *left; /* a reference */
@@ -152,6 +192,8 @@ int main(void)
 		cmocka_unit_test(stalls_in_the_stream),
 		cmocka_unit_test(a_prompt_is_read_beside),
 		cmocka_unit_test(an_answer_that_came),
+		cmocka_unit_test(stalls_in_a_body),
+		cmocka_unit_test(without_a_lease),
 		cmocka_unit_test(stream_of_a_replica_that_is_gone),
 		cmocka_unit_test(median_of_gaps),
 	};
