@@ -45,11 +45,6 @@ void container_cancel(struct container **pc)
 	free(c);
 }
 
-static bool failed(const struct run_result *r)
-{
-	return r->exit_code != 0 || r->signo != 0 || r->silent || r->too_long;
-}
-
 /* ---- names of images --------------------------------------------------------------------------------- */
 
 static bool is_digest(struct view v)
@@ -206,7 +201,7 @@ static void inspect(struct container *c);
 
 static void step_pulled(struct container *c, const struct run_result *r)
 {
-	if (failed(r)) {
+	if (run_failed(r)) {
 		finish_failed(c, -EIO, "cannot fetch the image", r);
 		return;
 	}
@@ -307,9 +302,9 @@ static bool is_pinned_by(const struct container *c)
 
 static void step_inspected(struct container *c, const struct run_result *r)
 {
-	if (failed(r) && c->pulled) {
+	if (run_failed(r) && c->pulled) {
 		finish_failed(c, -EIO, "does not know the image it has just fetched", r);
-	} else if (failed(r)) {
+	} else if (run_failed(r)) {
 		pull(c);
 	} else if (!is_pinned_by(c) || pin(c, r->out)) {
 		finish_ready(c);
@@ -324,7 +319,7 @@ static void inspect(struct container *c)
 
 static void step_version(struct container *c, const struct run_result *r)
 {
-	if (failed(r))
+	if (run_failed(r))
 		finish_failed(c, -ENOEXEC, "does not work for this user", r);
 	else if (c->job->upgrade && !strchr(c->image, '@'))
 		pull(c); /* what its tag is now */
@@ -505,7 +500,7 @@ static void on_listed(void *arg, const struct run_result *r)
 	strv_add(&argv, s->program);
 	strv_add(&argv, "rm");
 	strv_add(&argv, "-f");
-	for (struct view rest = failed(r) ? (struct view){ 0 } : r->out; rest.p;) {
+	for (struct view rest = run_failed(r) ? (struct view){ 0 } : r->out; rest.p;) {
 		struct view name = view_trim(view_split(rest, '\n', &rest));
 		if (name.n && unwanted(s, name))
 			strv_addv(&argv, name);
