@@ -18,9 +18,10 @@ struct api {
 	size_t nstreams;
 	uint64_t next_event;
 	struct loop_timer comment;
-	int64_t started_s;   /* wall clock: `created` of models */
-	struct list relays;  /* of relay.c */
-	struct list fetched; /* of fetched.c */
+	int64_t started_s;           /* wall clock: `created` of models */
+	struct list relays;          /* of relay.c */
+	struct list fetched;         /* of fetched.c */
+	struct engines_round *round; /* of engines.c; NULL: none is under way */
 	struct http_target *node;
 	char *node_address;
 };
@@ -36,7 +37,7 @@ route_fn route_models, route_model, route_pools, route_pool, route_pool_health, 
 	route_readyz, route_version, route_props, route_root, route_nodes, route_requests, route_devices,
 	route_config_reload, route_keys, route_plan, route_explain, route_catalog, route_catalog_gc,
 	route_catalog_model, route_catalog_verify, route_catalog_state, route_catalog_pull, route_engines,
-	route_engines_provision;
+	route_engines_provision, route_engine, route_engines_upgrade, route_engines_rollback;
 
 /* Where the node is asked; NULL: none is online. */
 struct http_target *api_node_target(struct api *a);
@@ -59,6 +60,11 @@ void api_relay(struct api *a, struct api_call *c, const char *method, const char
 void api_relay_log(struct api *a, struct api_call *c, const char *path);
 void relays_done(struct api *a);
 void fetched_done(struct api *a);
+void engines_round_done(struct api *a);
+/* <prefix><id, escaped><verb> */
+char *api_node_path(const char *prefix, struct view id, const char *verb) MUST_CHECK;
+/* Whether a replica of it is up. */
+bool api_pool_is_ready(struct api *a, struct control_pool *p);
 /* fetched.c: the node fetches ref for the pool, then fn is called with its file; c is NULL when the client
  * has left meanwhile. Else c is answered with why not. */
 typedef void api_fetched_fn(

@@ -10,11 +10,10 @@
 #include "api/api_int.h"
 #include "base/mem.h"
 
-/* "/v1/node/catalog/models/<id><verb>" */
-static char *model_path(struct view id, const char *verb)
+char *api_node_path(const char *prefix, struct view id, const char *verb)
 {
 	AUTO(buf_done) struct buf b = BUF(16 * KIB);
-	(void)buf_adds(&b, "/v1/node/catalog/models/");
+	(void)buf_adds(&b, prefix);
 	for (size_t i = 0; i < id.n; i++) {
 		unsigned char ch = (unsigned char)id.p[i];
 		bool plain = (ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'z') ||
@@ -23,6 +22,12 @@ static char *model_path(struct view id, const char *verb)
 	}
 	(void)buf_adds(&b, verb);
 	return buf_take(&b);
+}
+
+/* "/v1/node/catalog/models/<id><verb>" */
+static char *model_path(struct view id, const char *verb)
+{
+	return api_node_path("/v1/node/catalog/models/", id, verb);
 }
 
 void route_catalog(struct api *a, struct api_call *c, const struct route_args *args)

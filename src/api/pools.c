@@ -297,6 +297,13 @@ void route_pool(struct api *a, struct api_call *c, const struct route_args *args
 	reply_doc(c, d);
 }
 
+bool api_pool_is_ready(struct api *a, struct control_pool *p)
+{
+	AUTO(registry_snapshot_unrefp)
+	const struct registry_snapshot *s = registry_snapshot_ref(a->o.registry);
+	return view_pool(a, p, s).state == POOL_STATE_READY;
+}
+
 void route_pool_health(struct api *a, struct api_call *c, const struct route_args *args)
 {
 	struct control_pool *p = find_pool_or_fail(a, c, args->id);

@@ -19,6 +19,7 @@ struct relay {
 	struct api_call *call;
 	struct http_call *http;
 	struct buf answer; /* one that does not last */
+	const char *list;  /* the command that lists what can be named */
 	bool is_log;       /* text, also where there is none yet */
 	bool streaming;
 	int status;
@@ -101,7 +102,7 @@ static void refused(struct relay *r)
 	const char *text =
 		yyjson_get_str(yyjson_obj_get(yyjson_obj_get(yyjson_doc_get_root(d), "error"), "message"));
 	api_failf(r->call, code, r->status == 507 || r->status == 503 ? r->status : 0,
-		code == CODE_MODEL_NOT_FOUND ? "`corral models ls` lists what is there." : "", "%s.",
+		code == CODE_MODEL_NOT_FOUND ? r->list : "", "%s.",
 		text ? text : "The node refuses without a word");
 	yyjson_doc_free(d);
 }
@@ -164,6 +165,8 @@ static void relay(struct api *a, struct api_call *c, bool is_log, const char *me
 	r->api = a;
 	r->call = c;
 	r->is_log = is_log;
+	r->list = strstr(path, "/engines/") ? "`corral engines ls` lists what is there."
+					    : "`corral models ls` lists what is there.";
 	buf_init(&r->answer, ANSWER_MAX);
 	c->on_gone = client_left;
 	c->on_drained = client_drained;

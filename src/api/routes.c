@@ -55,6 +55,9 @@ static const struct api_route routes[] = {
 	{ HTTP_M_GET, "/v1/catalog/gc", AUTH_CONTROL, route_catalog_gc },
 	{ HTTP_M_GET, "/v1/engines", AUTH_CONTROL, route_engines },
 	{ HTTP_M_POST, "/v1/engines/provision", AUTH_ADMIN, route_engines_provision },
+	{ HTTP_M_DELETE, "/v1/engines/*", AUTH_ADMIN, route_engine },
+	{ HTTP_M_POST, "/v1/engines/*/upgrade", AUTH_ADMIN, route_engines_upgrade },
+	{ HTTP_M_POST, "/v1/engines/*/rollback", AUTH_ADMIN, route_engines_rollback },
 	{ HTTP_M_GET, "/v1/events", AUTH_CONTROL, route_events },
 	{ HTTP_M_GET, "/v1/version", AUTH_INFERENCE, route_version },
 	{ HTTP_M_GET, "/props", AUTH_INFERENCE, route_props },
@@ -297,6 +300,7 @@ void api_drain(struct api *a)
 	event_streams_done(a);
 	relays_done(a);
 	fetched_done(a);
+	engines_round_done(a);
 }
 
 void api_free(struct api *a)
@@ -306,6 +310,7 @@ void api_free(struct api *a)
 	events_done(a);
 	relays_done(a);
 	fetched_done(a);
+	engines_round_done(a);
 	http_target_free(a->node);
 	free(a->node_address);
 	free(a);

@@ -469,6 +469,6 @@ bool catalog_route(struct node *n, struct http_exchange *x, struct view path, en
 	else if (view_eqs(path, "/v1/node/catalog/pull") && m == HTTP_M_POST)
 		api_with_body(n, x, VIEW(""), SMALL_BODY_MAX, catalog_pull);
 	else
-		return model_route(n, x, path, m);
+		return engines_route(n, x, path, m) || model_route(n, x, path, m);
 	return true;
 }

@@ -252,21 +252,28 @@ void catalog_verify(struct call *c)
 /* ---- an engine -------------------------------------------------------------------------------------------
  */
 
+void engines_progress_json(const char *pool, const struct engine_progress *p, struct buf *b)
+{
+	(void)buf_adds(b, "{\"pool\":");
+	(void)buf_add_json(b, view_str(pool));
+	(void)buf_addf(b, ",\"phase\":\"%s\",\"percent\":", p->phase);
+	(void)(p->pct < 0 ? buf_adds(b, "null") : buf_addf(b, "%d", p->pct));
+	(void)buf_adds(b, ",\"eta_ms\":");
+	(void)(p->eta_ms < 0 ? buf_adds(b, "null") : buf_addf(b, "%lld", (long long)p->eta_ms));
+	if (p->steps)
+		(void)buf_addf(b, ",\"step\":%u,\"steps\":%u", p->step, p->steps);
+	(void)buf_adds(b, ",\"text\":");
+	(void)buf_add_json(b, view_str(p->text));
+	(void)buf_addc(b, '}');
+}
+
 static void on_engine_progress(void *arg, const struct engine_progress *p)
 {
 	struct work *w = arg;
 	AUTO(buf_done) struct buf b = BUF(TELL_JSON_MAX);
 	if (w->s.full)
 		return;
-	(void)buf_addf(&b, "{\"phase\":\"%s\",\"percent\":", p->phase);
-	(void)(p->pct < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%d", p->pct));
-	(void)buf_adds(&b, ",\"eta_ms\":");
-	(void)(p->eta_ms < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%lld", (long long)p->eta_ms));
-	if (p->steps)
-		(void)buf_addf(&b, ",\"step\":%u,\"steps\":%u", p->step, p->steps);
-	(void)buf_adds(&b, ",\"text\":");
-	(void)buf_add_json(&b, view_str(p->text));
-	(void)buf_addc(&b, '}');
+	engines_progress_json(w->id, p, &b);
 	send_event(w, "progress", &b);
 }
 
@@ -310,9 +317,8 @@ void engines_provision(struct call *c)
 		struct work *w = work_new(n, c->x);
 		struct engine_ensure_opts o;
 		AUTO(mem_freep) struct engine_device *devices = mem_alloc(GPU_DEVICES_MAX * sizeof *devices);
-		const char *mask = p->conf.devices;
 		w->id = mem_strdup(id);
-		engines_opts(n, mask && (strcmp(mask, "cpu") == 0 || strcmp(mask, "none") == 0), devices, &o);
+		engines_opts(n, pool_on_cpu(&p->conf), devices, &o);
 		o.again = true;
 		w->job = engine_ensure(n->loop, &p->conf.engine, &o, on_engine_progress, on_engine, w);
 	}

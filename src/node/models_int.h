@@ -6,6 +6,7 @@
 #define NODE_MODELS_INT_H
 
 #include "node/node_int.h"
+#include "provision/engine/builds.h"
 
 /* models.c */
 /* Looks at the disk for p's set: its path and arguments, or that it is absent. */
@@ -46,8 +47,28 @@ void engines_remember(struct node *n, const struct engine_build *b);
 /* The steps that are a pool's own. failed NULL: it is done; begun: it has only begun. */
 void engines_note_model(struct node *n, const char *ref, bool begun, const char *failed);
 void engines_note_canary(struct replica *r, const char *failed);
+/* engines_verbs.c: looks at the disk, on a thread, for what the pools take. Whoever has one embeds it first.
+ */
+struct engines_look {
+	struct list list;
+	struct node *node;                    /* NULL: it is gone */
+	void (*work)(struct engines_look *l); /* on the thread, after t was looked at */
+	void (*over)(
+		struct engines_look *l); /* on the loop, the node is there; its memory stays the caller's */
+	void (*free)(struct engines_look *l); /* all but l itself */
+	char *prefix;
+	struct engine_device *devices;
+	struct engine_takers t;
+};
+void *engines_look_new(struct node *n, size_t size) MUST_CHECK;
+void engines_look_start(struct engines_look *l);
+void engines_looks_done(struct node *n); /* those under way end by themselves */
+bool engines_route(struct node *n, struct http_exchange *x, struct view path, enum http_method m);
+call_fn engines_upgrade_pool; /* engines_upgrade.c */
+bool pool_on_cpu(const struct node_pool *p);
 /* catalog_stream.c */
 call_fn catalog_pull, catalog_verify, engines_provision;
+void engines_progress_json(const char *pool, const struct engine_progress *p, struct buf *ret);
 /* Whether engines use the model, or may at any time. */
 struct catalog_use {
 	bool serving, pinned, configured;

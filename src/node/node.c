@@ -225,6 +225,7 @@ int node_new(struct loop *l, const struct node_opts *o, struct node **ret, struc
 	list_init(&n->fetches);
 	list_init(&n->streams);
 	list_init(&n->removals);
+	list_init(&n->looks);
 	copy_opts(n, o);
 	boot_id_read(n->boot_id);
 	n->engines_dir = path_join(o->runtime_dir, "engines");
@@ -270,6 +271,7 @@ void node_free(struct node *n)
 	devices_done(n);
 	streams_done(n);
 	catalog_removals_done(n);
+	engines_looks_done(n);
 	if (n->server)
 		http_server_free(n->server);
 	if (n->listen_fd >= 0) {

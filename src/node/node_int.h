@@ -183,6 +183,7 @@ struct node {
 	struct list fetches;        /* struct fetch: models that are being fetched */
 	struct list streams;        /* of stream.c */
 	struct list removals;       /* of catalog.c */
+	struct list looks;          /* of engines_verbs.c */
 	size_t nstreams[2];         /* of each kind */
 	struct engine_sweep *sweep; /* old containers are being looked for */
 	bool sweep_again;           /* and once more after that */

@@ -180,6 +180,101 @@ test('upgrade: pools that share an image are all handed over, --to names a tag o
   }
 });
 
+/** The events of an answer: [name, data] each. */
+const eventsOf = (text) =>
+  text
+    .split('\n\n')
+    .filter((e) => e.startsWith('event: '))
+    .map((e) => [e.match(/^event: (\w+)/)[1], JSON.parse(e.match(/^data: (.*)$/m)[1])]);
+
+test('API: engines are upgraded, gone back from and removed by their ids', async (t) => {
+  const box = new Box();
+  box.use('a');
+  const container = { mode: 'container', image, runtime: 'podman' };
+  const common = { model: model('random'), ctx: 2048, canary: 'never' };
+  const pools = [
+    { id: 'one', ...common, engine: container },
+    { id: 'two', ...common, engine: container },
+    { id: 'own', ...common, engine: { mode: 'binary', path: fakePath } },
+  ];
+  try {
+    await withCorral(
+      { pools, state_dir: path.join(box.dir, 's') },
+      async (corral) => {
+        const why = async (id) => (await corral.pool(id)).replicas.at(-1)?.engine_why ?? '';
+        const all = (c) =>
+          until(`both at ${c}`, async () =>
+            (await Promise.all([why('one'), why('two')])).every((w) => w.includes(by(c))),
+          );
+        const rows = async () => (await corral.get('/v1/engines')).json.engines;
+        const idOf = async (c) => (await rows()).find((e) => e.digest === by(c))?.id;
+        const post = (id, verb, body) => corral.post(`/v1/engines/${encodeURIComponent(id)}/${verb}`, body);
+        const remove = (id) => corral.send('DELETE', `/v1/engines/${encodeURIComponent(id)}`, { body: {} });
+        for (const { id } of pools) assert.equal((await corral.chat(id)).status, 200);
+        await all('a');
+        const a = await idOf('a');
+
+        // What is no engine here, what a file alone may name, what nobody asks for.
+        assert.equal((await post('nobody', 'upgrade', {})).status, 404);
+        assert.equal((await remove('nobody')).status, 404);
+        for (const body of [{ url: 'x' }, { to: 1 }, { pool: [] }, [], { to: 'x'.repeat(201) }, { args: [] }])
+          assert.equal((await post(a, 'upgrade', body)).status, 400, JSON.stringify(body));
+        assert.equal((await post(a, 'rollback', { to: 'a' })).status, 400);
+        assert.equal((await post('all', 'rollback', {})).status, 400);
+        const foreign = await post(a, 'upgrade', { pool: 'own' });
+        assert.equal(foreign.status, 409);
+        assert.match(foreign.json.error.message, /does not take this engine/);
+        const none = await post(a, 'rollback', {});
+        assert.equal(none.status, 409);
+        assert.match(none.json.error.message, /no image before the current one/);
+        const used = await remove(a);
+        assert.equal(used.status, 409);
+        assert.match(used.json.error.message, /is the current build of pool one, two/);
+        const ours = await remove((await rows()).find((e) => e.source === 'binary').id);
+        assert.equal(ours.status, 409);
+        assert.match(ours.json.error.message, /was not got by Corral/);
+
+        box.use('b');
+        const up = await post(a, 'upgrade', {});
+        assert.equal(up.status, 200, up.text);
+        const events = eventsOf(up.text);
+        assert.ok(events.some(([name, e]) => name === 'progress' && e.pool === 'one' && e.phase === 'fetch'));
+        const compared = events.filter(([name]) => name === 'compared').map(([, e]) => e);
+        assert.deepEqual(compared.map((e) => [e.pool, e.same]), [['one', true], ['two', true]]);
+        assert.match(compared[0].text, /the same \d+ bytes for the first 32 greedy tokens/);
+        assert.deepEqual(events.at(-1), ['done', { pools: ['one', 'two'] }]);
+        await all('b');
+
+        const bad = eventsOf((await post(await idOf('b'), 'upgrade', { to: '../x' })).text).at(-1);
+        assert.equal(bad[0], 'error');
+        assert.match(bad[1].message, /is neither a tag of/);
+        const failed = eventsOf((await post('all', 'upgrade', { to: 'c' })).text).at(-1);
+        assert.equal(failed[0], 'error');
+        assert.match(failed[1].message, /pool one does not answer with the new build; the one before/);
+        await all('b');
+        for (const id of ['one', 'two']) assert.equal((await corral.chat(id)).status, 200);
+
+        // Back over what did not work, to what did: c, then b again.
+        const gone = await remove(by('c'));
+        assert.deepEqual([gone.status, gone.json.removed], [200, by('c')]);
+        assert.equal(await idOf('c'), undefined, 'its row is gone too');
+        assert.equal((await post(await idOf('b'), 'upgrade', { to: names.a })).status, 200);
+        await all('a');
+        const back = await post(a, 'rollback', {});
+        assert.equal(back.status, 200, back.text);
+        assert.deepEqual(back.json, { engine: by('b'), pools: ['one', 'two'] });
+        await all('b');
+        const before = await remove(a);
+        assert.deepEqual([before.status, before.json.removed], [200, by('a')]);
+        assert.equal((await post(await idOf('b'), 'rollback', {})).status, 409);
+      },
+      { env: box.env, leaks: false },
+    )(t);
+  } finally {
+    box.remove();
+  }
+});
+
 test('rollback: killed at any point, neither build is forgotten', async () => {
   const box = new Box();
   const lib = path.join(path.dirname(fakePath), 'kill-at.so');

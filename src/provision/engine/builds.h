@@ -8,6 +8,7 @@
 #ifndef PROVISION_ENGINE_BUILDS_H
 #define PROVISION_ENGINE_BUILDS_H
 
+#include "base/buf.h"
 #include "provision/engine/engine.h"
 
 struct engine_kept {
@@ -45,6 +46,30 @@ struct engine_outlook {
 void engine_outlook_read(
 	const struct engine_def *def, const struct engine_ensure_opts *o, struct engine_outlook *ret);
 void engine_outlook_done(struct engine_outlook *l);
+/* ---- who takes what (takers.c) ------------------------------------------------------------------- */
+
+struct engine_taker { /* a pool, as far as its engine goes */
+	char *id;
+	struct engine_def def;
+	struct engine_ensure_opts opts; /* what it points to is the caller's */
+	struct engine_outlook now;      /* since it was looked at last */
+};
+struct engine_takers {
+	struct engine_taker *items;
+	size_t len;
+};
+/* The caller fills def and opts; valid until the next one. */
+struct engine_taker *engine_takers_add(struct engine_takers *t, const char *id) MUST_CHECK;
+struct engine_taker *engine_takers_find(const struct engine_takers *t, const char *id); /* NULL: none */
+void engine_takers_look(struct engine_takers *t);
+void engine_takers_done(struct engine_takers *t);
+bool engine_kept_taken(const struct engine_kept *k, const struct engine_taker *t);
+/* Appends their ids, with commas. */
+void engine_kept_pools(const struct engine_kept *k, const struct engine_takers *t, struct buf *ret);
+/* -EBUSY: some pool takes it; the sentence says which. */
+int engine_kept_free(
+	const struct engine_kept *k, const struct engine_takers *t, struct err *reterr) MUST_CHECK;
+
 /* -EINVAL: its engine is the one that the configuration names, which no upgrade changes. */
 int engine_upgrade_check(const struct engine_outlook *l, struct err *reterr) MUST_CHECK;
 /* Back to the build before the current one; once more undoes it. *ret_text: what is current now. */

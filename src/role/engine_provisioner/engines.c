@@ -308,13 +308,13 @@ static int outdated(struct engines *e)
 }
 
 /* Pools that ask for the same share what it is now. */
-static void tell_changed(struct engines *e, const struct uses *was)
+static void tell_changed(struct engines *e, const struct engine_takers *was)
 {
-	struct uses now;
-	uses_read(e, &now);
+	struct engine_takers now;
+	engines_takers(e, &now);
 	for (size_t i = 0; e->o->ret_changed && i < now.len; i++)
-		e->o->ret_changed[i] = !str_same(was->names[i], now.names[i]);
-	uses_done(&now);
+		e->o->ret_changed[i] = !str_same(was->items[i].now.name, now.items[i].now.name);
+	engine_takers_done(&now);
 }
 
 static int upgrade(struct engines *e)
@@ -324,7 +324,7 @@ static int upgrade(struct engines *e)
 		.upgrade = true,
 		.bar = isatty(STDERR_FILENO) && !e->o->json };
 	struct engine_outlook was, now;
-	struct uses all;
+	struct engine_takers all;
 	struct err err = { 0 };
 	engines_outlook(e, w.pool, &was);
 	if (engine_upgrade_check(&was, &err)) {
@@ -334,7 +334,7 @@ static int upgrade(struct engines *e)
 		engine_outlook_done(&was);
 		return skips ? 0 : engines_complain("upgrade", err.msg);
 	}
-	uses_read(e, &all);
+	engines_takers(e, &all);
 	provision_one(e, &w);
 	engines_outlook(e, w.pool, &now);
 	if (w.status == 0)
@@ -343,7 +343,7 @@ static int upgrade(struct engines *e)
 		e->o->ret_bytes[0] = was.bytes;
 		e->o->ret_bytes[1] = now.bytes;
 	}
-	uses_done(&all);
+	engine_takers_done(&all);
 	engine_outlook_done(&was);
 	engine_outlook_done(&now);
 	return w.status;

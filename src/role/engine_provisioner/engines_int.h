@@ -34,13 +34,8 @@ void engines_ensure_opts(
 	const struct engines *e, const struct config_pool *p, struct engine_ensure_opts *ret);
 /* What a pool's engine comes to now. */
 void engines_outlook(const struct engines *e, const struct config_pool *p, struct engine_outlook *ret);
-/* Which pools take which build: a name for each of the configuration's pools, NULL: none of ours. */
-struct uses {
-	char **names;
-	size_t len;
-};
-void uses_read(const struct engines *e, struct uses *ret);
-void uses_done(struct uses *u);
+/* All pools of the configuration, in its order, with what each comes to now. */
+void engines_takers(const struct engines *e, struct engine_takers *ret);
 int engines_complain(const char *what, const char *text); /* 1 */
 
 int engines_plan(struct engines *e);

@@ -13,38 +13,16 @@
 
 enum { OUT_MAX = 1024 * 1024, POOLS_MAX = 16 * 1024 };
 
-void uses_read(const struct engines *e, struct uses *u)
+void engines_takers(const struct engines *e, struct engine_takers *ret)
 {
 	const struct config *c = e->o->config;
-	*u = (struct uses){ .names = mem_alloc((c->npools + 1) * sizeof *u->names), .len = c->npools };
+	*ret = (struct engine_takers){ 0 };
 	for (size_t i = 0; i < c->npools; i++) {
-		struct engine_outlook l;
-		engines_outlook(e, &c->pools[i], &l);
-		u->names[i] = MEM_TAKE(l.name);
-		engine_outlook_done(&l);
+		struct engine_taker *t = engine_takers_add(ret, c->pools[i].id);
+		agent_engine_def(&c->pools[i].engine, &t->def);
+		engines_ensure_opts(e, &c->pools[i], &t->opts);
 	}
-}
-
-void uses_done(struct uses *u)
-{
-	for (size_t i = 0; i < u->len; i++)
-		free(u->names[i]);
-	free(u->names);
-}
-
-static bool used_by(const struct uses *u, size_t pool, const struct engine_kept *k)
-{
-	return !k->last && u->names[pool] && strcmp(u->names[pool], k->name) == 0;
-}
-
-static void pools_text(
-	const struct engines *e, const struct uses *u, const struct engine_kept *k, struct buf *b)
-{
-	for (size_t i = 0; i < u->len; i++)
-		if (used_by(u, i, k))
-			(void)buf_addf(b, "%s%s", b->len ? ", " : "", e->o->config->pools[i].id);
-	if (!b->len)
-		(void)buf_adds(b, "-");
+	engine_takers_look(ret);
 }
 
 /* ---- ls ------------------------------------------------------------------------------------------ */
@@ -58,8 +36,7 @@ static void json_text(struct buf *b, const char *key, const char *text)
 		(void)buf_adds(b, "null");
 }
 
-static void ls_json(
-	const struct engines *e, const struct uses *u, const struct engine_kepts *all, struct buf *b)
+static void ls_json(const struct engine_takers *t, const struct engine_kepts *all, struct buf *b)
 {
 	(void)buf_adds(b, "{\"engines\":[");
 	for (size_t i = 0; i < all->len; i++) {
@@ -80,11 +57,11 @@ static void ls_json(
 		(void)(image ? buf_adds(b, "null") : buf_addf(b, "%llu", (unsigned long long)k->bytes));
 		(void)buf_addf(b, ",\"current\":%s,\"last\":%s,\"pools\":[", k->current ? "true" : "false",
 			k->last ? "true" : "false");
-		for (size_t p = 0; p < u->len; p++) {
-			if (!used_by(u, p, k))
+		for (size_t p = 0; p < t->len; p++) {
+			if (!engine_kept_taken(k, &t->items[p]))
 				continue;
 			(void)buf_adds(b, first ? "" : ",");
-			(void)buf_add_json(b, view_str(e->o->config->pools[p].id));
+			(void)buf_add_json(b, view_str(t->items[p].id));
 			first = false;
 		}
 		(void)buf_adds(b, "]}");
@@ -92,8 +69,7 @@ static void ls_json(
 	(void)buf_adds(b, "]}\n");
 }
 
-static void ls_text(
-	const struct engines *e, const struct uses *u, const struct engine_kepts *all, struct buf *b)
+static void ls_text(const struct engine_takers *t, const struct engine_kepts *all, struct buf *b)
 {
 	if (!all->len) {
 		(void)buf_adds(b, "No engine was built or fetched here.\n");
@@ -105,7 +81,7 @@ static void ls_text(
 		const struct engine_kept *k = &all->items[i];
 		char size[32] = "-";
 		AUTO(buf_done) struct buf pools = BUF(POOLS_MAX);
-		pools_text(e, u, k, &pools);
+		engine_kept_pools(k, t, &pools);
 		if (k->mode != ENGINE_MODE_CONTAINER)
 			num_format_bytes(k->bytes, size, sizeof size);
 		(void)buf_addf(b, "%-10s %-24s %-12.12s %-7s %10s  %-8s %-20s  %s\n",
@@ -114,7 +90,7 @@ static void ls_text(
 			k->last      ? "before"
 			: k->current ? "current"
 				     : "-",
-			k->created ? k->created : "-", buf_str(&pools));
+			k->created ? k->created : "-", pools.len ? buf_str(&pools) : "-");
 	}
 }
 
@@ -122,15 +98,15 @@ int engines_list(struct engines *e)
 {
 	AUTO(buf_done) struct buf b = BUF(OUT_MAX);
 	struct engine_kepts all;
-	struct uses u;
+	struct engine_takers t;
 	engine_kepts_read(e->prefix, &all);
-	uses_read(e, &u);
+	engines_takers(e, &t);
 	if (e->o->json)
-		ls_json(e, &u, &all, &b);
+		ls_json(&t, &all, &b);
 	else
-		ls_text(e, &u, &all, &b);
+		ls_text(&t, &all, &b);
 	(void)fwrite(buf_str(&b), 1, b.len, stdout);
-	uses_done(&u);
+	engine_takers_done(&t);
 	engine_kepts_done(&all);
 	return 0;
 }
@@ -141,21 +117,14 @@ int engines_remove(struct engines *e)
 {
 	struct err err = { 0 };
 	struct engine_kepts all;
-	struct uses u;
+	struct engine_takers t;
 	size_t at = 0;
 	engine_kepts_read(e->prefix, &all);
-	uses_read(e, &u);
+	engines_takers(e, &t);
 	int r = engine_kepts_find(&all, e->o->name, &at, &err);
-	if (!r && !e->o->force) {
-		AUTO(buf_done) struct buf pools = BUF(POOLS_MAX);
-		const struct engine_kept *k = &all.items[at];
-		pools_text(e, &u, k, &pools);
-		bool used = strcmp(buf_str(&pools), "-") != 0;
-		if (used || k->current)
-			r = err_set(&err, -EBUSY,
-				"%s is the current build of %s%s: --force removes it all the same, and the "
-				"next start gets it anew",
-				k->name, used ? "pool " : "a pool", used ? buf_str(&pools) : "");
+	if (!r && !e->o->force && (r = engine_kept_free(&all.items[at], &t, &err))) {
+		AUTO(mem_freep) char *why = mem_strdup(err.msg);
+		err_set(&err, r, "%s: --force removes it all the same, and the next start gets it anew", why);
 	}
 	if (!r)
 		r = engine_kept_remove(e->prefix, &all.items[at], &err);
@@ -167,7 +136,7 @@ int engines_remove(struct engines *e)
 			all.items[at].name, all.items[at].name);
 	else
 		printf("%s was removed.\n", all.items[at].name);
-	uses_done(&u);
+	engine_takers_done(&t);
 	engine_kepts_done(&all);
 	return r ? 1 : 0;
 }
