@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What no single value shows: ids that repeat, keys that need or exclude each other, addresses, lengths.
+ * What no single value shows: ids that repeat, keys that need or exclude each other, lengths.
  */
-#include <arpa/inet.h>
 #include <ctype.h>
 #include <stdio.h>
 
 #include "base/fd.h"
 #include "base/mask.h"
 #include "base/mem.h"
-#include "base/num.h"
 #include "base/utf8.h"
 #include "config/config_int.h"
 
@@ -56,143 +54,6 @@ static void pool_fail(const struct check *c, const char *key, const char *fmt, .
 	AUTO(mem_freep) char *full = mem_fmt("pools[%zu].%s", c->index, key);
 	const struct config_origin *o = pool_origin(c, key);
 	load_fail(c->ld, o ? o : &c->p->at, full, "%s", msg);
-}
-
-/* ---- addresses ---------------------------------------------------------------------------------- */
-
-static bool port_ok(struct view v)
-{
-	uint64_t port;
-	return num_u64(v, &port) == 0 && port <= 65535;
-}
-
-/* "/run/x.sock", "/run/x.sock?mode=0660" */
-static int socket_check(struct view v)
-{
-	struct view mode, path = view_split(v, '?', &mode);
-	if (mode.p) {
-		if (!view_starts(mode, VIEW("mode=")) || mode.n < 8 || mode.n > 9)
-			return -EINVAL;
-		for (size_t i = 5; i < mode.n; i++)
-			if (mode.p[i] < '0' || mode.p[i] > '7')
-				return -EINVAL;
-		if (mode.n == 9 && mode.p[5] != '0')
-			return -EINVAL;
-	}
-	return path.n > CONFIG_SOCKET_MAX ? -ENAMETOOLONG : 0;
-}
-
-/* An entry without its scheme. */
-static struct view listen_address(struct view v)
-{
-	if (view_starts(v, VIEW("https://")))
-		return view_from(v, 8);
-	return view_starts(v, VIEW("http://")) ? view_from(v, 7) : v;
-}
-
-/* 0; -EINVAL no address; -EADDRNOTAVAIL a name or nothing; -ENAMETOOLONG. Whether others reach it, and may,
- * is for the process that knows the keys to say. */
-static int listen_check(struct view v)
-{
-	struct view entry = v;
-	if (view_starts(v, VIEW("unix:")))
-		v = view_from(v, 5);
-	if (v.n && v.p[0] == '/')
-		return socket_check(v);
-	if (port_ok(v))
-		return 0;
-	v = listen_address(entry);
-	size_t colon = v.n;
-	while (colon && v.p[colon - 1] != ':')
-		colon--;
-	if (!colon || !port_ok(view_from(v, colon)))
-		return -EINVAL;
-	struct view host = view_cut(v, colon - 1);
-	char text[64];
-	bool bracket = host.n > 2 && host.p[0] == '[' && host.p[host.n - 1] == ']';
-	if (bracket)
-		host = (struct view){ host.p + 1, host.n - 2 };
-	if (host.n == 0 || host.n >= sizeof text)
-		return host.n ? -EINVAL : -EADDRNOTAVAIL;
-	snprintf(text, sizeof text, "%.*s", VIEW_ARG(host));
-	struct in_addr a4;
-	struct in6_addr a6;
-	if (bracket)
-		return inet_pton(AF_INET6, text, &a6) == 1 ? 0 : -EINVAL;
-	if (inet_pton(AF_INET, text, &a4) == 1 || strcmp(text, "localhost") == 0)
-		return 0;
-	return strchr(text, ':') ? -EINVAL : -EADDRNOTAVAIL;
-}
-
-/* Whether both want one socket, be it with TLS and without; port 0 is another one each time. */
-static bool same_listen(struct view a, struct view b)
-{
-	struct view at = listen_address(a);
-	return view_eq(a, b) || (view_eq(at, listen_address(b)) && !view_ends(at, VIEW(":0")));
-}
-
-static void check_listen(struct loader *ld)
-{
-	const struct strv *l = &ld->cfg->listen;
-	const struct config_origin *o = top_origin(ld, "listen");
-	for (size_t i = 0; i < l->len; i++) {
-		const char *a = l->items[i];
-		int r = listen_check(view_str(a));
-		if (r == -EADDRNOTAVAIL)
-			load_fail(ld, o, "listen",
-				"found \"%.200s\"; accepted: an address of this machine and a port, as in "
-				"192.168.1.5:8080, or 0.0.0.0:8080 for all of them ([::]:8080 with those of "
-				"IPv6); names are not looked up",
-				a);
-		else if (r == -ENAMETOOLONG)
-			load_fail(ld, o, "listen",
-				"the socket path %.120s… has %zu bytes; the system takes %d; write a shorter "
-				"one",
-				a, strlen(a), CONFIG_SOCKET_MAX);
-		else if (r)
-			load_fail(ld, o, "listen",
-				"found \"%.200s\"; accepted: ADDRESS:PORT, https://ADDRESS:PORT, PORT, "
-				"/path of a unix socket (then maybe ?mode=0660), or a list of them",
-				a);
-		for (size_t j = 0; j < i; j++)
-			if (same_listen(view_str(l->items[j]), view_str(a)))
-				load_fail(ld, o, "listen", "%.200s is named twice; keep one of them", a);
-	}
-	if (!l->len)
-		load_fail(ld, o, "listen",
-			"found an empty list; accepted: at least one address, as in 127.0.0.1:8080");
-}
-
-static void check_url(const struct check *c, char *url)
-{
-	struct view v = view_str(url), rest = { 0 };
-	while (v.n && v.p[v.n - 1] == '/')
-		v.n--;
-	if (view_starts(v, VIEW("unix:/")) && v.n > 6) {
-		if (v.n - 5 > CONFIG_SOCKET_MAX)
-			pool_fail(c, "engine.urls",
-				"the socket path %.60s… has %zu bytes; the system takes %d", url, v.n - 5,
-				CONFIG_SOCKET_MAX);
-		return;
-	}
-	if (view_starts(v, VIEW("http://")))
-		rest = view_from(v, 7);
-	else if (view_starts(v, VIEW("https://")))
-		rest = view_from(v, 8);
-	if (!rest.n) {
-		pool_fail(c, "engine.urls",
-			"found \"%.200s\"; accepted: http://HOST:PORT, https://HOST:PORT or unix:/PATH", url);
-		return;
-	}
-	size_t slash = view_find(rest, '/');
-	if (slash < rest.n || view_find(rest, '?') < rest.n || view_find(rest, '@') < rest.n) {
-		pool_fail(c, "engine.urls",
-			"found \"%.200s\"; write the server's address alone (http://HOST:PORT): the path of "
-			"each request is put behind it",
-			url);
-		return;
-	}
-	url[v.n] = '\0';
 }
 
 /* ---- names -------------------------------------------------------------------------------------- */
@@ -283,6 +144,38 @@ static void infer_engine(const struct check *c)
 		e->mode = CONFIG_MODE_CONTAINER;
 	else if (e->urls.len || elsewhere)
 		e->mode = CONFIG_MODE_EXTERNAL;
+}
+
+static void check_url(const struct check *c, char *url)
+{
+	struct view v = view_str(url), rest = { 0 };
+	while (v.n && v.p[v.n - 1] == '/')
+		v.n--;
+	if (view_starts(v, VIEW("unix:/")) && v.n > 6) {
+		if (v.n - 5 > CONFIG_SOCKET_MAX)
+			pool_fail(c, "engine.urls",
+				"the socket path %.60s… has %zu bytes; the system takes %d", url, v.n - 5,
+				CONFIG_SOCKET_MAX);
+		return;
+	}
+	if (view_starts(v, VIEW("http://")))
+		rest = view_from(v, 7);
+	else if (view_starts(v, VIEW("https://")))
+		rest = view_from(v, 8);
+	if (!rest.n) {
+		pool_fail(c, "engine.urls",
+			"found \"%.200s\"; accepted: http://HOST:PORT, https://HOST:PORT or unix:/PATH", url);
+		return;
+	}
+	size_t slash = view_find(rest, '/');
+	if (slash < rest.n || view_find(rest, '?') < rest.n || view_find(rest, '@') < rest.n) {
+		pool_fail(c, "engine.urls",
+			"found \"%.200s\"; write the server's address alone (http://HOST:PORT): the path of "
+			"each request is put behind it",
+			url);
+		return;
+	}
+	url[v.n] = '\0';
 }
 
 static void check_engine_kind(const struct check *c)
@@ -543,53 +436,6 @@ static void check_socket(const struct check *c)
 		"system takes %d: "
 		"shorten runtime_dir and the id, together %zu bytes now, to at most %zu",
 		dir, p->id, len, CONFIG_SOCKET_MAX, strlen(dir) + strlen(p->id), room);
-}
-
-/* "host", "*.host", either with a port. */
-static bool host_pattern_ok(const char *s)
-{
-	struct view port, host = view_split(view_str(s), ':', &port);
-	if (view_starts(host, VIEW("*.")))
-		host = view_from(host, 2);
-	for (size_t i = 0; i < host.n; i++)
-		if (!isalnum((unsigned char)host.p[i]) && !strchr(".-_", host.p[i]))
-			return false;
-	return host.n && host.n <= 253 && host.p[0] != '.' && (!port.p || port_ok(port));
-}
-
-static void check_hosts(struct loader *ld, const char *key, const struct strv *list)
-{
-	for (size_t i = 0; i < list->len; i++)
-		if (!host_pattern_ok(list->items[i]))
-			load_fail(ld, top_origin(ld, key), key,
-				"found \"%.100s\"; accepted: a host (huggingface.co), all below one "
-				"(*.hf.co), then "
-				"maybe :PORT; no scheme, no path",
-				list->items[i]);
-}
-
-/* A host, or a bucket. */
-static void check_registries(struct loader *ld)
-{
-	const struct strv *l = &ld->cfg->trust.registries;
-	for (size_t i = 0; i < l->len; i++) {
-		struct view v = view_str(l->items[i]);
-		bool bucket = view_starts(v, VIEW("s3://")) && v.n > 5 &&
-			      view_find(view_from(v, 5), '/') == v.n - 5;
-		if (!bucket && !host_pattern_ok(l->items[i]))
-			load_fail(ld, top_origin(ld, "trust.registries"), "trust.registries",
-				"found \"%.100s\"; accepted: a host (huggingface.co), all below one "
-				"(*.hf.co), or a "
-				"bucket (s3://BUCKET)",
-				l->items[i]);
-	}
-}
-
-static void check_network(struct loader *ld)
-{
-	check_hosts(ld, "network.allow_hosts", &ld->cfg->network.allow_hosts);
-	check_hosts(ld, "network.deny", &ld->cfg->network.deny);
-	check_registries(ld);
 }
 
 static void check_dirs(struct loader *ld)

@@ -152,6 +152,8 @@ void pool_copy(struct config_pool *to, const struct config_pool *from);
 void pool_done(struct config_pool *p);
 void check_all(struct loader *ld);
 void check_door(struct loader *ld); /* tls, hosts, cors */
+void check_listen(struct loader *ld);
+void check_network(struct loader *ld);
 void check_room(struct loader *ld); /* never_with, budget, prefer and avoid */
 bool alias_ok(const char *a);
 /* A pool that no file names: infers what is inferred; false: it cannot be served. Its id counts, not whether
