@@ -28,7 +28,7 @@ static void on_after(void *arg, int status, struct view body, const struct err *
 	/* An engine that answered no chat before (an embedding's) need not now. */
 	if (now.answered || (r->was.asked && !r->was.answered)) {
 		AUTO(buf_done) struct buf b = BUF(HEARD_MAX);
-		sample_compare(pool_now(r), &r->was, &now, r->bytes, &b);
+		round_compare(pool_now(r), &r->was, &now, r->bytes, &b);
 		round_send(r, "compared", buf_view(&b));
 		sample_done(&now);
 		r->next++;
@@ -52,7 +52,7 @@ static void on_reloaded(void *arg, const struct control_reload_done *d)
 		strv_add(&r->has, pool);
 		strv_add(&r->replaced, pool);
 		if (r->upgrade) {
-			r->fetch = sample_ask(r->self, pool, on_after, r);
+			r->fetch = round_sample(r->self, pool, on_after, r);
 		} else {
 			r->next++;
 			round_hand_over(r);
@@ -104,7 +104,7 @@ void round_hand_over(struct engines_round *r)
 		round_say(r, "handover", pool_now(r), "text", "gets new engines");
 		sample_done(&r->was);
 		if (r->upgrade && api_pool_is_ready(r->api, p))
-			r->fetch = sample_ask(r->self, pool_now(r), on_before, r);
+			r->fetch = round_sample(r->self, pool_now(r), on_before, r);
 		else
 			replace(r);
 		return;

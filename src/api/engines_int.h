@@ -6,20 +6,7 @@
 #define API_ENGINES_INT_H
 
 #include "api/api_int.h"
-
-struct sample { /* what a pool answers to one short question */
-	bool asked, answered;
-	char *text;
-	double per_s; /* tokens a second; 0: not told */
-};
-void sample_done(struct sample *s);
-struct http_fetch *sample_ask(
-	struct http_target *self, const char *pool, http_fetch_fn *fn, void *arg) MUST_CHECK;
-void sample_read(int status, struct view body, struct sample *s);
-/* Appends {pool, same, tokens_per_s_before, …_now, bytes_before, bytes_now, text}. bytes: before, now; 0: not
- * known. */
-void sample_compare(const char *pool, const struct sample *was, const struct sample *now,
-	const uint64_t bytes[2], struct buf *ret);
+#include "dialect/sample.h"
 
 enum { HEARD_MAX = 256 * 1024 };
 struct engines_round {
@@ -59,6 +46,12 @@ void round_pool_body(const char *pool, const char *to, struct buf *b);
 /* False: no node is online; fn is not called. */
 bool round_ask_node(struct engines_round *r, const char *method, const char *path, const struct buf *body,
 	http_fetch_fn *fn) MUST_CHECK;
+/* sample.c */
+struct http_fetch *round_sample(
+	struct http_target *self, const char *pool, http_fetch_fn *fn, void *arg) MUST_CHECK;
+/* Appends {pool, same, tokens_per_s_before, …_now, bytes_before, bytes_now, text}. */
+void round_compare(const char *pool, const struct sample *was, const struct sample *now,
+	const uint64_t bytes[2], struct buf *ret);
 /* engines_hand.c: the pools of `changed` from `next` on, then round_next. */
 void round_hand_over(struct engines_round *r);
 

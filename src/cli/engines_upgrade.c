@@ -10,36 +10,8 @@
 #include <yyjson.h>
 
 #include "base/mem.h"
-#include "base/num.h"
 #include "cli/cli_int.h"
-
-enum { TOKENS = 32, ANSWER_MS = 10 * 60 * 1000 };
-
-struct sample {
-	bool answered;
-	char *text;
-	double per_s; /* tokens a second; 0: not told */
-};
-
-static void sample_done(struct sample *s)
-{
-	free(s->text);
-	*s = (struct sample){ 0 };
-}
-
-static void sample_read(struct view body, struct sample *s)
-{
-	yyjson_doc *doc = yyjson_read(body.n ? body.p : "", body.n, 0);
-	yyjson_val *root = yyjson_doc_get_root(doc);
-	yyjson_val *first = yyjson_arr_get_first(yyjson_obj_get(root, "choices"));
-	yyjson_val *message = yyjson_obj_get(first, "message"), *timings = yyjson_obj_get(root, "timings");
-	const char *text = yyjson_get_str(yyjson_obj_get(message, "content"));
-	const char *reasoning = yyjson_get_str(yyjson_obj_get(message, "reasoning_content"));
-	s->answered = message != NULL;
-	s->text = mem_fmt("%s%s", reasoning ? reasoning : "", text ? text : "");
-	s->per_s = yyjson_get_num(yyjson_obj_get(timings, "predicted_per_second"));
-	yyjson_doc_free(doc);
-}
+#include "dialect/sample.h"
 
 static bool on_refused(void *arg, int status, struct view body)
 {
@@ -56,7 +28,7 @@ static int ask(struct api *a, const char *method, const char *path, const struct
 	struct api_req r = { .method = method,
 		.path = path,
 		.body = body,
-		.timeout_ms = ANSWER_MS,
+		.timeout_ms = SAMPLE_MS,
 		.on_refused = on_refused,
 		.quiet_unreachable = true };
 	*ret_http = 0;
@@ -86,46 +58,19 @@ static void take_sample(struct cli *c, const char *pool, bool only_up, struct sa
 	*ret = (struct sample){ 0 };
 	if (api_open(c, &a))
 		return;
-	(void)buf_adds(&body, "{\"model\":");
-	(void)buf_add_json(&body, view_str(pool));
-	(void)buf_addf(&body,
-		",\"messages\":[{\"role\":\"user\",\"content\":\"Count from one to fifty, in words.\"}],"
-		"\"temperature\":0,\"seed\":1,\"cache_prompt\":false,\"max_tokens\":%d}",
-		(int)TOKENS);
+	sample_request(pool, &body);
 	if ((!only_up || is_up(&a, pool)) &&
 		ask(&a, "POST", "/v1/chat/completions", &body, &answer, &http) == CLI_OK)
-		sample_read(buf_view(&answer), ret);
+		sample_read(http, buf_view(&answer), ret);
 	api_close(&a);
 }
 
 static void compare(
 	const char *pool, const struct sample *was, const struct sample *now, const uint64_t bytes[2])
 {
-	char sizes[96] = "", before[32], after[32];
-	num_format_bytes(bytes[0], before, sizeof before);
-	num_format_bytes(bytes[1], after, sizeof after);
-	if (bytes[0] && bytes[1])
-		snprintf(sizes, sizeof sizes, "%s on disk before, %s now; ", before, after);
-	else if (bytes[1])
-		snprintf(sizes, sizeof sizes, "%s on disk; ", after);
-	if (!was->answered) {
-		hint("%s: %sno engine ran before: there is nothing to compare with; the new one answers",
-			pool, sizes);
-		return;
-	}
-	char speeds[96] = "";
-	if (was->per_s > 0 && now->per_s > 0)
-		snprintf(speeds, sizeof speeds, "%.1f tokens/s before, %.1f now (%+.0f %%); ", was->per_s,
-			now->per_s, (now->per_s / was->per_s - 1) * 100);
-	size_t same = 0;
-	while (was->text[same] && was->text[same] == now->text[same])
-		same++;
-	if (strcmp(was->text, now->text) == 0)
-		hint("%s: %s%sthe same %zu bytes for the first %d greedy tokens", pool, speeds, sizes, same,
-			(int)TOKENS);
-	else
-		hint("%s: %s%sthe first %d greedy tokens differ from byte %zu on", pool, speeds, sizes,
-			(int)TOKENS, same);
+	AUTO(buf_done) struct buf text = BUF(8 * KIB);
+	sample_compare(was, now, bytes, &text);
+	hint("%s: %s", pool, buf_str(&text));
 }
 
 static int reload(struct cli *c, const char *pool)
