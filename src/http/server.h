@@ -31,6 +31,7 @@ enum { HTTP_LISTENERS_MAX = 32 };
 struct http_exchange;
 struct tls_server;
 
+/* NULL: not told; a body that nobody is told of is read and dropped. */
 struct http_handler {
 	void (*on_body)(void *arg, struct view bytes);
 	void (*on_body_end)(void *arg);

@@ -199,20 +199,7 @@ static void on_stop_gone(void *arg)
 	free(w);
 }
 
-static void ignore_body(void *arg, struct view bytes)
-{
-	(void)arg;
-	(void)bytes;
-}
-
-static void ignore_end(void *arg)
-{
-	(void)arg;
-}
-
-static const struct http_handler stop_handler = {
-	.on_body = ignore_body, .on_body_end = ignore_end, .on_gone = on_stop_gone
-};
+static const struct http_handler stop_handler = { .on_gone = on_stop_gone };
 
 static void post_stop(struct call *c)
 {

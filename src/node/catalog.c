@@ -361,20 +361,7 @@ static void removal_gone(void *arg)
 	((struct removal *)arg)->x = NULL;
 }
 
-static void ignore_body(void *arg, struct view bytes)
-{
-	(void)arg;
-	(void)bytes;
-}
-
-static void ignore_end(void *arg)
-{
-	(void)arg;
-}
-
-static const struct http_handler removal_handler = {
-	.on_body = ignore_body, .on_body_end = ignore_end, .on_gone = removal_gone
-};
+static const struct http_handler removal_handler = { .on_gone = removal_gone };
 
 static void delete_model(struct node *n, struct http_exchange *x, const char *id)
 {

@@ -118,20 +118,7 @@ static void asked_gone(void *arg)
 	((struct asked *)arg)->x = NULL;
 }
 
-static void ignore_body(void *arg, struct view bytes)
-{
-	(void)arg;
-	(void)bytes;
-}
-
-static void ignore_end(void *arg)
-{
-	(void)arg;
-}
-
-static const struct http_handler asked_handler = {
-	.on_body = ignore_body, .on_body_end = ignore_end, .on_gone = asked_gone
-};
+static const struct http_handler asked_handler = { .on_gone = asked_gone };
 
 static bool lies_in(const char *path, const char *folder)
 {

@@ -53,20 +53,7 @@ static void on_gone(void *arg)
 	stream_free(arg);
 }
 
-static void on_body(void *arg, struct view bytes)
-{
-	(void)arg;
-	(void)bytes;
-}
-
-static void on_body_end(void *arg)
-{
-	(void)arg;
-}
-
-static const struct http_handler handler = {
-	.on_body = on_body, .on_body_end = on_body_end, .on_drained = on_drained, .on_gone = on_gone
-};
+static const struct http_handler handler = { .on_drained = on_drained, .on_gone = on_gone };
 
 void stream_start(struct stream *s, bool events)
 {
