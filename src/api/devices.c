@@ -4,21 +4,9 @@
  */
 #include <stdlib.h>
 #include <string.h>
-#include <yyjson.h>
 
-#include "api/api_int.h"
+#include "api/json_int.h"
 #include "base/mask.h"
-
-typedef yyjson_mut_doc doc;
-typedef yyjson_mut_val val;
-
-static void add_str(doc *d, val *o, const char *key, const char *s)
-{
-	if (s)
-		yyjson_mut_obj_add_strcpy(d, o, key, s);
-	else
-		yyjson_mut_obj_add_null(d, o, key);
-}
 
 static void add_known(doc *d, val *o, const char *key, bool known, uint64_t n)
 {
@@ -73,8 +61,8 @@ static val *replicas_json(
 			!(told || covers(r->facts.device_mask, w)))
 			continue;
 		val *o = yyjson_mut_obj(d);
-		add_str(d, o, "id", r->facts.replica_id);
-		add_str(d, o, "pool", r->facts.pool_id);
+		json_add_str(d, o, "id", r->facts.replica_id);
+		json_add_str(d, o, "pool", r->facts.pool_id);
 		add_known(d, o, "memory_bytes", told, bytes);
 		yyjson_mut_arr_append(list, o);
 	}
@@ -87,7 +75,7 @@ static val *processes_json(doc *d, const struct wire_device *w)
 	for (size_t i = 0; i < w->nuses; i++) {
 		val *o = yyjson_mut_obj(d);
 		yyjson_mut_obj_add_int(d, o, "pid", w->uses[i].pid);
-		add_str(d, o, "replica", w->uses[i].replica_id);
+		json_add_str(d, o, "replica", w->uses[i].replica_id);
 		yyjson_mut_obj_add_uint(d, o, "memory_bytes", w->uses[i].bytes);
 		yyjson_mut_arr_append(list, o);
 	}
@@ -99,8 +87,8 @@ static val *links_json(doc *d, const struct wire_device *w)
 	val *list = yyjson_mut_arr(d);
 	for (size_t i = 0; i < w->nlinks; i++) {
 		val *o = yyjson_mut_obj(d);
-		add_str(d, o, "device", w->links[i].device_id);
-		add_str(d, o, "path", w->links[i].path);
+		json_add_str(d, o, "device", w->links[i].device_id);
+		json_add_str(d, o, "path", w->links[i].path);
 		yyjson_mut_obj_add_uint(d, o, "fabric_links", w->links[i].fabric);
 		yyjson_mut_arr_append(list, o);
 	}
@@ -129,8 +117,8 @@ static void add_health(doc *d, val *o, const struct wire_device *w)
 	char at[WALL_STR_LEN + 1];
 	val *e = yyjson_mut_obj_add_obj(d, o, "last_error");
 	wall_format(w->last_error_at_ms, at);
-	add_str(d, e, "message", w->last_error);
-	add_str(d, e, "at", at);
+	json_add_str(d, e, "message", w->last_error);
+	json_add_str(d, e, "at", at);
 }
 
 static val *device_json(
@@ -138,14 +126,14 @@ static val *device_json(
 {
 	val *o = yyjson_mut_obj(d);
 	bool memory = w->memory_total_bytes > 0;
-	add_str(d, o, "node", n->node_id);
+	json_add_str(d, o, "node", n->node_id);
 	add_known(d, o, "index", !is_cpu(w), w->index);
-	add_str(d, o, "name", w->name);
-	add_str(d, o, "uuid", w->uuid);
-	add_str(d, o, "pci", w->pci);
-	add_str(d, o, "kind", w->kind);
-	add_str(d, o, "state", n->online ? w->state : "lost");
-	add_str(d, o, "reason", n->online ? w->reason : "nothing is heard of its node");
+	json_add_str(d, o, "name", w->name);
+	json_add_str(d, o, "uuid", w->uuid);
+	json_add_str(d, o, "pci", w->pci);
+	json_add_str(d, o, "kind", w->kind);
+	json_add_str(d, o, "state", n->online ? w->state : "lost");
+	json_add_str(d, o, "reason", n->online ? w->reason : "nothing is heard of its node");
 	add_known(d, o, "memory_total_bytes", memory, w->memory_total_bytes);
 	add_known(d, o, "memory_free_bytes", memory, w->memory_free_bytes);
 	add_known(d, o, "memory_used_bytes", memory, w->memory_used_bytes);
@@ -158,11 +146,11 @@ static val *device_json(
 	else
 		yyjson_mut_obj_add_null(d, o, "temperature_c");
 	add_health(d, o, w);
-	add_str(d, o, "compute_capability", w->compute_capability);
-	add_str(d, o, "driver", w->driver);
+	json_add_str(d, o, "compute_capability", w->compute_capability);
+	json_add_str(d, o, "driver", w->driver);
 	yyjson_mut_obj_add_bool(d, o, "integrated", w->integrated);
 	yyjson_mut_obj_add_bool(d, o, "split", w->split);
-	add_str(d, o, "parent", w->parent);
+	json_add_str(d, o, "parent", w->parent);
 	yyjson_mut_obj_add_val(d, o, "links", links_json(d, w));
 	yyjson_mut_obj_add_val(d, o, "replicas", replicas_json(d, s, n->node_id, w));
 	yyjson_mut_obj_add_val(d, o, "processes", processes_json(d, w));
@@ -181,12 +169,5 @@ void route_devices(struct api *a, struct api_call *c, const struct route_args *a
 		for (size_t k = 0; k < s->nodes[i]->ndevices; k++)
 			yyjson_mut_arr_append(list, device_json(d, s, s->nodes[i], &s->nodes[i]->devices[k]));
 	yyjson_mut_obj_add_val(d, root, "devices", list);
-	size_t n = 0;
-	char *text = yyjson_mut_write(d, 0, &n);
-	yyjson_mut_doc_free(d);
-	if (text)
-		api_reply_json(c, 200, view_of(text, n));
-	else
-		api_failf(c, CODE_INTERNAL, 0, "", "The answer cannot be written.");
-	free(text);
+	json_reply(c, d);
 }

@@ -5,33 +5,9 @@
 #include <stdlib.h>
 #include <math.h>
 #include <string.h>
-#include <yyjson.h>
 
-#include "api/api_int.h"
+#include "api/json_int.h"
 #include "log/log.h"
-
-typedef yyjson_mut_doc doc;
-typedef yyjson_mut_val val;
-
-static void add_str(doc *d, val *o, const char *key, const char *s)
-{
-	if (s)
-		yyjson_mut_obj_add_strcpy(d, o, key, s);
-	else
-		yyjson_mut_obj_add_null(d, o, key);
-}
-
-static void reply_doc(struct api_call *c, doc *d)
-{
-	size_t n = 0;
-	char *text = yyjson_mut_write(d, 0, &n);
-	yyjson_mut_doc_free(d);
-	if (text)
-		api_reply_json(c, 200, view_of(text, n));
-	else
-		api_failf(c, CODE_INTERNAL, 0, "", "The answer cannot be written.");
-	free(text);
-}
 
 static val *error_json(doc *d, const struct wire_error *e)
 {
@@ -40,10 +16,10 @@ static val *error_json(doc *d, const struct wire_error *e)
 	val *o = yyjson_mut_obj(d);
 	char at[WALL_STR_LEN + 1];
 	wall_format(e->at_ms, at);
-	add_str(d, o, "message", e->message);
-	add_str(d, o, "hint", e->hint);
-	add_str(d, o, "cause", wire_cause_name(e->cause));
-	add_str(d, o, "at", at);
+	json_add_str(d, o, "message", e->message);
+	json_add_str(d, o, "hint", e->hint);
+	json_add_str(d, o, "cause", wire_cause_name(e->cause));
+	json_add_str(d, o, "at", at);
 	return o;
 }
 
@@ -68,7 +44,7 @@ static void add_traffic(doc *d, val *o, struct pool *traffic, const char *replic
 	struct traffic_of t = { .id = replica_id,
 		.speed = { .prefill_tokens_per_s = -1, .tokens_per_s = -1 } };
 	pool_each_replica(traffic, read_traffic, &t);
-	add_str(d, o, "circuit", pool_circuit_name(t.circuit));
+	json_add_str(d, o, "circuit", pool_circuit_name(t.circuit));
 	if (t.speed.prefill_tokens_per_s > 0)
 		yyjson_mut_obj_add_real(
 			d, o, "prefill_tokens_per_s", round(t.speed.prefill_tokens_per_s * 10) / 10);
@@ -95,19 +71,19 @@ static val *replica_json(doc *d, struct pool *traffic, const struct registry_rep
 {
 	const struct wire_replica *f = &r->facts;
 	val *o = yyjson_mut_obj(d);
-	add_str(d, o, "id", f->replica_id);
-	add_str(d, o, "state", r->online ? replica_state_name(f->state) : "offline");
+	json_add_str(d, o, "id", f->replica_id);
+	json_add_str(d, o, "state", r->online ? replica_state_name(f->state) : "offline");
 	yyjson_mut_obj_add_uint(d, o, "generation", f->generation);
 	if (f->pid > 0)
 		yyjson_mut_obj_add_int(d, o, "pid", f->pid);
-	add_str(d, o, "address", f->address);
-	add_str(d, o, "node", r->node_id);
-	add_str(d, o, "device", f->device_mask);
+	json_add_str(d, o, "address", f->address);
+	json_add_str(d, o, "node", r->node_id);
+	json_add_str(d, o, "device", f->device_mask);
 	if (f->device_note)
-		add_str(d, o, "device_note", f->device_note);
-	add_str(d, o, "engine", f->engine);
-	add_str(d, o, "engine_version", f->engine_version);
-	add_str(d, o, "engine_why", f->engine_why);
+		json_add_str(d, o, "device_note", f->device_note);
+	json_add_str(d, o, "engine", f->engine);
+	json_add_str(d, o, "engine_version", f->engine_version);
+	json_add_str(d, o, "engine_why", f->engine_why);
 	yyjson_mut_obj_add_bool(d, o, "live", r->live);
 	yyjson_mut_obj_add_bool(d, o, "ready", r->ready);
 	yyjson_mut_obj_add_bool(d, o, "draining", r->draining);
@@ -126,9 +102,9 @@ static val *replica_json(doc *d, struct pool *traffic, const struct registry_rep
 	yyjson_mut_obj_add_val(d, o, "last_error", error_json(d, &f->last_error));
 	if (f->phase) {
 		val *p = yyjson_mut_obj(d);
-		add_str(d, p, "phase", f->phase);
+		json_add_str(d, p, "phase", f->phase);
 		yyjson_mut_obj_add_int(d, p, "pct", f->progress_pct);
-		add_str(d, p, "text", f->progress_text);
+		json_add_str(d, p, "text", f->progress_text);
 		yyjson_mut_obj_add_val(d, o, "progress", p);
 	}
 	return o;
@@ -211,8 +187,8 @@ static val *marks_json(doc *d, const struct registry_pool *rp)
 		char at[WALL_STR_LEN + 1];
 		wall_format(rp->marks[m].at_ms, at);
 		val *one = yyjson_mut_obj(d);
-		add_str(d, one, "by", rp->marks[m].by);
-		add_str(d, one, "at", at);
+		json_add_str(d, one, "by", rp->marks[m].by);
+		json_add_str(d, one, "at", at);
 		yyjson_mut_obj_add_val(d, o, registry_mark_name(m), one);
 	}
 	return o;
@@ -226,38 +202,38 @@ static val *override_json(doc *d, const struct registry_pool *rp)
 	val *o = yyjson_mut_obj(d);
 	char at[WALL_STR_LEN + 1];
 	wall_format(rp->override.at_ms, at);
-	add_str(d, o, "model", rp->override.model);
-	add_str(d, o, "configured", rp->override.configured);
-	add_str(d, o, "by", rp->override.by);
-	add_str(d, o, "at", at);
+	json_add_str(d, o, "model", rp->override.model);
+	json_add_str(d, o, "configured", rp->override.configured);
+	json_add_str(d, o, "by", rp->override.by);
+	json_add_str(d, o, "at", at);
 	return o;
 }
 
 static val *pool_json(doc *d, const struct pool_view *v)
 {
 	val *o = yyjson_mut_obj(d), *list = yyjson_mut_arr(d);
-	add_str(d, o, "id", v->cfg->id);
-	add_str(d, o, "model", control_pool_model(v->p));
+	json_add_str(d, o, "id", v->cfg->id);
+	json_add_str(d, o, "model", control_pool_model(v->p));
 	yyjson_mut_obj_add_val(d, o, "aliases", strings(d, &v->cfg->aliases));
 	yyjson_mut_obj_add_bool(d, o, "default", v->cfg->is_default);
-	add_str(d, o, "state", pool_state_name(v->state));
+	json_add_str(d, o, "state", pool_state_name(v->state));
 	yyjson_mut_obj_add_bool(d, o, "ready", v->state == POOL_STATE_READY);
 	yyjson_mut_obj_add_bool(d, o, "draining", v->rp && v->rp->marks[MARK_DRAINING].by);
 	yyjson_mut_obj_add_bool(d, o, "disabled", v->rp && v->rp->marks[MARK_DISABLED].by);
 	yyjson_mut_obj_add_bool(d, o, "reloading", control_pool_reloading(v->p));
 	yyjson_mut_obj_add_val(d, o, "marks", marks_json(d, v->rp));
 	yyjson_mut_obj_add_val(d, o, "override", override_json(d, v->rp));
-	add_str(d, o, "engine",
+	json_add_str(d, o, "engine",
 		v->lead && v->lead->engine ? v->lead->engine : config_engine_kind_name(v->cfg->engine.kind));
-	add_str(d, o, "engine_version", v->lead ? v->lead->engine_version : NULL);
-	add_str(d, o, "engine_why", v->lead ? v->lead->engine_why : NULL);
-	add_str(d, o, "device", v->lead ? v->lead->device_mask : NULL);
+	json_add_str(d, o, "engine_version", v->lead ? v->lead->engine_version : NULL);
+	json_add_str(d, o, "engine_why", v->lead ? v->lead->engine_why : NULL);
+	json_add_str(d, o, "device", v->lead ? v->lead->device_mask : NULL);
 	yyjson_mut_obj_add_uint(d, o, "ctx", ctx_of(v));
 	yyjson_mut_obj_add_uint(d, o, "slots", v->cfg->slots);
 	add_counts(d, o, v);
 	yyjson_mut_obj_add_uint(d, o, "restarts", restarts(v));
 	yyjson_mut_obj_add_val(d, o, "last_error", error_json(d, last_error(v)));
-	add_str(d, o, "model_problem", v->rp && v->rp->model ? v->rp->model->problem : NULL);
+	json_add_str(d, o, "model_problem", v->rp && v->rp->model ? v->rp->model->problem : NULL);
 	for (size_t i = 0; v->rp && i < v->rp->nreplicas; i++)
 		yyjson_mut_arr_append(list, replica_json(d, control_pool_traffic(v->p), v->rp->replicas[i]));
 	yyjson_mut_obj_add_val(d, o, "replicas", list);
@@ -280,7 +256,7 @@ void route_pools(struct api *a, struct api_call *c, const struct route_args *arg
 		yyjson_mut_arr_append(list, pool_json(d, &v));
 	}
 	yyjson_mut_obj_add_val(d, root, "pools", list);
-	reply_doc(c, d);
+	json_reply(c, d);
 }
 
 void route_pool(struct api *a, struct api_call *c, const struct route_args *args)
@@ -294,7 +270,7 @@ void route_pool(struct api *a, struct api_call *c, const struct route_args *args
 	doc *d = yyjson_mut_doc_new(NULL);
 	struct pool_view v = view_pool(a, p, s);
 	yyjson_mut_doc_set_root(d, pool_json(d, &v));
-	reply_doc(c, d);
+	json_reply(c, d);
 }
 
 bool api_pool_is_ready(struct api *a, struct control_pool *p)
@@ -324,7 +300,7 @@ void route_pool_health(struct api *a, struct api_call *c, const struct route_arg
 	yyjson_mut_obj_add_val(d, o, "last_error", error_json(d, last_error(&v)));
 	yyjson_mut_obj_add_uint(d, o, "slots_total", v.st.slots_total);
 	yyjson_mut_obj_add_uint(d, o, "slots_free", v.st.slots_free);
-	reply_doc(c, d);
+	json_reply(c, d);
 }
 
 /* ---- models
@@ -366,7 +342,7 @@ static val *model_json(doc *d, struct api *a, const struct pool_view *v)
 	    *own = yyjson_mut_obj(d);
 	const struct wire_model *m = v->rp ? v->rp->model : NULL;
 	uint32_t ctx = ctx_of(v);
-	add_str(d, o, "id", v->cfg->id);
+	json_add_str(d, o, "id", v->cfg->id);
 	yyjson_mut_obj_add_str(d, o, "object", "model");
 	yyjson_mut_obj_add_int(d, o, "created", a->started_s);
 	yyjson_mut_obj_add_str(d, o, "owned_by", "corral");
@@ -383,8 +359,8 @@ static val *model_json(doc *d, struct api *a, const struct pool_view *v)
 		yyjson_mut_obj_add_uint(d, meta, "size", m->size_bytes);
 		yyjson_mut_obj_add_uint(d, meta, "n_vocab", m->n_vocab);
 		yyjson_mut_obj_add_uint(d, meta, "n_embd", m->n_embd);
-		add_str(d, meta, "architecture", m->architecture);
-		add_str(d, meta, "quant", m->quant);
+		json_add_str(d, meta, "architecture", m->architecture);
+		json_add_str(d, meta, "quant", m->quant);
 	}
 	yyjson_mut_obj_add_val(d, o, "meta", meta);
 	if (ctx) {
@@ -392,13 +368,13 @@ static val *model_json(doc *d, struct api *a, const struct pool_view *v)
 		yyjson_mut_obj_add_uint(d, o, "context_length", ctx);
 	}
 	yyjson_mut_obj_add_val(d, o, "architecture", modalities(d, m));
-	add_str(d, own, "pool", v->cfg->id);
+	json_add_str(d, own, "pool", v->cfg->id);
 	yyjson_mut_obj_add_uint(d, own, "replicas", v->st.replicas);
-	add_str(d, own, "device", v->lead ? v->lead->device_mask : NULL);
-	add_str(d, own, "use", m && m->rerank ? "rerank" : m && m->embedding ? "embedding" : "text");
-	add_str(d, own, "source", m ? m->source : NULL);
-	add_str(d, own, "reference", m ? m->reference : NULL);
-	add_str(d, own, "problem", m ? m->problem : NULL);
+	json_add_str(d, own, "device", v->lead ? v->lead->device_mask : NULL);
+	json_add_str(d, own, "use", m && m->rerank ? "rerank" : m && m->embedding ? "embedding" : "text");
+	json_add_str(d, own, "source", m ? m->source : NULL);
+	json_add_str(d, own, "reference", m ? m->reference : NULL);
+	json_add_str(d, own, "problem", m ? m->problem : NULL);
 	yyjson_mut_obj_add_val(d, o, "corral", own);
 	return o;
 }
@@ -420,7 +396,7 @@ void route_models(struct api *a, struct api_call *c, const struct route_args *ar
 		yyjson_mut_arr_append(list, model_json(d, a, &v));
 	}
 	yyjson_mut_obj_add_val(d, root, "data", list);
-	reply_doc(c, d);
+	json_reply(c, d);
 }
 
 void route_model(struct api *a, struct api_call *c, const struct route_args *args)
@@ -433,7 +409,7 @@ void route_model(struct api *a, struct api_call *c, const struct route_args *arg
 	doc *d = yyjson_mut_doc_new(NULL);
 	struct pool_view v = view_pool(a, p, s);
 	yyjson_mut_doc_set_root(d, model_json(d, a, &v));
-	reply_doc(c, d);
+	json_reply(c, d);
 }
 
 /* /props of a pool that runs nothing: no GET starts an engine. */
@@ -458,9 +434,9 @@ void route_props(struct api *a, struct api_call *c, const struct route_args *arg
 	yyjson_mut_obj_add_uint(d, settings, "n_ctx", ctx_of(&v));
 	yyjson_mut_obj_add_val(d, o, "default_generation_settings", settings);
 	yyjson_mut_obj_add_uint(d, o, "total_slots", v.cfg->slots);
-	add_str(d, o, "model_alias", v.cfg->id);
+	json_add_str(d, o, "model_alias", v.cfg->id);
 	yyjson_mut_obj_add_val(d, o, "model", model_json(d, a, &v));
-	reply_doc(c, d);
+	json_reply(c, d);
 }
 
 void route_nodes(struct api *a, struct api_call *c, const struct route_args *args)
@@ -474,12 +450,12 @@ void route_nodes(struct api *a, struct api_call *c, const struct route_args *arg
 	for (size_t i = 0; i < s->nnodes; i++) {
 		const struct registry_node *n = s->nodes[i];
 		val *o = yyjson_mut_obj(d);
-		add_str(d, o, "id", n->node_id);
-		add_str(d, o, "state", n->online ? "online" : "offline");
-		add_str(d, o, "version", n->version);
+		json_add_str(d, o, "id", n->node_id);
+		json_add_str(d, o, "state", n->online ? "online" : "offline");
+		json_add_str(d, o, "version", n->version);
 		yyjson_mut_obj_add_int(d, o, "pid", n->pid);
 		yyjson_mut_arr_append(list, o);
 	}
 	yyjson_mut_obj_add_val(d, root, "nodes", list);
-	reply_doc(c, d);
+	json_reply(c, d);
 }
