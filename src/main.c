@@ -26,7 +26,6 @@ static int engines(const struct cli_engines_opts *o)
 		.to = o->to,
 		.ret_changed = o->ret_changed,
 		.ret_skipped = o->ret_skipped,
-		.ret_bytes = o->ret_bytes,
 		.json = o->json,
 		.force = o->force,
 		.color = o->color };

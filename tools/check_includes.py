@@ -41,7 +41,7 @@ ALLOWED = {
     "role/orchestratord": "* -node -gpu -provision -supervise",
     "role/engine_provisioner": "* -registry -placement -control -tasks -api",
     "role/pool_managerd": "loop config log metrics net http wire registry",
-    "cli": "loop net http config wire dialect gguf placement pool gpu auth",
+    "cli": "loop net http config wire gguf placement pool gpu auth",
 }
 # Outside libraries that one folder alone may know.
 ONLY_IN = {

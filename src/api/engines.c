@@ -364,7 +364,9 @@ static void on_pools(void *arg, int status, struct view body, const struct err *
 	yyjson_doc_free(d);
 	if (!all.len || (r->only && !strv_has(&all, r->only))) {
 		round_fail(r, CODE_CONFLICT, r->only ? r->only : "-",
-			r->only ? "That pool does not take this engine" : "No pool takes this engine");
+			!r->only   ? "No pool takes this engine"
+			: r->every ? "There is no such pool here"
+				   : "That pool does not take this engine");
 		return;
 	}
 	if (r->only)

@@ -47,7 +47,10 @@ static void on_reloaded(void *arg, const struct control_reload_done *d)
 	if (!d->ok && r->upgrade) {
 		undo(r, "did not get ready", d->message);
 	} else if (!d->ok) {
-		round_fail(r, CODE_CONFLICT, pool, d->message);
+		AUTO(mem_freep)
+		char *why = mem_fmt("%s is current again, and pool %s does not get ready with it: %s",
+			r->engine ? r->engine : "the build before", pool, d->message);
+		round_fail(r, CODE_CONFLICT, pool, why);
 	} else {
 		strv_add(&r->has, pool);
 		strv_add(&r->replaced, pool);

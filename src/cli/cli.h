@@ -30,9 +30,8 @@ struct cli_engines_opts { /* corral engines VERB [NAME] */
 	const char *name;            /* a pool, or a build; NULL: none was given */
 	const char *to;              /* of upgrade: a ref, a version, an image's tag; NULL: the newest */
 	bool json, force, color;
-	bool *ret_changed;   /* of upgrade: for each of config's pools: it has another build now */
-	bool *ret_skipped;   /* of upgrade: the configuration names the engine; NULL: that is an error */
-	uint64_t *ret_bytes; /* of upgrade: on the disk, before and now; 0: not known */
+	bool *ret_changed; /* of upgrade: for each of config's pools: it has another build now */
+	bool *ret_skipped; /* of upgrade: the configuration names the engine; NULL: that is an error */
 };
 struct cli_pull {                                  /* what is fetched without a daemon */
 	const char *ref, *mmproj, *draft, *sha256; /* NULL: none */

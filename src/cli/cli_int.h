@@ -179,6 +179,9 @@ int catalog_detail(struct view body, bool color, struct buf *out) MUST_CHECK; /*
 int catalog_gc_page(struct view body, bool color, struct buf *out) MUST_CHECK;
 /* corral models VERB [ID]; an exit status. */
 int catalog_command(struct cli *c, const char *verb, const char *id, bool dry_run) MUST_CHECK;
+/* A line on a terminal that is written over: what, how far (-1: not known), a sentence. */
+void bar_draw(bool *drawn, const char *what, int pct, const char *text);
+void bar_clear(bool *drawn);
 /* POSTs and shows the events of fetching or verifying as they come; an exit status. */
 int api_events(struct cli *c, struct api *a, const char *path, const struct buf *body, const char *verb,
 	bool quiet_unreachable) MUST_CHECK;

@@ -29,14 +29,14 @@ static const char *text_of(yyjson_val *o, const char *key)
 	return s ? s : "";
 }
 
-static void clear_bar(struct pull *p)
+void bar_clear(bool *drawn)
 {
-	if (p->drawn)
+	if (*drawn)
 		fprintf(stderr, "\r\033[K");
-	p->drawn = false;
+	*drawn = false;
 }
 
-static void draw(struct pull *p, const char *phase, int pct, const char *text)
+void bar_draw(bool *drawn, const char *phase, int pct, const char *text)
 {
 	enum { WIDTH = 24 };
 	char bar[WIDTH + 1];
@@ -50,7 +50,7 @@ static void draw(struct pull *p, const char *phase, int pct, const char *text)
 	else
 		fprintf(stderr, "\r\033[K[%s] %3d %%  %s", bar, pct, buf_str(&words));
 	fflush(stderr);
-	p->drawn = true;
+	*drawn = true;
 }
 
 static void show_progress(struct pull *p, yyjson_val *o)
@@ -60,7 +60,7 @@ static void show_progress(struct pull *p, yyjson_val *o)
 	const char *phase = text_of(o, "phase");
 	int pct = total ? (int)(MIN(bytes, total) * 100 / total) : -1;
 	if (p->bar) {
-		draw(p, phase, pct, text_of(o, "text"));
+		bar_draw(&p->drawn, phase, pct, text_of(o, "text"));
 		return;
 	}
 	bool other = strncmp(p->phase, phase, sizeof p->phase - 1) != 0;
@@ -118,7 +118,7 @@ static void on_event(void *arg, struct view data)
 	} else if (progress) {
 		show_progress(p, o);
 	} else {
-		clear_bar(p);
+		bar_clear(&p->drawn);
 		if (error)
 			show_error(p, error);
 		else if (yyjson_is_obj(o))
@@ -134,7 +134,7 @@ static void on_data(void *arg, struct view bytes)
 
 static int verdict(struct pull *p, int r, int http)
 {
-	clear_bar(p);
+	bar_clear(&p->drawn);
 	if (!r && http && !p->done && !p->failed)
 		complain("the daemon ended in the middle of it; ask again, it goes on where it stopped");
 	if (!r && !http)
@@ -199,7 +199,7 @@ static int pull_alone(struct cli *c, struct pull *p)
 	p->what.on_event = on_event;
 	p->what.arg = p;
 	r = c->roles->pull(cfg, &p->what);
-	clear_bar(p);
+	bar_clear(&p->drawn);
 	return r || !p->done ? CLI_FAILED : CLI_OK;
 }
 

@@ -1,191 +1,206 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * corral engines upgrade: build beside, hand over, compare, and back where it fails. The build is the node's
- * side (roles->engines); handing over is a reload of the pool by a running daemon; what is compared is one
- * short greedy answer of the pool's own model before and after.
+ * corral engines upgrade and rollback: a daemon that runs does it, and its pools get new engines meanwhile
+ * (POST /v1/engines/all/…). Where none runs the node's side does it here, and the next start takes that
+ * build.
  */
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+#include <unistd.h>
 #include <yyjson.h>
 
 #include "base/mem.h"
 #include "cli/cli_int.h"
-#include "dialect/sample.h"
 
-static bool on_refused(void *arg, int status, struct view body)
-{
-	(void)arg;
-	(void)status;
-	(void)body;
-	return true; /* whoever asked says what it means */
-}
-
-/* CLI_OK when somebody answered at all. */
-static int ask(struct api *a, const char *method, const char *path, const struct buf *body,
-	struct buf *answer, int *ret_http)
-{
-	struct api_req r = { .method = method,
-		.path = path,
-		.body = body,
-		.timeout_ms = SAMPLE_MS,
-		.on_refused = on_refused,
-		.quiet_unreachable = true };
-	*ret_http = 0;
-	return api_call(a, &r, answer, ret_http);
-}
-
-/* Whether a replica of it is up: an engine is not started for a comparison. */
-static bool is_up(struct api *a, const char *pool)
-{
-	AUTO(buf_done) struct buf path = BUF(4 * KIB), answer = BUF(API_BODY_MAX);
-	int http;
-	(void)buf_adds(&path, "/v1/pools/");
-	path_add(&path, pool);
-	(void)buf_adds(&path, "/health");
-	(void)!ask(a, "GET", buf_str(&path), NULL, &answer, &http);
-	yyjson_doc *doc = http == 200 ? yyjson_read(buf_str(&answer), answer.len, 0) : NULL;
-	bool ready = yyjson_get_bool(yyjson_obj_get(yyjson_doc_get_root(doc), "ready"));
-	yyjson_doc_free(doc);
-	return ready;
-}
-
-static void take_sample(struct cli *c, const char *pool, bool only_up, struct sample *ret)
-{
-	AUTO(buf_done) struct buf body = BUF(8 * KIB), answer = BUF(API_BODY_MAX);
-	struct api a;
-	int http;
-	*ret = (struct sample){ 0 };
-	if (api_open(c, &a))
-		return;
-	sample_request(pool, &body);
-	if ((!only_up || is_up(&a, pool)) &&
-		ask(&a, "POST", "/v1/chat/completions", &body, &answer, &http) == CLI_OK)
-		sample_read(http, buf_view(&answer), ret);
-	api_close(&a);
-}
-
-static void compare(
-	const char *pool, const struct sample *was, const struct sample *now, const uint64_t bytes[2])
-{
-	AUTO(buf_done) struct buf text = BUF(8 * KIB);
-	sample_compare(was, now, bytes, &text);
-	hint("%s: %s", pool, buf_str(&text));
-}
-
-static int reload(struct cli *c, const char *pool)
-{
-	char *words[] = { (char *)(uintptr_t) "reload", (char *)(uintptr_t)pool, NULL };
-	return cmd_reload(c, command_find("reload"), 2, words);
-}
-
-/* A round: what one pool asks for is got, and handed to every pool that asks for the same. */
-struct round {
-	struct cli *c;
-	struct cli_engines_opts *e;
-	bool *changed; /* for each of the configuration's pools: it has another build now */
-	bool *has;     /* its engines have been replaced */
-	uint64_t bytes[2];
+struct told {
+	struct cli *cli;
+	bool bar, drawn, done, failed;
+	char pool[64], phase[24];
+	int tenth;
 };
 
-static const char *pool_at(const struct round *r, size_t i)
+static const char *text_of(yyjson_val *o, const char *key)
 {
-	return r->e->config->pools[i].id;
+	const char *s = yyjson_get_str(yyjson_obj_get(o, key));
+	return s ? s : "";
 }
 
-/* What they share is the build before again, for those too that had got the new one. */
-static void go_back(struct round *r, const char *pool)
+static void show_progress(struct told *t, yyjson_val *o)
 {
-	struct cli_engines_opts back = { .verb = "rollback", .config = r->e->config, .name = pool };
-	(void)r->c->roles->engines(&back);
-	for (size_t i = 0; i < r->e->config->npools; i++)
-		if (r->has[i])
-			(void)!reload(r->c, pool_at(r, i));
-}
-
-/* The new engine is ready before the old one goes; where it does not get ready, or does not answer, the build
- * before is the pool's again. */
-static int hand_over(struct round *r, size_t at)
-{
-	const char *pool = pool_at(r, at);
-	struct sample was, now = { 0 };
-	take_sample(r->c, pool, true, &was);
-	int status = reload(r->c, pool);
-	if (status == CLI_OK) {
-		r->has[at] = true;
-		take_sample(r->c, pool, false, &now);
-		if (now.answered)
-			compare(pool, &was, &now, r->bytes);
-		else
-			status = CLI_FAILED;
+	yyjson_val *percent = yyjson_obj_get(o, "percent");
+	const char *pool = text_of(o, "pool"), *phase = text_of(o, "phase"), *text = text_of(o, "text");
+	int pct = yyjson_is_int(percent) ? (int)yyjson_get_int(percent) : -1;
+	if (t->bar) {
+		bar_draw(&t->drawn, pool, pct, text);
+		return;
 	}
-	if (status != CLI_OK && status != CLI_UNREACHABLE) {
-		complain("engines upgrade: pool %s %s with the new build; the one before is taken again",
-			pool, r->has[at] ? "does not answer" : "did not get ready");
-		go_back(r, pool);
-	}
-	sample_done(&was);
-	sample_done(&now);
-	return status;
+	bool other = strncmp(t->phase, phase, sizeof t->phase - 1) != 0 ||
+		     strncmp(t->pool, pool, sizeof t->pool - 1) != 0;
+	if (!other && pct > 0 && pct / 10 <= t->tenth)
+		return;
+	snprintf(t->pool, sizeof t->pool, "%s", pool);
+	snprintf(t->phase, sizeof t->phase, "%s", phase);
+	t->tenth = pct / 10;
+	AUTO(buf_done) struct buf words = BUF(4096);
+	clean_add(&words, view_cut(view_str(text), 300), false);
+	fprintf(stderr, "%s: %s\n", pool, buf_str(&words));
 }
 
-static int hand_over_all(struct round *r, const char *only)
+static void show(struct told *t, yyjson_val *o)
 {
+	const char *pool = text_of(o, "pool");
+	bar_clear(&t->drawn);
+	if (yyjson_obj_get(o, "message")) {
+		complain("engines upgrade %s: %s", pool, text_of(o, "message"));
+	} else if (yyjson_obj_get(o, "why")) {
+		printf("%s: %s\n", pool, text_of(o, "why"));
+		fflush(stdout);
+	} else if (yyjson_obj_get(o, "text")) {
+		hint("%s: %s", pool, text_of(o, "text"));
+	}
+}
+
+static void on_event(void *arg, struct view data)
+{
+	struct told *t = arg;
+	yyjson_doc *d = yyjson_read(data.n ? data.p : "", data.n, 0);
+	yyjson_val *o = yyjson_doc_get_root(d);
+	t->failed |= yyjson_obj_get(o, "message") != NULL;
+	t->done |= yyjson_obj_get(o, "pools") && !yyjson_obj_get(o, "pool");
+	if (t->cli->json) {
+		printf("%.*s\n", VIEW_ARG(data));
+		fflush(stdout);
+	} else if (yyjson_obj_get(o, "phase")) {
+		show_progress(t, o);
+	} else if (yyjson_is_obj(o)) {
+		show(t, o);
+	}
+	yyjson_doc_free(d);
+}
+
+static void on_data(void *arg, struct view bytes)
+{
+	sse_feed(arg, bytes);
+}
+
+static void body_of(const struct cli_engines_opts *e, struct buf *b)
+{
+	const char *sep = "";
+	(void)buf_addc(b, '{');
+	if (e->name) {
+		(void)buf_adds(b, "\"pool\":");
+		(void)buf_add_json(b, view_str(e->name));
+		sep = ",";
+	}
+	if (e->to) {
+		(void)buf_addf(b, "%s\"to\":", sep);
+		(void)buf_add_json(b, view_str(e->to));
+	}
+	(void)buf_addc(b, '}');
+}
+
+/* CLI_UNREACHABLE, unsaid: no daemon runs here. */
+static int ask(struct cli *c, const char *verb, const struct cli_engines_opts *e, struct sse *sse,
+	struct buf *answer, int *ret_http)
+{
+	AUTO(buf_done) struct buf path = BUF(1 * KIB);
+	AUTO(buf_done) struct buf body = BUF(64 * KIB);
+	struct api a;
+	int r = api_open(c, &a);
+	*ret_http = 0;
+	if (r)
+		return r;
+	(void)buf_addf(&path, "/v1/engines/all/%s", verb);
+	body_of(e, &body);
+	struct api_req req = { .method = "POST",
+		.path = buf_str(&path),
+		.body = &body,
+		.timeout_ms = -1, /* a build takes long, and so does a load */
+		.on_data = sse ? on_data : NULL,
+		.arg = sse,
+		.interruptible = sse != NULL,
+		.quiet_unreachable = !a.from_url };
+	bool remote = a.from_url;
+	r = api_call(&a, &req, answer, ret_http);
+	api_close(&a);
+	return r == CLI_UNREACHABLE && remote ? CLI_FAILED : r;
+}
+
+/* ---- upgrade ------------------------------------------------------------------------------------- */
+
+static int upgrade_alone(struct cli *c, struct cli_engines_opts *e)
+{
+	const struct config *cfg = e->config;
+	AUTO(mem_freep) bool *changed = mem_alloc((cfg->npools + 1) * sizeof *changed);
+	bool skipped = false, any = false;
+	const char *only = e->name;
 	int status = CLI_OK;
-	for (size_t i = 0; i < r->e->config->npools && status == CLI_OK; i++) {
-		if (!r->changed[i])
-			continue;
-		if (!only || strcmp(only, pool_at(r, i)) == 0)
-			status = hand_over(r, i);
-		else
-			hint("%s asks for the same engine: it takes that build with its next start, or "
-			     "`corral reload %s`",
-				pool_at(r, i), pool_at(r, i));
-	}
-	if (status != CLI_UNREACHABLE)
-		return status;
-	hint("no daemon runs: the next start takes the new build");
-	return CLI_OK;
-}
-
-/* only: the one pool that was asked for. */
-static int upgrade_pool(struct cli *c, struct cli_engines_opts *e, const char *pool, const char *only)
-{
-	size_t n = e->config->npools + 1;
-	AUTO(mem_freep) bool *changed = mem_alloc(n * sizeof *changed);
-	AUTO(mem_freep) bool *has = mem_alloc(n * sizeof *has);
-	struct round r = { .c = c, .e = e, .changed = changed, .has = has };
-	e->name = pool;
 	e->ret_changed = changed;
-	e->ret_bytes = r.bytes;
-	int status = c->roles->engines(e);
-	if (status == CLI_OK)
-		status = hand_over_all(&r, only);
-	e->ret_changed = NULL;
-	e->ret_bytes = NULL;
+	e->ret_skipped = only ? NULL : &skipped;
+	for (size_t i = 0; i < cfg->npools && status == CLI_OK; i++) {
+		if (only && config_pool_find(cfg, view_str(only)) != &cfg->pools[i])
+			continue;
+		e->name = cfg->pools[i].id;
+		status = c->roles->engines(e);
+		for (size_t k = 0; k < cfg->npools; k++)
+			any |= changed[k];
+	}
+	if (any)
+		hint("no daemon runs: the next start takes the new build");
 	return status;
 }
 
 int engines_upgrade(struct cli *c, struct cli_engines_opts *e)
 {
-	int status = CLI_OK;
-	if (e->name)
-		return upgrade_pool(c, e, e->name, e->name);
-	bool skipped = false;
-	e->ret_skipped = &skipped;
-	for (size_t i = 0; i < e->config->npools && status == CLI_OK; i++)
-		status = upgrade_pool(c, e, e->config->pools[i].id, NULL);
-	e->ret_skipped = NULL;
-	return status;
+	struct told t = { .cli = c, .bar = isatty(STDERR_FILENO) && !c->json };
+	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
+	AUTO(sse_done) struct sse sse;
+	int http;
+	sse_init(&sse, on_event, &t);
+	int r = ask(c, "upgrade", e, &sse, &answer, &http);
+	bar_clear(&t.drawn);
+	if (r == CLI_UNREACHABLE)
+		return upgrade_alone(c, e);
+	if (r)
+		return r;
+	if (!t.done && !t.failed && http)
+		complain("the daemon ended in the middle of it; ask again, it goes on where it stopped");
+	if (!http)
+		hint("what was got so far is kept; ask again, it goes on from there");
+	return t.done && !t.failed ? CLI_OK : CLI_FAILED;
+}
+
+/* ---- rollback ------------------------------------------------------------------------------------ */
+
+static int say_back(struct cli *c, const struct cli_engines_opts *e, const struct buf *answer)
+{
+	AUTO(buf_done) struct buf out = BUF(API_BODY_MAX);
+	if (c->json) {
+		(void)buf_addf(&out, "%s\n", buf_str(answer));
+		return say(&out);
+	}
+	yyjson_doc *d = answer->len ? yyjson_read(answer->data, answer->len, 0) : NULL;
+	yyjson_val *o = yyjson_doc_get_root(d), *pool;
+	size_t i, n;
+	(void)buf_addf(&out, "%s: %s is current again", e->name, text_of(o, "engine"));
+	yyjson_arr_foreach(yyjson_obj_get(o, "pools"), i, n, pool)
+	{
+		const char *id = yyjson_get_str(pool);
+		(void)buf_addf(&out, "%s%s", i ? ", " : "; new engines: ", id ? id : "");
+	}
+	(void)buf_adds(&out, ".\n");
+	yyjson_doc_free(d);
+	return say(&out);
 }
 
 int engines_rollback(struct cli *c, const struct cli_engines_opts *e)
 {
+	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
+	int http, r = ask(c, "rollback", e, NULL, &answer, &http);
+	if (r != CLI_UNREACHABLE)
+		return r ? r : say_back(c, e, &answer);
 	int status = c->roles->engines(e);
-	if (status != CLI_OK)
-		return status;
-	status = reload(c, e->name);
-	if (status == CLI_UNREACHABLE)
+	if (status == CLI_OK)
 		hint("no daemon runs: the next start takes that build");
-	return status == CLI_UNREACHABLE ? CLI_OK : status;
+	return status;
 }

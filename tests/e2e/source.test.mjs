@@ -308,7 +308,7 @@ test(
 
         // What is gone back to now is the one that does not serve: it does not become the pool's.
         const back = await run('rollback', 'chat');
-        assert.match(back.stdout, /is current again/);
+        assert.match(back.stderr, /is current again, and pool chat does not get ready with it/);
         assert.notEqual(back.code, 0);
         assert.equal((await corral.chat('chat')).status, 200);
         assert.equal((await run('rollback', 'chat')).code, 0);

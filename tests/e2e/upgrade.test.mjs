@@ -154,7 +154,7 @@ test('upgrade: pools that share an image are all handed over, --to names a tag o
         await all('a');
         const one = await run('upgrade', 'llamacpp', '--pool', 'one', '--to', names.b);
         assert.equal(one.code, 0, one.stderr);
-        assert.match(one.stderr, /two asks for the same engine: it takes that build with its next start/);
+        assert.match(one.stderr, /two: it asks for the same engine, and takes that build with its next/);
         await until('one', async () => (await why('one')).includes(by('b')));
         assert.ok((await why('two')).includes(by('a')));
 

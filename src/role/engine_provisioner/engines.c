@@ -323,7 +323,7 @@ static int upgrade(struct engines *e)
 		.pool = config_pool_find(e->o->config, view_str(e->o->name)),
 		.upgrade = true,
 		.bar = isatty(STDERR_FILENO) && !e->o->json };
-	struct engine_outlook was, now;
+	struct engine_outlook was;
 	struct engine_takers all;
 	struct err err = { 0 };
 	engines_outlook(e, w.pool, &was);
@@ -336,16 +336,10 @@ static int upgrade(struct engines *e)
 	}
 	engines_takers(e, &all);
 	provision_one(e, &w);
-	engines_outlook(e, w.pool, &now);
 	if (w.status == 0)
 		tell_changed(e, &all);
-	if (e->o->ret_bytes) {
-		e->o->ret_bytes[0] = was.bytes;
-		e->o->ret_bytes[1] = now.bytes;
-	}
 	engine_takers_done(&all);
 	engine_outlook_done(&was);
-	engine_outlook_done(&now);
 	return w.status;
 }
 

@@ -19,7 +19,6 @@ struct engines_opts {
 	bool *ret_changed; /* upgrade: for each of the configuration's pools whether it has another build now
 			    */
 	bool *ret_skipped; /* upgrade of all: set where the configuration names the engine; NULL: an error */
-	uint64_t *ret_bytes; /* upgrade: on the disk, of the build before and of the one now; 0: not known */
 };
 /* The exit status: 0, or 1 after it said why. */
 int engines_run(const struct engines_opts *o);
