@@ -65,11 +65,12 @@ int disk_check(const char *folder, uint64_t need, uint64_t headroom, struct fail
 static uint64_t missing(const struct job_file *f)
 {
 	struct stat st;
+	uint64_t size = f->head ? MIN(f->size, f->head) : f->size;
 	if (stat(f->to, &st) == 0 && (uint64_t)st.st_size == f->size)
 		return 0;
 	AUTO(mem_freep) char *part = mem_fmt("%s.part", f->to);
 	uint64_t there = stat(part, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
-	return f->size - MIN(f->size, there);
+	return size - MIN(size, there);
 }
 
 int disk_check_job(const struct job *j, struct fail *f)

@@ -81,6 +81,9 @@ static void land(struct files *g)
 			struct fail why;
 			disk_fail(&why, f->job->to, "cannot be written", r);
 			files_fail(g, why.why, "%s", why.msg);
+		} else if (f->job->head) {
+			if (file_is_headed(f))
+				file_headed(f);
 		} else if (file_is_whole(f)) {
 			file_landed(f);
 		}

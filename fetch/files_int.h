@@ -101,6 +101,7 @@ void file_begin(struct file *f);
 bool file_step(struct file *f);   /* true: there is more to do at once */
 void file_lock(struct file *f);   /* again, after a wait */
 void file_landed(struct file *f); /* it is whole: digest, rename */
+void file_headed(struct file *f); /* what was asked for is there: it stays a part, for the next process */
 void file_end(struct file *f);    /* frees */
 uint64_t file_have(const struct file *f);
 int file_size_told(struct file *f, uint64_t size, struct fail *why) MUST_CHECK;
@@ -127,7 +128,8 @@ int seg_take(struct seg *s, const char *p, size_t n) MUST_CHECK; /* negative err
 int seg_flush(struct seg *s) MUST_CHECK;
 int file_flush(struct file *f) MUST_CHECK; /* writes, hashes and notes what came; negative errno */
 bool file_is_whole(const struct file *f);
-struct seg *file_want(struct file *f); /* what to ask for next; NULL: nothing for now */
+bool file_is_headed(const struct file *f); /* a head was asked for, and it is there */
+struct seg *file_want(struct file *f);     /* what to ask for next; NULL: nothing for now */
 
 /* answer.c */
 void file_ask(struct file *f, struct seg *s);

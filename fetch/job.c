@@ -95,6 +95,7 @@ static int parse_file(yyjson_val *o, enum op op, struct job_file *ret, struct fa
 	ret->to = string_of(o, "to");
 	ret->sha256 = string_of(o, "sha256");
 	ret->size = number_of(o, "size");
+	ret->head = number_of(o, "head");
 	ret->mode = (unsigned)number_of(o, "mode") & 0777;
 	if (op != OP_TEXT && (!ret->to || ret->to[0] != '/' || strlen(ret->to) > JOB_NAME_MAX))
 		return fail_set(f, WHY_INPUT,

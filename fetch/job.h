@@ -53,7 +53,8 @@ struct job_file {
 	struct strv urls, headers;
 	char *to;
 	uint64_t size;
-	char *sha256; /* NULL: none given */
+	uint64_t head; /* so many bytes from the first are enough for now; 0: all of it */
+	char *sha256;  /* NULL: none given */
 	unsigned mode;
 };
 

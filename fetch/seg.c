@@ -194,6 +194,16 @@ bool file_is_whole(const struct file *f)
 	return f->facts.size != SIZE_UNKNOWN && f->sha.bytes == f->facts.size;
 }
 
+bool file_is_headed(const struct file *f)
+{
+	bool running = false;
+	if (f->facts.size == SIZE_UNKNOWN || f->sha.bytes < MIN(f->job->head, f->facts.size))
+		return false;
+	for (size_t i = 0; i < f->nsegs; i++)
+		running |= f->segs[i]->x != NULL;
+	return f->plain || !running; /* without ranges the whole would come */
+}
+
 /* ---- what to ask for ---------------------------------------------------------------------------------- */
 
 static struct seg *next_chunk(struct file *f)
@@ -203,6 +213,8 @@ static struct seg *next_chunk(struct file *f)
 	bool ahead = f->nsegs > 0;
 	if (size == SIZE_UNKNOWN && ahead)
 		return NULL;
+	if (f->job->head)
+		size = MIN(size, f->job->head); /* also of one that may turn out to be shorter */
 	if (f->next >= size || f->nsegs >= MIN((size_t)SEGS_NEW_MAX, 2 * (size_t)g->job->parallel + 1))
 		return NULL;
 	if (ahead && g->memory + f->chunk > WINDOW_BYTES)
@@ -220,7 +232,7 @@ struct seg *file_want(struct file *f)
 	for (size_t i = 0; i < f->nsegs; i++) {
 		struct seg *s = f->segs[i];
 		running += s->x != NULL;
-		if (!found && !s->x && s->at < s->to)
+		if (!found && !s->x && s->at < s->to && (!f->job->head || s->from < f->job->head))
 			found = s;
 	}
 	if (running && (!f->probed || f->plain || running >= f->width))

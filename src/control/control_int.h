@@ -64,8 +64,9 @@ struct control_slot { /* one replica a pool has or wants: "<pool>-<n>" */
 	uint32_t room_epoch;     /* restart_epoch when it was reserved */
 	bool waits;
 	mono_t waits_since;
-	mono_t tools_at;         /* its last answer that ended with calls of tools, */
-	uint64_t tools_owner;    /* and whose that was; 0: not known */
+	bool header_seen;     /* its model is to be fetched: that it may be served was seen in the header */
+	mono_t tools_at;      /* its last answer that ended with calls of tools, */
+	uint64_t tools_owner; /* and whose that was; 0: not known */
 	enum replica_state told; /* the last state that was narrated */
 	uint64_t told_generation;
 	uint32_t restarts_told; /* counted in the metrics */

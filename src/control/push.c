@@ -79,6 +79,7 @@ static void add_want(struct wire_desired *d, const struct control_pool *p, const
 	w->spec = s->variant.spec[0] ? mem_strdup(s->variant.spec) : NULL;
 	w->model = mem_strdup(s->variant.model);
 	w->model_there = m && !m->absent;
+	w->header_seen = s->header_seen;
 	w->restart_epoch = s->restart_epoch;
 	w->pulled_in = waiting;
 	w->keep_alive_ms = p->cfg->keep_alive_ms;

@@ -29,7 +29,7 @@ enum room_beside room_beside(struct control_pool *p, const struct control_varian
 	struct fit_plan plan;
 	scene_make(p->control, snap, &(struct swap_waiting){ .since = now }, now, &sc);
 	room_want_make(snap, &sc, p, v, NULL, &w);
-	if (!w.known || w.stale || !sc.facts.ndevices)
+	if (!w.known || w.absent || w.stale || !sc.facts.ndevices)
 		return w.stale ? BESIDE_UNTOLD : BESIDE_UNKNOWN;
 	w.fit.may_evict = false;
 	fit_plan(&sc.facts, &w.fit, sc.scratch, &plan, NULL);
@@ -204,21 +204,8 @@ static bool strangers_hold(const struct scene *sc, const struct room_want *w)
 static bool serve_mapped(struct deciding *d, struct control_pool *p, struct control_slot *s,
 	const struct scene *sc, const struct room_want *w)
 {
-	if (!w->fit.cpu || !w->wire.host_mapped || w->fit.share)
-		return false;
 	struct fit_plan plan;
-	struct fit_need need = w->need;
-	struct fit_want want = w->fit;
-	AUTO(mem_freep) struct fit_layer *layers = mem_alloc((need.nlayers + 1) * sizeof *layers);
-	for (size_t i = 0; i < need.nlayers; i++)
-		layers[i].cache = need.layers[i].cache;
-	need.layers = layers;
-	need.output = 0;
-	need.whole -= MIN(need.whole, w->wire.host_mapped);
-	want.need = &need;
-	want.may_evict = false;
-	fit_plan(&sc->facts, &want, sc->scratch, &plan, NULL);
-	if (plan.how != FIT_HOST || !room_reserve(d->c, s, sc, w, &plan))
+	if (!room_plan_mapped(&sc->facts, sc->scratch, w, &plan) || !room_reserve(d->c, s, sc, w, &plan))
 		return false;
 	log_event(LOG_WARN, "mapped", s->id, (struct log_field[]){ LOG_STR("pool_id", p->cfg->id), LOG_END },
 		"The model of %s is larger than the free memory of the host: it is read from its file as it "
@@ -373,11 +360,33 @@ static bool wait_for_better(struct deciding *d, struct control_pool *p, struct c
 	return true;
 }
 
+/* Its model is to be fetched: what could never be served is told now, and everything else goes on. */
+static void decide_absent(
+	const struct scene *sc, const struct room_want *w, struct control_pool *p, struct control_slot *s)
+{
+	struct fit_plan plan;
+	if (!w->header || !sc->facts.ndevices)
+		return;
+	s->header_seen =
+		!w->known || !w->need.nlayers || w->stale || s->role == SLOT_FRESH || !room_never(sc, w);
+	if (s->header_seen)
+		return;
+	fit_plan(&sc->facts, &w->fit, sc->scratch, &plan, NULL);
+	s->node = NULL;
+	p->room_refused = true;
+	refuse_room(p, sc, w, &plan);
+	p->room_forever = true;
+}
+
 static void decide_in(struct deciding *d, struct control_pool *p, struct control_slot *s, struct scene *sc,
 	struct room_want *w)
 {
 	struct fit_plan plan;
 	w->fit.replica_id = s->id;
+	if (w->absent) {
+		decide_absent(sc, w, p, s);
+		return;
+	}
 	/* A node that never tells of devices is not waited for. */
 	if (w->known && !sc->facts.ndevices) {
 		(void)wait_at_most(d, p, s, DEVICES_MS, "its node's devices are not known yet");
@@ -427,7 +436,7 @@ static void decide(struct deciding *d, struct control_pool *p, struct control_sl
 	heed_claims(d, &sc);
 	room_speeds(d->c, p, &sc);
 	room_want_make(d->snap, &sc, p, &s->variant, s->node, &w);
-	p->room_refused = false;
+	p->room_refused = s->header_seen = false;
 	p->room_text[0] = '\0';
 	decide_in(d, p, s, &sc, &w);
 	if (s->node)

@@ -2,7 +2,7 @@
  *
  * What the device planner is asked, made of the registry's snapshot and of what is reserved. Files: scene.c
  * the devices and who holds them · speeds.c how fast they were · want.c one replica's wish · room_ctx.c how
- * much context · room_book.c what is reserved · room.c decisions.
+ * much context · room_book.c what is reserved · room_ever.c what could never be served · room.c decisions.
  */
 #ifndef CONTROL_ROOM_INT_H
 #define CONTROL_ROOM_INT_H
@@ -88,13 +88,19 @@ struct room_want { /* freed with room_want_done */
 	 * nothing more, or it is settled by a replica that runs). */
 	uint32_t ctx;
 	char *const *larger;
-	bool stale; /* its node's figures are of another configuration than the one asked about */
-	bool known; /* false: nothing is known of what it needs; it is not planned */
+	bool absent; /* it is to be fetched; */
+	bool header; /* and its header is known */
+	bool stale;  /* its node's figures are of another configuration than the one asked about */
+	bool known;  /* false: nothing is known of what it needs; it is not planned */
 };
 /* v: what the engine would be started from. node_id NULL: any. */
 void room_want_make(const struct registry_snapshot *s, const struct scene *sc, struct control_pool *p,
 	const struct control_variant *v, const char *node_id, struct room_want *ret);
 void room_want_done(struct room_want *w);
+/* room_ever.c: no machine of these devices could serve it, were it alone there. */
+bool room_never(const struct scene *sc, const struct room_want *w) MUST_CHECK;
+bool room_plan_mapped(const struct fit_facts *facts, void *scratch, const struct room_want *w,
+	struct fit_plan *plan) MUST_CHECK;
 /* Another need in place of w's, which is taken over. */
 void room_want_take(const struct control_pool *p, struct room_want *w, struct wire_need *n);
 /* room_book.c: books what the plan says, for s. False: it is not there, whatever the planner thought. */

@@ -173,6 +173,8 @@ void room_want_make(const struct registry_snapshot *s, const struct scene *sc, s
 	const struct wire_model *m = rp ? rp->model : NULL;
 	struct wire_need n = { 0 };
 	ret->known = !p->external && (p->cfg->memory || need_of(p, v, m, &n));
+	ret->absent = m && m->absent;
+	ret->header = ret->absent && m->need;
 	ret->stale = m && m->spec && v->spec[0] && strcmp(m->spec, v->spec) != 0;
 	room_want_take(p, ret, &n);
 	if (ret->known && !p->cfg->memory && !p->cfg->ctx && m)

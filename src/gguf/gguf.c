@@ -35,7 +35,7 @@ int gguf_need(struct gguf *g, uint64_t end, const char *what, struct err *reterr
 			"%s: its header is larger than 256 MiB (in %s); that is no model we can read",
 			g->path, what);
 	if (g->fd < 0)
-		return err_set(reterr, -EBADMSG,
+		return err_set(reterr, -ENODATA,
 			"%s: its header goes on behind the %zu bytes that are there, within %s", g->path,
 			g->n, what);
 	size_t to = MIN((size_t)GGUF_HEADER_MAX, MAX((size_t)end, MAX(2 * g->n, (size_t)(256 * KIB))));

@@ -61,7 +61,7 @@ struct gguf_array {
  * do not read, a damaged header, a tensor that lies (partly) behind the file's end. */
 int gguf_open(const char *path, struct gguf **ret, struct err *reterr) MUST_CHECK;
 /* The same for bytes in memory, of a file of file_size bytes (at least bytes.n); name is for messages.
- * The bytes are copied. */
+ * The bytes are copied. -ENODATA: the header goes on behind them. */
 int gguf_parse(const char *name, struct view bytes, uint64_t file_size, struct gguf **ret,
 	struct err *reterr) MUST_CHECK;
 struct gguf *gguf_free(struct gguf *g);        /* NULL allowed; returns NULL */

@@ -182,6 +182,7 @@ void catalog_pull(struct call *c)
 	watch->on_done = on_fetched;
 	watch->arg = w;
 	w->watch = watch;
+	fetch_insist(watch);
 }
 
 /* ---- verifying ----------------------------------------------------------------------------------------- */

@@ -30,6 +30,7 @@ static void take_want(struct replica *r, const struct wire_want *w)
 	mem_setstr(&r->want.split, w->split);
 	mem_setstr(&r->want.kv_for, w->kv_for);
 	r->want.model_there = w->model_there;
+	r->want.header_seen = w->header_seen;
 	r->want.planned = w->planned;
 	r->want.gpu_layers = w->gpu_layers;
 	r->want.cpu_experts = w->cpu_experts;

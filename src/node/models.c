@@ -24,6 +24,9 @@ struct fetch {
 	struct fetch_progress last; /* text NULL: none was told yet */
 	char *text;
 	int told_tenth;
+	bool waits;    /* for its header to be looked at by who plans */
+	bool insisted; /* somebody wants it anyway */
+	struct loop_timer timer;
 };
 
 /* ---- sets ---------------------------------------------------------------------------------------------- */
@@ -62,6 +65,7 @@ static bool may_mend(enum fetch_why why)
 static void fetch_free(struct fetch *f)
 {
 	model_job_cancel(&f->job);
+	loop_timer_stop(&f->timer);
 	list_remove(&f->node);
 	model_set_done(&f->set);
 	free(f->key);
@@ -97,6 +101,7 @@ static void on_job_progress(void *arg, const struct fetch_progress *p)
 }
 
 static void take_for_all(struct node *n, const char *key);
+static bool take_header(struct node *n, struct pool *p, const char *path);
 
 static void on_job_done(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err)
 {
@@ -128,7 +133,64 @@ static void on_job_done(void *arg, const struct model_got *got, enum fetch_why w
 	fetch_free(f);
 }
 
-static const struct model_ops job_ops = { .on_progress = on_job_progress, .on_done = on_job_done };
+/* ---- its header ---------------------------------------------------------------------------------------- */
+
+/* Whoever plans answers with the next wish. When that says nothing of it, everything is fetched: better too
+ * much than never. */
+enum { HEADER_WAIT_MS = 20000 };
+
+static void fetch_go(struct fetch *f)
+{
+	if (!f->waits)
+		return;
+	f->waits = false;
+	loop_timer_stop(&f->timer);
+	model_job_go(f->job);
+}
+
+static void on_header_wait(void *arg)
+{
+	fetch_go(arg);
+}
+
+static void fetch_drop(struct fetch *f)
+{
+	log_info("model", f->set.ref,
+		"Model %s is not fetched: nobody wants it any more since its header is known. What came of "
+		"it is "
+		"kept, and a later fetch goes on from there.",
+		f->set.ref);
+	engines_note_model(f->owner, f->set.ref, false, "nobody wants it any more since its header is known");
+	fetch_free(f);
+}
+
+/* True: the rest is fetched at once. Without a registry there is nobody who plans. */
+static bool on_job_header(void *arg, const char *path)
+{
+	struct fetch *f = arg;
+	struct node *n = f->owner;
+	bool planned = false;
+	for (size_t i = 0; i < n->npools; i++) {
+		struct pool *p = n->pools[i];
+		if (!p->conf.model.ref || p->conf.engine.kind != ENGINE_LLAMACPP)
+			continue;
+		AUTO(mem_freep) char *own = set_key(&p->conf.model, p->conf.model_sha256, want_of(&p->conf));
+		if (strcmp(own, f->key) == 0)
+			planned |= take_header(n, p, path);
+	}
+	if (!planned)
+		return true;
+	report_again(n);
+	if (f->insisted || !n->report.target)
+		return true;
+	f->waits = true;
+	loop_timer_start(n->loop, &f->timer, HEADER_WAIT_MS, on_header_wait, f);
+	return false;
+}
+
+static const struct model_ops job_ops = {
+	.on_progress = on_job_progress, .on_header = on_job_header, .on_done = on_job_done
+};
 
 static struct fetch *find_fetch(struct node *n, const char *key)
 {
@@ -193,6 +255,14 @@ void fetch_leave(struct fetch_watch **pw)
 		return;
 	list_remove(&w->node);
 	loop_defer_free(w->of->owner->loop, w);
+	if (w->of->waits && list_empty(&w->of->watches))
+		fetch_drop(w->of);
+}
+
+void fetch_insist(struct fetch_watch *w)
+{
+	w->of->insisted = true;
+	fetch_go(w->of);
 }
 
 void models_done(struct node *n)
@@ -267,10 +337,44 @@ void models_look(struct node *n, struct pool *p)
 	p->conf.model_path = NULL;
 }
 
+void models_forget_header(struct pool *p)
+{
+	if (p->header)
+		wire_model_done(p->header);
+	free(p->header);
+	p->header = NULL;
+}
+
 static void look_again(struct node *n, struct pool *p)
 {
 	models_look(n, p);
 	node_read_model(n, &p->conf, p->conf.model_path, &p->model);
+	if (!p->model.absent) {
+		models_forget_header(p);
+	} else if (p->header) {
+		char *retired = MEM_TAKE(p->model.retired);
+		wire_model_done(&p->model);
+		wire_model_copy(&p->model, p->header);
+		p->model.retired = retired;
+	}
+}
+
+/* What its header says of p's model, all of which is still to come. False: nothing that could be planned. */
+static bool take_header(struct node *n, struct pool *p, const char *path)
+{
+	models_forget_header(p);
+	p->header = NEW(struct wire_model);
+	node_read_model(n, &p->conf, path, p->header);
+	free(p->header->path);
+	free(p->header->problem);
+	free(p->header->retired);
+	p->header->path = p->header->problem = p->header->retired = NULL;
+	p->header->absent = true;
+	bool planned = p->header->need != NULL;
+	if (!planned)
+		models_forget_header(p);
+	look_again(n, p);
+	return planned;
 }
 
 static void take_for_all(struct node *n, const char *key)
@@ -421,6 +525,8 @@ bool models_wait(struct replica *r)
 
 void models_planned(struct replica *r)
 {
+	if (r->fetch && r->want.header_seen)
+		fetch_go(r->fetch->of);
 	if (!r->waits_plan || !r->want.model_there)
 		return;
 	r->waits_plan = false;

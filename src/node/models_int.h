@@ -15,7 +15,8 @@ void models_look(struct node *n, struct pool *p);
  * replica_provide follows, or FAILED. */
 bool models_wait(struct replica *r) MUST_CHECK;
 void models_planned(struct replica *r); /* what is wanted of it was told again */
-void models_leave(struct replica *r);   /* it waits no more; the fetch goes on */
+void models_forget_header(struct pool *p);
+void models_leave(struct replica *r); /* it waits no more; the fetch goes on */
 void models_done(struct node *n);
 char *models_retired(struct node *n, const struct node_pool *p) MUST_CHECK; /* a sentence; NULL: it is not */
 void models_used(const struct replica *r);                                  /* its engine is being started */
@@ -36,7 +37,10 @@ struct fetch_watch {
 /* NULL: it cannot be begun, *reterr says why and ret_why what kind of why. */
 struct fetch_watch *fetch_join(struct node *n, const struct model_set *set, const char *sha256,
 	enum model_want want, enum fetch_why *ret_why, struct err *reterr) MUST_CHECK;
+/* The last one who leaves a fetch that waits for its header to be looked at ends it. */
 void fetch_leave(struct fetch_watch **w); /* NULL inside allowed */
+/* All of it is wanted, whether a device can hold it or not. */
+void fetch_insist(struct fetch_watch *w);
 
 /* catalog.c */
 bool catalog_route(struct node *n, struct http_exchange *x, struct view path, enum http_method m);

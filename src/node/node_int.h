@@ -37,6 +37,7 @@ struct pool {
 	struct engine_build build;
 	bool have_build;
 	struct wire_model model;
+	struct wire_model *header; /* of one that is absent: what its header says; NULL: that is not known */
 	/* Today's alone: its specs of before, the newest first, for a reload that turns back after the last
 	 * engine of one of them has stopped. References. */
 	struct pool *older[POOL_OLDER_MAX];

@@ -64,6 +64,7 @@ void node_pool_drop(struct pool **pp)
 	engine_def_done(&p->conf.engine);
 	engine_build_done(&p->build);
 	wire_model_done(&p->model);
+	models_forget_header(p);
 	free(p);
 }
 

@@ -228,6 +228,7 @@ static const struct wf want_fields[] = {
 	STR(spec, 0),
 	STR(model, 0),
 	NUM(model_there, WF_BOOL, 0, 0, 0),
+	NUM(header_seen, WF_BOOL, 0, 0, 0),
 	NUM(planned, WF_BOOL, 0, 0, 0),
 	NUM(gpu_layers, WF_U32, 0, 0, UINT32_MAX),
 	NUM(cpu_experts, WF_U32, 0, 0, UINT32_MAX),

@@ -157,9 +157,9 @@ struct wire_model {
 	uint32_t ctx; /* the configured one; of `ctx: auto` the least it becomes */
 	bool vision, audio;
 	bool embedding, rerank; /* what it is for instead of text */
-	bool absent;            /* it has to be fetched first: nothing else is known of it */
-	char *retired;          /* it takes no new work: a sentence; NULL: it does */
-	char *need;             /* what it needs in memory, as wire_need_encode writes it; NULL: not known */
+	bool absent;   /* it has to be fetched first: nothing else is known of it, or what its header says */
+	char *retired; /* it takes no new work: a sentence; NULL: it does */
+	char *need;    /* what it needs in memory, as wire_need_encode writes it; NULL: not known */
 	/* NULL-terminated, each as need: with the contexts that `ctx: auto` may become where there is room,
 	 * the largest first; NULL: none */
 	char **larger;
@@ -271,6 +271,8 @@ struct wire_want { /* one replica that should run */
 	char *model; /* a file in place of the configured model; NULL = the configured one */
 	/* The sender knows what the model needs: one that had to be fetched is started from then on alone. */
 	bool model_there;
+	/* Nor is the rest of one fetched before the sender has seen in its header that it may be served. */
+	bool header_seen;
 	/* How the model is divided, where that was planned: layers on devices (the output is one more),
 	 * layers whose experts stay on the host, shares of the layers for each of `devices` ("20,13"; NULL:
 	 * one). */

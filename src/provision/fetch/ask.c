@@ -75,7 +75,8 @@ static bool add_file(struct buf *b, const struct fetch_file *f, bool first)
 {
 	return buf_addf(b, "%s{\"mode\":%u", first ? "" : ",", f->mode) || add_strings(b, "urls", &f->urls) ||
 	       add_strings(b, "headers", &f->headers) || add_string(b, "to", f->to) ||
-	       add_string(b, "sha256", f->sha256) || add_number(b, "size", f->size) || buf_addc(b, '}');
+	       add_string(b, "sha256", f->sha256) || add_number(b, "size", f->size) ||
+	       add_number(b, "head", f->head) || buf_addc(b, '}');
 }
 
 static bool add_policy(struct buf *b, const struct fetch_policy *p)

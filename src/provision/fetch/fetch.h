@@ -47,8 +47,11 @@ struct fetch_file {
 				redirects to */
 	char *to;            /* absolute; its folder is made */
 	uint64_t size;       /* 0: the server says */
-	char *sha256;        /* 64 lower-case hex digits; NULL: computed and told */
-	uint32_t mode;       /* permission bits, 0 = 0644 */
+	/* FETCH_FILES: the first so many bytes, which stay `<to>.part` for whoever asks for the rest;
+	 * found.size is the whole file's. 0: all of it */
+	uint64_t head;
+	char *sha256;  /* 64 lower-case hex digits; NULL: computed and told */
+	uint32_t mode; /* permission bits, 0 = 0644 */
 };
 void fetch_file_done(struct fetch_file *f);
 

@@ -100,12 +100,17 @@ struct model_ops {
 	void (*on_progress)(void *arg, const struct fetch_progress *p); /* may be NULL */
 	/* Once; the job is gone when it returns. got is NULL on failure. */
 	void (*on_done)(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err);
+	/* May be NULL. The headers of a GGUF model that is large enough to ask for them are here: path is a
+	 * file of its size with nothing but the header in it (split models: the first of such files), for the
+	 * time of this call. False: the rest is not fetched before model_job_go. */
+	bool (*on_header)(void *arg, const char *path);
 };
 /* Resolves, fetches what is missing, verifies. Idempotent; single flight by the files' locks. s and o are
  * copied. */
 struct model_job *model_ensure(struct loop *l, const struct model_set *s, const struct model_ensure_opts *o,
 	const struct model_ops *ops, void *arg) MUST_CHECK;
 void model_job_cancel(struct model_job **j); /* NULL inside allowed */
+void model_job_go(struct model_job *j);      /* after on_header; nothing happens before it returns */
 
 /* What model_ensure would do, in order, as sentences: "fetch hf:… : FILE, 4.6 GiB from HOST". Asks the
  * network for listings, writes nothing. */

@@ -62,6 +62,7 @@ static void job_free(struct model_job *j)
 	loop_timer_stop(&j->timer);
 	unlock(j);
 	free(j->want);
+	want_head_done(j);
 	want_items_done(j->items, j->n);
 	model_set_done(&j->set);
 	stores_roots_done(&j->roots);
@@ -274,7 +275,7 @@ static bool renew(struct model_job *j)
 	return true;
 }
 
-static void files_failed(struct model_job *j, enum fetch_why why, const struct err *err)
+void want_files_failed(struct model_job *j, enum fetch_why why, const struct err *err)
 {
 	struct err e = { 0 };
 	if (why == FETCH_DENIED && renew(j))
@@ -293,7 +294,7 @@ static void on_files(void *arg, const struct fetch_result *res, enum fetch_why w
 	struct model_job *j = arg;
 	j->fetch = NULL;
 	if (why != FETCH_OK) {
-		files_failed(j, why, err);
+		want_files_failed(j, why, err);
 		return;
 	}
 	for (size_t i = 0; i < res->nfiles && i < j->nwant; i++) {
@@ -313,7 +314,7 @@ static void on_files(void *arg, const struct fetch_result *res, enum fetch_why w
 	settle(j);
 }
 
-static void on_files_progress(void *arg, const struct fetch_progress *p)
+void want_files_progress(void *arg, const struct fetch_progress *p)
 {
 	struct model_job *j = arg;
 	if (!j->first_bytes)
@@ -343,15 +344,9 @@ static void collect(struct model_job *j)
 		}
 }
 
-static void fetch(struct model_job *j)
+void want_rest(struct model_job *j)
 {
-	struct stat st;
 	stage_set(j, WANT_FETCHING);
-	for (size_t i = 0; i < j->n; i++) /* who had the lock may have fetched it */
-		for (size_t k = 0; k < j->items[i].nfetch; k++) {
-			struct want_file *f = &j->items[i].fetch[k];
-			f->here = f->here || (f->link && stat(f->to, &st) == 0);
-		}
 	collect(j);
 	if (!j->nwant) {
 		settle(j);
@@ -371,13 +366,37 @@ static void fetch(struct model_job *j)
 		.rate = j->o.rate,
 		.headroom = j->o.headroom,
 		.policy = j->o.policy };
-	static const struct fetch_ops ops = { .on_progress = on_files_progress, .on_done = on_files };
+	static const struct fetch_ops ops = { .on_progress = want_files_progress, .on_done = on_files };
 	struct err e = { 0 };
 	j->first_bytes = j->seen_bytes = 0;
 	int r = fetch_start(j->loop, j->o.fetch_program, &q, &ops, j, &j->fetch, &e);
 	free(files);
 	if (r)
 		want_fail(j, FETCH_CRASHED, &e);
+}
+
+static void go(void *arg)
+{
+	want_rest(arg);
+}
+
+void model_job_go(struct model_job *j)
+{
+	assert(j->stage == WANT_HEADS && !j->fetch);
+	loop_timer_start(j->loop, &j->timer, 0, go, j);
+}
+
+static void locked(struct model_job *j)
+{
+	struct stat st;
+	for (size_t i = 0; i < j->n; i++) /* who had the lock may have fetched it */
+		for (size_t k = 0; k < j->items[i].nfetch; k++) {
+			struct want_file *f = &j->items[i].fetch[k];
+			f->here = f->here || (f->link && stat(f->to, &st) == 0);
+		}
+	stage_set(j, WANT_HEADS);
+	if (!want_head(j))
+		want_rest(j);
 }
 
 static int by_lock(const void *pa, const void *pb)
@@ -417,7 +436,7 @@ static void lock(void *arg)
 			return;
 		}
 	}
-	fetch(j);
+	locked(j);
 }
 
 /* ---- what has to come ---------------------------------------------------------------------------------- */
@@ -568,7 +587,7 @@ static void hash_next(struct model_job *j)
 		files[i] = (struct fetch_file){ .to = it->files.parts.items[i],
 			.sha256 = it->role == WANT_WEIGHTS ? (char *)(uintptr_t)j->o.sha256 : NULL };
 	struct fetch_request q = { .op = FETCH_HASH, .files = files, .nfiles = n, .policy = j->o.policy };
-	static const struct fetch_ops ops = { .on_progress = on_files_progress, .on_done = on_hashed };
+	static const struct fetch_ops ops = { .on_progress = want_files_progress, .on_done = on_hashed };
 	int r = fetch_start(j->loop, j->o.fetch_program, &q, &ops, j, &j->fetch, &e);
 	free(files);
 	if (r)

@@ -8,9 +8,10 @@
 #include "provision/model/want_int.h"
 
 struct model_job;
+struct want_head;
 typedef void want_answer_fn(struct model_job *j, const struct fetch_result *res);
 
-enum want_stage { WANT_ASKING, WANT_HASHING, WANT_LOCKING, WANT_FETCHING, WANT_ENDED };
+enum want_stage { WANT_ASKING, WANT_HASHING, WANT_LOCKING, WANT_HEADS, WANT_FETCHING, WANT_ENDED };
 
 struct model_job {
 	struct loop *loop;
@@ -41,6 +42,9 @@ struct model_job {
 	size_t nwant;
 	uint64_t fetched, seen_bytes, first_bytes; /* seen: of the last progress; first: of the first */
 	unsigned renewals;
+	struct want_head *heads; /* want_head.c: of the files whose headers are asked for */
+	size_t nheads;
+	bool headed; /* they were */
 	char *warning;
 };
 
@@ -62,6 +66,15 @@ void want_s3_resolve(struct model_job *j);
 int want_quota(const struct model_job *j, struct err *reterr) MUST_CHECK;
 /* A sentence of what to do about a repository that refuses. */
 int want_hub_denied(const struct model_job *j, const struct model_ref *r, struct err *e);
+
+/* want_head.c: false: there is nothing to be learned from headers. Else want_rest follows, or model_job_go is
+ * waited for. */
+bool want_head(struct model_job *j) MUST_CHECK;
+void want_head_done(struct model_job *j);
+/* Of the fetch of files. */
+void want_rest(struct model_job *j);
+void want_files_failed(struct model_job *j, enum fetch_why why, const struct err *err);
+void want_files_progress(void *job, const struct fetch_progress *p);
 
 /* want_finish.c: what came is checked, linked and noted. */
 int want_settle(struct model_job *j, struct err *reterr) MUST_CHECK;

@@ -131,6 +131,52 @@ static void test_loss(void **state)
 			fail_msg("%s", rows[i].name);
 }
 
+/* A model of 10 layers of 4 GiB, and what a machine has; never: it is not worth fetching. */
+static void test_never(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *name;
+		unsigned first, second, host; /* GiB */
+		enum fit_offload offload;
+		bool cpu, gone, mapped, never;
+	} rows[] = {
+		{ "one that holds it", 48, 8, 8, FIT_OFFLOAD_NEVER, .never = false },
+		{ "both together", 24, 24, 8, FIT_OFFLOAD_NEVER, .never = false },
+		{ "with the host's help", 24, 8, 64, FIT_OFFLOAD_AUTO, .never = false },
+		{ "the host may not help", 24, 8, 64, FIT_OFFLOAD_NEVER, .never = true },
+		{ "not with all there is", 24, 8, 4, FIT_OFFLOAD_AUTO, .never = true },
+		{ "one device does not answer", 24, 8, 4, FIT_OFFLOAD_AUTO, .gone = true, .never = false },
+		{ "the host alone, from its file", 1, 1, 8, FIT_OFFLOAD_AUTO, .cpu = true, .mapped = true },
+		{ "the host alone, not mapped", 1, 1, 8, FIT_OFFLOAD_AUTO, .cpu = true, .never = true },
+	};
+	struct fit_layer layers[10];
+	for (size_t i = 0; i < ARRAY_LEN(layers); i++)
+		layers[i] = (struct fit_layer){ .weights = 4 * GIB };
+	for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+		struct fit_device d[3] = { { "n", "a", 0, 1, .capacity = rows[i].first * GIB },
+			{ "n", "b", 1, 1, .capacity = rows[i].second * GIB },
+			{ "n", "cpu", 0, FIT_KIND_CPU, .capacity = rows[i].host * GIB } };
+		for (size_t k = 0; k < 3; k++) {
+			d[k].usable = k || !rows[i].gone;
+			d[k].reserved = d[k].capacity; /* what others hold does not count */
+		}
+		uint64_t mask = rows[i].cpu ? 4 : 7;
+		struct scene sc = { .devices = d, .facts = { .devices = d, .ndevices = 3 } };
+		struct room_want w = { .mask = &mask,
+			.need = { layers, ARRAY_LEN(layers), .whole = 40 * GIB },
+			.wire = { .host_mapped = rows[i].mapped ? 40 * GIB : 0 } };
+		w.fit = (struct fit_want){
+			.need = &w.need, .mask = &mask, .offload = rows[i].offload, .cpu = rows[i].cpu
+		};
+		sc.scratch = mem_alloc(fit_scratch_bytes(&sc.facts) + 1);
+		bool never = room_never(&sc, &w);
+		free(sc.scratch);
+		if (never != rows[i].never)
+			fail_msg("%s: %s", rows[i].name, never ? "never" : "perhaps");
+	}
+}
+
 /* The same facts give the same answer, and one that was given is not taken back at once. */
 static void test_plan_is_stable(void **state)
 {
@@ -250,6 +296,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_plan),
+		cmocka_unit_test(test_never),
 		cmocka_unit_test(test_loss),
 		cmocka_unit_test(test_plan_is_stable),
 		cmocka_unit_test(test_fate),

@@ -29,7 +29,7 @@ struct world {
 	int status;
 	char *text, *sha256;
 	bool was_there;
-	uint64_t size, unpacked;
+	uint64_t size, fetched, unpacked;
 };
 
 static int setup(void **state)
@@ -79,6 +79,7 @@ static void on_done(void *arg, const struct fetch_result *r, enum fetch_why why,
 	mem_setstr(&w->sha256, r->nfiles ? r->files[0].sha256 : NULL);
 	w->was_there = r->nfiles && r->files[0].was_there;
 	w->size = r->nfiles ? r->files[0].size : 0;
+	w->fetched = r->nfiles ? r->files[0].bytes_fetched : 0;
 	w->unpacked = r->unpacked;
 	loop_stop(w->loop);
 }
@@ -136,6 +137,42 @@ static void fetches_a_file_and_finds_it_there(void **state)
 	assert_int_equal(w->why, FETCH_DIGEST);
 	assert_string_equal(w->sha256, HELLO_SHA);
 	assert_non_null(strstr(w->err.msg, "SHA-256"));
+	fetch_file_done(&f);
+}
+
+/* The first bytes stay a part, and the next process goes on behind them. */
+static void fetches_a_head_and_then_the_rest(void **state)
+{
+	struct world *w = *state;
+	struct stat st;
+	AUTO(mem_freep) char *text = mem_alloc(9 * MIB + 1);
+	memset(text, 'x', 9 * MIB);
+	free(put(w, "from", text));
+	AUTO(mem_freep) char *part = path_join(w->dir, "to.part");
+	struct fetch_file f = file_of(w, "from", "to");
+	struct fetch_request q = { .op = FETCH_FILES, .files = &f, .nfiles = 1 };
+	f.sha256 = mem_strdup("47a10d91750e6c27cef2d266a8234c21dae0144235a636c228821572d02584b7");
+	f.size = 9 * MIB;
+	f.head = 4 * MIB;
+	run(w, &q);
+	assert_string_equal(w->err.msg, "");
+	assert_int_equal(w->size, 9 * MIB);
+	assert_int_equal(w->fetched, 4 * MIB);
+	assert_null(w->sha256);
+	assert_false(file_exists(f.to));
+	assert_int_equal(stat(part, &st), 0);
+	assert_int_equal(st.st_size, 4 * MIB);
+	run(w, &q);
+	assert_int_equal(w->fetched, 0);
+	f.head = 0;
+	run(w, &q);
+	assert_string_equal(w->err.msg, "");
+	assert_int_equal(w->fetched, 5 * MIB);
+	assert_string_equal(w->sha256, f.sha256);
+	f.head = 1; /* it is here */
+	run(w, &q);
+	assert_true(w->was_there);
+	assert_int_equal(w->size, 9 * MIB);
 	fetch_file_done(&f);
 }
 
@@ -265,7 +302,7 @@ static void asks_with_everything(void **state)
 {
 	(void)state;
 	AUTO(buf_done) struct buf b = BUF(4 * KIB);
-	struct fetch_file f = { .to = mem_strdup("/t"), .size = 7 };
+	struct fetch_file f = { .to = mem_strdup("/t"), .size = 7, .head = 5 };
 	struct fetch_request q = {
 		.op = FETCH_FILES, .files = &f, .nfiles = 1, .rate = 9, .tries = 2, .parallel = 3
 	};
@@ -278,7 +315,8 @@ static void asks_with_everything(void **state)
 		"{\"op\":\"files\",\"files\":[{\"mode\":0,\"urls\":[\"https://h/\\\"x\"],\"headers\":[\"A: "
 		"b\"],"
 		"\"to\":\"/"
-		"t\",\"size\":7}],\"parallel\":3,\"rate\":9,\"tries\":2,\"policy\":{\"offline\":true,"
+		"t\",\"size\":7,\"head\":5}],\"parallel\":3,\"rate\":9,\"tries\":2,\"policy\":{\"offline\":"
+		"true,"
 		"\"plain_http\":false,\"allow_hosts\":[],\"deny\":[\"*.org\"]}}");
 	strv_done(&q.policy.deny);
 	fetch_file_done(&f);
@@ -288,6 +326,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(fetches_a_file_and_finds_it_there, setup, teardown),
+		cmocka_unit_test_setup_teardown(fetches_a_head_and_then_the_rest, setup, teardown),
 		cmocka_unit_test_setup_teardown(reads_a_document, setup, teardown),
 		cmocka_unit_test_setup_teardown(says_what_is_wrong_with_a_request, setup, teardown),
 		cmocka_unit_test_setup_teardown(tells_of_a_child_that_says_nothing, setup, teardown),
