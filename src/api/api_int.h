@@ -41,6 +41,11 @@ route_fn route_models, route_model, route_pools, route_pool, route_pool_health, 
 
 /* Where the node is asked; NULL: none is online. */
 struct http_target *api_node_target(struct api *a);
+/* The same for an answer that lasts; NULL after the call was answered with 503. */
+struct http_target *api_stream_target(struct api *a, struct api_call *c);
+/* Asks it; a body is JSON. */
+struct http_call *api_node_call(struct http_target *t, const char *method, const char *path, struct view body,
+	const struct http_call_ops *ops, void *arg) MUST_CHECK;
 
 /* Whether the call's key, if it has one, may use the pool. */
 bool api_may_use(struct api *a, const struct api_call *c, const struct control_pool *p);

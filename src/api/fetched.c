@@ -183,13 +183,9 @@ static const struct http_call_ops ops = {
 
 void api_fetch(struct api *a, struct api_call *c, const char *pool, const char *ref, api_fetched_fn *fn)
 {
-	struct http_target *t = api_node_target(a);
-	if (!t || a->nstreams >= API_STREAMS_MAX) {
-		api_failf(c, CODE_POOL_UNREADY, 0, "",
-			t ? "There are too many streams already." : "No node is online.");
+	struct http_target *t = api_stream_target(a, c);
+	if (!t)
 		return;
-	}
-	AUTO(buf_done) struct buf head = BUF(256);
 	AUTO(buf_done) struct buf body = BUF(64 * KIB);
 	struct fetched *f = NEW(struct fetched);
 	*f = (struct fetched){ .api = a,
@@ -203,14 +199,8 @@ void api_fetch(struct api *a, struct api_call *c, const char *pool, const char *
 	c->arg = f;
 	list_append(&a->fetched, &f->node);
 	a->nstreams++;
-	(void)http_header_add(&head, "Content-Type", VIEW("application/json"));
 	(void)buf_adds(&body, "{\"reference\":");
 	(void)buf_add_json(&body, view_str(ref));
 	(void)buf_addc(&body, '}');
-	struct http_call_req q = { .method = VIEW("POST"),
-		.path = VIEW("/v1/node/catalog/pull"),
-		.block = &head,
-		.body_len = (int64_t)body.len };
-	f->http = http_call_start(t, &q, &ops, f);
-	(void)http_call_write(f->http, buf_view(&body));
+	f->http = api_node_call(t, "POST", "/v1/node/catalog/pull", buf_view(&body), &ops, f);
 }

@@ -147,6 +147,32 @@ struct http_target *api_node_target(struct api *a)
 	return a->node;
 }
 
+struct http_target *api_stream_target(struct api *a, struct api_call *c)
+{
+	struct http_target *t = api_node_target(a);
+	if (t && a->nstreams < API_STREAMS_MAX)
+		return t;
+	api_failf(c, CODE_POOL_UNREADY, 0, "",
+		t ? "There are too many streams already." : "No node is online.");
+	return NULL;
+}
+
+struct http_call *api_node_call(struct http_target *t, const char *method, const char *path, struct view body,
+	const struct http_call_ops *ops, void *arg)
+{
+	AUTO(buf_done) struct buf head = BUF(256);
+	if (body.n)
+		(void)http_header_add(&head, "Content-Type", VIEW("application/json"));
+	struct http_call_req q = { .method = view_str(method),
+		.path = view_str(path),
+		.block = &head,
+		.body_len = (int64_t)body.n };
+	struct http_call *call = http_call_start(t, &q, ops, arg);
+	if (body.n)
+		(void)http_call_write(call, body);
+	return call;
+}
+
 static const struct http_call_ops relay_ops = {
 	.on_head = on_head, .on_data = on_data, .on_end = on_end, .on_error = on_error
 };
@@ -154,13 +180,9 @@ static const struct http_call_ops relay_ops = {
 static void relay(struct api *a, struct api_call *c, bool is_log, const char *method, const char *path,
 	struct view body)
 {
-	struct http_target *t = api_node_target(a);
-	if (!t || a->nstreams >= API_STREAMS_MAX) {
-		api_failf(c, CODE_POOL_UNREADY, 0, "",
-			t ? "There are too many streams already." : "No node is online.");
+	struct http_target *t = api_stream_target(a, c);
+	if (!t)
 		return;
-	}
-	AUTO(buf_done) struct buf head = BUF(256);
 	struct relay *r = NEW(struct relay);
 	r->api = a;
 	r->call = c;
@@ -173,15 +195,7 @@ static void relay(struct api *a, struct api_call *c, bool is_log, const char *me
 	c->arg = r;
 	list_append(&a->relays, &r->node);
 	a->nstreams++;
-	if (body.n)
-		(void)http_header_add(&head, "Content-Type", VIEW("application/json"));
-	struct http_call_req q = { .method = view_str(method),
-		.path = view_str(path),
-		.block = &head,
-		.body_len = (int64_t)body.n };
-	r->http = http_call_start(t, &q, &relay_ops, r);
-	if (body.n)
-		(void)http_call_write(r->http, body);
+	r->http = api_node_call(t, method, path, body, &relay_ops, r);
 }
 
 void api_relay(struct api *a, struct api_call *c, const char *method, const char *path, struct view body)
