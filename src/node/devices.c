@@ -482,6 +482,20 @@ void devices_facts(struct node *n, bool all, struct wire_node *f)
 			fill(n, &l->items[i], &f->devices[f->ndevices++]);
 }
 
+uint64_t devices_memory(const struct node *n)
+{
+	const struct gpu_list *l = n->gpus && gpu_monitor_known(n->gpus) ? gpu_monitor_list(n->gpus) : NULL;
+	uint64_t sum = 0;
+	bool gpu = false, unknown = !l;
+	for (size_t i = 0; l && i < l->len; i++) {
+		const struct gpu_device *d = &l->items[i];
+		gpu |= d->kind != GPU_CPU;
+		unknown |= !d->memory_total;
+		sum += d->memory_total;
+	}
+	return gpu && !unknown ? sum : 0;
+}
+
 void devices_were_told(struct node *n, uint64_t devices_gen, uint64_t figures_gen)
 {
 	n->devices_sent = devices_gen;

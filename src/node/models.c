@@ -10,6 +10,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/num.h"
 #include "log/log.h"
 #include "node/models_int.h"
 #include "provision/catalog/tell.h"
@@ -164,6 +165,23 @@ static void fetch_drop(struct fetch *f)
 	fetch_free(f);
 }
 
+/* Who pulled it is told, and gets it. */
+static void warn_of_size(struct fetch *f)
+{
+	char size[32], memory[32];
+	uint64_t all = devices_memory(f->owner);
+	if (!all || f->last.total <= all)
+		return;
+	num_format_bytes(f->last.total, size, sizeof size);
+	num_format_bytes(all, memory, sizeof memory);
+	AUTO(mem_freep)
+	char *text =
+		mem_fmt("no device here can hold it: it is %s, and all devices and the host have %s together",
+			size, memory);
+	model_job_warn(f->job, text);
+	log_warn("model", f->set.ref, "Model %s: %s.", f->set.ref, text);
+}
+
 /* True: the rest is fetched at once. Without a registry there is nobody who plans. */
 static bool on_job_header(void *arg, const char *path)
 {
@@ -178,6 +196,8 @@ static bool on_job_header(void *arg, const char *path)
 		if (strcmp(own, f->key) == 0)
 			planned |= take_header(n, p, path);
 	}
+	if (!planned || f->insisted)
+		warn_of_size(f);
 	if (!planned)
 		return true;
 	report_again(n);

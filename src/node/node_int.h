@@ -257,6 +257,8 @@ void devices_facts(struct node *n, bool all, struct wire_node *f);
 /* What r's processes hold of the GPU of that index, as its driver says; 0: it does not say. */
 uint64_t devices_used(const struct replica *r, uint32_t index);
 const char *devices_kind(const struct node *n, uint32_t index); /* "cuda", …; "unknown" */
+/* Of all devices and the host together; 0: not known, or no GPU is among them. */
+uint64_t devices_memory(const struct node *n);
 void devices_were_told(struct node *n, uint64_t devices_gen, uint64_t figures_gen);
 
 /* start.c */

@@ -34,11 +34,28 @@ gguf_sparse.write(sys.argv[2], m.keys, m.tensors)`;
   return { file, size: fs.statSync(file).size };
 }
 const huge = write('huge.gguf', '"F16", 500, 16384, 53248, 128, 8, 128256');
-const fits = write('fits.gguf', '"F16", 4, 1024, 4096, 16, 8, 32000');
+const fits = write('fits.gguf', '"F16", 1, 1024, 4096, 16, 8, 10000');
+
+/** The same in two parts of a split model: the first has the keys alone, as a part of that kind may. */
+function split(from, shape) {
+  const names = [1, 2].map((i) => path.join(dir, `${from}-0000${i}-of-00002.gguf`));
+  const script = `import sys; sys.path.insert(0, sys.argv[1]); import shapes, gguf_sparse
+m = shapes.llama(${shape})
+n = {"split.count": 2, "split.tensors.count": len(m.tensors)}
+gguf_sparse.write(sys.argv[2], {**m.keys, **n, "split.no": 0}, m.tensors[:1])
+gguf_sparse.write(sys.argv[3], {**n, "split.no": 1}, m.tensors[1:])`;
+  execFileSync('python3', ['-c', script, path.join(root, 'tests/estimate'), ...names]);
+  return names;
+}
+const parts = split('parts', '"F16", 500, 16384, 53248, 128, 8, 128256');
 
 const hubFiles = {
   'org/huge': { 'm-F16.gguf': { file: huge.file, sha256: 'ab'.repeat(32) } },
+  'org/parts': Object.fromEntries(
+    parts.map((file, i) => [`m-F16-0000${i + 1}-of-00002.gguf`, { file, sha256: `${i}a`.repeat(32) }]),
+  ),
   'org/fits': { 'm-F16.gguf': { file: fits.file } },
+  'org/slow': { 'm-F16.gguf': { file: fits.file, slow: 30 * MIB } },
 };
 
 function withHub(name, { pools, ...config }, body) {
@@ -62,6 +79,13 @@ function withHub(name, { pools, ...config }, body) {
       fs.rmSync(home, { recursive: true, force: true });
     }
   });
+}
+
+/** Everything of it, by signal 9. */
+async function killed(corral) {
+  corral.kill();
+  await corral.exited;
+  await until('all of it to be gone', () => corral.processes().length === 0);
 }
 
 const refused = (answer) => {
@@ -92,8 +116,7 @@ withHub(
     const why = (await corral.get('/v1/explain?pool=chat')).json;
     assert.equal(why.fits, false, JSON.stringify(why));
 
-    process.kill(corral.pid, 'SIGKILL');
-    await corral.stop().catch(() => {});
+    await killed(corral);
     await corral.start();
     refused(await corral.chat('chat'));
     assert.equal(hub.of('/org/huge/m-F16.gguf').sent, sent, 'what was there is not fetched again');
@@ -109,5 +132,43 @@ withHub(
     assert.ok(fits.size > 64 * MIB);
     assert.equal(came.sent, fits.size);
     assert.deepEqual(came.asked[0], [0, 4 * MIB]);
+  },
+);
+
+withHub(
+  'of a split model each part has its header',
+  { pools: [['chat', 'org/parts']] },
+  async (corral, { hub }) => {
+    refused(await corral.chat('chat'));
+    const sent = [1, 2].map((i) => hub.of(`/org/parts/m-F16-0000${i}-of-00002.gguf`).sent);
+    assert.ok(sent.every((n) => n > 0 && n <= 8 * MIB), `${sent} bytes`);
+  },
+);
+
+withHub(
+  'killed in the middle it goes on behind what came',
+  { pools: [['chat', 'org/slow']] },
+  async (corral, { hub }) => {
+    const came = () => hub.of('/org/slow/m-F16.gguf').sent;
+    corral.chat('chat').catch(() => {});
+    await until('some of it to come', () => came() > 24 * MIB);
+    await killed(corral);
+    await corral.start();
+    const answer = await corral.chat('chat');
+    assert.equal(answer.status, 200, answer.text);
+    // what a kill takes away is what was on its way to the disk, of each of four connections
+    assert.ok(came() <= fits.size + 20 * MIB, `${came()} bytes of ${fits.size}`);
+    assert.equal(hub.of('/org/slow/m-F16.gguf').asked.filter(([from]) => from === 0).length, 1);
+  },
+);
+
+withHub(
+  'who pulls it gets it, and is told',
+  { pools: [['chat', 'org/fits']] },
+  async (corral, { hub }) => {
+    const done = await corral.cli('pull', 'org/huge');
+    assert.notEqual(done.code, 0, 'no disk holds it');
+    assert.match(corral.log(), /org\/huge: no device here can hold it: it is .* together/);
+    assert.ok(hub.of('/org/huge/m-F16.gguf').sent <= 8 * MIB);
   },
 );

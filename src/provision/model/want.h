@@ -110,7 +110,9 @@ struct model_ops {
 struct model_job *model_ensure(struct loop *l, const struct model_set *s, const struct model_ensure_opts *o,
 	const struct model_ops *ops, void *arg) MUST_CHECK;
 void model_job_cancel(struct model_job **j); /* NULL inside allowed */
-void model_job_go(struct model_job *j);      /* after on_header; nothing happens before it returns */
+/* Told with what is got. */
+void model_job_warn(struct model_job *j, const char *sentence);
+void model_job_go(struct model_job *j); /* after on_header; nothing happens before it returns */
 
 /* What model_ensure would do, in order, as sentences: "fetch hf:… : FILE, 4.6 GiB from HOST". Asks the
  * network for listings, writes nothing. */

@@ -236,7 +236,7 @@ static void tell_plan(struct model_job *j)
 
 /* ---- files --------------------------------------------------------------------------------------------- */
 
-static void warn(struct model_job *j, const char *text)
+void model_job_warn(struct model_job *j, const char *text)
 {
 	char *all = j->warning ? mem_fmt("%s; %s", j->warning, text) : mem_strdup(text);
 	free(j->warning);
@@ -309,7 +309,7 @@ static void on_files(void *arg, const struct fetch_result *res, enum fetch_why w
 		AUTO(mem_freep)
 		char *text = mem_fmt("no digest was given for %s: its SHA-256 %s was computed and is kept",
 			f->said, f->sha256);
-		warn(j, text);
+		model_job_warn(j, text);
 	}
 	settle(j);
 }
