@@ -96,7 +96,8 @@ const struct command cli_commands[] = {
 		"                   an image's tag or digest\n"
 		"  --pool POOL      of upgrade: of that pool alone\n"
 		"  --force          of rm: also the current build of a pool\n" COMMON
-		"\nNeeds no daemon; one that runs does upgrade and rollback, and is waited for where both "
+		"\nNeeds no daemon; one that runs does upgrade, rollback and rm, and is waited for where "
+		"both "
 		"want to build.\n"
 		"\nExamples:\n  corral engines plan\n  corral engines provision chat\n  corral engines ls\n",
 		cmd_engines, false },

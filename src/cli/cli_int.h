@@ -194,6 +194,7 @@ int devices_table(struct view body, bool color, struct buf *out) MUST_CHECK; /* 
 
 int engines_upgrade(struct cli *c, struct cli_engines_opts *e);
 int engines_rollback(struct cli *c, const struct cli_engines_opts *e);
+int engines_drop(struct cli *c, const struct cli_engines_opts *e); /* corral engines rm */
 
 /* ---- asking llama-fit-params (estimate_oracle.c) --------------------------------------------------- */
 

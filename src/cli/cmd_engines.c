@@ -98,5 +98,7 @@ int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv)
 		.color = color_for(STDERR_FILENO) };
 	if (strcmp(verb, "upgrade") == 0)
 		return engines_upgrade(c, &e);
+	if (strcmp(verb, "rm") == 0)
+		return engines_drop(c, &e);
 	return strcmp(verb, "rollback") == 0 ? engines_rollback(c, &e) : c->roles->engines(&e);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * corral engines upgrade and rollback: a daemon that runs does it, and its pools get new engines meanwhile
- * (POST /v1/engines/all/…). Where none runs the node's side does it here, and the next start takes that
+ * corral engines upgrade, rollback and rm: a daemon that runs does it, and its pools get new engines
+ * meanwhile (/v1/engines/…). Where none runs the node's side does it here, and the next start takes that
  * build.
  */
 #include <stdio.h>
@@ -100,28 +100,17 @@ static void body_of(const struct cli_engines_opts *e, struct buf *b)
 }
 
 /* CLI_UNREACHABLE, unsaid: no daemon runs here. */
-static int ask(struct cli *c, const char *verb, const struct cli_engines_opts *e, struct sse *sse,
-	struct buf *answer, int *ret_http)
+static int ask(struct cli *c, struct api_req *req, struct buf *answer, int *ret_http)
 {
-	AUTO(buf_done) struct buf path = BUF(1 * KIB);
-	AUTO(buf_done) struct buf body = BUF(64 * KIB);
 	struct api a;
 	int r = api_open(c, &a);
 	*ret_http = 0;
 	if (r)
 		return r;
-	(void)buf_addf(&path, "/v1/engines/all/%s", verb);
-	body_of(e, &body);
-	struct api_req req = { .method = "POST",
-		.path = buf_str(&path),
-		.body = &body,
-		.timeout_ms = -1, /* a build takes long, and so does a load */
-		.on_data = sse ? on_data : NULL,
-		.arg = sse,
-		.interruptible = sse != NULL,
-		.quiet_unreachable = !a.from_url };
 	bool remote = a.from_url;
-	r = api_call(&a, &req, answer, ret_http);
+	req->quiet_unreachable = !remote;
+	req->timeout_ms = -1; /* a build takes long, and so does a load */
+	r = api_call(&a, req, answer, ret_http);
 	api_close(&a);
 	return r == CLI_UNREACHABLE && remote ? CLI_FAILED : r;
 }
@@ -154,10 +143,18 @@ int engines_upgrade(struct cli *c, struct cli_engines_opts *e)
 {
 	struct told t = { .cli = c, .bar = isatty(STDERR_FILENO) && !c->json };
 	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
+	AUTO(buf_done) struct buf body = BUF(64 * KIB);
 	AUTO(sse_done) struct sse sse;
 	int http;
 	sse_init(&sse, on_event, &t);
-	int r = ask(c, "upgrade", e, &sse, &answer, &http);
+	body_of(e, &body);
+	struct api_req req = { .method = "POST",
+		.path = "/v1/engines/all/upgrade",
+		.body = &body,
+		.on_data = on_data,
+		.arg = &sse,
+		.interruptible = true };
+	int r = ask(c, &req, &answer, &http);
 	bar_clear(&t.drawn);
 	if (r == CLI_UNREACHABLE)
 		return upgrade_alone(c, e);
@@ -196,11 +193,63 @@ static int say_back(struct cli *c, const struct cli_engines_opts *e, const struc
 int engines_rollback(struct cli *c, const struct cli_engines_opts *e)
 {
 	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
-	int http, r = ask(c, "rollback", e, NULL, &answer, &http);
+	AUTO(buf_done) struct buf body = BUF(64 * KIB);
+	body_of(e, &body);
+	struct api_req req = { .method = "POST", .path = "/v1/engines/all/rollback", .body = &body };
+	int http, r = ask(c, &req, &answer, &http);
 	if (r != CLI_UNREACHABLE)
 		return r ? r : say_back(c, e, &answer);
 	int status = c->roles->engines(e);
 	if (status == CLI_OK)
 		hint("no daemon runs: the next start takes that build");
 	return status;
+}
+
+/* ---- rm ------------------------------------------------------------------------------------------ */
+
+static bool on_refused(void *arg, int status, struct view body)
+{
+	(void)arg;
+	AUTO(buf_done) struct buf message = BUF(64 * KIB);
+	AUTO(buf_done) struct buf more = BUF(64 * KIB);
+	api_error_text(body, &message, &more);
+	if (status != 409 || !strstr(buf_str(&message), "is the current build of"))
+		return false;
+	struct view text = buf_view(&message);
+	complain("engines rm: %.*s: --force removes it all the same, and the next start gets it anew",
+		VIEW_ARG(view_cut(text, text.n - view_ends(text, VIEW(".")))));
+	return true;
+}
+
+int engines_drop(struct cli *c, const struct cli_engines_opts *e)
+{
+	AUTO(buf_done) struct buf answer = BUF(API_BODY_MAX);
+	AUTO(buf_done) struct buf path = BUF(16 * KIB);
+	AUTO(buf_done) struct buf body = BUF(64);
+	AUTO(buf_done) struct buf out = BUF(64 * KIB);
+	int http;
+	if (e->force) /* the API removes what nobody needs, no more */
+		return c->roles->engines(e);
+	(void)buf_adds(&path, "/v1/engines/");
+	path_add(&path, e->name);
+	(void)buf_adds(&body, "{}");
+	struct api_req req = {
+		.method = "DELETE", .path = buf_str(&path), .body = &body, .on_refused = on_refused
+	};
+	int r = ask(c, &req, &answer, &http);
+	if (r == CLI_UNREACHABLE)
+		return c->roles->engines(e);
+	if (r)
+		return r;
+	yyjson_doc *d = answer.len ? yyjson_read(answer.data, answer.len, 0) : NULL;
+	const char *name = text_of(yyjson_doc_get_root(d), "removed");
+	if (strchr(name, '@'))
+		(void)buf_addf(&out,
+			"%s is not pinned any more; its runtime still has the image: podman (or docker) rmi "
+			"%s.\n",
+			name, name);
+	else
+		(void)buf_addf(&out, "%s was removed.\n", *name ? name : e->name);
+	yyjson_doc_free(d);
+	return say(&out);
 }
