@@ -48,13 +48,17 @@ struct model_job {
 	char *warning;
 };
 
+/* Tells how far it is. */
+void want_tell(struct model_job *j, enum fetch_phase phase, const char *text);
+/* want_ask.c */
 /* Asks for one document; busy servers are asked again. Any other status is an answer. */
 void want_ask(struct model_job *j, const char *url, const struct strv *headers, want_answer_fn *fn);
+/* The value of a header of an answer; an empty view: none. */
+struct view want_header(const struct fetch_result *res, const char *name);
+
 /* The item at j->at is known: on with the next. */
 void want_resolved(struct model_job *j);
 void want_fail(struct model_job *j, enum fetch_why why, const struct err *e);
-/* The value of a header of an answer; an empty view: none. */
-struct view want_header(const struct fetch_result *res, const char *name);
 
 /* Each fills the item at j->at and ends in want_resolved or want_fail. */
 void want_hub_resolve(struct model_job *j);
