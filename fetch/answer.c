@@ -117,8 +117,18 @@ static int on_data(void *arg, const void *p, size_t n, struct fail *why)
 		s->verdict = V_SIZE;
 		return fail_set(why, WHY_DIGEST, "%.300s sends more bytes than it said", shown);
 	}
+	/* of one that takes no ranges the whole would come */
+	const struct file *f = s->file;
+	bool enough = f->plain && f->job->head && s->at + n >= f->job->head;
+	if (enough)
+		n = (size_t)(f->job->head - MIN(f->job->head, s->at));
 	int r = n ? seg_take(s, data, n) : 0;
-	return r ? disk_fail(why, s->file->job->to, "cannot be written", r) : 0;
+	if (r)
+		return disk_fail(why, f->job->to, "cannot be written", r);
+	if (!enough)
+		return 0;
+	s->verdict = V_ENOUGH;
+	return fail_set(why, WHY_NETWORK, "enough of it came");
 }
 
 /* ---- ends -----------------------------------------------------------------------------------------------
@@ -150,6 +160,8 @@ static void gave_up(struct seg *s, const struct fail *why)
 		files_fail(f->all, WHY_DISK, "%s", why->msg);
 	} else if (v == V_CHANGED && f->restarts++ < RESTARTS_MAX) {
 		file_restart(f); /* s is gone */
+	} else if (v == V_ENOUGH) {
+		return;
 	} else if (v == V_PLAIN) {
 		become_plain(f, why);
 	} else if (v == V_CHANGED || v == V_SIZE || why->why == WHY_REFUSED || why->why == WHY_INPUT) {

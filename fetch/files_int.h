@@ -41,7 +41,7 @@ struct seg {
 	bool resolved; /* asked where it was redirected to before */
 	bool moved;    /* something came in this request */
 	bool taking;   /* its answer is the file's bytes, no error page */
-	enum verdict { V_NONE, V_CHANGED, V_PLAIN, V_SIZE } verdict;
+	enum verdict { V_NONE, V_CHANGED, V_PLAIN, V_SIZE, V_ENOUGH } verdict;
 };
 
 enum file_state { FILE_QUEUED, FILE_WAITING, FILE_CHECKING, FILE_FETCHING, FILE_DONE };

@@ -197,7 +197,7 @@ bool file_is_whole(const struct file *f)
 bool file_is_headed(const struct file *f)
 {
 	bool running = false;
-	if (f->facts.size == SIZE_UNKNOWN || f->sha.bytes < MIN(f->job->head, f->facts.size))
+	if ((f->facts.size == SIZE_UNKNOWN && !f->plain) || f->sha.bytes < MIN(f->job->head, f->facts.size))
 		return false;
 	for (size_t i = 0; i < f->nsegs; i++)
 		running |= f->segs[i]->x != NULL;

@@ -275,7 +275,7 @@ void file_headed(struct file *f)
 		fail_disk(f, "cannot be written", r);
 		return;
 	}
-	f->found->size = f->facts.size;
+	f->found->size = f->facts.size == SIZE_UNKNOWN ? 0 : f->facts.size;
 	segs_drop(f, 0);
 	file_set(f, FILE_DONE);
 }

@@ -12,6 +12,7 @@ import path from 'node:path';
 import { test } from 'node:test';
 
 import { startHub } from '../fakes/hub.mjs';
+import { registryRoutes } from '../fakes/registries.mjs';
 import { fakeLlamaPool, root, stubDriver, until, withCorral } from './harness.mjs';
 
 const MIB = 2 ** 20;
@@ -58,18 +59,28 @@ const hubFiles = {
   'org/slow': { 'm-F16.gguf': { file: fits.file, slow: 30 * MIB } },
 };
 
+/** Nobody says beforehand how large they are, nor what they are to be. */
+const keys = {
+  'huge.gguf': { file: huge.file },
+  'unnamed.gguf': { file: fits.file, etag: null },
+  'whole.gguf': { file: fits.file, ranges: false },
+  'unsized.gguf': { file: fits.file, ranges: false, noLength: true },
+};
+const s3 = { buckets: { mine: keys } };
+
 function withHub(name, { pools, ...config }, body) {
   test(name, { timeout: 120000 }, async (t) => {
     const repos = Object.entries(hubFiles).map(([repo, files]) => [repo, { commit: COMMIT, files }]);
-    const hub = await startHub({ repos: Object.fromEntries(repos) });
+    const hub = await startHub({ repos: Object.fromEntries(repos), s3, routes: registryRoutes });
     const home = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-home-'));
     const places = { HOME: home, HF_ENDPOINT: hub.url, HF_HUB_CACHE: path.join(home, 'hub'), HF_TOKEN: '' };
+    places.AWS_ENDPOINT_URL = hub.url;
     const env = { ...stubDriver(card, 'account').env, CORRAL_MEMINFO: meminfo, ...places };
     const rest = { ctx: 4096, slots: 1 };
-    const all = pools.map(([id, model, more]) => fakeLlamaPool(id, [], { model, ...rest, ...more }));
+    const all = pools.map(([id, model]) => fakeLlamaPool(id, [], { model, ...rest }));
     try {
       const run = withCorral(
-        { pools: all, ...config },
+        { pools: all, models_dir: path.join(home, 'models'), ...config },
         (corral) => body(corral, { hub, home }),
         { env, leaks: false },
       );
@@ -170,5 +181,27 @@ withHub(
     assert.notEqual(done.code, 0, 'no disk holds it');
     assert.match(corral.log(), /org\/huge: no device here can hold it: it is .* together/);
     assert.ok(hub.of('/org/huge/m-F16.gguf').sent <= 8 * MIB);
+  },
+);
+
+withHub(
+  'of what no digest is known, nor ranges nor a version, the rest comes all the same',
+  {
+    pools: [
+      ['chat', 's3://mine/huge.gguf'],
+      ['unnamed', 's3://mine/unnamed.gguf'],
+      ['whole', 's3://mine/whole.gguf'],
+      ['unsized', 's3://mine/unsized.gguf'],
+    ],
+  },
+  async (corral, { hub }) => {
+    refused(await corral.chat('chat'));
+    assert.ok(hub.of('/mine/huge.gguf').sent <= 8 * MIB);
+    for (const id of ['unnamed', 'whole', 'unsized']) {
+      const answer = await corral.chat(id);
+      assert.equal(answer.status, 200, answer.text);
+      const { sent } = hub.of(`/mine/${id}.gguf`);
+      assert.ok(sent >= fits.size && sent <= fits.size + 16 * MIB, `${id}: ${sent} bytes of ${fits.size}`);
+    }
   },
 );

@@ -48,7 +48,7 @@ struct fetch_file {
 	char *to;            /* absolute; its folder is made */
 	uint64_t size;       /* 0: the server says */
 	/* FETCH_FILES: the first so many bytes, which stay `<to>.part` for whoever asks for the rest;
-	 * found.size is the whole file's. 0: all of it */
+	 * found.size is the whole file's, 0 where the server does not say it. 0: all of it */
 	uint64_t head;
 	char *sha256;  /* 64 lower-case hex digits; NULL: computed and told */
 	uint32_t mode; /* permission bits, 0 = 0644 */
