@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/fd.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <libgen.h>
 #include <stdio.h>
@@ -184,6 +185,17 @@ bool file_exists(const char *path)
 {
 	struct stat st;
 	return stat(path, &st) == 0;
+}
+
+void dir_names(const char *path, bool hidden, struct strv *ret)
+{
+	DIR *d = opendir(path);
+	for (struct dirent *e; d && (e = readdir(d));)
+		if (e->d_name[0] != '.' ||
+			(hidden && strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0))
+			strv_add(ret, e->d_name);
+	if (d)
+		closedir(d);
 }
 
 char *path_join(const char *a, const char *b)

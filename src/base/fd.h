@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/strv.h"
 
 void fd_close(int fd);   /* -1 allowed; EINTR is not retried (the descriptor is gone) */
 void fd_closep(int *fd); /* for AUTO(fd_closep) int fd = -1; */
@@ -41,6 +42,9 @@ int dir_ensure_writable(const char *path, const char *what, struct err *reterr) 
  * it before. */
 bool fd_is_at(int fd, const char *path);
 bool file_exists(const char *path);
+/* Appends the names in a folder, those that begin with a dot if they are asked for; none where it cannot be
+ * read. */
+void dir_names(const char *path, bool hidden, struct strv *ret);
 /* a/b joined with one slash; an absolute b stays b. The caller frees it. */
 char *path_join(const char *a, const char *b) MUST_CHECK;
 

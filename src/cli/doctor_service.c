@@ -2,7 +2,6 @@
  *
  * The configuration, the addresses it listens on, the engines its pools start.
  */
-#include <dirent.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -95,14 +94,9 @@ static char *in_path(const char *name)
 static size_t fetched(const struct doctor *d)
 {
 	AUTO(mem_freep) char *dir = path_join(d->cfg->state_dir, "engines");
-	DIR *all = opendir(dir);
-	struct dirent *e;
-	size_t n = 0;
-	while (all && (e = readdir(all)))
-		n += e->d_name[0] != '.';
-	if (all)
-		closedir(all);
-	return n;
+	AUTO(strv_done) struct strv all = { 0 };
+	dir_names(dir, false, &all);
+	return all.len;
 }
 
 static void check_binary(struct doctor *d, const struct config_pool *p)

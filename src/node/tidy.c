@@ -4,7 +4,6 @@
  * about it) goes at the node's start unless a keeper runs; locks and records, which remember the last
  * generation, go once somebody has said what is wanted.
  */
-#include <dirent.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -12,16 +11,6 @@
 #include "base/mem.h"
 #include "base/strv.h"
 #include "node/node_int.h"
-
-static void list_files(const struct node *n, struct strv *ret)
-{
-	DIR *d = opendir(n->engines_dir);
-	for (struct dirent *e; d && (e = readdir(d));)
-		if (e->d_name[0] != '.')
-			strv_add(ret, e->d_name);
-	if (d)
-		closedir(d);
-}
 
 /* "chat-0.7.sock" with ".sock" → "chat-0.7"; NULL: another kind of file. */
 static char *without(const char *name, const char *suffix)
@@ -62,7 +51,7 @@ static void remove_file(const struct node *n, const char *name)
 void tidy_files(struct node *n)
 {
 	AUTO(strv_done) struct strv names = { 0 };
-	list_files(n, &names);
+	dir_names(n->engines_dir, false, &names);
 	for (size_t i = 0; i < names.len; i++) {
 		AUTO(mem_freep) char *id = owner(names.items[i]);
 		if (id && !keeper_runs(n->engines_dir, id))
@@ -73,7 +62,7 @@ void tidy_files(struct node *n)
 void tidy_records(struct node *n)
 {
 	AUTO(strv_done) struct strv names = { 0 };
-	list_files(n, &names);
+	dir_names(n->engines_dir, false, &names);
 	for (size_t i = 0; i < names.len; i++) {
 		AUTO(mem_freep) char *locked = without(names.items[i], ".lock");
 		AUTO(mem_freep) char *recorded = locked ? NULL : without(names.items[i], ".record");

@@ -2,7 +2,6 @@
  *
  * engine.mode auto: what is here, and which way would be taken. By files alone: nothing is started or asked.
  */
-#include <dirent.h>
 #include <stdlib.h>
 
 #include "base/num.h"
@@ -26,12 +25,11 @@ static bool here(const char *path)
 static bool folder_has(const char *path, const char *word)
 {
 	AUTO(mem_freep) char *full = under_root(path);
-	DIR *d = opendir(full);
+	AUTO(strv_done) struct strv names = { 0 };
 	bool found = false;
-	for (struct dirent *e; d && !found && (e = readdir(d));)
-		found = e->d_name[0] != '.' && strstr(e->d_name, word);
-	if (d)
-		closedir(d);
+	dir_names(full, false, &names);
+	for (size_t i = 0; i < names.len && !found; i++)
+		found = strstr(names.items[i], word) != NULL;
 	return found;
 }
 

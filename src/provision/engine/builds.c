@@ -4,7 +4,6 @@
  */
 #include "provision/engine/builds.h"
 
-#include <dirent.h>
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,16 +65,6 @@ uint64_t tree_size(const char *path)
 	tree_bytes = 0;
 	(void)nftw(path, count_one, 16, FTW_PHYS);
 	return tree_bytes;
-}
-
-static void names_of(const char *dir, struct strv *ret)
-{
-	DIR *d = opendir(dir);
-	for (struct dirent *e; d && (e = readdir(d));)
-		if (e->d_name[0] != '.')
-			strv_add(ret, e->d_name);
-	if (d)
-		closedir(d);
 }
 
 static bool starts(const char *name, const char *with)
@@ -153,7 +142,7 @@ static void add_kind(const char *prefix_dir, const char *kind, struct engine_kep
 {
 	AUTO(mem_freep) char *dir = path_join(prefix_dir, kind);
 	AUTO(strv_done) struct strv names = { 0 };
-	names_of(dir, &names);
+	dir_names(dir, false, &names);
 	for (size_t i = 0; i < names.len; i++) {
 		AUTO(mem_freep) char *path = path_join(dir, names.items[i]);
 		if (starts(names.items[i], "package-") && is_folder(path))
@@ -175,7 +164,7 @@ static void add_images(const char *prefix_dir, struct engine_kepts *k)
 {
 	AUTO(mem_freep) char *dir = path_join(prefix_dir, "images");
 	AUTO(strv_done) struct strv names = { 0 };
-	names_of(dir, &names);
+	dir_names(dir, false, &names);
 	for (size_t i = 0; i < names.len; i++) {
 		bool pin = ends(names.items[i], ".pin");
 		AUTO(mem_freep) char *file = path_join(dir, names.items[i]);
@@ -208,7 +197,7 @@ void engine_kepts_read(const char *prefix_dir, struct engine_kepts *ret)
 	AUTO(strv_done) struct strv kinds = { 0 };
 	*ret = (struct engine_kepts){ 0 };
 	add_sources(prefix_dir, ret);
-	names_of(prefix_dir, &kinds);
+	dir_names(prefix_dir, false, &kinds);
 	for (size_t i = 0; i < kinds.len; i++)
 		add_kind(prefix_dir, kinds.items[i], ret);
 	add_images(prefix_dir, ret);
@@ -265,7 +254,7 @@ static void forget_package(const char *prefix_dir, const struct engine_kept *k)
 {
 	AUTO(mem_freep) char *dir = path_join(prefix_dir, k->kind);
 	AUTO(strv_done) struct strv names = { 0 };
-	names_of(dir, &names);
+	dir_names(dir, false, &names);
 	for (size_t i = 0; i < names.len; i++) {
 		struct package_record r;
 		AUTO(mem_freep) char *file = path_join(dir, names.items[i]);

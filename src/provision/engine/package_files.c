@@ -193,14 +193,10 @@ void tree_remove(const char *path)
 void package_leftovers_remove(const char *dir)
 {
 	AUTO(strv_done) struct strv names = { 0 };
-	DIR *d = opendir(dir);
-	for (struct dirent *e; d && (e = readdir(d));)
-		if (strncmp(e->d_name, ".new-", 5) == 0)
-			strv_add(&names, e->d_name);
-	if (d)
-		closedir(d);
+	dir_names(dir, true, &names);
 	for (size_t i = 0; i < names.len; i++) {
 		AUTO(mem_freep) char *full = path_join(dir, names.items[i]);
-		tree_remove(full);
+		if (strncmp(names.items[i], ".new-", 5) == 0)
+			tree_remove(full);
 	}
 }

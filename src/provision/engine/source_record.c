@@ -2,7 +2,6 @@
  *
  * What lies on the disk of the source mode: builds, which of them is current, which was before.
  */
-#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -259,21 +258,12 @@ static void mark(struct source_builds *b, const char *dir, const char *pointer)
 	source_record_done(&r);
 }
 
-static void names_of(const char *dir, struct strv *ret)
-{
-	DIR *d = opendir(dir);
-	for (struct dirent *e; d && (e = readdir(d));)
-		strv_add(ret, e->d_name);
-	if (d)
-		closedir(d);
-}
-
 void source_builds_read(const char *prefix_dir, struct source_builds *ret)
 {
 	AUTO(mem_freep) char *dir = path_join(prefix_dir, "llamacpp");
 	AUTO(strv_done) struct strv names = { 0 };
 	*ret = (struct source_builds){ 0 };
-	names_of(dir, &names);
+	dir_names(dir, true, &names);
 	for (size_t i = 0; i < names.len; i++)
 		if (folder_ok(names.items[i]) && !strchr(names.items[i], '.'))
 			add_build(ret, dir, names.items[i]);
@@ -296,7 +286,7 @@ void source_builds_done(struct source_builds *b)
 void source_leftovers_remove(const char *dir, const char *const *keep, size_t nkeep)
 {
 	AUTO(strv_done) struct strv names = { 0 };
-	names_of(dir, &names);
+	dir_names(dir, true, &names);
 	for (size_t i = 0; i < names.len; i++) {
 		const char *name = names.items[i];
 		AUTO(mem_freep) char *full = path_join(dir, name);

@@ -95,12 +95,6 @@ static void each_entry(const char *dir, entry_fn *fn, void *arg)
 		closedir(d);
 }
 
-static void add_name(void *arg, const char *dir, const char *name)
-{
-	(void)dir;
-	strv_add(arg, name);
-}
-
 void kv_list_done(struct kv_list *l)
 {
 	free(l->items);
@@ -146,7 +140,7 @@ static void add_variant(const char *pool_dir, const char *key, struct kv_list *r
 {
 	AUTO(strv_done) struct strv names = { 0 };
 	AUTO(mem_freep) char *dir = path_join(pool_dir, key);
-	each_entry(dir, add_name, &names);
+	dir_names(dir, true, &names);
 	for (size_t i = 0; i < names.len; i++) {
 		struct kv_file f;
 		if (!kv_name_parse(view_str(names.items[i]), &f))
@@ -166,7 +160,7 @@ void kv_list(const char *pool_dir, const char *key, struct kv_list *ret)
 	if (key)
 		strv_add(&keys, key);
 	else
-		each_entry(pool_dir, add_name, &keys);
+		dir_names(pool_dir, true, &keys);
 	for (size_t i = 0; i < keys.len; i++)
 		if (key_valid(keys.items[i]))
 			add_variant(pool_dir, keys.items[i], ret);

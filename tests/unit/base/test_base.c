@@ -259,6 +259,24 @@ static void files_are_written_whole_or_not(void **state)
 	assert_false(file_exists(left));
 }
 
+static void names_in_a_folder(void **state)
+{
+	AUTO(mem_freep) char *dir = path_join(*state, "names");
+	AUTO(mem_freep) char *file = path_join(dir, "a");
+	AUTO(mem_freep) char *hidden = path_join(dir, ".b");
+	AUTO(strv_done) struct strv few = { 0 }, all = { 0 };
+	dir_names(dir, true, &all);
+	assert_int_equal(all.len, 0);
+	assert_int_equal(dir_make(dir, 0700), 0);
+	assert_int_equal(file_write_atomic(file, VIEW("x"), 0600, false), 0);
+	assert_int_equal(file_write_atomic(hidden, VIEW("x"), 0600, false), 0);
+	dir_names(dir, false, &few);
+	dir_names(dir, true, &all);
+	assert_int_equal(few.len, 1);
+	assert_string_equal(few.items[0], "a");
+	assert_true(all.len == 2 && strv_has(&all, "a") && strv_has(&all, ".b"));
+}
+
 static bool holds(const char *path, const char *text)
 {
 	AUTO(buf_done) struct buf b = BUF(100);
@@ -481,6 +499,7 @@ int main(void)
 		cmocka_unit_test(errors_are_cut_never_overrun),
 		cmocka_unit_test_setup_teardown(files_are_written_whole_or_not, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(two_files_take_each_others_names, make_dir, remove_dir),
+		cmocka_unit_test_setup_teardown(names_in_a_folder, make_dir, remove_dir),
 		cmocka_unit_test_setup_teardown(folders, make_dir, remove_dir),
 		cmocka_unit_test(descriptors),
 		cmocka_unit_test(clocks),
