@@ -3,7 +3,7 @@
 // handed over and compared; one that is ready and does not answer is taken back. And what `plan` says of a
 // pool's own steps.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -267,6 +267,63 @@ test('API: engines are upgraded, gone back from and removed by their ids', async
         const before = await remove(a);
         assert.deepEqual([before.status, before.json.removed], [200, by('a')]);
         assert.equal((await post(await idOf('b'), 'rollback', {})).status, 409);
+      },
+      { env: box.env, leaks: false },
+    )(t);
+  } finally {
+    box.remove();
+  }
+});
+
+test('API: one round at a time; who leaves ends the getting, the next one goes on', async (t) => {
+  const box = new Box();
+  box.use('a');
+  const engine = { mode: 'container', image, runtime: 'podman' };
+  const pool = { id: 'one', model: model('random'), ctx: 2048, canary: 'never', engine };
+  const hold = path.join(box.dir, 'hold');
+  try {
+    await withCorral(
+      { pools: [pool], state_dir: path.join(box.dir, 's') },
+      async (corral) => {
+        const why = async () => (await corral.pool('one')).replicas.at(-1)?.engine_why ?? '';
+        const upgrade = (opts) => corral.post('/v1/engines/all/upgrade', {}, opts);
+        /** Under way: its image is being fetched, and will be until the pipe is written to. */
+        const begin = (signal) =>
+          new Promise((resolve) => {
+            let heard = '';
+            const onData = (d) => /"phase":"fetch"/.test((heard += d)) && resolve({ ended });
+            const ended = upgrade({ signal, onData }).catch((e) => e);
+          });
+        assert.equal((await corral.chat('one')).status, 200);
+        box.use('b');
+        execFileSync('mkfifo', [hold]);
+        const leave = new AbortController();
+        const first = await begin(leave.signal);
+        const second = await upgrade();
+        assert.equal(second.status, 409);
+        assert.match(second.json.error.message, /are being replaced already/);
+        const rows = (await corral.get('/v1/engines')).json.engines;
+        const removed = await corral.send('DELETE', `/v1/engines/${rows[0].id}`, { body: {} });
+        assert.equal(removed.status, 409);
+        leave.abort();
+        await first.ended;
+        const third = await until('the round to be over', async () => {
+          let heard = '';
+          return new Promise((resolve) => {
+            const onData = (d) => /"phase":"fetch"/.test((heard += d)) && resolve({ ended });
+            const ended = upgrade({ onData });
+            ended.then((r) => r.status === 409 && resolve(undefined));
+          });
+        });
+        fs.promises.writeFile(hold, '');
+        assert.equal(eventsOf((await third.ended).text).at(-1)[0], 'done');
+        await until('the new one', async () => (await why()).includes(by('b')));
+
+        // The daemon ends in the middle of one: its answer ends, and so does it.
+        box.use('c');
+        const fourth = await begin();
+        await corral.stop();
+        assert.ok(await fourth.ended);
       },
       { env: box.env, leaks: false },
     )(t);

@@ -100,6 +100,7 @@ if (verb === 'version') {
   console.log(JSON.stringify(digest ? [`${nameOf(full)}@${digest}`] : []));
 } else if (verb === 'pull') {
   if (!find(rest[0])) fail(`initializing source docker://${rest[0]}: manifest unknown`);
+  if (fs.existsSync(at('hold'))) fs.readFileSync(at('hold')); // a pipe: until somebody writes to it
   fs.writeFileSync(fileOf(rest[0]), '');
 } else if (verb === 'run') {
   run(rest);

@@ -177,6 +177,47 @@ static void a_package_is_upgraded_and_gone_back_to(void **state)
 	engine_def_done(&d);
 }
 
+static void add_taker(struct world *w, struct engine_takers *t, const char *id, const char *keyring)
+{
+	struct engine_taker *one = engine_takers_add(t, id);
+	one->def = (struct engine_def){ .mode = ENGINE_MODE_PACKAGE, .package_keyring = mem_strdup(keyring) };
+	one->opts = (struct engine_ensure_opts){ .prefix_dir = w->opts.prefix_dir };
+}
+
+static void a_build_is_free_when_no_pool_takes_it(void **state)
+{
+	struct noted *noted = *state;
+	struct world *w = &noted->w;
+	AUTO(mem_freep) char *ring = path_join(w->dir, "keyring.gpg");
+	AUTO(engine_takers_done) struct engine_takers t = { 0 };
+	struct engine_kepts all;
+	struct err e = { 0 };
+	size_t at = 9;
+	add_taker(w, &t, "one", ring);
+	add_taker(w, &t, "other", "/no/such/ring");
+	add_taker(w, &t, "two", ring);
+	world_ensure(w, &t.items[0].def);
+	engine_takers_look(&t);
+	engine_kepts_read(w->opts.prefix_dir, &all);
+	assert_int_equal(all.len, 1);
+	assert_int_equal(engine_kept_free(&all.items[0], &t, &e), -EBUSY);
+	assert_string_equal(e.msg, "package-0.7.0+dfsg-2 is the current build of pool one, two");
+	assert_false(engine_kept_taken(&all.items[0], engine_takers_find(&t, "other")));
+	assert_null(engine_takers_find(&t, "nobody"));
+	engine_kepts_done(&all);
+
+	fake_apt_set(w->dir, "version", "0.8.0-1");
+	w->opts.upgrade = true;
+	world_ensure(w, &t.items[0].def);
+	engine_takers_look(&t);
+	engine_kepts_read(w->opts.prefix_dir, &all);
+	assert_int_equal(engine_kepts_find(&all, "package-0.7", &at, &e), 0);
+	assert_int_equal(engine_kept_free(&all.items[at], &t, &e), 0); /* what was before is nobody's */
+	assert_int_equal(engine_kepts_find(&all, "package-0.8", &at, &e), 0);
+	assert_int_equal(engine_kept_free(&all.items[at], &t, &e), -EBUSY);
+	engine_kepts_done(&all);
+}
+
 static void a_program_that_does_not_run(void **state)
 {
 	struct noted *n = *state;
@@ -241,6 +282,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(a_package_leaves_its_steps_and_logs),
 		T(a_package_is_upgraded_and_gone_back_to),
+		T(a_build_is_free_when_no_pool_takes_it),
 		T(a_program_that_does_not_run),
 		cmocka_unit_test(each_mode_has_its_steps),
 	};
