@@ -77,7 +77,7 @@ function withHub(name, { pools, ...config }, body) {
     places.AWS_ENDPOINT_URL = hub.url;
     const env = { ...stubDriver(card, 'account').env, CORRAL_MEMINFO: meminfo, ...places };
     const rest = { ctx: 4096, slots: 1 };
-    const all = pools.map(([id, model]) => fakeLlamaPool(id, [], { model, ...rest }));
+    const all = pools.map(([id, model, more]) => fakeLlamaPool(id, [], { model, ...rest, ...more }));
     try {
       const run = withCorral(
         { pools: all, models_dir: path.join(home, 'models'), ...config },
@@ -203,5 +203,18 @@ withHub(
       const { sent } = hub.of(`/mine/${id}.gguf`);
       assert.ok(sent >= fits.size && sent <= fits.size + 16 * MIB, `${id}: ${sent} bytes of ${fits.size}`);
     }
+  },
+);
+
+withHub(
+  'a preload that nothing can hold is told in the log, without a request',
+  { pools: [['chat', 'org/huge', { preload: true }]] },
+  async (corral, { hub }) => {
+    const told = /Replica chat-0 is not started: it needs \d.* of memory/;
+    await until('it to be told', () => told.test(corral.log()));
+    await until('the fetch to end', () => /nobody wants it any more/.test(corral.log()));
+    refused(await corral.chat('chat'));
+    assert.equal((await corral.get('/readyz')).status, 200, 'it holds nobody else back');
+    assert.ok(hub.of('/org/huge/m-F16.gguf').sent <= 8 * MIB);
   },
 );
