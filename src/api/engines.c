@@ -392,7 +392,9 @@ static int read_body(struct api_call *c, struct engines_round *r)
 	size_t known = (size_t)(pool != NULL) + (to != NULL);
 	bad |= yyjson_obj_size(o) != known; /* flags, a URL: nothing that only a file may name is read past */
 	if (!bad) {
-		r->only = mem_strdup(yyjson_get_str(pool));
+		struct control_pool *p =
+			pool ? control_pool_find(r->api->o.control, view_str(yyjson_get_str(pool))) : NULL;
+		r->only = mem_strdup(p ? control_pool_config(p)->id : yyjson_get_str(pool));
 		r->to = mem_strdup(yyjson_get_str(to));
 	}
 	yyjson_doc_free(d);

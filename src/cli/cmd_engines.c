@@ -85,9 +85,13 @@ int cmd_engines(struct cli *c, const struct command *cmd, int argc, char **argv)
 		name = args.pool; /* NULL: all that are built */
 	else if (args.pool)
 		name = args.pool;
-	if (name && strcmp(verb, "rm") != 0 && !config_pool_find(cfg, view_str(name))) {
-		complain("engines %s: there is no pool \"%.80s\" in the configuration", verb, name);
-		return CLI_USAGE;
+	if (name && strcmp(verb, "rm") != 0) {
+		const struct config_pool *p = config_pool_find(cfg, view_str(name));
+		if (!p) {
+			complain("engines %s: there is no pool \"%.80s\" in the configuration", verb, name);
+			return CLI_USAGE;
+		}
+		name = p->id; /* it may be an alias */
 	}
 	struct cli_engines_opts e = { .verb = verb,
 		.config = cfg,

@@ -128,6 +128,7 @@ test('upgrade: pools that share an image are all handed over, --to names a tag o
   const pools = ['one', 'two'].map((id) => ({
     id,
     model: model('random'),
+    aliases: [`${id}-alias`],
     ctx: 2048,
     canary: 'never',
     engine: { mode: 'container', image, runtime: 'podman' },
@@ -152,7 +153,7 @@ test('upgrade: pools that share an image are all handed over, --to names a tag o
         const to = await run('upgrade', 'llamacpp', '--to', 'a');
         assert.equal(to.code, 0, to.stderr);
         await all('a');
-        const one = await run('upgrade', 'llamacpp', '--pool', 'one', '--to', names.b);
+        const one = await run('upgrade', 'llamacpp', '--pool', 'one-alias', '--to', names.b);
         assert.equal(one.code, 0, one.stderr);
         assert.match(one.stderr, /two: it asks for the same engine, and takes that build with its next/);
         await until('one', async () => (await why('one')).includes(by('b')));
