@@ -20,6 +20,8 @@ const COMMIT = 'c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00';
 const GPU = 'GPU-aaaa1111-0000-0000-0000-000000000000';
 const card = `device|${GPU}|Stub|00000000:01:00.0|${24 * 1024}|0|25|51|8.9|0`;
 
+const giant = card.replace(`|${24 * 1024}|`, `|${4 * MIB}|`);
+
 const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-header-'));
 test.after(() => fs.rmSync(dir, { recursive: true }));
 const meminfo = path.join(dir, 'meminfo');
@@ -68,14 +70,14 @@ const keys = {
 };
 const s3 = { buckets: { mine: keys } };
 
-function withHub(name, { pools, ...config }, body) {
+function withHub(name, { pools, gpu = card, ...config }, body) {
   test(name, { timeout: 120000 }, async (t) => {
     const repos = Object.entries(hubFiles).map(([repo, files]) => [repo, { commit: COMMIT, files }]);
     const hub = await startHub({ repos: Object.fromEntries(repos), s3, routes: registryRoutes });
     const home = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-home-'));
     const places = { HOME: home, HF_ENDPOINT: hub.url, HF_HUB_CACHE: path.join(home, 'hub'), HF_TOKEN: '' };
     places.AWS_ENDPOINT_URL = hub.url;
-    const env = { ...stubDriver(card, 'account').env, CORRAL_MEMINFO: meminfo, ...places };
+    const env = { ...stubDriver(gpu, 'account').env, CORRAL_MEMINFO: meminfo, ...places };
     const rest = { ctx: 4096, slots: 1 };
     const all = pools.map(([id, model, more]) => fakeLlamaPool(id, [], { model, ...rest, ...more }));
     try {
@@ -216,5 +218,17 @@ withHub(
     refused(await corral.chat('chat'));
     assert.equal((await corral.get('/readyz')).status, 200, 'it holds nobody else back');
     assert.ok(hub.of('/org/huge/m-F16.gguf').sent <= 8 * MIB);
+  },
+);
+
+withHub(
+  'what a device could hold and the disk cannot leaves nothing behind',
+  { pools: [['chat', 'org/huge']], gpu: giant },
+  async (corral, { hub, home }) => {
+    const answer = await corral.chat('chat');
+    assert.equal(answer.status, 503, answer.text);
+    assert.match(answer.json.error.message, /cannot be had: .*free/);
+    assert.ok(hub.of('/org/huge/m-F16.gguf').sent > 0);
+    assert.deepEqual(fs.readdirSync(path.join(home, 'hub/models--org--huge/blobs')), []);
   },
 );

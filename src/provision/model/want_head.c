@@ -6,6 +6,7 @@
  */
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -32,6 +33,20 @@ void want_head_done(struct model_job *j)
 	free(j->heads);
 	j->heads = NULL;
 	j->nheads = 0;
+}
+
+/* As corral-fetch does it: what another process works on is let be. */
+void want_head_drop(struct model_job *j)
+{
+	for (size_t i = 0; j->head_fresh && i < j->items[0].nfetch; i++) {
+		const struct want_file *f = &j->items[0].fetch[i];
+		AUTO(mem_freep) char *part = mem_fmt("%s.part", f->to), *json = mem_fmt("%s.json", part);
+		AUTO(fd_closep) int fd = open(part, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (f->role != WANT_WEIGHTS || fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+			continue;
+		unlink(json);
+		unlink(part);
+	}
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------- */
@@ -184,7 +199,7 @@ bool want_head(struct model_job *j)
 	if (j->headed || !j->ops.on_header || !j->o.state_dir || j->o.want != MODEL_GGUF || !j->n ||
 		it->role != WANT_WEIGHTS || it->present || it->nfetch > HEAD_PARTS_MAX)
 		return false;
-	j->headed = true; /* once, also when everything is asked for anew */
+	j->headed = j->head_fresh = true; /* once, also when everything is asked for anew */
 	j->heads = mem_alloc((it->nfetch + 1) * sizeof *j->heads);
 	for (size_t i = 0; i < it->nfetch; i++) {
 		const struct want_file *f = &it->fetch[i];
@@ -194,12 +209,15 @@ bool want_head(struct model_job *j)
 			(struct want_head){ .file = f, .ask = j->nheads ? HEAD_OTHER : HEAD_FIRST };
 		j->nheads++;
 		here |= f->here;
+		AUTO(mem_freep) char *part = mem_fmt("%s.part", f->to);
+		j->head_fresh &= !file_exists(part);
 		untold |= !f->size;
 		if (__builtin_add_overflow(sum, f->size, &sum))
 			sum = UINT64_MAX;
 	}
 	if (!j->nheads || here || (!untold && sum < HEAD_WORTH)) {
 		want_head_done(j);
+		j->head_fresh = false;
 		return false;
 	}
 	ask(j);

@@ -211,6 +211,8 @@ void want_files_failed(struct model_job *j, enum fetch_why why, const struct err
 	struct err e = { 0 };
 	if (why == FETCH_DENIED && renew(j))
 		return;
+	if (why == FETCH_DISK)
+		want_head_drop(j);
 	for (size_t i = 0; why == FETCH_DENIED && i < j->n; i++)
 		if (!j->items[i].present && j->items[i].gated) {
 			want_hub_denied(j, &j->items[i].ref, &e);

@@ -44,7 +44,8 @@ struct model_job {
 	unsigned renewals;
 	struct want_head *heads; /* want_head.c: of the files whose headers are asked for */
 	size_t nheads;
-	bool headed; /* they were */
+	bool headed;     /* they were, */
+	bool head_fresh; /* and of none of the files anything had come before */
 	char *warning;
 };
 
@@ -75,6 +76,7 @@ int want_hub_denied(const struct model_job *j, const struct model_ref *r, struct
  * waited for. */
 bool want_head(struct model_job *j) MUST_CHECK;
 void want_head_done(struct model_job *j);
+void want_head_drop(struct model_job *j); /* there is no room for the rest */
 /* Of the fetch of files. */
 void want_rest(struct model_job *j);
 void want_files_failed(struct model_job *j, enum fetch_why why, const struct err *err);
