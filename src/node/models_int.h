@@ -5,7 +5,7 @@
 #ifndef NODE_MODELS_INT_H
 #define NODE_MODELS_INT_H
 
-#include "node/node_int.h"
+#include "node/api_int.h"
 #include "provision/engine/builds.h"
 
 /* models.c */

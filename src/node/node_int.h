@@ -5,8 +5,8 @@
  * at once · kv.c, kv_restore.c conversations that outlive it · learn.c what it takes · adopt.c engines that
  * run already · prove.c readiness and canary · external.c servers that are not ours · desired.c what is
  * wanted · facts.c what is said · handoff.c the files about an engine · report.c the registry · tidy.c files
- * that are nobody's any more · api.c, logs.c, catalog.c the routes · models.c
- * models that have to be fetched.
+ * that are nobody's any more · api.c, logs.c, catalog.c, engines_*.c the routes (api_int.h) · stream.c
+ * answers that last (stream_int.h) · models.c models that have to be fetched (models_int.h).
  */
 #ifndef NODE_NODE_INT_H
 #define NODE_NODE_INT_H
@@ -376,24 +376,5 @@ void report_again(struct node *n);         /* the models changed: registers agai
 void report_renew(struct node *n);         /* somebody asks us to register, now */
 void report_touch_slow(struct node *n);    /* progress changed: at most every 50 ms */
 bool report_pending(const struct node *n); /* something changed that was not sent yet */
-
-/* api.c */
-void api_on_request(void *arg, struct http_exchange *x);
-/* A request whose body is waited for, and what its path names. */
-struct call;
-typedef void call_fn(struct call *c); /* answers c->x, or takes it over (http_handle) */
-struct call {
-	struct node *node;
-	struct http_exchange *x;
-	struct buf body;
-	char *id;
-	call_fn *fn;
-};
-void api_with_body(struct node *n, struct http_exchange *x, struct view id, size_t max, call_fn *fn);
-void api_error(struct http_exchange *x, int status, const char *fmt, ...) PRINTF(3, 4);
-void api_stop_answer(struct node *n);
-
-/* logs.c */
-void logs_serve(struct node *n, struct http_exchange *x, const char *id);
 
 #endif

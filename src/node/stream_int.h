@@ -6,7 +6,7 @@
 #ifndef NODE_STREAM_INT_H
 #define NODE_STREAM_INT_H
 
-#include "node/node_int.h"
+#include "node/api_int.h"
 
 enum { NODE_STREAMS_MAX = 64 }; /* of each kind */
 enum stream_kind { STREAM_LOG, STREAM_WORK };
