@@ -284,7 +284,10 @@ static void on_end(void *arg)
 	struct engines_round *r = arg;
 	r->http = NULL;
 	const char *pool = r->todo.items[r->at];
-	if (r->got) {
+	if (r->status != 200) { /* refused before it began; the words are the node's own */
+		yyjson_doc *d = answer_of(r, pool, r->status, buf_view(&r->heard), NULL);
+		yyjson_doc_free(d);
+	} else if (r->got) {
 		r->at++;
 		round_hand_over(r);
 	} else if (r->message && r->configured && !r->only) { /* nobody asked for this one by name */

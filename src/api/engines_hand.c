@@ -25,8 +25,10 @@ static void on_after(void *arg, int status, struct view body, const struct err *
 	(void)e;
 	r->fetch = NULL;
 	sample_read(status, body, &now);
-	/* An engine that answered no chat before (an embedding's) need not now. */
-	if (now.answered || (r->was.asked && !r->was.answered)) {
+	/* An engine that answered no chat before (an embedding's) need not now; it is ready, which a token or
+	 * its like has proved. Who is turned away for others' requests has seen nothing wrong either. */
+	bool unproven = sample_busy(&now) || (!r->was.answered && (r->was.asked || sample_declined(&now)));
+	if (now.answered || unproven) {
 		AUTO(buf_done) struct buf b = BUF(HEARD_MAX);
 		round_compare(pool_now(r), &r->was, &now, r->bytes, &b);
 		round_send(r, "compared", buf_view(&b));
@@ -67,12 +69,15 @@ static void replace(struct engines_round *r)
 {
 	struct control_pool *p = control_pool_find(r->api->o.control, view_str(pool_now(r)));
 	struct err e = { 0 };
-	if (p && control_reload(r->api->o.control, p, NULL, r->by, on_reloaded, r, &e) == 0)
+	if (p && control_reload(r->api->o.control, p, NULL, r->by, on_reloaded, r, &e) == 0) {
 		r->reloading = pool_now(r);
-	else if (r->upgrade)
-		undo(r, "did not get ready", p ? e.msg : "it is not configured any more");
-	else
-		round_fail(r, CODE_CONFLICT, pool_now(r), p ? e.msg : "The pool is not configured any more");
+		return;
+	}
+	/* Nothing was tried, so that nothing is wrong with the build: a drained one takes it when it is back.
+	 */
+	round_say(r, "passed_over", pool_now(r), "text", p ? e.msg : "it is not configured any more");
+	r->next++;
+	round_hand_over(r);
 }
 
 static void on_before(void *arg, int status, struct view body, const struct err *e)

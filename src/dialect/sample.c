@@ -33,10 +33,31 @@ void sample_read(int status, struct view body, struct sample *s)
 	const char *reasoning = yyjson_get_str(yyjson_obj_get(message, "reasoning_content"));
 	sample_done(s);
 	s->asked = true;
+	s->status = status;
 	s->answered = message != NULL;
 	s->text = mem_fmt("%s%s", reasoning ? reasoning : "", text ? text : "");
 	s->per_s = yyjson_get_num(yyjson_obj_get(timings, "predicted_per_second"));
 	yyjson_doc_free(doc);
+}
+
+bool sample_busy(const struct sample *s)
+{
+	return s->status == 429 || s->status == 503;
+}
+
+bool sample_declined(const struct sample *s)
+{
+	return s->status == 501 || (s->status >= 400 && s->status < 500 && s->status != 429);
+}
+
+static const char *why_not_compared(const struct sample *was, const struct sample *now)
+{
+	if (sample_busy(now))
+		return "the pool is too busy to be asked: nothing is compared";
+	if (was->asked)
+		return "it answered no chat before: there is nothing to compare with";
+	return now->answered ? "no engine ran before: there is nothing to compare with; the new one answers"
+			     : "it takes no chat: there is nothing to compare with";
 }
 
 static void say_sizes(const uint64_t bytes[2], struct buf *b)
@@ -74,8 +95,5 @@ void sample_compare(
 	if (both)
 		say_words(was, now, ret);
 	else
-		(void)buf_adds(
-			ret, !was->asked ? "no engine ran before: there is nothing to compare with; the new "
-					   "one answers"
-					 : "it answered no chat before: there is nothing to compare with");
+		(void)buf_adds(ret, why_not_compared(was, now));
 }

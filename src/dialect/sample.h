@@ -12,6 +12,7 @@ enum { SAMPLE_TOKENS = 32, SAMPLE_MS = 10 * 60 * 1000 };
 
 struct sample {
 	bool asked, answered;
+	int status; /* 0: no answer came */
 	char *text;
 	double per_s; /* tokens a second; 0: not told */
 };
@@ -19,7 +20,10 @@ void sample_done(struct sample *s);
 /* Appends the body of the question, for /v1/chat/completions. */
 void sample_request(const char *pool, struct buf *ret);
 void sample_read(int status, struct view body, struct sample *s);
-/* Appends a sentence without its end; now was answered or nothing is. bytes: before, now; 0: not known. */
+bool sample_busy(const struct sample *s); /* it was turned away, by a full queue or a wait that ended */
+bool sample_declined(
+	const struct sample *s); /* the engine works and takes no such question: an embedding's */
+/* Appends a sentence without its end. bytes: before, now; 0: not known. */
 void sample_compare(
 	const struct sample *was, const struct sample *now, const uint64_t bytes[2], struct buf *ret);
 

@@ -10,8 +10,11 @@
  *
  * {id}: of a row of GET /v1/node/engines, or a build's name or its beginning; of /pools also "all".
  */
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
+
 #include <yyjson.h>
 
 #include "base/fd.h"
@@ -323,6 +326,18 @@ static void over_back(struct engines_look *l)
 /* ---- routes ----------------------------------------------------------------------------------------------
  */
 
+/* The file that a process runs from; NULL: it is gone, or another user's. */
+static char *program_of(const struct keeper_record *rec)
+{
+	char link[64], path[PATH_MAX];
+	snprintf(link, sizeof link, "/proc/%d/exe", rec->engine_pid);
+	ssize_t n = rec->engine_pid > 0 ? readlink(link, path, sizeof path) : -1;
+	if (n <= 0 || (size_t)n >= sizeof path)
+		return NULL;
+	path[n] = '\0';
+	return mem_strdup(path);
+}
+
 /* What engines run from now, whatever the pools' engine is meanwhile. */
 static void add_running(struct node *n, struct strv *ret)
 {
@@ -334,10 +349,17 @@ static void add_running(struct node *n, struct strv *ret)
 				   : r->launch.argv.len ? r->launch.argv.items[0]
 				   : b                  ? b->program
 							: NULL;
-		if (!r->keeper || !what)
+		if (!r->keeper)
 			continue;
-		strv_add(ret, what);
-		strv_add(ret, r->pool_id);
+		/* Of one that was taken over the words are not known; the kernel knows its program. */
+		AUTO(mem_freep) char *exe = r->launch.argv.len ? NULL : program_of(keeper_record(r->keeper));
+		const char *both[] = { what, exe };
+		for (size_t k = 0; k < ARRAY_LEN(both); k++) {
+			if (!both[k])
+				continue;
+			strv_add(ret, both[k]);
+			strv_add(ret, r->pool_id);
+		}
 	}
 }
 

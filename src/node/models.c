@@ -166,13 +166,13 @@ static void fetch_drop(struct fetch *f)
 }
 
 /* Who pulled it is told, and gets it. */
-static void warn_of_size(struct fetch *f)
+static void warn_of_size(struct fetch *f, uint64_t bytes)
 {
 	char size[32], memory[32];
 	uint64_t all = devices_memory(f->owner);
-	if (!all || f->last.total <= all)
+	if (!all || bytes <= all)
 		return;
-	num_format_bytes(f->last.total, size, sizeof size);
+	num_format_bytes(bytes, size, sizeof size);
 	num_format_bytes(all, memory, sizeof memory);
 	AUTO(mem_freep)
 	char *text =
@@ -183,7 +183,7 @@ static void warn_of_size(struct fetch *f)
 }
 
 /* True: the rest is fetched at once. Without a registry there is nobody who plans. */
-static bool on_job_header(void *arg, const char *path)
+static bool on_job_header(void *arg, const char *path, uint64_t bytes)
 {
 	struct fetch *f = arg;
 	struct node *n = f->owner;
@@ -197,7 +197,7 @@ static bool on_job_header(void *arg, const char *path)
 			planned |= take_header(n, p, path);
 	}
 	if (!planned || f->insisted)
-		warn_of_size(f);
+		warn_of_size(f, bytes);
 	if (!planned)
 		return true;
 	report_again(n);

@@ -208,11 +208,15 @@ static bool has_last_event(enum route_kind k)
 /* An engine that ends its answers by closing (HTTP/1.0) says with that that it is whole, or that it died. */
 static bool ended_whole(const struct request *q)
 {
-	if (!q->by_close || q->split.terminal || q->split.ends)
+	if (!q->by_close || q->split.terminal)
+		return true;
+	struct event_split last = q->split; /* its line may have no end, and the event no blank one */
+	(void)event_split_feed(&last, VIEW("\n\n"));
+	if (last.terminal)
 		return true;
 	if (has_last_event(q->route.kind))
 		return false;
-	return !q->hold.len || q->split.format == EVENTS_NDJSON; /* its last line may have no end */
+	return !q->hold.len || q->split.format == EVENTS_NDJSON;
 }
 
 static void on_end(void *arg)

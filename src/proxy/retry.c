@@ -119,6 +119,11 @@ bool retry_status(struct request *q)
 		return true;
 	}
 	pool_replica_loading(q->replica);
+	if (!q->route.starts_engine && request_pool_idle(q)) { /* it waits for none */
+		request_failf(q, CODE_POOL_UNREADY, "Send it again; `corral ps` shows how far it is.",
+			"The engine of pool %s is still loading its model.", pool_id(q->pool));
+		return true;
+	}
 	tell(q, "loading", "its model is still being loaded");
 	send_again(q);
 	return true;

@@ -159,6 +159,12 @@ void silence_pause(struct request *q, bool paused)
 	if (q->paused && !paused)
 		q->quiet_since = mono_now();
 	q->paused = paused;
+	if (q->lease.replica || !q->call)
+		return;
+	if (paused)
+		http_call_deadline(q->call, -1);
+	else
+		bound_call(q);
 }
 
 void silence_stop(struct request *q)

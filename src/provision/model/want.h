@@ -102,8 +102,9 @@ struct model_ops {
 	void (*on_done)(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err);
 	/* May be NULL. The headers of a GGUF model that is large enough to ask for them are here: path is a
 	 * file of its size with nothing but the header in it (split models: the first of such files), for the
-	 * time of this call. False: the rest is not fetched before model_job_go. */
-	bool (*on_header)(void *arg, const char *path);
+	 * time of this call; bytes: of all its weights files together. False: the rest is not fetched before
+	 * model_job_go. */
+	bool (*on_header)(void *arg, const char *path, uint64_t bytes);
 };
 /* Resolves, fetches what is missing, verifies. Idempotent; single flight by the files' locks. s and o are
  * copied. */

@@ -113,12 +113,14 @@ static int shell_write(const char *path, const struct want_head *h)
 static bool tell(struct model_job *j)
 {
 	int r = 0;
+	uint64_t bytes = 0;
 	for (size_t i = 0; i < j->nheads && !r; i++) {
 		AUTO(mem_freep) char *path = shell_path(j, i);
 		r = shell_write(path, &j->heads[i]);
+		bytes += j->heads[i].size;
 	}
 	AUTO(mem_freep) char *first = shell_path(j, 0);
-	bool go = r || j->ops.on_header(j->arg, first);
+	bool go = r || j->ops.on_header(j->arg, first, bytes);
 	for (size_t i = 0; i < j->nheads; i++) {
 		AUTO(mem_freep) char *path = shell_path(j, i);
 		unlink(path);

@@ -66,10 +66,20 @@ static void what_is_said_of_two(void **state)
 		"answers");
 	sample_read(404, VIEW(""), &silent);
 	says(&silent, &a, none, "it answered no chat before: there is nothing to compare with");
+	sample_done(&silent);
+	struct sample later = { 0 };
+	sample_read(501, VIEW(""), &later); /* an embedding's engine */
+	assert_true(sample_declined(&later) && !sample_busy(&later));
+	says(&silent, &later, none, "it takes no chat: there is nothing to compare with");
+	sample_read(429, VIEW(""), &later);
+	assert_true(sample_busy(&later) && !sample_declined(&later));
+	says(&a, &later, none, "the pool is too busy to be asked: nothing is compared");
+	sample_read(502, VIEW(""), &later);
+	assert_false(sample_busy(&later) || sample_declined(&later));
+	sample_done(&later);
 	sample_done(&a);
 	sample_done(&b);
 	sample_done(&c);
-	sample_done(&silent);
 }
 
 static void what_is_asked(void **state)

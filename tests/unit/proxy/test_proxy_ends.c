@@ -299,6 +299,8 @@ static void ends_by_closing(void **state)
 	} cases[] = {
 		{ CHAT, CLOSE_HEAD "data: {}\n\ndata: [DONE]\n\n", "data: {}\n\ndata: [DONE]\n\n", true },
 		{ CHAT, CLOSE_HEAD "data: {}\n\ndata: [DONE]\n", "data: {}\n\ndata: [DONE]\n", true },
+		{ CHAT, CLOSE_HEAD "data: {}\n\ndata: [DONE]", "data: {}\n\ndata: [DONE]", true },
+		{ CHAT, CLOSE_HEAD "data: {}\n\ndata: [DO", "data: {}\n\n", false },
 		{ CHAT, CLOSE_HEAD "data: {}\n\n", "data: {}\n\n", false },
 		{ CHAT, CLOSE_HEAD "data: {}\n\ndata: {\"a\":", "data: {}\n\n", false },
 		{ "/upstream/p/x", CLOSE_HEAD "data: {}\n\n", "data: {}\n\n", true },
@@ -332,6 +334,14 @@ static void a_get_waits_for_no_engine(void **state)
 	assert_int_equal(w->clients[0].status, 502);
 	assert_int_equal(w->requests, 1);
 	assert_int_equal(world_stats(w).granted, 0); /* it never stood in the queue */
+	pool_replica_up(world_replica(w), mono_now());
+	world_script(w,
+		(struct step[]){ { .reply = ANSWER("503 No", "25", "{\"error\":\"Loading model\"}") } }, 1);
+	ask(w, 0, "GET", "/props", "", (struct view){ 0 });
+	wait_for(w, answered(w, 0));
+	assert_int_equal(w->clients[0].status, 503);
+	assert_non_null(strstr(buf_str(&w->clients[0].body), "POOL_UNREADY"));
+	assert_int_equal(world_stats(w).granted, 0);
 	pool_replica_up(world_replica(w), mono_now());
 	world_put_other(w);
 	world_script(w, (struct step[]){ { .close = true }, { .reply = OK_JSON } }, 2);

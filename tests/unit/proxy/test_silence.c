@@ -143,6 +143,36 @@ static void without_a_lease(void **state)
 	}
 }
 
+static void time_passed(void *arg)
+{
+	struct world *w = arg;
+	loop_stop(w->loop);
+}
+
+/* A client that does not read is its own matter: nothing of the engine's can be seen meanwhile. */
+static void without_a_lease_and_a_slow_client(void **state)
+{
+	(void)state;
+	static char reply[6 * 1024 * 1024];
+	int n = snprintf(
+		reply, sizeof reply, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", sizeof reply - 1024);
+	memset(reply + n, 'x', sizeof reply - 1024);
+	struct world *w = world_new(&(struct world_opts){ .first_token_ms = 100 });
+	world_script(w, (struct step[]){ { .reply = reply, .n = (size_t)n + sizeof reply - 1024 } }, 1);
+	ask(w, 0, "GET", "/props", "", (struct view){ 0 });
+	wait_for(w, w->clients[0].status);
+	http_call_pause(w->clients[0].call);
+	struct loop_timer t = { 0 };
+	loop_timer_start(w->loop, &t, 500, time_passed, w);
+	wait_for(w, !loop_timer_active(&t));
+	assert_false(answered(w, 0));
+	http_call_resume(w->clients[0].call);
+	wait_for(w, answered(w, 0));
+	assert_true(w->clients[0].ended);
+	assert_int_equal(w->clients[0].body.len, sizeof reply - 1024);
+	world_free(w);
+}
+
 static struct pool_replica *left; /* a reference */
 static void replica_leaves(struct client *c)
 {
@@ -194,6 +224,7 @@ int main(void)
 		cmocka_unit_test(an_answer_that_came),
 		cmocka_unit_test(stalls_in_a_body),
 		cmocka_unit_test(without_a_lease),
+		cmocka_unit_test(without_a_lease_and_a_slow_client),
 		cmocka_unit_test(stream_of_a_replica_that_is_gone),
 		cmocka_unit_test(median_of_gaps),
 	};
