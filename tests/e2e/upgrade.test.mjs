@@ -159,6 +159,18 @@ test('upgrade: pools that share an image are all handed over, --to names a tag o
         await until('one', async () => (await why('one')).includes(by('b')));
         assert.ok((await why('two')).includes(by('a')));
 
+        // Who is drained takes it when it is back, and takes it away from nobody.
+        assert.equal((await run('upgrade', '--to', 'a')).code, 0);
+        await all('a');
+        assert.equal((await corral.post('/v1/pools/two/drain', {})).status, 200);
+        const drained = await run('upgrade', '--to', 'b');
+        assert.equal(drained.code, 0, drained.stderr);
+        assert.match(drained.stderr, /two: .*drained/);
+        await until('one', async () => (await why('one')).includes(by('b')));
+        assert.equal((await corral.post('/v1/pools/two/undrain', {})).status, 202);
+        assert.equal((await corral.chat('two')).status, 200);
+        await all('b');
+
         // What fails at one pool is taken back from all that had it.
         const failed = await run('upgrade', '--to', 'c');
         assert.notEqual(failed.code, 0);
