@@ -249,23 +249,3 @@ int engine_args_merge(const struct engine_options *t, const struct strv *ours, c
 		line_write(&l, ret);
 	return r;
 }
-
-int engine_args_allowed(enum engine_kind kind, const struct strv *args, struct err *reterr)
-{
-	const struct engine_row *row = engine_row(kind);
-	if (!row || !row->options)
-		return args->len ? err_set(reterr, -EPERM,
-					   "arguments of an engine of kind %s can be set in the "
-					   "configuration's file only",
-					   engine_kind_name(kind))
-				 : 0;
-	AUTO(line_done) struct line l = { .table = row->options };
-	int r = line_add(&l, args, false, reterr);
-	for (size_t i = 0; i < l.n && !r; i++)
-		if (!l.items[i].option || !l.items[i].option->api)
-			r = err_set(reterr, -EPERM,
-				"%s is not among the arguments that can be set from outside; put it into "
-				"engine.args of the configuration's file",
-				l.items[i].name);
-	return r;
-}

@@ -207,9 +207,6 @@ int engine_sweep_start(struct loop *l, const char *program, const char *engines_
 	const struct engine_sweep_ops *ops, void *arg, struct engine_sweep **ret,
 	struct err *reterr) MUST_CHECK;
 void engine_sweep_cancel(struct engine_sweep **s); /* NULL inside allowed */
-/* Arguments that somebody sets from outside, not in the configuration's file: refused unless each is known as
- * mere tuning, which reaches no file, no network and nothing that is ours. */
-int engine_args_allowed(enum engine_kind k, const struct strv *args, struct err *reterr) MUST_CHECK;
 /* argv with everything secret-looking replaced, word by word, for logs and the handoff file. Appends. */
 void engine_argv_redact(const struct strv *argv, struct strv *ret);
 

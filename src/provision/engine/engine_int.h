@@ -317,7 +317,6 @@ struct engine_option {
 	const char *names[6]; /* the first is what we write */
 	enum arg_arity arity;
 	bool repeats;       /* may stand several times */
-	bool api;           /* may be set from outside too: tuning that reaches no file and no network */
 	const char *family; /* of an option and its opposite: the last of the family wins; NULL = names[0] */
 	const char *ours;   /* why it is not the pool's to set: follows "engine.args has X: " */
 	bool if_set;        /* ours only where we pass it */

@@ -199,40 +199,6 @@ static void fills_templates_of_servers_it_does_not_know(void **state)
 	engine_def_done(&d);
 }
 
-static void lets_only_tuning_be_set_from_outside(void **state)
-{
-	(void)state;
-	static const struct {
-		enum engine_kind kind;
-		const char *args;
-		bool allowed;
-	} cases[] = {
-		{ ENGINE_LLAMACPP, "", true },
-		{ ENGINE_LLAMACPP, "-t 4 --flash-attn on -ub 512", true },
-		{ ENGINE_LLAMACPP, "--lora /etc/passwd", false },
-		{ ENGINE_LLAMACPP, "--slot-save-path /", false },
-		{ ENGINE_LLAMACPP, "--host 0.0.0.0", false },
-		{ ENGINE_LLAMACPP, "--new-thing", false },
-		{ ENGINE_VLLM, "--dtype half --kv-cache-dtype fp8", true },
-		{ ENGINE_VLLM, "--trust-remote-code", false },
-		{ ENGINE_VLLM, "--middleware x", false },
-		{ ENGINE_SGLANG, "--chunked-prefill-size 512", true },
-		{ ENGINE_SGLANG, "--api-key x", false },
-		{ ENGINE_TGI, "--max-batch-size 4", true },
-		{ ENGINE_COMMAND, "", true },
-		{ ENGINE_COMMAND, "--x", false },
-		{ ENGINE_OPENAI, "--x", false },
-	};
-	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-		AUTO(strv_done) struct strv args = { 0 };
-		struct err e = { 0 };
-		assert_int_equal(strv_shell_words(&args, view_str(cases[i].args), NULL), 0);
-		bool allowed = engine_args_allowed(cases[i].kind, &args, &e) == 0;
-		if (allowed != cases[i].allowed)
-			fail_msg("%s %s: %s", engine_kind_name(cases[i].kind), cases[i].args, e.msg);
-	}
-}
-
 static void has_a_row_for_every_kind(void **state)
 {
 	(void)state;
@@ -538,7 +504,6 @@ int main(void)
 		cmocka_unit_test(puts_arguments_of_rows_in_order),
 		cmocka_unit_test(refuses_contradictions_of_rows),
 		cmocka_unit_test(fills_templates_of_servers_it_does_not_know),
-		cmocka_unit_test(lets_only_tuning_be_set_from_outside),
 		cmocka_unit_test(has_a_row_for_every_kind),
 		cmocka_unit_test(reads_how_busy_an_engine_is),
 		cmocka_unit_test(runs_llama_server_in_a_container),
