@@ -150,7 +150,8 @@ const struct field config_fields[] = {
 	TOP("build.allow_package_installs", BOOL, build.allow_package_installs, .dflt = "false",
 		.flags = FIELD_RESTART,
 		.doc = "Whether tools that a build needs and this machine lacks may be installed with the "
-		       "distribution's package manager (as root, or by `sudo -n`)."),
+		       "distribution's package manager (as root, or by `sudo -n`). Not where "
+		       "`network.allow_hosts` or `network.deny` is set: it asks mirrors of its own."),
 	TOP("network.offline", BOOL, network.offline, .dflt = "false",
 		.doc = "Fetch nothing: no model, no engine. What is on the disk is served. "
 		       "`HF_HUB_OFFLINE=1` "
@@ -159,7 +160,8 @@ const struct field config_fields[] = {
 		.doc = "The only hosts anything is fetched from: names (`huggingface.co`), all below one "
 		       "(`*.hf.co`), with a port where one is meant (`10.0.0.5:9000`). Looked at again for "
 		       "each "
-		       "redirect. Empty: all."),
+		       "redirect; git and apt follow none where hosts are named here or in `network.deny`. "
+		       "Empty: all."),
 	TOP("network.deny", LIST, network.deny,
 		.doc = "Hosts nothing is fetched from, in the same shape; wins over `network.allow_hosts`."),
 	TOP("network.plain_http", BOOL, network.plain_http, .dflt = "false",
@@ -298,7 +300,8 @@ const struct field config_fields[] = {
 	POOL("engine.source.repo", STRING, engine.source_repo, .flags = FIELD_ENGINE,
 		.doc = "`source`: the git repository, `https://…`, `git://…`, `ssh://…`, or `file:/…` for "
 		       "one on "
-		       "this machine; by default llama.cpp's own."),
+		       "this machine; by default llama.cpp's own. No user and no password in it: git has "
+		       "them from `~/.netrc` or a credential helper."),
 	POOL("engine.source.ref", STRING, engine.source_ref, .flags = FIELD_ENGINE,
 		.doc = "`source`: a tag, a branch, or a commit's 40 digits. It is looked up once; what was "
 		       "built "

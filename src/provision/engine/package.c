@@ -17,6 +17,7 @@
 
 #include "base/num.h"
 #include "provision/engine/package_int.h"
+#include "provision/engine/source.h"
 
 enum { LOCK_RETRY_MS = 100, APT_SILENCE_MS = 5 * 60 * 1000 };
 
@@ -334,6 +335,13 @@ static void step_updated(struct package *p, const struct run_result *r)
 static void update(struct package *p)
 {
 	struct err e = { 0 };
+	if (source_policy_archive(p->archive, &p->job->policy, &e) < 0) {
+		package_fail(p, &e);
+		return;
+	}
+	if (source_policy_bounds(&p->job->policy)) /* a redirect would lead past it */
+		(void)buf_adds(&p->carried, "Acquire::http::AllowRedirect \"false\";\n"
+					    "Acquire::https::AllowRedirect \"false\";\n");
 	if (apt_dir_make(&p->names, p->archive, buf_view(&p->carried), p->arch, &e) < 0) {
 		package_fail(p, &e);
 		return;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "provision/engine/auto.h"
+#include "provision/engine/source.h"
 
 enum { SILENCE_MS = 10 * 60 * 1000, SAID_MAX = 300 };
 
@@ -110,6 +111,11 @@ void package_system(struct engine_job *j, const char *why)
 			"llama.cpp and set engine.path (or CORRAL_LLAMA_SERVER)",
 			why, geteuid() == 0 ? "" : "sudo ", text_of(m, text, sizeof text),
 			j->allow_package_installs ? "" : " (build.allow_package_installs: true does it)");
+	else if (source_policy_bounds(&j->policy))
+		job_fail(j, -EPERM,
+			"%s; `%s` was not run: it asks mirrors of its own, which network.allow_hosts and "
+			"network.deny cannot bound; run it yourself, or set engine.path",
+			why, text_of(m, text, sizeof text));
 	else
 		install(j, m, sudo);
 }

@@ -34,6 +34,7 @@ static void source_free(struct source *s)
 	source_commit_done(&s->commit);
 	strv_done(&s->defines);
 	strv_done(&s->env);
+	strv_done(&s->folders);
 	steps_done(&s->plan);
 	source_record_done(&s->record);
 	source_output_done(&s->out);
@@ -271,7 +272,7 @@ static void resolve(struct source *s)
 		s->spec.ref ? s->spec.ref : "the newest release");
 	source_log_open(s, "resolve");
 	AUTO(strv_done) struct strv argv = { 0 };
-	strv_add(&argv, s->facts.tools[TOOL_GIT].path);
+	source_git_words(s, &argv);
 	strv_add(&argv, "ls-remote");
 	strv_add(&argv, "--");
 	strv_add(&argv, s->spec.repo);
@@ -309,6 +310,11 @@ static void install_packages(struct source *s)
 			       .next = step_packages });
 }
 
+static bool may_install(const struct engine_job *j)
+{
+	return j->allow_package_installs && !j->offline && !source_policy_bounds(&j->policy);
+}
+
 static bool packages_mend_all(const struct preflight_report *r)
 {
 	for (size_t i = 0; i < r->len; i++)
@@ -334,8 +340,10 @@ static void say_missing(struct source *s)
 					i ? " " : "; to install what is missing: ", r->install.items[i]);
 	}
 	source_fail(s, -ENOSYS, "llama.cpp cannot be built here: %s%s", buf_str(&text),
-		r->install.len && !s->job->allow_package_installs
-			? " (build.allow_package_installs: true does it)"
+		!r->install.len                   ? ""
+		: !s->job->allow_package_installs ? " (build.allow_package_installs: true does it)"
+		: source_policy_bounds(&s->job->policy)
+			? " (not run by itself where network.allow_hosts or network.deny is set)"
 			: "");
 }
 
@@ -385,8 +393,7 @@ static void on_facts(void *arg, struct preflight_facts *f)
 		.disk = source_disk(s->choice.backend) };
 	preflight_check(&s->facts, &w, &s->report);
 	record_plan(s);
-	if (s->report.len && !s->installed && j->allow_package_installs && !j->offline &&
-		packages_mend_all(&s->report)) {
+	if (s->report.len && !s->installed && may_install(j) && packages_mend_all(&s->report)) {
 		install_packages(s);
 		return;
 	}
@@ -457,6 +464,7 @@ static void build_env(struct source *s)
 	env_set(&s->env, "TERM=dumb");
 	env_set(&s->env, "GIT_TERMINAL_PROMPT=0");
 	env_set(&s->env, "GIT_ASKPASS=true");
+	env_set(&s->env, "GIT_LFS_SKIP_SMUDGE=1"); /* it asks hosts that a file of the sources names */
 	struct view scheme, v = view_str(s->spec.repo);
 	scheme = view_cut(v, view_find(v, ':'));
 	bool plain = view_eqs(scheme, "git") || view_eqs(scheme, "http");

@@ -84,9 +84,13 @@ uint64_t source_disk(enum engine_backend b); /* what sources and a build take, a
 struct fetch_policy;
 /* -EPERM with the line of the policy that refuses it; repositories on this machine are never refused. */
 int source_policy_check(const char *url, const struct fetch_policy *policy, struct err *reterr) MUST_CHECK;
-/* The same of each submodule that file names. */
+/* Of apt's archives, which are signed: plain http will do. */
+int source_policy_archive(const char *url, const struct fetch_policy *policy, struct err *reterr) MUST_CHECK;
+/* Of each submodule: named is what `git config -z --get-regexp '^submodule\..*\.url$'` says. */
 int source_policy_modules(
-	const char *gitmodules, const struct fetch_policy *policy, struct err *reterr) MUST_CHECK;
+	struct view named, const struct fetch_policy *policy, struct err *reterr) MUST_CHECK;
+/* It names hosts: redirects and package managers, which do not know it, are not let go their own way. */
+bool source_policy_bounds(const struct fetch_policy *policy);
 
 /* ---- what tools say (source_output.c) ------------------------------------------------------------ */
 

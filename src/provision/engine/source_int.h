@@ -20,11 +20,14 @@ struct source {
 	struct source_names names;
 	int lock_fd;
 	struct loop_timer retry;
-	bool waited;     /* for another process: said once */
-	bool may_keep;   /* what failed leaves a build that the next try goes on with */
-	bool installed;  /* packages, once */
-	bool tree_fresh; /* the sources were begun by this job: no second try from nothing */
-	bool deep;       /* of this fetch: with all its history */
+	bool waited;         /* for another process: said once */
+	bool may_keep;       /* what failed leaves a build that the next try goes on with */
+	bool installed;      /* packages, once */
+	bool tree_fresh;     /* the sources were begun by this job: no second try from nothing */
+	bool deep;           /* of this fetch: with all its history */
+	struct strv folders; /* source_git.c: full paths of the trees whose submodules are fetched */
+	size_t folder;
+	source_next_fn *modules_done;
 	struct preflight *preflight;
 	struct preflight_facts facts;
 	struct preflight_report report;
@@ -78,6 +81,13 @@ void source_disk_failed(struct source *s, int code, const char *file);
 void source_steps_run(struct source *s);
 /* What is being done, without a stop: told, and the start of every percentage that follows. */
 void source_say(struct source *s, const char *phase, const char *fmt, ...) PRINTF(3, 4);
+
+/* source_git.c: git and its first words. */
+void source_git_words(const struct source *s, struct strv *argv);
+void source_git(struct source *s, const char *folder, const char *const *words, source_next_fn *next);
+/* The submodules of s->src and theirs, as far as the policy lets: what it refuses ends the job, else done is
+ * called with NULL or with what failed. */
+void source_modules_fetch(struct source *s, source_next_fn *done);
 
 void source_install(struct source *s); /* source_install.c */
 

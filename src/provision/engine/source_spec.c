@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/num.h"
+#include "provision/engine/engine_int.h"
 #include "provision/engine/source.h"
 
 void source_spec_done(struct source_spec *s)
@@ -154,6 +155,17 @@ static bool has_blank(const char *s)
 	return false;
 }
 
+/* A password, or a name that is a token: git would have it in its arguments, and so every user's ps. */
+static bool has_secret(struct view repo)
+{
+	ptrdiff_t at = view_search(repo, VIEW("://"));
+	if (at < 0)
+		return false;
+	struct view rest = view_from(repo, (size_t)at + 3), path;
+	struct view host, who = view_split(view_split(rest, '/', &path), '@', &host);
+	return host.p && (!view_starts(repo, VIEW("ssh:")) || memchr(who.p, ':', who.n));
+}
+
 static int repo_take(struct source_spec *s, const char *repo, struct err *reterr)
 {
 	static const char *const schemes[] = { "https://", "http://", "git://", "ssh://" };
@@ -174,6 +186,16 @@ static int repo_take(struct source_spec *s, const char *repo, struct err *reterr
 	size_t at = view_find(v, '@'), colon = view_find(v, ':');
 	if (!s->repo && repo[0] != '-' && at && at < colon && colon + 1 < v.n)
 		s->repo = mem_strdup(repo);
+	if (s->repo && !s->local && has_secret(v)) {
+		AUTO(mem_freep) char *safe = url_redact(v);
+		return err_set(reterr, -EINVAL,
+			"engine.source.repo is \"%.200s\": a user or password in it would be seen in the "
+			"lists "
+			"of processes; leave it out, and let git have it from ~/.netrc or a credential "
+			"helper "
+			"(git config --global credential.helper) of the user that Corral runs as",
+			safe);
+	}
 	if (s->repo && !has_blank(s->repo))
 		return 0;
 	return err_set(reterr, -EINVAL,

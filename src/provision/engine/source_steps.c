@@ -50,6 +50,11 @@ static char *why_text(const struct source *s, const struct run_result *r, const 
 		return mem_fmt("%s: nothing was heard for too long, and it was ended; the output is in %s",
 			doing, log);
 	AUTO(mem_freep) char *safe = line ? url_redact(view_str(line)) : NULL;
+	if (safe && strstr(safe, "returned error: 30"))
+		return mem_fmt("%s: %.300s: it has moved, and where network.allow_hosts or network.deny is "
+			       "set no redirect is followed; set engine.source.repo to the address it has "
+			       "now; the whole output is in %s",
+			doing, safe, log);
 	AUTO(mem_freep)
 	char *how = r->signo ? mem_fmt("signal %d", r->signo) : mem_fmt("exit code %d", r->exit_code);
 	return mem_fmt("%s: %.300s; the whole output is in %s", doing, safe ? safe : how, log);
@@ -120,24 +125,9 @@ static void log_of_step(struct source *s)
 
 /* ---- fetch --------------------------------------------------------------------------------------- */
 
-/* A git of ours in that folder: no hooks, everything checked as it comes. */
-static void git_words(const struct source *s, struct strv *argv)
-{
-	static const char *const always[] = { "-c", "core.hooksPath=/dev/null", "-c",
-		"fetch.fsckObjects=true", "-c", "advice.detachedHead=false", "-c", "gc.auto=0", "-c",
-		"init.defaultBranch=main" };
-	strv_add(argv, s->facts.tools[TOOL_GIT].path);
-	for (size_t i = 0; i < ARRAY_LEN(always); i++)
-		strv_add(argv, always[i]);
-}
-
 static void git(struct source *s, const char *const *words, source_next_fn *next)
 {
-	AUTO(strv_done) struct strv argv = { 0 };
-	git_words(s, &argv);
-	for (; *words; words++)
-		strv_add(&argv, *words);
-	tool(s, &argv, s->src, SOURCE_GIT_SILENCE_MS, next);
+	source_git(s, s->src, words, next);
 }
 
 static char *mark_of(const struct source *s)
@@ -165,46 +155,20 @@ static void fetch_failed(struct source *s, const struct run_result *r)
 		fetch_anew(s);
 }
 
-static void ask_submodules(struct source *s);
-
-static void on_submodules(struct source *s, const struct run_result *r)
+static void modules_done(struct source *s, const struct run_result *failed)
 {
-	if (source_tool_failed(r) && !s->deep) {
-		s->deep = true; /* a server that gives no single commits */
-		ask_submodules(s);
-	} else if (source_tool_failed(r))
-		fetch_failed(s, r);
+	if (failed)
+		fetch_failed(s, failed);
 	else
 		source_offload(s, work_mark, step_done);
 }
 
-static void ask_submodules(struct source *s)
-{
-	const char *const words[] = { "submodule", "update", "--init", "--recursive", "--force", "--progress",
-		s->deep ? NULL : "--depth", "1", NULL };
-	source_output_done(&s->out);
-	git(s, words, on_submodules);
-}
-
 static void on_checkout(struct source *s, const struct run_result *r)
 {
-	AUTO(mem_freep) char *modules = path_join(s->src, ".gitmodules");
-	if (source_tool_failed(r)) {
+	if (source_tool_failed(r))
 		fetch_failed(s, r);
-		return;
-	}
-	if (!file_exists(modules)) {
-		source_offload(s, work_mark, step_done);
-		return;
-	}
-	struct err e;
-	if (source_policy_modules(modules, &s->job->policy, &e) < 0) {
-		source_fail(s, e.code, "a submodule: %s", e.msg);
-		return;
-	}
-	source_say(s, "fetch", "Fetching its submodules");
-	s->deep = false;
-	ask_submodules(s);
+	else
+		source_modules_fetch(s, modules_done);
 }
 
 static void on_fetched(struct source *s, const struct run_result *r)

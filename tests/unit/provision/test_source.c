@@ -44,6 +44,7 @@ static void expect_refused(const char *repo, const char *ref, const char *flag, 
 	assert_true(source_spec_init(&s, &d, &e) < 0);
 	if (!strstr(e.msg, why))
 		fail_msg("\"%s\" does not say \"%s\"", e.msg, why);
+	assert_null(strstr(e.msg, "S3CRET"));
 	engine_def_done(&d);
 }
 
@@ -57,6 +58,7 @@ static void repositories_and_refs_are_checked(void **state)
 		{ "file:///srv/llama.cpp", "file:///srv/llama.cpp" },
 		{ "git://h/l", "git://h/l" },
 		{ "git@h:me/l", "git@h:me/l" },
+		{ "ssh://git@h/l", "ssh://git@h/l" },
 	};
 	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
 		struct source_spec s;
@@ -72,6 +74,10 @@ static void repositories_and_refs_are_checked(void **state)
 	expect_refused("https://h/a b", NULL, NULL, "engine.source.repo");
 	expect_refused("file:relative", NULL, NULL, "engine.source.repo");
 	expect_refused("ftp://h/x", NULL, NULL, "engine.source.repo");
+	expect_refused(
+		"https://bob:S3CRET@h/x", NULL, NULL, "leave it out, and let git have it from ~/.netrc");
+	expect_refused("http://T0KEN@h/x", NULL, NULL, "leave it out");
+	expect_refused("ssh://me:S3CRET@h/x", NULL, NULL, "leave it out");
 	expect_refused(NULL, "--help", NULL, "engine.source.ref is \"--help\"; accepted: a tag (b6123)");
 	expect_refused(NULL, "a..b", NULL, "engine.source.ref");
 	expect_refused(NULL, "x*", NULL, "engine.source.ref");
@@ -127,22 +133,78 @@ static void the_policy_holds_for_git_too(void **state)
 	expect_policy(&p, "https://other.example/x", "network.allow_hosts does not name it");
 	expect_policy(&p, "https://h.example@other.example/x", "network.allow_hosts does not name it");
 	expect_policy(&p, "file:///x", NULL);
-	expect_policy(&p, "../beside", NULL);
-	char file[] = "/tmp/corral-modules-XXXXXX";
-	struct err e = { 0 };
-	close(mkstemp(file));
-	assert_int_equal(
-		file_write_atomic(file, VIEW("[submodule \"x\"]\n\tpath = x\n\turl = ../x\n"), 0600, false),
-		0);
-	assert_int_equal(source_policy_modules(file, &p, &e), 0);
-	assert_int_equal(
-		file_write_atomic(file, VIEW("[submodule \"x\"]\n\tUrl=https://o.example/x\n"), 0600, false),
-		0);
-	assert_int_equal(source_policy_modules(file, &p, &e), -EPERM);
-	unlink(file);
-	assert_int_equal(source_policy_modules(file, &p, &e), 0);
+	expect_policy(&p, "/srv/x", NULL);
+	expect_policy(&p, "http://127.bad.other/x", "does not name it");
 	strv_done(&p.deny);
 	strv_done(&p.allow_hosts);
+}
+
+static void what_git_might_read_otherwise_is_refused(void **state)
+{
+	(void)state;
+	static const char *const odd[] = { "https::https://h.example/x", "git+ssh://h.example/x",
+		"HTTPS://h.example/x", "https://h.example#@good.example/x",
+		"https://h.example?@good.example/x", "https://h.example\\@good.example/x",
+		"ssh://%65vil.example/x", "https://2130706433/x", "https://0x7f.1/x", "https://127.1/x",
+		"../beside", "beside", "", "https:///x", "ext::sh -c id", "[h.example]:x" };
+	struct fetch_policy p = { 0 };
+	for (size_t i = 0; i < ARRAY_LEN(odd); i++)
+		expect_policy(&p, odd[i], "cannot be told");
+	strv_add(&p.deny, "bad.example");
+	expect_policy(&p, "https://bad.example./x", "refused by network.deny: bad.example");
+	expect_policy(&p, "https://127.0.0.1/x", NULL);
+	expect_policy(&p, "https://[::1]:8/x", NULL);
+	strv_done(&p.deny);
+	p.offline = true;
+	expect_policy(&p, "https://h.example/x", "refused by network.offline");
+	expect_policy(&p, "file:///x", NULL);
+}
+
+static void every_submodule_that_git_names_is_looked_at(void **state)
+{
+	(void)state;
+	static const char listing[] = "submodule.a b.url\0submodule.x https://h.example/ y.url\n"
+				      "https://o.example/x\0submodule.c.url\nfile:///c";
+	struct fetch_policy p = { 0 };
+	struct err e = { 0 };
+	struct view all = view_of(listing, sizeof listing - 1), rest;
+	assert_int_equal(source_policy_modules(view_of("", 0), &p, &e), 0);
+	assert_int_equal(source_policy_modules(all, &p, &e), -EPERM); /* the first has no address */
+	(void)view_split(all, '\0', &rest);
+	assert_int_equal(source_policy_modules(rest, &p, &e), 0);
+	strv_add(&p.allow_hosts, "h.example");
+	assert_int_equal(source_policy_modules(rest, &p, &e), -EPERM);
+	assert_non_null(strstr(e.msg, "o.example was not asked"));
+	strv_done(&p.allow_hosts);
+}
+
+static void expect_archive(const struct fetch_policy *p, const char *url, const char *why)
+{
+	struct err e = { 0 };
+	int r = source_policy_archive(url, p, &e);
+	if (why ? r != -EPERM || !strstr(e.msg, why) : r != 0)
+		fail_msg("%s: \"%s\" is not \"%s\"", url, e.msg, why ? why : "");
+}
+
+static void the_policy_holds_for_apt_too(void **state)
+{
+	(void)state;
+	struct fetch_policy p = { 0 };
+	expect_archive(&p, "http://deb.example/debian", NULL); /* it is signed */
+	expect_archive(&p, "mirror+http://deb.example/list", NULL);
+	assert_false(source_policy_bounds(&p));
+	strv_add(&p.allow_hosts, "deb.example");
+	assert_true(source_policy_bounds(&p));
+	expect_archive(&p, "http://deb.example/debian", NULL);
+	expect_archive(&p, "http://127.0.0.1:18461/debian", "network.allow_hosts does not name it");
+	expect_archive(&p, "mirror+http://deb.example/list", "cannot be told");
+	expect_archive(&p, "http://u:secret@deb.example%2f/", "cannot be told");
+	expect_archive(&p, "file:/srv/debian", NULL);
+	expect_archive(&p, "cdrom:[Debian]/", NULL);
+	strv_add(&p.deny, "deb.example");
+	expect_archive(&p, "https://deb.example/debian", "network.deny: deb.example");
+	strv_done(&p.allow_hosts);
+	strv_done(&p.deny);
 }
 
 /* ---- which commit -------------------------------------------------------------------------------- */
@@ -459,6 +521,9 @@ int main(void)
 		cmocka_unit_test(repositories_and_refs_are_checked),
 		cmocka_unit_test(flags_have_one_form),
 		cmocka_unit_test(the_policy_holds_for_git_too),
+		cmocka_unit_test(what_git_might_read_otherwise_is_refused),
+		cmocka_unit_test(every_submodule_that_git_names_is_looked_at),
+		cmocka_unit_test(the_policy_holds_for_apt_too),
 		cmocka_unit_test(a_ref_becomes_a_commit),
 		cmocka_unit_test(the_back_end_fits_what_is_here),
 		cmocka_unit_test(names_follow_from_what_goes_in),
