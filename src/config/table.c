@@ -294,9 +294,10 @@ const struct field config_fields[] = {
 	POOL("engine.package.keyring", PATH, engine.package_keyring, .flags = FIELD_ENGINE,
 		.doc = "`package`: the keys its signature is checked against."),
 	POOL("engine.version", STRING, engine.version, .dflt = "installed", .flags = FIELD_ENGINE,
-		.doc = "`installed`: what is here, else the newest. `latest`: the newest there is; `corral "
-		       "engines "
-		       "upgrade` goes there. `bNNNN` or a commit: that release, for `mode: source`."),
+		.doc = "`installed`: what is here, else the newest. `latest`: the newest there is; no start "
+		       "asks "
+		       "for it, `corral engines outdated` says whether what is here is older, and `corral "
+		       "engines upgrade` goes there. `bNNNN` or a commit: that release, for `mode: source`."),
 	POOL("engine.source.repo", STRING, engine.source_repo, .flags = FIELD_ENGINE,
 		.doc = "`source`: the git repository, `https://…`, `git://…`, `ssh://…`, or `file:/…` for "
 		       "one on "

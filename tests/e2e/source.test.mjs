@@ -139,7 +139,7 @@ test(
             model: model('random'),
             ctx: 2048,
             start_timeout: '10m',
-            engine: { mode: 'source', source: { repo: `file:${w.repo}` } },
+            engine: { mode: 'source', version: 'latest', source: { repo: `file:${w.repo}` } },
           },
         ],
         state_dir: w.state,
@@ -155,6 +155,10 @@ test(
         git(w.repo, 'tag', 'b102');
         const { engines } = JSON.parse((await run('outdated', '--json')).stdout);
         assert.deepEqual([engines[0].newest_name, engines[0].outdated], ['b102', true]);
+        const told = / {2}newer, and latest is asked for: corral engines upgrade chat$/m;
+        assert.match((await run('outdated')).stdout, told);
+        const stays = /note: engine.version is latest, and b\d+ is here: it stays until `corral/;
+        assert.match((await run('plan')).stdout, stays);
         const up = await run('upgrade', 'llamacpp');
         assert.equal(up.code, 0, up.stderr);
         assert.match(up.stdout, /^chat: source: llama-server b\d+/m);

@@ -267,7 +267,11 @@ static void outdated_row(
 		w->newest_name ? w->newest_name : "that commit");
 	if (source)
 		(void)buf_addf(b, " (%.12s)", w->newest);
-	(void)buf_adds(b, newer ? "  newer\n" : "\n");
+	if (newer && str_same(w->pool->engine.version, "latest"))
+		(void)buf_addf(
+			b, "  newer, and latest is asked for: corral engines upgrade %s\n", w->pool->id);
+	else
+		(void)buf_adds(b, newer ? "  newer\n" : "\n");
 }
 
 static bool can_look(enum engine_mode m)

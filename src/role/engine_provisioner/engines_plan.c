@@ -319,6 +319,17 @@ static void text_plan(const struct plan *p, struct buf *b)
 	}
 }
 
+/* What is here is taken for "latest" too, since a start asks no repository: said, with what does. */
+static void note_latest(struct plan *p, const struct engine_outlook *l)
+{
+	if (!l->here || !str_same(p->pool->engine.version, "latest"))
+		return;
+	strv_addf(&p->notes,
+		"engine.version is latest, and %s is here: it stays until `corral engines upgrade %s` gets "
+		"a newer one; `corral engines outdated %s` asks whether there is one",
+		l->version ? l->version : "a build", p->pool->id, p->pool->id);
+}
+
 int engines_plan(struct engines *e)
 {
 	const struct config *c = e->o->config;
@@ -342,6 +353,7 @@ int engines_plan(struct engines *e)
 		else
 			other_steps(e, &p, &l);
 		pool_steps(e, &p, &l);
+		note_latest(&p, &l);
 		engine_outlook_done(&l);
 		if (!first)
 			(void)buf_adds(&b, e->o->json ? "," : "\n");
