@@ -117,29 +117,36 @@ static int create(const char *path, struct err *reterr)
 	return 0;
 }
 
-/* Begins a transaction. */
+/* A failure to begin. */
+static int begun(sqlite3 *db, const char *path, int rc, struct err *reterr)
+{
+	if (db_is_damaged(rc))
+		return err_set(reterr, -EBADMSG, "%.300s is damaged", path);
+	return rc ? fail(db, path, rc, reterr) : 0;
+}
+
+/* Begins a transaction, in which it is also looked at: another process may be making it. */
 static int open_to_write(const char *path, sqlite3 **ret, struct err *reterr)
 {
 	int r = create(path, reterr);
 	r = r ? r : open_there(path, SQLITE_OPEN_READWRITE, ret, reterr);
+	if (r)
+		return r;
+	/* Not synced: what a power cut takes is learned again. */
+	r = begun(*ret, path,
+		sqlite3_exec(*ret, "PRAGMA synchronous = OFF; BEGIN IMMEDIATE", NULL, NULL, NULL), reterr);
 	r = r ? r : check(*ret, path, true, reterr);
 	if (r)
 		return r;
 	char sql[512];
-	/* Not synced: what a power cut takes is learned again. */
 	snprintf(sql, sizeof sql,
-		"PRAGMA synchronous = OFF;"
-		"BEGIN IMMEDIATE;"
 		"CREATE TABLE IF NOT EXISTS learned (model TEXT NOT NULL, args TEXT NOT NULL, place TEXT NOT "
 		"NULL,"
 		" kind TEXT NOT NULL, build TEXT NOT NULL, value TEXT NOT NULL, learned_ms INTEGER NOT NULL,"
 		" used_ms INTEGER NOT NULL, PRIMARY KEY (model, args, place, kind, build)) WITHOUT ROWID;"
 		"PRAGMA application_id = %d; PRAGMA user_version = %d;",
 		APPLICATION, SCHEMA_VERSION);
-	int rc = sqlite3_exec(*ret, sql, NULL, NULL, NULL);
-	if (db_is_damaged(rc))
-		return err_set(reterr, -EBADMSG, "%.300s is damaged", path);
-	return rc ? fail(*ret, path, rc, reterr) : 0;
+	return begun(*ret, path, sqlite3_exec(*ret, sql, NULL, NULL, NULL), reterr);
 }
 
 static int bind_key(sqlite3_stmt *st, const struct learned_key *k)

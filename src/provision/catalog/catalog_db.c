@@ -74,23 +74,21 @@ static int fail(const struct catalog_db *d, int rc, struct err *reterr)
 
 /* ---- opening ------------------------------------------------------------------------------------------- */
 
+/* Inside a transaction. */
 static int migrate(struct catalog_db *d, int from, struct err *reterr)
 {
 	for (int v = from; v < SCHEMA_VERSION; v++) {
 		AUTO(mem_freep)
-		char *sql = mem_fmt(
-			"BEGIN IMMEDIATE;%sPRAGMA application_id = %d;PRAGMA user_version = %d;COMMIT;",
-			migrations[v], APPLICATION, v + 1);
+		char *sql = mem_fmt("%sPRAGMA application_id = %d;PRAGMA user_version = %d;", migrations[v],
+			APPLICATION, v + 1);
 		int rc = sqlite3_exec(d->db, sql, NULL, NULL, NULL);
-		if (rc) {
-			int r = fail(d, rc, reterr);
-			catalog_db_rollback(d);
-			return r;
-		}
+		if (rc)
+			return fail(d, rc, reterr);
 	}
 	return 0;
 }
 
+/* Inside a transaction. */
 static int check(struct catalog_db *d, struct err *reterr)
 {
 	int application = 0, version = 0, tables = 0;
@@ -113,6 +111,17 @@ static int check(struct catalog_db *d, struct err *reterr)
 	return migrate(d, version, reterr);
 }
 
+/* What the file is and what it becomes is one transaction: another process may be at the same. */
+static int settle_schema(struct catalog_db *d, struct err *reterr)
+{
+	int r = catalog_db_begin(d, reterr);
+	r = r ? r : check(d, reterr);
+	r = r ? r : catalog_db_commit(d, reterr);
+	if (r)
+		catalog_db_rollback(d);
+	return r;
+}
+
 static int open_db(struct catalog_db *d, struct err *reterr)
 {
 	int fd = open(d->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -122,12 +131,15 @@ static int open_db(struct catalog_db *d, struct err *reterr)
 	fd_close(fd); /* before SQLite locks the file: a close drops all locks this process has on it */
 	int rc = sqlite3_open_v2(d->path, &d->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
 	rc = rc ? rc : sqlite3_busy_timeout(d->db, BUSY_MS);
-	rc = rc ? rc
-		: sqlite3_exec(
-			  d->db, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
+	rc = rc ? rc : sqlite3_exec(d->db, "PRAGMA synchronous = NORMAL", NULL, NULL, NULL);
 	if (rc)
 		return fail(d, rc, reterr);
-	int r = check(d, reterr);
+	int r = settle_schema(d, reterr);
+	/* The mode is the file's. SQLite waits for nobody here: whoever is at the file sets it, or the next.
+	 */
+	rc = r ? 0 : sqlite3_exec(d->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL);
+	if (rc && (rc & 0xff) != SQLITE_BUSY)
+		r = fail(d, rc, reterr);
 	for (int i = 0; !r && i < NSTATEMENTS; i++)
 		if ((rc = sqlite3_prepare_v2(d->db, statements[i], -1, &d->st[i], NULL)))
 			r = db_is_damaged(rc)

@@ -353,12 +353,16 @@ static void open_catalog(struct engines *e, bool make)
 	AUTO(mem_freep) char *note = NULL;
 	if (!make && !file_exists(path))
 		return;
-	if (make && dir_ensure_writable(e->o->config->state_dir, "state_dir", NULL))
-		return;
-	if (catalog_open(path, &e->catalog, &note, NULL))
+	struct err err = { 0 };
+	if ((make && dir_ensure_writable(e->o->config->state_dir, "state_dir", &err)) ||
+		catalog_open(path, &e->catalog, &note, &err)) {
 		e->catalog = NULL;
-	else
+		(void)engines_complain(e->o->verb, err.msg);
+	} else {
 		e->records = steps_store_catalog(e->catalog);
+	}
+	if (note)
+		(void)engines_complain(e->o->verb, note);
 }
 
 int engines_run(const struct engines_opts *o)

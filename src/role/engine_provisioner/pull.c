@@ -11,11 +11,14 @@
 #include "role/engine_provisioner/engine_provisioner.h"
 #include "role/engine_provisioner/pools.h"
 
+enum { FLUSH_MS = 10000 };
+
 struct pulling {
 	const struct agent_pull *p;
 	struct loop *loop;
 	struct model_job *job;
 	struct catalog *catalog; /* NULL: it cannot be opened */
+	char *problem;           /* with the catalog; NULL: none */
 	bool got;
 };
 
@@ -38,6 +41,24 @@ static void fail(struct pulling *u, enum fetch_why why, const char *message)
 	tell(u, &b);
 }
 
+/* The model is here either way. */
+static void say_not_kept(struct pulling *u, const char *why)
+{
+	free(u->problem);
+	u->problem = mem_fmt("%s; it is not kept that the model is here", why);
+}
+
+static void note(struct pulling *u, const struct model_got *got)
+{
+	if (!u->catalog)
+		return;
+	catalog_note(u->catalog, &u->p->set, got);
+	if (catalog_flush(u->catalog, FLUSH_MS) == 0)
+		return;
+	AUTO(mem_freep) char *why = catalog_problem(u->catalog);
+	say_not_kept(u, why ? why : "the catalog cannot be written in time");
+}
+
 static void on_done(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err)
 {
 	struct pulling *u = arg;
@@ -45,9 +66,13 @@ static void on_done(void *arg, const struct model_got *got, enum fetch_why why, 
 	u->job = NULL;
 	u->got = got != NULL;
 	if (got) {
-		if (u->catalog)
-			catalog_note(u->catalog, &u->p->set, got);
-		tell_got(u->catalog, got, &b);
+		note(u, got);
+		AUTO(mem_freep)
+		char *both = mem_fmt("%s%s%s", got->warning ? got->warning : "",
+			got->warning && u->problem ? "; " : "", u->problem ? u->problem : "");
+		struct model_got told = *got;
+		told.warning = *both ? both : NULL;
+		tell_got(u->catalog, &told, &b);
 		tell(u, &b);
 	} else {
 		fail(u, why, err ? err->msg : fetch_why_name(why));
@@ -67,10 +92,12 @@ static void on_signal(void *arg, int signo)
 static void open_catalog(const struct config *c, struct pulling *u)
 {
 	AUTO(mem_freep) char *path = path_join(c->state_dir, CATALOG_NAME);
-	AUTO(mem_freep) char *note = NULL;
-	if (dir_ensure_writable(c->state_dir, "state_dir", NULL) ||
-		catalog_open(path, &u->catalog, &note, NULL))
-		u->catalog = NULL;
+	struct err e = { 0 };
+	if (dir_ensure_writable(c->state_dir, "state_dir", &e) == 0 &&
+		catalog_open(path, &u->catalog, &u->problem, &e) == 0)
+		return;
+	u->catalog = NULL;
+	say_not_kept(u, e.msg);
 }
 
 int engine_provisioner_pull(const struct config *c, const struct agent_pull *p)
@@ -93,6 +120,7 @@ int engine_provisioner_pull(const struct config *c, const struct agent_pull *p)
 	model_job_cancel(&u.job);
 	loop_signal_stop(&sig);
 	catalog_close(u.catalog);
+	free(u.problem);
 	loop_free(u.loop);
 	return u.got ? 0 : 1;
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #include <sqlite3.h>
@@ -259,6 +260,80 @@ static void test_a_visitor_takes_nothing_away(void **state)
 	catalog_close(c);
 }
 
+/* Waits until its input ends, so that all begin at once. */
+static int note_one(const char *file, const char *reference)
+{
+	struct catalog *c = NULL;
+	char *note = NULL, byte;
+	struct catalog_model m = { .reference = (char *)(uintptr_t)reference, .fetched = true };
+	if (read(STDIN_FILENO, &byte, 1) != 0 || catalog_open(file, &c, &note, NULL) || note)
+		return 1;
+	free(catalog_model_put(c, &m));
+	int r = catalog_flush(c, 20000);
+	catalog_close(c);
+	return r ? 1 : 0;
+}
+
+enum { AT_ONCE = 6 };
+
+static void all_begin_at_once(void)
+{
+	int gate[2];
+	pid_t pids[AT_ONCE];
+	assert_int_equal(pipe(gate), 0);
+	for (int i = 0; i < AT_ONCE; i++) {
+		AUTO(mem_freep) char *ref = mem_fmt("hf:o/m%d", i);
+		pids[i] = fork();
+		if (pids[i] == 0) {
+			dup2(gate[0], STDIN_FILENO);
+			close(gate[0]);
+			close(gate[1]);
+			execl(self, self, "--note", path, ref, NULL);
+			_exit(127);
+		}
+		assert_true(pids[i] > 0);
+	}
+	close(gate[0]);
+	close(gate[1]);
+	for (int i = 0; i < AT_ONCE; i++) {
+		int status;
+		assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+		assert_int_equal(status, 0);
+	}
+}
+
+static void they_are_all_there(void)
+{
+	struct catalog *c = open_it(NULL);
+	struct catalog_models all;
+	catalog_models(c, &all);
+	assert_int_equal(all.len, AT_ONCE);
+	catalog_models_done(&all);
+	catalog_close(c);
+}
+
+static void test_processes_that_make_it_at_once_lose_nothing(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 4; round++) {
+		AUTO(mem_freep) char *cmd = mem_fmt("rm -f %s*", path);
+		assert_int_equal(system(cmd), 0);
+		all_begin_at_once();
+		they_are_all_there();
+	}
+}
+
+static void test_processes_that_migrate_it_at_once_lose_nothing(void **state)
+{
+	(void)state;
+	for (int round = 0; round < 4; round++) {
+		catalog_close(open_it(NULL));
+		exec_sql("DELETE FROM models; ALTER TABLE steps DROP COLUMN log; PRAGMA user_version = 1;");
+		all_begin_at_once();
+		they_are_all_there();
+	}
+}
+
 static void test_a_newer_file_is_refused(void **state)
 {
 	(void)state;
@@ -362,6 +437,8 @@ int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "--visit") == 0)
 		return visit(argv[2]);
+	if (argc == 4 && strcmp(argv[1], "--note") == 0)
+		return note_one(argv[2], argv[3]);
 	self = argv[0];
 	const struct CMUnitTest tests[] = {
 		T(test_a_model_is_there_after_a_restart),
@@ -369,6 +446,8 @@ int main(int argc, char **argv)
 		T(test_retired_stays_retired),
 		T(test_engines_and_steps),
 		T(test_a_visitor_takes_nothing_away),
+		T(test_processes_that_make_it_at_once_lose_nothing),
+		T(test_processes_that_migrate_it_at_once_lose_nothing),
 		T(test_a_newer_file_is_refused),
 		T(test_a_damaged_file_is_set_aside),
 		T(test_another_programs_file_is_set_aside),
