@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "node/models_int.h"
+#include "provision/model/want.h"
 
 enum { DEPTH_MAX = 8, NAMES_MAX = 100000 };
 
@@ -128,6 +129,7 @@ uint64_t catalog_remove_files(
 		AUTO(mem_freep) char *blob = S_ISLNK(st.st_mode) ? realpath(path, NULL) : NULL;
 		if (!S_ISLNK(st.st_mode) && !S_ISREG(st.st_mode))
 			continue;
+		model_note_drop(path);
 		remove_one(path, &bytes, problems);
 		if (blob)
 			remove_blob(path, blob, &bytes, problems);

@@ -95,6 +95,9 @@ void model_got_copy(struct model_got *to, const struct model_got *from);
 int model_present(const struct model_set *s, const struct model_ensure_opts *o, struct model_got *ret,
 	struct err *reterr) MUST_CHECK;
 
+/* Of a file that goes: removes the digest Corral noted beside it. Notes of others stay. */
+void model_note_drop(const char *path);
+
 struct model_job;
 struct model_ops {
 	void (*on_progress)(void *arg, const struct fetch_progress *p); /* may be NULL */

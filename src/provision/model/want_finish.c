@@ -55,9 +55,8 @@ static void forget(const struct want_item *it)
 	for (size_t i = 0; i < it->nfetch; i++) {
 		if (!it->fetch[i].note)
 			continue;
-		AUTO(mem_freep) char *beside = mem_fmt("%s.sha256", it->fetch[i].to);
+		want_note_drop(it->fetch[i].to);
 		(void)remove(it->fetch[i].to);
-		(void)remove(beside);
 	}
 }
 

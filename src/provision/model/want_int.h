@@ -131,8 +131,12 @@ int want_write(const char *path, struct view text, mode_t mode, bool sync) MUST_
 void want_sweep(const char *prefix, const char *suffix);
 /* Of a file that is whole: what the fetcher noted of it and was killed before it could remove. */
 void want_fetched(const char *path);
-char *want_noted(const char *path) MUST_CHECK; /* the digest beside it; NULL: none */
+/* The digest beside it, while it is the same file (inode, size, mtime); NULL: none. */
+char *want_noted(const char *path) MUST_CHECK;
 int want_note(const char *path, const char *sha256) MUST_CHECK;
+void want_note_drop(const char *path);
+/* What to say where the note beside a file is of another one; NULL: nothing. */
+char *want_changed(const char *path, const char *sha256) MUST_CHECK;
 /* The digest that was computed of a file that is not ours, while it is the same file; NULL: none. */
 char *want_verified(const char *state_dir, const char *path) MUST_CHECK;
 int want_verify(const char *state_dir, const char *path, const char *sha256) MUST_CHECK;

@@ -287,6 +287,9 @@ void want_rest(struct model_job *j)
 	}
 	struct fetch_file *files = mem_alloc(j->nwant * sizeof *files);
 	for (size_t i = 0; i < j->nwant; i++)
+		if (j->want[i]->note)
+			want_note_drop(j->want[i]->to);
+	for (size_t i = 0; i < j->nwant; i++)
 		files[i] = (struct fetch_file){ .urls = { &j->want[i]->url, 1 },
 			.headers = j->want[i]->headers,
 			.to = j->want[i]->to,
@@ -472,6 +475,18 @@ static void resolve_next(struct model_job *j)
 
 static void hash_next(struct model_job *j);
 
+static void keep_digest(struct model_job *j, const char *path, bool ours, const char *sha256)
+{
+	if (!ours) {
+		(void)!want_verify(j->o.state_dir, path, sha256);
+		return;
+	}
+	AUTO(mem_freep) char *changed = want_changed(path, sha256);
+	if (changed)
+		model_job_warn(j, changed);
+	(void)!want_note(path, sha256);
+}
+
 static void on_hashed(void *arg, const struct fetch_result *res, enum fetch_why why, const struct err *err)
 {
 	struct model_job *j = arg;
@@ -487,10 +502,8 @@ static void on_hashed(void *arg, const struct fetch_result *res, enum fetch_why 
 		strv_add(&it->digests, res->files[i].sha256 ? res->files[i].sha256 : "");
 		if (ours)
 			want_fetched(it->files.parts.items[i]);
-		if (ours && res->files[i].sha256)
-			(void)!want_note(it->files.parts.items[i], res->files[i].sha256);
-		else if (res->files[i].sha256)
-			(void)!want_verify(j->o.state_dir, it->files.parts.items[i], res->files[i].sha256);
+		if (res->files[i].sha256)
+			keep_digest(j, it->files.parts.items[i], ours, res->files[i].sha256);
 	}
 	it->unnoted = false;
 	hash_next(j);

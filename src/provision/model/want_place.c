@@ -2,7 +2,8 @@
  *
  * models_dir: where what comes from elsewhere than the hub lies.
  *
- *   https/<host>/<path>          s3/<bucket>/<key>          <file>.sha256 beside each, as sha256sum writes it
+ *   https/<host>/<path>          s3/<bucket>/<key>          <file>.sha256 beside each, as sha256sum writes it,
+ *                                                           with what the file was then in a comment
  *   ollama/<host>/<owner>/<name>/<tag>/      oci/<registry>/<name>/<tag>/      with the manifest.json last
  */
 #include <dirent.h>
@@ -70,14 +71,67 @@ void want_parts(const char *name, struct strv *ret)
 		strv_addf(ret, "%.*s%05u-of-%05u.gguf", (int)at, name, i, parts);
 }
 
+/* By which a file is known to be the one that was looked at. */
+static char *state_of(const char *path)
+{
+	struct stat st;
+	if (stat(path, &st) < 0)
+		return NULL;
+	return mem_fmt(" %llu %llu %lld.%09ld", (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
+		(long long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec);
+}
+
+/* "<hex>  <name>" and, as a comment of its own line, the state of the file; sha256sum -c reads it. */
+static char *note_of(const char *path, struct view hex)
+{
+	AUTO(mem_freep) char *now = state_of(path);
+	return now ? mem_fmt("%.*s  %s\n#%s\n", VIEW_ARG(hex), strrchr(path, '/') + 1, now) : NULL;
+}
+
 char *want_noted(const char *path)
 {
 	AUTO(mem_freep) char *beside = mem_fmt("%s.sha256", path);
 	AUTO(buf_done) struct buf b = BUF(8 * KIB);
 	if (file_read_regular(beside, &b) < 0 || b.len < 64)
 		return NULL;
-	struct view v = view_cut(buf_view(&b), 64);
-	return want_is_hex(v, 64) ? mem_viewdup(v) : NULL;
+	struct view hex = view_cut(buf_view(&b), 64);
+	AUTO(mem_freep) char *same = want_is_hex(hex, 64) ? note_of(path, hex) : NULL;
+	return same && view_eqs(buf_view(&b), same) ? mem_viewdup(hex) : NULL;
+}
+
+/* What it says, whatever the file is now; NULL: it is none of ours. */
+static char *note_hex(const char *path)
+{
+	AUTO(mem_freep) char *beside = mem_fmt("%s.sha256", path);
+	AUTO(mem_freep) char *mark = mem_fmt("  %s\n# ", strrchr(path, '/') + 1);
+	AUTO(buf_done) struct buf b = BUF(8 * KIB);
+	if (file_read_regular(beside, &b) < 0 || b.len < 64)
+		return NULL;
+	struct view hex = view_cut(buf_view(&b), 64);
+	bool ours = want_is_hex(hex, 64) && view_starts(view_from(buf_view(&b), 64), view_str(mark));
+	return ours ? mem_viewdup(hex) : NULL;
+}
+
+char *want_changed(const char *path, const char *sha256)
+{
+	AUTO(mem_freep) char *was = note_hex(path);
+	if (!was || strcmp(was, sha256) == 0)
+		return NULL;
+	return mem_fmt("%s is another file than the one that was fetched: its SHA-256 was %s and is %s", path,
+		was, sha256);
+}
+
+void model_note_drop(const char *path)
+{
+	AUTO(mem_freep) char *ours = note_hex(path);
+	if (ours)
+		want_note_drop(path);
+}
+
+void want_note_drop(const char *path)
+{
+	AUTO(mem_freep) char *beside = mem_fmt("%s.sha256", path);
+	(void)unlink(beside);
 }
 
 void want_sweep(const char *prefix, const char *suffix)
@@ -120,8 +174,8 @@ int want_write(const char *path, struct view text, mode_t mode, bool sync)
 int want_note(const char *path, const char *sha256)
 {
 	AUTO(mem_freep) char *beside = mem_fmt("%s.sha256", path);
-	AUTO(mem_freep) char *line = mem_fmt("%s  %s\n", sha256, strrchr(path, '/') + 1);
-	return want_write(beside, view_str(line), 0644, true);
+	AUTO(mem_freep) char *text = note_of(path, view_str(sha256));
+	return text ? want_write(beside, view_str(text), 0644, true) : -ENOENT;
 }
 
 /* ---- files of others ------------------------------------------------------------------------------------
@@ -133,15 +187,6 @@ static char *verified_path(const char *state_dir, const char *path)
 {
 	AUTO(mem_freep) char *hex = want_sha256_hex(view_str(path));
 	return hex ? mem_fmt("%s/verified/%.32s", state_dir, hex) : NULL;
-}
-
-static char *state_of(const char *path)
-{
-	struct stat st;
-	if (stat(path, &st) < 0)
-		return NULL;
-	return mem_fmt(" %llu %llu %lld.%09ld", (unsigned long long)st.st_ino, (unsigned long long)st.st_size,
-		(long long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec);
 }
 
 char *want_verified(const char *state_dir, const char *path)

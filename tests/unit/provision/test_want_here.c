@@ -3,6 +3,7 @@
  * Models that are here: where they are found, how they are kept, whose they may be; and what the
  * environment says.
  */
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "want_dir.h"
@@ -168,6 +169,47 @@ static void digests_are_kept_beside(void **state)
 	model_got_done(&g);
 	o.sha256 = HEX_B;
 	assert_int_equal(model_present(&s, &o, &g, &e), -EBADMSG);
+	put("models/https/h/m.gguf.sha256", HEX_B "  m.gguf\n"); /* of nobody knows which file */
+	assert_null(want_noted(file));
+	assert_int_equal(model_present(&s, &o, &g, &e), -ENOENT);
+	model_note_drop(file); /* nor is it ours to remove */
+	AUTO(mem_freep) char *beside = at("models/https/h/m.gguf.sha256");
+	assert_true(file_exists(beside));
+}
+
+static void set_mtime(const char *path, struct timespec to)
+{
+	const struct timespec both[2] = { { .tv_nsec = UTIME_OMIT }, to };
+	assert_int_equal(utimensat(AT_FDCWD, path, both, 0), 0);
+}
+
+/* A digest is of a file that was looked at, not of a name. */
+static void a_noted_digest_is_of_one_file(void **state)
+{
+	(void)state;
+	AUTO(mem_freep) char *file = at("models/https/h/m.gguf");
+	AUTO(mem_freep) char *beside = at("models/https/h/m.gguf.sha256");
+	struct stat st;
+	put("models/https/h/m.gguf", "GGUF");
+	assert_int_equal(want_note(file, HEX_A), 0);
+	assert_int_equal(stat(file, &st), 0);
+	set_mtime(file, (struct timespec){ 1000, 1 }); /* touched */
+	assert_null(want_noted(file));
+	AUTO(mem_freep) char *changed = want_changed(file, HEX_B);
+	assert_non_null(strstr(changed, "its SHA-256 was " HEX_A " and is " HEX_B));
+	assert_null(want_changed(file, HEX_A));
+	set_mtime(file, st.st_mtim);
+	AUTO(mem_freep) char *again = want_noted(file);
+	assert_string_equal(again, HEX_A);
+	assert_int_equal(truncate(file, 3), 0); /* another size */
+	set_mtime(file, st.st_mtim);
+	assert_null(want_noted(file));
+	put("models/https/h/m.gguf", "GGUF"); /* another file of the same name, size and time */
+	set_mtime(file, st.st_mtim);
+	assert_null(want_noted(file));
+	model_note_drop(file);
+	assert_false(file_exists(beside));
+	assert_int_equal(want_note("/nowhere/m.gguf", HEX_A), -ENOENT);
 }
 
 static void digests_of_others_files_are_kept_in_state_dir(void **state)
@@ -346,6 +388,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(finds_whole_snapshots, make, unmake),
 		cmocka_unit_test_setup_teardown(finds_what_lies_elsewhere, make, unmake),
 		cmocka_unit_test_setup_teardown(digests_are_kept_beside, make, unmake),
+		cmocka_unit_test_setup_teardown(a_noted_digest_is_of_one_file, make, unmake),
 		cmocka_unit_test_setup_teardown(digests_of_others_files_are_kept_in_state_dir, make, unmake),
 		cmocka_unit_test_setup_teardown(links_are_relative, make, unmake),
 		cmocka_unit_test_setup_teardown(one_holds_a_lock, make, unmake),
