@@ -4,7 +4,7 @@
 // ways to fail. model_ensure is driven by itself (get-model), so that a case costs milliseconds.
 
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -12,7 +12,7 @@ import path from 'node:path';
 import { after, test } from 'node:test';
 
 import { startHub } from '../fakes/hub.mjs';
-import { registryRoutes } from '../fakes/registries.mjs';
+import { manifestOf, registryRoutes } from '../fakes/registries.mjs';
 import { buildDir, deadlineMs, model, root } from './harness.mjs';
 
 const getter = path.join(buildDir, path.basename(path.join(root, 'tests')), 'fakes/get-model');
@@ -365,8 +365,9 @@ test('https: a file with and without a digest', async (t) => {
   const got = await get(url);
   ok(got);
   assert.match(got.warning, new RegExp(`no digest was given for .*${digest(tiny)} was computed`));
-  assert.equal(got.path, at(`models/https/${hub.url.slice(7).replace(':', '_')}/d/m.gguf`));
-  assert.equal(fs.readFileSync(`${got.path}.sha256`, 'utf8'), `${digest(tiny)}  m.gguf\n`);
+  assert.equal(got.path, at(`models/http/${hub.url.slice(7).replace(':', '+')}/d/m.gguf`));
+  assert.ok(fs.readFileSync(`${got.path}.sha256`, 'utf8').startsWith(`${digest(tiny)}  m.gguf\n# `));
+  execFileSync('sha256sum', ['-c', '--strict', `${got.path}.sha256`], { cwd: path.dirname(got.path) });
   const asked = hub.requests.length;
   const again = await get({ ref: url, sha256: digest(tiny) });
   ok(again);
@@ -380,6 +381,25 @@ test('https: a file with and without a digest', async (t) => {
   const right = await get({ ref: `${hub.url}/d/n.gguf`, sha256: digest(small) });
   ok(right);
   assert.equal(right.warning, null);
+});
+
+test('https: a digest is of the file that lies there, not of one that lay there', async (t) => {
+  const { hub, get } = await withHub(t, { files: { '/m.gguf': tiny } });
+  const ref = `${hub.url}/m.gguf`;
+  const got = await get(ref);
+  ok(got);
+  const file = fs.openSync(got.path, 'r+');
+  fs.writeSync(file, 'x', 50_000);
+  fs.closeSync(file);
+  refused(await get({ ref, sha256: digest(tiny) }), 'digest');
+  const changed = await get(ref);
+  ok(changed);
+  assert.match(changed.warning, new RegExp(`its SHA-256 was ${digest(tiny)} and is ${sha256Of(got.path)}`));
+  ok(await get({ ref, sha256: sha256Of(got.path) }));
+  fs.rmSync(got.path); // and its note stays
+  hub.config.files['/m.gguf'] = small;
+  refused(await get({ ref, sha256: digest(tiny) }), 'digest');
+  assert.ok(!fs.existsSync(`${got.path}.sha256`));
 });
 
 test('https: split files, queries, what is no model, what is not there', async (t) => {
@@ -456,16 +476,40 @@ test('oci: the dance for a token, titles, an index, logins', async (t) => {
   const host = hub.url.slice(7);
   const got = await get(`oci://${host}/me/m:v1`);
   ok(got);
-  assert.match(got.path, /\/models\/oci\/127\.0\.0\.1_\d+\/me\/m\/v1\/tiny-Q4_K_M\.gguf$/);
+  assert.match(got.path, /\/models\/oci\/127\.0\.0\.1\+\d+\/me\/m\/v1\/tiny-Q4_K_M\.gguf$/);
   assert.ok(hub.requests.filter((r) => r.cdn).every((r) => !r.headers.authorization));
   const pinned = await get(`oci://${host}/me/m@${got.revision}`);
   ok(pinned);
   assert.equal(pinned.revision, got.revision);
+  assert.equal((await get({ ref: `oci://${host}/me/m@${got.revision}`, offline: true })).fetched, 0);
   refused(await get(`oci://${host}/me/mine:v1`), 'denied', 'docker login');
   fs.mkdirSync(at('.docker'));
   const auth = Buffer.from('user:password').toString('base64');
   fs.writeFileSync(at('.docker/config.json'), JSON.stringify({ auths: { [host]: { auth } } }));
   ok(await get(`oci://${host}/me/mine:v1`));
+});
+
+test('oci: a digest is met by no tag, and that of an index is kept', async (t) => {
+  const layers = [{ title: 'tiny.gguf', spec: tiny }];
+  const hex = crypto.createHash('sha256').update(manifestOf(layers)).digest('hex');
+  const evil = [{ title: 'tiny.gguf', spec: small }];
+  const registry = { 'me/m': { tags: { v1: layers, [`sha256_${hex}`]: evil } } };
+  const { hub, get } = await withHub(t, { registry });
+  const ref = `oci://${hub.url.slice(7)}/me/m`;
+  ok(await get(`${ref}:sha256_${hex}`));
+  refused(await get({ ref: `${ref}@sha256:${hex}`, offline: true }), 'refused', 'network.offline');
+  const got = await get(`${ref}@sha256:${hex}`);
+  ok(got);
+  assert.equal(sha256Of(got.path), digest(tiny));
+  hub.config.registry['me/m'].index = true;
+  const asked = await fetch(`${hub.url}/v2/me/m/manifests/v1`);
+  const index = crypto.createHash('sha256').update(await asked.text()).digest('hex');
+  const first = await get(`${ref}@sha256:${index}`);
+  ok(first);
+  assert.equal(first.revision, `sha256:${hex}`);
+  const again = await get({ ref: `${ref}@sha256:${index}`, offline: true });
+  ok(again);
+  assert.equal(again.path, first.path);
 });
 
 test('oci: hostile manifests', async (t) => {

@@ -60,7 +60,8 @@ function manifestAnswer(res, repo, reference) {
     const text = manifestOf(layers);
     const byDigest = reference === `sha256:${sha256(text)}`;
     if (byDigest) return answer(res, 200, {}, repo.lies ? `${text} ` : text);
-    if (tag === reference) return answer(res, 200, {}, repo.index ? index(text) : text);
+    const byIndex = repo.index && reference === `sha256:${sha256(index(text))}`;
+    if (tag === reference || byIndex) return answer(res, 200, {}, repo.index ? index(text) : text);
   }
   return answer(res, 404, {}, { errors: [{ code: 'MANIFEST_UNKNOWN' }] });
 }

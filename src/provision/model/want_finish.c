@@ -33,6 +33,7 @@ static int write_ref(const struct want_item *it, struct err *e)
 	const char *slash = strrchr(it->ref_file, '/');
 	AUTO(mem_freep) char *dir = mem_viewdup(view_of(it->ref_file, (size_t)(slash - it->ref_file)));
 	int r = dir_make(dir, 0755);
+	r = r ? r : want_keep_indices(it, dir);
 	r = r ? r : want_write(it->ref_file, view_str(it->ref_text), 0644, true);
 	return r ? err_set(e, r, "%s cannot be written: %s", it->ref_file, strerror(-r)) : 0;
 }

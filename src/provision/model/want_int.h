@@ -21,6 +21,7 @@ enum {
 	WANT_ITEMS_MAX = 32,               /* models of a set */
 	WANT_NAMES_MAX = 20000,            /* files of a repository that are looked at */
 	WANT_DOC_MAX = 1024 * 1024,        /* manifests and files of our own that are read */
+	WANT_HOPS_MAX = 3,                 /* from an index to a manifest */
 	WANT_SMALL_MAX = 64 * 1024 * 1024, /* a file the hub keeps in git itself */
 };
 
@@ -86,9 +87,10 @@ struct want_item {
 	struct want_file *fetch;
 	size_t nfetch;
 	char *ref_file,
-		*ref_text; /* written at the end: refs/main and its commit, or a manifest and its text */
-	bool gated;        /* the hub says so */
-	bool unnoted;      /* it is there, and nobody computed its digest yet */
+		*ref_text;   /* written at the end: refs/main and its commit, or a manifest and its text */
+	struct strv indices; /* texts that led from the reference to its manifest */
+	bool gated;          /* the hub says so */
+	bool unnoted;        /* it is there, and nobody computed its digest yet */
 };
 void want_item_done(struct want_item *it);
 struct want_file *want_item_add(struct want_item *it, enum want_role role, const char *to, const char *url);
@@ -169,6 +171,13 @@ void want_got(const struct want_item *items, size_t n, const struct model_set *s
 /* A manifest of ollama or OCI: its layers as files of `dir`. */
 int want_manifest(struct view text, const struct model_ref *r, const char *dir, struct want_item *it,
 	struct err *reterr) MUST_CHECK;
+
+/* Of an index the first manifest's "sha256:…"; platforms do not matter to weights. NULL: it is no index. */
+char *want_index_first(struct view text) MUST_CHECK;
+/* Whether the manifest `revision` is the one a reference by digest names, at once or through the indices that
+ * are kept in dir. True for other references. */
+bool want_is_pinned(const struct model_ref *r, const char *dir, const char *revision) MUST_CHECK;
+int want_keep_indices(const struct want_item *it, const char *dir) MUST_CHECK;
 
 /* ---- want_sign.c --------------------------------------------------------------------------------------- */
 

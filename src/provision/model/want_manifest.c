@@ -73,6 +73,64 @@ static int add_layer(struct want_item *it, yyjson_val *layer, const char *dir, s
 	return 0;
 }
 
+char *want_index_first(struct view text)
+{
+	yyjson_doc *d = yyjson_read(text.p ? text.p : "", text.n, 0);
+	yyjson_val *list = yyjson_obj_get(yyjson_doc_get_root(d), "manifests");
+	const char *digest = yyjson_get_str(yyjson_obj_get(yyjson_arr_get_first(list), "digest"));
+	struct view v = view_str(digest);
+	char *ret = view_starts(v, VIEW("sha256:")) && want_is_hex(view_from(v, 7), 64) ? mem_strdup(digest)
+											: NULL;
+	yyjson_doc_free(d);
+	return ret;
+}
+
+/* ---- what was pinned ----------------------------------------------------------------------------------- */
+
+static char *index_path(const char *dir, const char *hex)
+{
+	return mem_fmt("%s/index-%s.json", dir, hex);
+}
+
+/* Where an index that is kept in dir leads, if it is what its name says; NULL: nowhere. */
+static char *kept_index_first(const char *dir, const char *hex)
+{
+	AUTO(buf_done) struct buf b = BUF(WANT_DOC_MAX);
+	AUTO(mem_freep) char *path = index_path(dir, hex);
+	if (file_read_regular(path, &b) < 0)
+		return NULL;
+	AUTO(mem_freep) char *is = want_sha256_hex(buf_view(&b));
+	return is && strcmp(is, hex) == 0 ? want_index_first(buf_view(&b)) : NULL;
+}
+
+bool want_is_pinned(const struct model_ref *r, const char *dir, const char *revision)
+{
+	AUTO(mem_freep) char *at = mem_strdup(r->tag);
+	if (r->kind != MODEL_REF_OCI || !at || strncmp(at, "sha256:", 7) != 0)
+		return true;
+	for (int hop = 0; revision && strcmp(at, revision) != 0; hop++) {
+		char *next = hop < WANT_HOPS_MAX ? kept_index_first(dir, at + 7) : NULL;
+		free(at);
+		at = next;
+		if (!next)
+			return false;
+	}
+	return revision != NULL;
+}
+
+int want_keep_indices(const struct want_item *it, const char *dir)
+{
+	int r = 0;
+	for (size_t i = 0; !r && i < it->indices.len; i++) {
+		AUTO(mem_freep) char *hex = want_sha256_hex(view_str(it->indices.items[i]));
+		AUTO(mem_freep) char *path = hex ? index_path(dir, hex) : NULL;
+		r = path ? want_write(path, view_str(it->indices.items[i]), 0644, true) : -EIO;
+	}
+	return r;
+}
+
+/* ---- one model ----------------------------------------------------------------------------------------- */
+
 static int by_place(const void *pa, const void *pb)
 {
 	const struct want_file *a = pa, *b = pb;

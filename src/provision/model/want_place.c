@@ -2,9 +2,9 @@
  *
  * models_dir: where what comes from elsewhere than the hub lies.
  *
- *   https/<host>/<path>          s3/<bucket>/<key>          <file>.sha256 beside each, as sha256sum writes it,
- *                                                           with what the file was then in a comment
- *   ollama/<host>/<owner>/<name>/<tag>/      oci/<registry>/<name>/<tag>/      with the manifest.json last
+ *   http[s]/<host>/<path>        s3/<bucket>/<key>          <file>.sha256 beside each, as sha256sum writes
+ * it, with what the file was then in a comment ollama/<host>/<owner>/<name>/<tag>/
+ * oci/<registry>/<name>/<tag>/      with the manifest.json last
  */
 #include <dirent.h>
 #include <limits.h>
@@ -18,12 +18,13 @@
 #include "base/num.h"
 #include "provision/model/want_job_int.h"
 
-/* ':' (of a port, of a digest) is no letter of a folder's name. */
+/* ':' (of a port, of a digest) and the brackets of an address are no letters of a folder's name; '+' stands
+ * in no host's, no tag's. */
 static char *tame(const char *s)
 {
 	char *out = mem_strdup(s);
 	for (char *p = out; *p; p++)
-		*p = *p == ':' || *p == '[' || *p == ']' ? '_' : *p;
+		*p = *p == ':' || *p == '[' || *p == ']' ? '+' : *p;
 	return out;
 }
 
@@ -39,11 +40,12 @@ static uint64_t hash_of(const char *s)
 static char *https_place(const struct model_ref *r, const char *models_dir)
 {
 	AUTO(mem_freep) char *host = tame(r->host);
+	const char *scheme = strncmp(r->text, "http:", 5) == 0 ? "http" : "https";
 	if (!r->tag)
-		return mem_fmt("%s/https/%s/%s", models_dir, host, r->file);
+		return mem_fmt("%s/%s/%s/%s", models_dir, scheme, host, r->file);
 	const char *slash = strrchr(r->file, '/');
 	size_t dir = slash ? (size_t)(slash - r->file) + 1 : 0;
-	return mem_fmt("%s/https/%s/%.*s%016llx-%s", models_dir, host, (int)dir, r->file,
+	return mem_fmt("%s/%s/%s/%.*s%016llx-%s", models_dir, scheme, host, (int)dir, r->file,
 		(unsigned long long)hash_of(r->tag), r->file + dir);
 }
 

@@ -224,7 +224,10 @@ static int take_manifest(
 	struct want_item named = { .role = it->role };
 	if (file_read_regular(manifest, &b) < 0)
 		return -ENOENT;
-	int r = want_manifest(buf_view(&b), &it->ref, dir, &named, NULL) ? -ENOENT : 0;
+	int r = want_manifest(buf_view(&b), &it->ref, dir, &named, NULL) ||
+				!want_is_pinned(&it->ref, dir, named.revision)
+			? -ENOENT
+			: 0;
 	AUTO(strv_done) struct strv parts = { 0 }, lora = { 0 }, digests = { 0 };
 	AUTO(mem_freep) char *mmproj = NULL;
 	for (size_t i = 0; !r && i < named.nfetch; i++) {

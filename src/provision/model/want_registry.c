@@ -10,8 +10,6 @@
 #include "base/fd.h"
 #include "provision/model/want_job_int.h"
 
-enum { HOPS_MAX = 3 };
-
 /* ---- asking -------------------------------------------------------------------------------------------- */
 
 static void ask_manifest(struct model_job *j, const char *tag);
@@ -45,19 +43,6 @@ static int take_manifest(struct model_job *j, struct view text, struct err *e)
 	return r;
 }
 
-/* Of an index the first manifest; platforms do not matter to weights. */
-static char *first_of_index(struct view text)
-{
-	yyjson_doc *d = yyjson_read(text.p ? text.p : "", text.n, 0);
-	yyjson_val *list = yyjson_obj_get(yyjson_doc_get_root(d), "manifests");
-	const char *digest = yyjson_get_str(yyjson_obj_get(yyjson_arr_get_first(list), "digest"));
-	struct view v = view_str(digest);
-	char *ret = view_starts(v, VIEW("sha256:")) && want_is_hex(view_from(v, 7), 64) ? mem_strdup(digest)
-											: NULL;
-	yyjson_doc_free(d);
-	return ret;
-}
-
 /* A manifest that was asked for by its digest is that one. */
 static bool is_asked_for(const struct model_job *j, struct view text)
 {
@@ -74,8 +59,9 @@ static void on_manifest_text(struct model_job *j, struct view text)
 			"sent a manifest that has not the digest it was asked for by");
 		return;
 	}
-	AUTO(mem_freep) char *next = first_of_index(text);
-	if (next && j->hops++ < HOPS_MAX) {
+	AUTO(mem_freep) char *next = want_index_first(text);
+	if (next && j->hops++ < WANT_HOPS_MAX) {
+		strv_addv(&j->items[j->at].indices, text);
 		ask_manifest(j, next);
 		return;
 	}
@@ -216,5 +202,6 @@ void want_registry_resolve(struct model_job *j)
 	j->auth = NULL;
 	j->asked_auth = false;
 	j->hops = 0;
+	strv_done(&j->items[j->at].indices);
 	ask_manifest(j, j->items[j->at].ref.tag);
 }

@@ -105,6 +105,7 @@ void want_item_done(struct want_item *it)
 	strv_done(&it->lora);
 	free(it->revision);
 	strv_done(&it->digests);
+	strv_done(&it->indices);
 	free(it->mmproj_digest);
 	for (size_t i = 0; i < it->nfetch; i++)
 		file_done(&it->fetch[i]);

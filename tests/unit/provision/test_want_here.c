@@ -8,6 +8,8 @@
 
 #include "want_dir.h"
 
+#include "provision/model/want_job_int.h"
+
 /* ---- what is here -------------------------------------------------------------------------------------- */
 
 static void opts_for(struct model_ensure_opts *o, struct stores_roots *roots, const char *models)
@@ -126,14 +128,15 @@ static void finds_what_lies_elsewhere(void **state)
 	is_missing("ollama:m:1b", MODEL_GGUF);
 	put("ollama/blobs/sha256-" HEX_A, "GGUF");
 	is_here("ollama:m:1b", "ollama/blobs/sha256-" HEX_A, NULL);
-	put("models/oci/h_5000/me/m/v1/manifest.json",
+	put("models/oci/h+5000/me/m/v1/manifest.json",
 		"{\"layers\":[" LAYER("application/x", HEX_A, TITLE("t.gguf")) "]}");
 	is_missing("oci://h:5000/me/m:v1", MODEL_GGUF);
-	put("models/oci/h_5000/me/m/v1/t.gguf", "GGUF");
-	is_here("oci://h:5000/me/m:v1", "models/oci/h_5000/me/m/v1/t.gguf", NULL);
+	put("models/oci/h+5000/me/m/v1/t.gguf", "GGUF");
+	is_here("oci://h:5000/me/m:v1", "models/oci/h+5000/me/m/v1/t.gguf", NULL);
 	put("models/https/h/x/m.gguf", "GGUF");
 	is_here("https://h/x/m.gguf", "models/https/h/x/m.gguf", NULL);
 	is_missing("https://h/x/m.gguf?v=2", MODEL_GGUF);
+	is_missing("http://h/x/m.gguf", MODEL_GGUF); /* anybody on the way may have written that one */
 	put("models/s3/bucket/m-00001-of-00002.gguf", "GGUF");
 	is_missing("s3://bucket/m-00001-of-00002.gguf", MODEL_GGUF);
 	put("models/s3/bucket/m-00002-of-00002.gguf", "GGUF");
@@ -145,6 +148,54 @@ static void finds_what_lies_elsewhere(void **state)
 	struct err e = { 0 };
 	assert_int_equal(present("file:/dev/null", NULL, MODEL_ANY, &g, &e), -EINVAL);
 	assert_non_null(strstr(e.msg, "device"));
+}
+
+#define MANIFEST "{\"layers\":[" LAYER("application/x", HEX_A, TITLE("t.gguf")) "]}"
+
+/* A manifest under a name that says "this digest". */
+static void put_oci(const char *folder, const char *file, const char *text)
+{
+	AUTO(mem_freep) char *manifest = mem_fmt("models/oci/h+5000/me/m/%s/%s", folder, file);
+	AUTO(mem_freep) char *weights = mem_fmt("models/oci/h+5000/me/m/%s/t.gguf", folder);
+	put(manifest, text);
+	put(weights, "GGUF");
+}
+
+static void a_digest_is_met_by_that_manifest_alone(void **state)
+{
+	(void)state;
+	AUTO(mem_freep) char *hex = want_sha256_hex(VIEW(MANIFEST));
+	AUTO(mem_freep) char *ref = mem_fmt("oci://h:5000/me/m@sha256:%s", hex);
+	AUTO(mem_freep) char *own = mem_fmt("sha256+%s", hex);
+	AUTO(mem_freep) char *tag = mem_fmt("sha256_%s", hex);
+	AUTO(mem_freep) char *path = mem_fmt("models/oci/h+5000/me/m/%s/t.gguf", own);
+	put_oci(tag, "manifest.json", MANIFEST);
+	is_missing(ref, MODEL_GGUF); /* a tag may be called as it likes */
+	put_oci(own, "manifest.json", MANIFEST " ");
+	is_missing(ref, MODEL_GGUF);
+	put_oci(own, "manifest.json", MANIFEST);
+	is_here(ref, path, NULL);
+}
+
+static void a_digest_of_an_index_leads_to_its_manifest(void **state)
+{
+	(void)state;
+	AUTO(mem_freep) char *hex = want_sha256_hex(VIEW(MANIFEST));
+	AUTO(mem_freep) char *index = mem_fmt("{\"manifests\":[{\"digest\":\"sha256:%s\"}]}", hex);
+	AUTO(mem_freep) char *other = mem_fmt("{\"manifests\":[{\"digest\":\"sha256:%s\"}]} ", hex);
+	AUTO(mem_freep) char *pin = want_sha256_hex(view_str(index));
+	AUTO(mem_freep) char *ref = mem_fmt("oci://h:5000/me/m@sha256:%s", pin);
+	AUTO(mem_freep) char *folder = mem_fmt("sha256+%s", pin);
+	AUTO(mem_freep) char *name = mem_fmt("index-%s.json", pin);
+	AUTO(mem_freep) char *path = mem_fmt("models/oci/h+5000/me/m/%s/t.gguf", folder);
+	put_oci(folder, "manifest.json", MANIFEST);
+	is_missing(ref, MODEL_GGUF);
+	put_oci(folder, name, other);
+	is_missing(ref, MODEL_GGUF);
+	put_oci(folder, name, index);
+	is_here(ref, path, NULL);
+	put_oci(folder, "manifest.json", MANIFEST " ");
+	is_missing(ref, MODEL_GGUF);
 }
 
 static void digests_are_kept_beside(void **state)
@@ -387,6 +438,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(finds_what_lies_in_the_hubs_cache, make, unmake),
 		cmocka_unit_test_setup_teardown(finds_whole_snapshots, make, unmake),
 		cmocka_unit_test_setup_teardown(finds_what_lies_elsewhere, make, unmake),
+		cmocka_unit_test_setup_teardown(a_digest_is_met_by_that_manifest_alone, make, unmake),
+		cmocka_unit_test_setup_teardown(a_digest_of_an_index_leads_to_its_manifest, make, unmake),
 		cmocka_unit_test_setup_teardown(digests_are_kept_beside, make, unmake),
 		cmocka_unit_test_setup_teardown(a_noted_digest_is_of_one_file, make, unmake),
 		cmocka_unit_test_setup_teardown(digests_of_others_files_are_kept_in_state_dir, make, unmake),
