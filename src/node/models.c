@@ -208,9 +208,17 @@ static bool on_job_header(void *arg, const char *path, uint64_t bytes)
 	return false;
 }
 
-static const struct model_ops job_ops = {
-	.on_progress = on_job_progress, .on_header = on_job_header, .on_done = on_job_done
-};
+static void on_job_fetch(void *arg, const struct model_coming *files, size_t n)
+{
+	struct fetch *f = arg;
+	if (f->owner->opts.catalog)
+		catalog_coming(f->owner->opts.catalog, files, n);
+}
+
+static const struct model_ops job_ops = { .on_progress = on_job_progress,
+	.on_fetch = on_job_fetch,
+	.on_header = on_job_header,
+	.on_done = on_job_done };
 
 static struct fetch *find_fetch(struct node *n, const char *key)
 {

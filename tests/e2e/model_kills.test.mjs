@@ -4,6 +4,7 @@
 // whole program does it, `corral pull` and the process it fetches with; tests/fakes/kill_at.c kills.
 
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
 import os from 'node:os';
@@ -24,6 +25,10 @@ function gguf(size, seed) {
   return { base64: data.toString('base64') };
 }
 
+/** A digest's note tells also which file it is of: that is another one each time. */
+const contentOf = (at) =>
+  at.endsWith('.sha256') ? fs.readFileSync(at, 'utf8').replace(/^#.*$/m, '#') : fs.readFileSync(at);
+
 /** Every name below dir: what a link leads to, the digest of a file. */
 function treeOf(dir) {
   const tree = {};
@@ -32,9 +37,25 @@ function treeOf(dir) {
     const stat = fs.lstatSync(at);
     if (stat.isSymbolicLink()) tree[name] = `-> ${fs.readlinkSync(at)}`;
     else if (stat.isDirectory()) tree[name] = 'a folder';
-    else tree[name] = crypto.createHash('sha256').update(fs.readFileSync(at)).digest('hex');
+    else tree[name] = crypto.createHash('sha256').update(contentOf(at)).digest('hex');
   }
   return tree;
+}
+
+const CATALOG = [
+  `SELECT id, reference, names, revision, source, fetched, architecture, name, quant, size_bytes, life,
+    verified_ms > 0, verify_problem FROM models ORDER BY id`,
+  'SELECT * FROM model_files ORDER BY model, ordinal',
+  "SELECT job, ordinal FROM steps WHERE job LIKE 'fetch %' ORDER BY job",
+];
+const readCatalog =
+  'import sqlite3, sys, json; db = sqlite3.connect(sys.argv[1]);' +
+  'print(json.dumps([db.execute(sql).fetchall() for sql in sys.argv[2:]]))';
+
+/** The rows of a catalog but for their times; `home` is another place in each run. */
+function catalogOf(stateDir, home) {
+  const args = ['-c', readCatalog, path.join(stateDir, 'catalog.db'), ...CATALOG];
+  return JSON.parse(execFileSync('python3', args, { encoding: 'utf8' }).replaceAll(home, 'HOME'));
 }
 
 /** A Corral that runs nothing, whose models come from `hub` into folders of its own. */
@@ -51,8 +72,7 @@ function machine(hub, config = {}) {
     env,
     kills,
     remove: () => [home, corral.dir].forEach((dir) => fs.rmSync(dir, { recursive: true, force: true })),
-    /** What is left of it. Of the state folder the names alone: times are in the catalog. */
-    state: () => [treeOf(home), fs.readdirSync(corral.stateDir).sort()],
+    state: () => [treeOf(home), fs.readdirSync(corral.stateDir).sort(), catalogOf(corral.stateDir, home)],
     async pull(ref, point = {}) {
       corral.env = { ...env, ...(Object.keys(point).length > 0 && { LD_PRELOAD: lib, ...point }) };
       const { code, stdout, stderr } = await corral.cli('pull', ref, '--json');
@@ -156,6 +176,7 @@ test('on demand: whichever process is killed, the pool serves, and the same lies
     }
     killed += fs.existsSync(m.kills);
     assert.deepEqual(m.state()[0], state[0], `${program} at ${at}`);
+    assert.deepEqual(m.state()[2], state[2], `${program} at ${at}`);
     m.remove();
   }
   t.diagnostic(`${killed} of ${most} runs were killed`);

@@ -168,7 +168,7 @@ static void read_opts(yyjson_val *v, struct model_ensure_opts *o, struct stores_
 
 int main(int argc, char **argv)
 {
-	static const struct model_ops ops = { on_progress, on_done };
+	static const struct model_ops ops = { .on_progress = on_progress, .on_done = on_done };
 	yyjson_doc *d = argc == 2 ? yyjson_read(argv[1], strlen(argv[1]), 0) : NULL;
 	yyjson_val *v = yyjson_doc_get_root(d);
 	struct get g = { .progress = yyjson_get_bool(yyjson_obj_get(v, "progress")) };

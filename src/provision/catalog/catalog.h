@@ -128,9 +128,16 @@ struct catalog_steps {
 	struct catalog_step *items; /* by job and ordinal */
 	size_t len;
 };
-/* job NULL: of all jobs. */
+/* job NULL: of all jobs but the fetches of files. */
 void catalog_steps(struct catalog *c, const char *job, struct catalog_steps *ret);
 void catalog_steps_done(struct catalog_steps *s);
 void catalog_steps_remove(struct catalog *c, const char *job);
+
+/* A file that Corral is about to fetch, kept as a step until the model it belongs to is in the catalog:
+ * whoever finds it after a crash knows whose it is. */
+void catalog_coming_put(struct catalog *c, const char *path, const char *url);
+/* *ret_url (may be NULL inside) for the caller to free. */
+bool catalog_coming_find(struct catalog *c, const char *path, char **ret_url);
+void catalog_coming_remove(struct catalog *c, const char *path);
 
 #endif

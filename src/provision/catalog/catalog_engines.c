@@ -85,6 +85,8 @@ void catalog_engines(struct catalog *c, struct catalog_engines *ret)
 	qsort(ret->items, ret->len, sizeof *ret->items, by_engine_id);
 }
 
+#define COMING "fetch " /* begins the job of a file's fetch; no plan's name has a blank */
+
 /* ---- steps ----------------------------------------------------------------------------------------------
  */
 
@@ -145,7 +147,7 @@ void catalog_steps(struct catalog *c, const char *job, struct catalog_steps *ret
 	catalog_lock(c);
 	for (size_t i = 0; (e = map_next(&c->steps, &i));) {
 		const struct catalog_step *s = e->value;
-		if (job && strcmp(s->job, job) != 0)
+		if (job ? strcmp(s->job, job) != 0 : strncmp(s->job, COMING, strlen(COMING)) == 0)
 			continue;
 		ret->items = mem_realloc(ret->items, (ret->len + 1) * sizeof *ret->items);
 		ret->items[ret->len] = (struct catalog_step){ 0 };
@@ -160,5 +162,42 @@ void catalog_steps_remove(struct catalog *c, const char *job)
 {
 	catalog_lock(c);
 	remove_job(c, job);
+	catalog_unlock(c);
+}
+
+/* ---- files that come ------------------------------------------------------------------------------------
+ */
+
+void catalog_coming_put(struct catalog *c, const char *path, const char *url)
+{
+	AUTO(mem_freep) char *job = mem_fmt(COMING "%s", path);
+	struct catalog_step s = { .job = job,
+		.name = (char *)(uintptr_t) "fetch",
+		.state = STEP_RUNNING,
+		.started_ms = wall_ms(),
+		.detail = (char *)(uintptr_t)url };
+	catalog_step_put(c, &s);
+}
+
+bool catalog_coming_find(struct catalog *c, const char *path, char **ret_url)
+{
+	AUTO(mem_freep) char *job = mem_fmt(COMING "%s", path);
+	AUTO(mem_freep) char *key = catalog_step_key(job, 0);
+	catalog_lock(c);
+	const struct catalog_step *s = map_gets(&c->steps, key);
+	*ret_url = s ? mem_strdup(s->detail) : NULL;
+	catalog_unlock(c);
+	return s != NULL;
+}
+
+void catalog_coming_remove(struct catalog *c, const char *path)
+{
+	AUTO(mem_freep) char *job = mem_fmt(COMING "%s", path);
+	AUTO(mem_freep) char *key = catalog_step_key(job, 0);
+	catalog_lock(c);
+	struct catalog_step *s = map_del(&c->steps, view_str(key));
+	if (s)
+		catalog_changed(c, 's', key);
+	catalog_drop_step(s);
 	catalog_unlock(c);
 }

@@ -112,6 +112,8 @@ void tell_got(struct catalog *c, const struct model_got *got, struct buf *b)
 	catalog_model_done(&m);
 }
 
+enum { COMING_MAX = 1024 }; /* files of one fetch that are noted before it */
+
 /* ---- what is kept of it -------------------------------------------------------------------------------- */
 
 static void describe(struct catalog_model *m, const char *path)
@@ -127,6 +129,23 @@ static void describe(struct catalog_model *m, const char *path)
 	m->n_ctx_train = facts.n_ctx_train;
 }
 
+void catalog_coming(struct catalog *c, const struct model_coming *files, size_t n)
+{
+	for (size_t i = 0; i < MIN(n, (size_t)COMING_MAX); i++)
+		catalog_coming_put(c, files[i].path, files[i].url);
+}
+
+/* Whether it came in this run, or in one before that did not live to note it. */
+static bool add_file(struct catalog *c, struct catalog_model *m, const struct model_got_file *f)
+{
+	AUTO(mem_freep) char *url = NULL;
+	bool came = catalog_coming_find(c, f->path, &url);
+	struct catalog_file file = { f->role, f->path, f->url ? f->url : url, f->sha256, f->size };
+	catalog_model_add_file(m, &file);
+	m->size_bytes += f->size;
+	return came;
+}
+
 void catalog_note(struct catalog *c, const struct model_set *set, const struct model_got *got)
 {
 	struct catalog_model m = { .reference = mem_strdup(got->reference ? got->reference : set->ref),
@@ -138,15 +157,14 @@ void catalog_note(struct catalog *c, const struct model_set *set, const struct m
 	if (strcmp(m.reference, set->ref) != 0)
 		strv_add(&m.references, set->ref);
 	for (size_t i = 0; i < got->nfiles; i++) {
-		const struct model_got_file *f = &got->files[i];
-		struct catalog_file file = { f->role, f->path, f->url, f->sha256, f->size };
-		catalog_model_add_file(&m, &file);
-		m.size_bytes += f->size;
-		all &= f->sha256 != NULL;
+		m.fetched |= add_file(c, &m, &got->files[i]);
+		all &= got->files[i].sha256 != NULL;
 	}
-	if (got->fetched_bytes && all)
+	if (m.fetched && all)
 		m.verified_ms = wall_ms();
 	describe(&m, got->weights.path);
 	free(catalog_model_put(c, &m));
+	for (size_t i = 0; i < got->nfiles; i++) /* after it: a crash in between loses nothing */
+		catalog_coming_remove(c, got->files[i].path);
 	catalog_model_done(&m);
 }

@@ -21,6 +21,8 @@ void tell_error(enum fetch_why why, const char *message, struct buf *b);
 /* {"id", "reference", "path", "size_bytes", "fetched_bytes", "warning"?}; c may be NULL */
 void tell_got(struct catalog *c, const struct model_got *got, struct buf *b);
 
+/* For on_fetch of a job that ends in catalog_note. */
+void catalog_coming(struct catalog *c, const struct model_coming *files, size_t n);
 /* Puts what was got into the catalog, with what its header says (read here: blocks for some MiB). */
 void catalog_note(struct catalog *c, const struct model_set *set, const struct model_got *got);
 

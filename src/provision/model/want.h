@@ -98,9 +98,14 @@ int model_present(const struct model_set *s, const struct model_ensure_opts *o, 
 /* Of a file that goes: removes the digest Corral noted beside it. Notes of others stay. */
 void model_note_drop(const char *path);
 
+struct model_coming {
+	const char *path, *url; /* as struct model_got_file will have them */
+};
 struct model_job;
 struct model_ops {
 	void (*on_progress)(void *arg, const struct fetch_progress *p); /* may be NULL */
+	/* May be NULL. These files are fetched when it returns; also again, where a job begins anew. */
+	void (*on_fetch)(void *arg, const struct model_coming *files, size_t n);
 	/* Once; the job is gone when it returns. got is NULL on failure. */
 	void (*on_done)(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err);
 	/* May be NULL. The headers of a GGUF model that is large enough to ask for them are here: path is a

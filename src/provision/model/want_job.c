@@ -277,6 +277,18 @@ static void collect(struct model_job *j)
 		}
 }
 
+static void tell_coming(const struct model_job *j)
+{
+	if (!j->ops.on_fetch)
+		return;
+	AUTO(mem_freep) struct model_coming *all = mem_alloc(j->nwant * sizeof *all);
+	for (size_t i = 0; i < j->nwant; i++) {
+		const struct want_file *f = j->want[i];
+		all[i] = (struct model_coming){ f->link ? f->link : f->to, f->said ? f->said : f->url };
+	}
+	j->ops.on_fetch(j->arg, all, j->nwant);
+}
+
 void want_rest(struct model_job *j)
 {
 	stage_set(j, WANT_FETCHING);
@@ -285,6 +297,7 @@ void want_rest(struct model_job *j)
 		settle(j);
 		return;
 	}
+	tell_coming(j);
 	struct fetch_file *files = mem_alloc(j->nwant * sizeof *files);
 	for (size_t i = 0; i < j->nwant; i++)
 		if (j->want[i]->note)

@@ -59,6 +59,15 @@ static void note(struct pulling *u, const struct model_got *got)
 	say_not_kept(u, why ? why : "the catalog cannot be written in time");
 }
 
+static void on_fetch(void *arg, const struct model_coming *files, size_t n)
+{
+	struct pulling *u = arg;
+	if (!u->catalog)
+		return;
+	catalog_coming(u->catalog, files, n);
+	(void)!catalog_flush(u->catalog, FLUSH_MS); /* what is wrong with it is told at the end */
+}
+
 static void on_done(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err)
 {
 	struct pulling *u = arg;
@@ -102,7 +111,9 @@ static void open_catalog(const struct config *c, struct pulling *u)
 
 int engine_provisioner_pull(const struct config *c, const struct agent_pull *p)
 {
-	static const struct model_ops ops = { .on_progress = on_progress, .on_done = on_done };
+	static const struct model_ops ops = {
+		.on_progress = on_progress, .on_fetch = on_fetch, .on_done = on_done
+	};
 	AUTO(agent_fetch_done) struct agent_fetch fetch = { 0 };
 	struct pulling u = { .p = p, .loop = loop_new("pull") };
 	struct loop_signal *sig = NULL;

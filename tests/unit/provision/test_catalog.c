@@ -214,6 +214,35 @@ static void test_engines_and_steps(void **state)
 	catalog_close(c);
 }
 
+static void test_files_that_come_are_no_plans_steps(void **state)
+{
+	(void)state;
+	struct catalog *c = open_it(NULL);
+	struct catalog_steps all;
+	char *url = NULL;
+	catalog_coming_put(c, "/m/a.gguf", "https://h/a.gguf");
+	catalog_coming_put(c, "/m/b.gguf", NULL);
+	catalog_close(c);
+	c = open_it(NULL);
+	catalog_steps(c, NULL, &all);
+	assert_int_equal(all.len, 0);
+	catalog_steps_done(&all);
+	assert_true(catalog_coming_find(c, "/m/a.gguf", &url));
+	assert_string_equal(url, "https://h/a.gguf");
+	free(url);
+	assert_true(catalog_coming_find(c, "/m/b.gguf", &url));
+	assert_null(url);
+	assert_false(catalog_coming_find(c, "/m/c.gguf", &url));
+	assert_null(url);
+	catalog_coming_remove(c, "/m/a.gguf");
+	catalog_coming_remove(c, "/m/c.gguf");
+	catalog_close(c);
+	c = open_it(NULL);
+	assert_false(catalog_coming_find(c, "/m/a.gguf", &url));
+	assert_true(catalog_coming_find(c, "/m/b.gguf", &url));
+	catalog_close(c);
+}
+
 static void exec_sql(const char *sql)
 {
 	sqlite3 *db = NULL;
@@ -445,6 +474,7 @@ int main(int argc, char **argv)
 		T(test_ids_are_unique_and_one_reference_is_one_model),
 		T(test_retired_stays_retired),
 		T(test_engines_and_steps),
+		T(test_files_that_come_are_no_plans_steps),
 		T(test_a_visitor_takes_nothing_away),
 		T(test_processes_that_make_it_at_once_lose_nothing),
 		T(test_processes_that_migrate_it_at_once_lose_nothing),
