@@ -22,6 +22,8 @@ async function counted(server) {
   return it;
 }
 const hangsUp = () => counted(net.createServer((socket) => socket.destroy()));
+const redirects = (to) =>
+  counted(http.createServer((q, r) => r.writeHead(302, { location: `http://${to.host}${q.url}` }).end()));
 
 /** A commit of dir with that .gitmodules, each path in it a commit id's; tagged as a release. */
 function commitModules(dir, text, links, tag) {
@@ -91,8 +93,7 @@ test(
   withWorld(
     async (w) => {
       const far = await hangsUp();
-      const moved = (q, r) => r.writeHead(302, { location: `http://${far.host}${q.url}` }).end();
-      const near = await counted(http.createServer(moved));
+      const near = await redirects(far);
       const repo = `http://${near.host}/llama.cpp`;
       w.write({ source: { repo }, top: { network: { allow_hosts: [near.host], deny: [far.host] } } });
       const { error } = await w.provision();
@@ -125,18 +126,25 @@ test(
   withWorld(
     async (w) => {
       const far = await hangsUp();
-      const engine = { mode: 'package', package: { archive: `http://${far.host}/debian` } };
-      const write = (network) =>
+      const keyring = path.join(w.dir, 'none.gpg'); // nothing comes so far that it would be read
+      fs.writeFileSync(keyring, '');
+      const write = (network, host = far.host) => {
+        const engine = { mode: 'package', package: { archive: `http://${host}/debian`, keyring } };
         fs.writeFileSync(
           w.config,
           JSON.stringify({ state_dir: w.state, runtime_dir: path.join(w.dir, 'r'), network,
             pools: [{ id: 'chat', model: '/nowhere.gguf', engine }] }),
         );
+      };
       write({ deny: ['127.0.0.1'] });
       assert.match((await w.provision()).error, /^127.0.0.1 was not asked: refused by network.deny/);
       write({ allow_hosts: ['huggingface.co'] });
       assert.match((await w.provision()).error, /^127.0.0.1 was not asked: network.allow_hosts does not /);
-      assert.equal(far.asked, 0);
+      const near = await redirects(far);
+      write({ allow_hosts: [near.host] }, near.host);
+      assert.match((await w.provision()).error, /sends to another address, .* in engine.package.archive$/);
+      assert.deepEqual([near.asked > 0, far.asked], [true, 0]);
+      near.stop();
       far.stop();
     },
     { units: 1 },

@@ -244,11 +244,18 @@ int apt_status_pct(struct view line)
 	return num_u64(number, &whole) == 0 && whole <= 100 ? (int)whole : -1;
 }
 
+#define MOVED                                                                                                \
+	"sends to another address, and where network.allow_hosts or network.deny is set none is followed; "  \
+	"name that one in engine.package.archive"
 static const struct {
 	const char *words;
 	int code;
 	const char *means; /* follows the archive's address */
 } apt_words[] = {
+	{ "  301  ", -EPERM, MOVED }, /* only where we told apt not to go there (package.c) */
+	{ "  302  ", -EPERM, MOVED },
+	{ "  307  ", -EPERM, MOVED },
+	{ "  308  ", -EPERM, MOVED },
 	{ "NO_PUBKEY", -EKEYREJECTED,
 		"is signed by a key that is not in the keyring; set engine.package.keyring to the archive's "
 		"own" },
