@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "api/json_int.h"
+#include "base/mem.h"
+#include "base/url.h"
 #include "log/log.h"
 
 static val *error_json(doc *d, const struct wire_error *e)
@@ -194,6 +196,12 @@ static val *marks_json(doc *d, const struct registry_pool *rp)
 	return o;
 }
 
+static void json_add_ref(doc *d, val *o, const char *key, const char *ref)
+{
+	AUTO(mem_freep) char *shown = ref_shown(ref);
+	json_add_str(d, o, key, shown);
+}
+
 /* A model an operator chose in place of the configured one. */
 static val *override_json(doc *d, const struct registry_pool *rp)
 {
@@ -202,8 +210,8 @@ static val *override_json(doc *d, const struct registry_pool *rp)
 	val *o = yyjson_mut_obj(d);
 	char at[WALL_STR_LEN + 1];
 	wall_format(rp->override.at_ms, at);
-	json_add_str(d, o, "model", rp->override.model);
-	json_add_str(d, o, "configured", rp->override.configured);
+	json_add_ref(d, o, "model", rp->override.model);
+	json_add_ref(d, o, "configured", rp->override.configured);
 	json_add_str(d, o, "by", rp->override.by);
 	json_add_str(d, o, "at", at);
 	return o;
@@ -213,7 +221,7 @@ static val *pool_json(doc *d, const struct pool_view *v)
 {
 	val *o = yyjson_mut_obj(d), *list = yyjson_mut_arr(d);
 	json_add_str(d, o, "id", v->cfg->id);
-	json_add_str(d, o, "model", control_pool_model(v->p));
+	json_add_ref(d, o, "model", control_pool_model(v->p));
 	yyjson_mut_obj_add_val(d, o, "aliases", strings(d, &v->cfg->aliases));
 	yyjson_mut_obj_add_bool(d, o, "default", v->cfg->is_default);
 	json_add_str(d, o, "state", pool_state_name(v->state));

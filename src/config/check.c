@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "base/mask.h"
 #include "base/mem.h"
+#include "base/url.h"
 #include "base/utf8.h"
 #include "config/config_int.h"
 
@@ -321,12 +322,13 @@ static void check_model_set(const struct check *c, bool brings_own)
 			: p->model_set.draft ? "model.draft"
 					     : "model.lora",
 			"only an engine that Corral starts with a model file is given more of it; remove it");
+	AUTO(mem_freep) char *shown = ref_shown(p->model);
 	if (p->model && view_starts(view_str(p->model), VIEW("http://")) && !brings_own)
 		pool_fail(c, "model",
 			"found \"%.100s\"; models are fetched over https: alone; accepted: https://…, "
 			"hf:org/repo, "
 			"ollama:NAME, s3://BUCKET/KEY, oci://REGISTRY/NAME, or the path of a GGUF file",
-			p->model);
+			shown);
 }
 
 static void check_model(const struct check *c)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "base/mem.h"
+#include "base/url.h"
 #include "config/config_int.h"
 
 enum { HUMAN_MAX = 16 * 1024, VALUE_SHOWN = 80 };
@@ -129,8 +130,9 @@ static void add_value(const struct field *f, const void *base, struct buf *out)
 	} else {
 		value_text(f, base, &text);
 	}
-	struct view v = view_cut(buf_view(&text), VALUE_SHOWN);
-	(void)buf_addf(out, "%.*s%s", VIEW_ARG(v), v.n < text.len ? "…" : v.n ? "" : "nothing");
+	AUTO(mem_freep) char *safe = url_redact(buf_view(&text));
+	struct view v = view_cut(view_str(safe), VALUE_SHOWN);
+	(void)buf_addf(out, "%.*s%s", VIEW_ARG(v), safe[v.n] ? "…" : v.n ? "" : "nothing");
 }
 
 /* "ctx from 4096 to 8192"; of words and environments, which may hold secrets, the key alone. */

@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/mem.h"
+#include "base/url.h"
 #include "config/config_int.h"
 
 /* ---- small readers of the loaded configuration -------------------------------------------------- */
@@ -172,12 +173,18 @@ static void add_scalar(const struct shower *s, const struct field *f, struct vie
 		buf_add_json(s->out, v);
 }
 
+static void add_safe(const struct shower *s, const struct field *f, struct view v)
+{
+	AUTO(mem_freep) char *safe = url_redact(v);
+	add_scalar(s, f, view_str(safe));
+}
+
 static void add_value(const struct shower *s, const struct field *f, const void *base)
 {
 	AUTO(buf_done) struct buf text = BUF(2 * CONFIG_STRING_MAX);
 	if (!field_is_list(f)) {
 		value_text(f, base, &text);
-		add_scalar(s, f, buf_view(&text));
+		add_safe(s, f, buf_view(&text));
 		return;
 	}
 	const struct strv *l = value_list(f, base);
@@ -186,7 +193,7 @@ static void add_value(const struct shower *s, const struct field *f, const void 
 		buf_reset(&text);
 		add_item(f, l, i, &text);
 		buf_adds(s->out, i ? ", " : "");
-		add_scalar(s, f, buf_view(&text));
+		add_safe(s, f, buf_view(&text));
 	}
 	buf_addc(s->out, ']');
 }

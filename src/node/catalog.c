@@ -7,6 +7,7 @@
 #include <yyjson.h>
 
 #include "base/mem.h"
+#include "base/url.h"
 #include "log/log.h"
 #include "node/models_int.h"
 
@@ -29,7 +30,7 @@ static bool is_its_file(const struct catalog_model *m, const char *path)
 
 static bool uses(const struct catalog_model *m, const struct node_pool *p)
 {
-	const char *ref = p->model.ref;
+	AUTO(mem_freep) char *ref = ref_shown(p->model.ref);
 	return (ref && (strcmp(m->reference, ref) == 0 || strv_has(&m->references, ref))) ||
 	       is_its_file(m, p->model_path);
 }

@@ -11,6 +11,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/url.h"
 #include "log/log.h"
 #include "node/models_int.h"
 #include "provision/catalog/tell.h"
@@ -20,6 +21,7 @@ struct fetch {
 	struct node *owner;
 	char *key;
 	struct model_set set;
+	char *shown; /* its reference, for people */
 	struct model_job *job;
 	struct list watches;
 	struct fetch_progress last; /* text NULL: none was told yet */
@@ -70,6 +72,7 @@ static void fetch_free(struct fetch *f)
 	list_remove(&f->node);
 	model_set_done(&f->set);
 	free(f->key);
+	free(f->shown);
 	free(f->text);
 	loop_defer_free(f->owner->loop, f);
 }
@@ -82,9 +85,9 @@ static void narrate(struct fetch *f, const struct fetch_progress *p)
 		return;
 	f->told_tenth = tenth;
 	tell_words(p, text);
-	log_event(LOG_INFO, "model_fetch", f->set.ref,
+	log_event(LOG_INFO, "model_fetch", f->shown,
 		(struct log_field[]){ LOG_STR("phase", "model_fetch"), LOG_INT("pct", tenth * 10), LOG_END },
-		"Model %s: %s.", f->set.ref, text);
+		"Model %s: %s.", f->shown, text);
 }
 
 static void on_job_progress(void *arg, const struct fetch_progress *p)
@@ -111,17 +114,17 @@ static void on_job_done(void *arg, const struct model_got *got, enum fetch_why w
 	struct list *l;
 	f->job = NULL; /* it frees itself after this call */
 	list_remove(&f->node);
-	engines_note_model(n, f->set.ref, false, got ? NULL : err ? err->msg : fetch_why_name(why));
+	engines_note_model(n, f->shown, false, got ? NULL : err ? err->msg : fetch_why_name(why));
 	if (got) {
 		if (n->opts.catalog)
 			catalog_note(n->opts.catalog, &f->set, got);
 		if (got->warning)
-			log_warn("model", f->set.ref, "Model %s: %s.", f->set.ref, got->warning);
-		log_info("model", f->set.ref, "Model %s is on this machine: %s.", f->set.ref,
+			log_warn("model", f->shown, "Model %s: %s.", f->shown, got->warning);
+		log_info("model", f->shown, "Model %s is on this machine: %s.", f->shown,
 			got->weights.path ? got->weights.path : "all of it");
 		take_for_all(n, f->key);
 	} else {
-		log_warn("model", f->set.ref, "Model %s cannot be had: %s.", f->set.ref,
+		log_warn("model", f->shown, "Model %s cannot be had: %s.", f->shown,
 			err ? err->msg : fetch_why_name(why));
 	}
 	while ((l = list_pop(&f->watches))) {
@@ -156,12 +159,12 @@ static void on_header_wait(void *arg)
 
 static void fetch_drop(struct fetch *f)
 {
-	log_info("model", f->set.ref,
+	log_info("model", f->shown,
 		"Model %s is not fetched: nobody wants it any more since its header is known. What came of "
 		"it is "
 		"kept, and a later fetch goes on from there.",
-		f->set.ref);
-	engines_note_model(f->owner, f->set.ref, false, "nobody wants it any more since its header is known");
+		f->shown);
+	engines_note_model(f->owner, f->shown, false, "nobody wants it any more since its header is known");
 	fetch_free(f);
 }
 
@@ -179,7 +182,7 @@ static void warn_of_size(struct fetch *f, uint64_t bytes)
 		mem_fmt("no device here can hold it: it is %s, and all devices and the host have %s together",
 			size, memory);
 	model_job_warn(f->job, text);
-	log_warn("model", f->set.ref, "Model %s: %s.", f->set.ref, text);
+	log_warn("model", f->shown, "Model %s: %s.", f->shown, text);
 }
 
 /* True: the rest is fetched at once. Without a registry there is nobody who plans. */
@@ -264,10 +267,11 @@ struct fetch_watch *fetch_join(struct node *n, const struct model_set *set, cons
 		f->owner = n;
 		f->key = MEM_TAKE(key);
 		set_copy(&f->set, set);
+		f->shown = ref_shown(set->ref);
 		list_init(&f->watches);
 		list_append(&n->fetches, &f->node);
-		log_info("model", set->ref, "Model %s is being fetched.", set->ref);
-		engines_note_model(n, set->ref, true, NULL);
+		log_info("model", f->shown, "Model %s is being fetched.", f->shown);
+		engines_note_model(n, f->shown, true, NULL);
 		f->job = model_ensure(n->loop, set, &o, &job_ops, f);
 	}
 	w->of = f;
@@ -313,7 +317,8 @@ char *models_retired(struct node *n, const struct node_pool *p)
 	AUTO(mem_freep) char *file = p->model.ref ? NULL : mem_fmt("file:%s", key);
 	if (!catalog_model_retired(n->opts.catalog, file ? file : key, &by))
 		return NULL;
-	char *text = mem_fmt("its model %s was retired%s%s.", key, by ? " by " : "", by ? by : "");
+	AUTO(mem_freep) char *shown = ref_shown(key);
+	char *text = mem_fmt("its model %s was retired%s%s.", shown, by ? " by " : "", by ? by : "");
 	free(by);
 	return text;
 }
@@ -487,9 +492,10 @@ static void on_progress(void *arg, const struct fetch_progress *p)
 
 static void fail(struct replica *r, enum fetch_why why, const char *message)
 {
+	AUTO(mem_freep) char *shown = ref_shown(r->pool->conf.model.ref);
 	r->refused = !may_mend(why);
 	replica_error(r, r->refused ? CAUSE_MODEL_REFUSED : CAUSE_NO_MODEL, tell_hint(why),
-		"the model %s cannot be had: %s", r->pool->conf.model.ref, message);
+		"the model %s cannot be had: %s", shown, message);
 	replica_fail(r);
 }
 

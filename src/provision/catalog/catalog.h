@@ -38,7 +38,7 @@ struct catalog_file {
 };
 struct catalog_model {
 	char *id;        /* a-z, 0-9, '.', '_', '-'; NULL: made of the reference by catalog_model_put */
-	char *reference; /* normal form; one model each */
+	char *reference; /* normal form, as ref_shown has it; one model each */
 	struct strv references; /* other names it was asked for by */
 	char *revision, *source;
 	bool fetched; /* its files were fetched by Corral; else others put them there */

@@ -30,7 +30,8 @@ void catalog_unlock(struct catalog *c);
 /* With the lock: the row is to be written, or deleted where it is not there any more. kind: of `waiting`. */
 void catalog_changed(struct catalog *c, char kind, const char *key);
 char *catalog_step_key(const char *job, uint32_t ordinal) MUST_CHECK; /* in `steps` */
-void catalog_drop_model(struct catalog_model *m);                     /* NULL allowed, as the next two */
+void catalog_model_hide(struct catalog_model *m); /* no signature and no password is kept */
+void catalog_drop_model(struct catalog_model *m); /* NULL allowed, as the next two */
 void catalog_drop_engine(struct catalog_engine *e);
 void catalog_drop_step(struct catalog_step *s);
 

@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "base/url.h"
 #include "provision/catalog/catalog_int.h"
 
 enum { NAMES_MAX = 64 };
@@ -16,9 +17,11 @@ static bool is_called(const struct catalog_model *m, const char *key)
 	return strcmp(m->id, key) == 0 || strcmp(m->reference, key) == 0 || strv_has(&m->references, key);
 }
 
-static struct catalog_model *find(struct catalog *c, const char *key)
+/* By what people see of a reference: whoever asks may know all of it. */
+static struct catalog_model *find(struct catalog *c, const char *asked)
 {
 	struct map_entry *e;
+	AUTO(mem_freep) char *key = ref_shown(asked);
 	struct catalog_model *m = map_gets(&c->models, key);
 	for (size_t i = 0; !m && (e = map_next(&c->models, &i));)
 		if (is_called(e->value, key))
@@ -112,6 +115,7 @@ char *catalog_model_put(struct catalog *c, const struct catalog_model *from)
 {
 	struct catalog_model *m = NEW(struct catalog_model);
 	catalog_model_copy(m, from);
+	catalog_model_hide(m);
 	catalog_lock(c);
 	struct catalog_model *was = m->id ? map_gets(&c->models, m->id) : NULL;
 	was = was ? was : find(c, m->reference);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
+#include "base/url.h"
 #include "provision/catalog/catalog_int.h"
 
 const char *catalog_life_name(enum catalog_life l)
@@ -81,6 +82,22 @@ void catalog_model_copy(struct catalog_model *to, const struct catalog_model *fr
 		catalog_model_add_file(&m, &from->files[i]);
 	catalog_model_done(to);
 	*to = m;
+}
+
+static void put(char **s, char *shown)
+{
+	free(*s);
+	*s = shown;
+}
+
+void catalog_model_hide(struct catalog_model *m)
+{
+	put(&m->reference, ref_shown(m->reference));
+	for (size_t i = 0; i < m->references.len; i++)
+		put(&m->references.items[i], ref_shown(m->references.items[i]));
+	for (size_t i = 0; i < m->nfiles; i++)
+		if (m->files[i].url)
+			put(&m->files[i].url, url_redact(view_str(m->files[i].url)));
 }
 
 void catalog_engine_done(struct catalog_engine *e)

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/url.h"
 #include "gguf/gguf.h"
 
 /* ---- words --------------------------------------------------------------------------------------------- */
@@ -148,14 +149,16 @@ static bool add_file(struct catalog *c, struct catalog_model *m, const struct mo
 
 void catalog_note(struct catalog *c, const struct model_set *set, const struct model_got *got)
 {
-	struct catalog_model m = { .reference = mem_strdup(got->reference ? got->reference : set->ref),
+	struct catalog_model m = { .reference =
+					   got->reference ? mem_strdup(got->reference) : ref_shown(set->ref),
 		.revision = mem_strdup(got->revision),
 		.source = mem_strdup(got->source),
 		.fetched = got->fetched_bytes > 0,
 		.used_ms = wall_ms() };
 	bool all = got->nfiles > 0;
-	if (strcmp(m.reference, set->ref) != 0)
-		strv_add(&m.references, set->ref);
+	AUTO(mem_freep) char *asked = ref_shown(set->ref);
+	if (strcmp(m.reference, asked) != 0)
+		strv_add(&m.references, asked);
 	for (size_t i = 0; i < got->nfiles; i++) {
 		m.fetched |= add_file(c, &m, &got->files[i]);
 		all &= got->files[i].sha256 != NULL;

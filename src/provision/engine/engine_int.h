@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/url.h"
 #include "provision/engine/engine.h"
 #include "provision/engine/steps.h"
 #include "provision/fetch/fetch.h"
@@ -24,10 +25,6 @@ char *tool_find(const char *name) MUST_CHECK;
 void env_clean(struct strv *env);
 /* Sets NAME=value, replacing an earlier NAME. */
 void env_set(struct strv *env, const char *assignment);
-/* text without what stands before an @ in any "scheme://user:secret@host". */
-char *url_redact(struct view text) MUST_CHECK;
-/* 64-bit FNV-1a, for short names of folders; not for secrets. */
-uint64_t text_hash(struct view v);
 /* Whether text can stand between double quotes in apt's configuration and as one word of a sources line. */
 bool apt_word_ok(const char *s);
 

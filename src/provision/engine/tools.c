@@ -73,40 +73,6 @@ void env_set(struct strv *env, const char *assignment)
 	strv_add(env, assignment);
 }
 
-char *url_redact(struct view text)
-{
-	AUTO(buf_done) struct buf b = BUF(text.n * 2 + 64);
-	while (text.n) {
-		ptrdiff_t at = view_search(text, VIEW("://"));
-		if (at < 0)
-			break;
-		size_t start = (size_t)at + 3;
-		if (buf_add(&b, text.p, start))
-			break;
-		text = view_from(text, start);
-		size_t end = 0;
-		while (end < text.n && !strchr("/ '\"\t\n", text.p[end]))
-			end++;
-		struct view host = view_cut(text, end);
-		for (size_t i = end; i-- > 0;) {
-			if (host.p[i] == '@') {
-				text = view_from(text, i + 1);
-				break;
-			}
-		}
-	}
-	(void)buf_addv(&b, text);
-	return buf_take(&b);
-}
-
-uint64_t text_hash(struct view v)
-{
-	uint64_t h = 0xcbf29ce484222325u;
-	for (size_t i = 0; i < v.n; i++)
-		h = (h ^ (unsigned char)v.p[i]) * 0x100000001b3u;
-	return h;
-}
-
 bool apt_word_ok(const char *s)
 {
 	if (!*s)

@@ -26,7 +26,8 @@ enum model_ref_kind {
 };
 struct model_ref {
 	enum model_ref_kind kind;
-	char *text;     /* its normal form, with the prefix: "hf:org/repo:Q4_K_M" */
+	char *text;     /* its normal form, with the prefix: "hf:org/repo:Q4_K_M"; as ref_shown has it */
+	char *url;      /* https: all of it, with its query; NULL of the others */
 	char *host;     /* of https, oci, ollama with a registry of its own; NULL: the usual one */
 	char *repo;     /* hub "org/repo", ollama "library/name", s3 bucket, oci name */
 	char *tag;      /* quant, tag; NULL: the default one */

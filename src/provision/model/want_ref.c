@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "base/num.h"
+#include "base/url.h"
 #include "base/utf8.h"
 #include "provision/model/want_int.h"
 
@@ -21,6 +22,7 @@ static const char accepted[] =
 void model_ref_done(struct model_ref *r)
 {
 	free(r->text);
+	free(r->url);
 	free(r->host);
 	free(r->repo);
 	free(r->tag);
@@ -131,7 +133,8 @@ static bool split_tag(struct view v, struct view *name, struct view *tag)
 
 static int bad(const char *text, struct err *e, const char *why)
 {
-	return err_set(e, -EINVAL, "model \"%.200s\" is no reference: %s", text, why);
+	AUTO(mem_freep) char *shown = ref_shown(text);
+	return err_set(e, -EINVAL, "model \"%.200s\" is no reference: %s", shown, why);
 }
 
 static char *upper(struct view v)
@@ -314,7 +317,11 @@ static bool hub_page(const char *text, struct view path, struct model_ref *r)
 static int parse_https(
 	const char *text, struct view scheme, struct view v, struct model_ref *r, struct err *e)
 {
-	v = view_cut(v, view_find(v, '#'));
+	size_t hash = view_find(v, '#');
+	if (want_is_hex(view_from(v, hash + 1), 16))
+		return bad(text, e,
+			"these 16 digits stand for a query, which is not kept; write the whole address");
+	v = view_cut(v, hash);
 	struct view query, path, before = view_split(v, '?', &query), host = view_split(before, '/', &path);
 	r->kind = MODEL_REF_HTTPS;
 	if (memchr(host.p, '@', host.n))
@@ -336,7 +343,8 @@ static int parse_https(
 	r->host = mem_viewdup(host);
 	r->file = MEM_TAKE(plain);
 	r->tag = query.n ? mem_viewdup(query) : NULL;
-	r->text = mem_fmt("%.*s%.*s", VIEW_ARG(scheme), VIEW_ARG(v));
+	r->url = mem_fmt("%.*s%.*s", VIEW_ARG(scheme), VIEW_ARG(v));
+	r->text = ref_shown(r->url);
 	return 0;
 }
 

@@ -45,12 +45,12 @@ void want_https_resolve(struct model_job *j)
 	AUTO(mem_freep) char *place = want_place(r, j->o.models_dir);
 	AUTO(strv_done) struct strv to = { 0 }, from = { 0 };
 	want_parts(place, &to);
-	struct view url = view_str(r->text);
+	struct view url = view_str(r->url);
 	size_t q = view_find(url, '?');
 	AUTO(mem_freep) char *path = mem_viewdup(view_cut(url, q));
 	want_parts(path, &from);
 	for (size_t i = 0; i < to.len && i < from.len; i++) {
-		AUTO(mem_freep) char *one = mem_fmt("%s%s", from.items[i], r->text + q);
+		AUTO(mem_freep) char *one = mem_fmt("%s%s", from.items[i], r->url + q);
 		add(j, to.items[i], one, from.items[i], to.len);
 	}
 	want_resolved(j);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/num.h"
+#include "base/url.h"
 #include "provision/model/want_job_int.h"
 
 static char *host_of(const struct model_ref *r, const struct model_ensure_opts *o)
@@ -99,8 +100,9 @@ int want_quota(const struct model_job *j, struct err *reterr)
 	num_format_bytes(bytes, coming, sizeof coming);
 	num_format_bytes(j->o.quota_used, used, sizeof used);
 	num_format_bytes(j->o.quota, quota, sizeof quota);
+	AUTO(mem_freep) char *shown = ref_shown(j->set.ref);
 	return err_set(reterr, -ENOSPC,
 		"%s has %s to be fetched, models that were fetched take %s, and models_quota is %s: `corral "
 		"models gc --dry-run` says which could go, `corral models rm` removes one",
-		j->set.ref, bytes ? coming : "files", used, quota);
+		shown, bytes ? coming : "files", used, quota);
 }

@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/num.h"
+#include "base/url.h"
 #include "role/engine_provisioner/engines_int.h"
 #include "role/engine_provisioner/pools.h"
 
@@ -205,10 +206,11 @@ static void pool_steps(struct engines *e, struct plan *p, const struct engine_ou
 	if (p->def.mode == ENGINE_MODE_EXTERNAL)
 		return;
 	size_t at = p->steps.len;
-	engine_plan_pool(remote ? c->model : NULL, NULL, &p->steps);
+	AUTO(mem_freep) char *shown = remote ? ref_shown(c->model) : NULL;
+	engine_plan_pool(shown, NULL, &p->steps);
 	if (remote) {
 		if (e->catalog)
-			(void)!steps_noted(&e->records, STEP_MODEL_FETCH, c->model, &p->done[at]);
+			(void)!steps_noted(&e->records, STEP_MODEL_FETCH, shown, &p->done[at]);
 		AUTO(mem_freep) char *what = NULL;
 		bool here = model_here(e, c, &what);
 		if (what) {

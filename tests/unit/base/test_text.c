@@ -11,8 +11,10 @@
 #include <cmocka.h>
 
 #include "base/buf.h"
+#include "base/mem.h"
 #include "base/num.h"
 #include "base/strv.h"
+#include "base/url.h"
 #include "base/utf8.h"
 #include "base/view.h"
 
@@ -251,6 +253,37 @@ static void views(void **state)
 	assert_int_equal(view_search(none, none), 0);
 }
 
+/* Neither a password nor a signature is seen; what stands around an address stays. */
+static void addresses_for_people(void **state)
+{
+	static const struct {
+		const char *text, *shown;
+	} texts[] = {
+		{ "no address", "no address" },
+		{ "https://h/a", "https://h/a" },
+		{ "https://bob:S3CRET@h:1/a@b", "https://h:1/a@b" },
+		{ "https://h/a.gguf?sig=S3CRET", "https://h/a.gguf?…" },
+		{ "https://h?sig=S3CRET", "https://h?…" },
+		{ "https://h?u=S3CRET@x", "https://h?…" },
+		{ "from \"http://u:p@h/a?k=S3CRET&b\": refused", "from \"http://h/a?…\": refused" },
+		{ "(see https://h/a?k=S3CRET), https://h/b?S3CRET.", "(see https://h/a?…), https://h/b?…." },
+	};
+	(void)state;
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+		AUTO(mem_freep) char *shown = url_redact(view_str(texts[i].text));
+		assert_string_equal(shown, texts[i].shown);
+	}
+	AUTO(mem_freep) char *signed_one = ref_shown("https://u:p@h/a.gguf?sig=S3CRET#top");
+	assert_string_equal(signed_one, "https://h/a.gguf#25da5e92d0563d0f");
+	AUTO(mem_freep) char *again = ref_shown(signed_one);
+	assert_string_equal(again, signed_one);
+	AUTO(mem_freep) char *other = ref_shown("https://h/a.gguf?sig=other");
+	assert_string_not_equal(other, signed_one);
+	AUTO(mem_freep) char *hub = ref_shown("hf:org/repo:Q4_K_M");
+	assert_string_equal(hub, "hf:org/repo:Q4_K_M");
+	assert_null(ref_shown(NULL));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -262,6 +295,7 @@ int main(void)
 		cmocka_unit_test(shell_words),
 		cmocka_unit_test(string_lists),
 		cmocka_unit_test(views),
+		cmocka_unit_test(addresses_for_people),
 	};
 	return cmocka_run_group_tests_name("base_text", tests, NULL, NULL);
 }

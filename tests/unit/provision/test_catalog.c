@@ -137,6 +137,23 @@ static void test_ids_are_unique_and_one_reference_is_one_model(void **state)
 	catalog_close(c);
 }
 
+/* An address with a signature in its query: found by all of it, and nothing of the signature is kept. */
+static void test_no_signature_is_kept(void **state)
+{
+	(void)state;
+	struct catalog *c = open_it(NULL);
+	struct catalog_model m;
+	put_model(c, "https://h/b.gguf?sig=S3CRET", "h-b.gguf-25da5e92d0563d0f");
+	put_model(c, "https://h/b.gguf?sig=S3CRET", "h-b.gguf-25da5e92d0563d0f");
+	put_model(c, "https://h/b.gguf?sig=other", "h-b.gguf-144b6555cbfa820d");
+	assert_int_equal(catalog_model_find(c, "https://h/b.gguf?sig=S3CRET", &m), 0);
+	assert_string_equal(m.reference, "https://h/b.gguf#25da5e92d0563d0f");
+	catalog_model_done(&m);
+	catalog_close(c);
+	AUTO(mem_freep) char *cmd = mem_fmt("grep -q b.gguf %s && ! grep -i s3cret %s", path, path);
+	assert_int_equal(system(cmd), 0);
+}
+
 /* What an operator decided survives that it is fetched again. */
 static void test_retired_stays_retired(void **state)
 {
@@ -472,6 +489,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		T(test_a_model_is_there_after_a_restart),
 		T(test_ids_are_unique_and_one_reference_is_one_model),
+		T(test_no_signature_is_kept),
 		T(test_retired_stays_retired),
 		T(test_engines_and_steps),
 		T(test_files_that_come_are_no_plans_steps),
