@@ -30,6 +30,35 @@ void files_fail(struct files *g, enum why why, const char *fmt, ...)
 	va_end(ap);
 }
 
+/* What is there already takes nothing more. */
+static uint64_t coming(const struct file *f)
+{
+	if (f->state == FILE_CHECKING || f->found->was_there)
+		return 0;
+	if (f->state == FILE_DONE)
+		return f->found->size;
+	uint64_t told = f->facts.size == SIZE_UNKNOWN ? 0 : f->facts.size;
+	return MAX(MAX(told, f->job->size), file_have(f));
+}
+
+int files_room(const struct files *g, struct fail *why)
+{
+	uint64_t sum = 0;
+	for (size_t i = 0; g->job->room && i < g->n; i++)
+		if (__builtin_add_overflow(sum, coming(&g->f[i]), &sum))
+			sum = UINT64_MAX;
+	if (sum <= g->job->room)
+		return 0;
+	char sum_text[32], room_text[32];
+	num_format_bytes(sum, sum_text, sizeof sum_text);
+	num_format_bytes(g->job->room, room_text, sizeof room_text);
+	return fail_set(why, WHY_DISK,
+		"%s are to come to %.200s, and models_quota leaves %s: `corral models gc --dry-run` says "
+		"which "
+		"could go, `corral models rm` removes one",
+		sum_text, g->f[0].job->to, room_text);
+}
+
 /* ---- turns ----------------------------------------------------------------------------------------------
  */
 
@@ -72,6 +101,9 @@ static mono_t ask(struct files *g)
 
 static void land(struct files *g)
 {
+	struct fail full;
+	if (files_room(g, &full))
+		files_fail(g, full.why, "%s", full.msg);
 	for (size_t i = 0; i < g->n && !g->failed; i++) {
 		struct file *f = &g->f[i];
 		if (f->state != FILE_FETCHING)

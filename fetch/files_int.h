@@ -95,6 +95,8 @@ struct files {
 
 /* files.c */
 void files_fail(struct files *g, enum why why, const char *fmt, ...) PRINTF(3, 4);
+/* Whether all files, as far as it is known how large they are, may come. */
+int files_room(const struct files *g, struct fail *why) MUST_CHECK;
 
 /* state.c: one file. */
 void file_begin(struct file *f);

@@ -148,6 +148,7 @@ static int parse_rest(yyjson_val *o, struct job *j, struct fail *f)
 	j->unpack_max = number_of(o, "unpack_max");
 	j->rate = number_of(o, "rate");
 	j->headroom = number_of(o, "headroom");
+	j->room = number_of(o, "room");
 	j->strip = (unsigned)MIN(number_of(o, "strip"), (uint64_t)64);
 	j->parallel = (unsigned)MIN(number_of(o, "parallel"), (uint64_t)JOB_PARALLEL_MAX);
 	j->tries = (unsigned)MIN(number_of(o, "tries"), (uint64_t)1000);

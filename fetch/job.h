@@ -63,7 +63,7 @@ struct job {
 	struct job_file *files;
 	size_t nfiles;
 	char *into, *method;
-	uint64_t unpack_max, rate, headroom;
+	uint64_t unpack_max, rate, headroom, room;
 	unsigned strip, parallel, tries;
 	int64_t stall_ms;
 	struct policy policy;

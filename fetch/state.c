@@ -114,6 +114,8 @@ static int reserve(struct file *f, struct fail *why)
 	if (fstat(f->part.fd, &st) < 0)
 		return disk_fail(why, f->part.path, "cannot be looked at", -errno);
 	uint64_t there = (uint64_t)st.st_blocks * 512;
+	if (files_room(f->all, why))
+		return -1;
 	if (disk_check(f->part.folder, size - MIN(size, there), f->all->job->headroom, why))
 		return -1;
 	if (size && fallocate(f->part.fd, FALLOC_FL_KEEP_SIZE, 0, (off_t)size) < 0 &&

@@ -218,10 +218,26 @@ static void on_job_fetch(void *arg, const struct model_coming *files, size_t n)
 		catalog_coming(f->owner->opts.catalog, files, n);
 }
 
+/* What Corral fetched, and what is coming for others. */
+static uint64_t on_job_quota(void *arg, bool *ret_open)
+{
+	const struct fetch *self = arg;
+	struct node *n = self->owner;
+	uint64_t sum = n->opts.catalog ? catalog_models_fetched(n->opts.catalog) : 0;
+	LIST_FOREACH(f, &n->fetches, struct fetch, node)
+	{
+		uint64_t coming = f == self || !f->job ? 0 : model_job_coming(f->job, ret_open);
+		if (__builtin_add_overflow(sum, coming, &sum))
+			sum = UINT64_MAX;
+	}
+	return sum;
+}
+
 static const struct model_ops job_ops = { .on_progress = on_job_progress,
 	.on_fetch = on_job_fetch,
 	.on_header = on_job_header,
-	.on_done = on_job_done };
+	.on_done = on_job_done,
+	.quota_used = on_job_quota };
 
 static struct fetch *find_fetch(struct node *n, const char *key)
 {
@@ -231,18 +247,6 @@ static struct fetch *find_fetch(struct node *n, const char *key)
 			return f;
 	}
 	return NULL;
-}
-
-/* What Corral fetched, and what is coming. */
-static uint64_t quota_used(struct node *n)
-{
-	uint64_t sum = n->opts.catalog ? catalog_models_fetched(n->opts.catalog) : 0;
-	LIST_FOREACH(f, &n->fetches, struct fetch, node)
-	{
-		if (__builtin_add_overflow(sum, f->last.total, &sum))
-			sum = UINT64_MAX;
-	}
-	return sum;
 }
 
 struct fetch_watch *fetch_join(struct node *n, const struct model_set *set, const char *sha256,
@@ -262,7 +266,6 @@ struct fetch_watch *fetch_join(struct node *n, const struct model_set *set, cons
 		o.want = want;
 		o.sha256 = sha256;
 		o.quota = n->opts.models_quota;
-		o.quota_used = quota_used(n);
 		f = NEW(struct fetch);
 		f->owner = n;
 		f->key = MEM_TAKE(key);

@@ -338,6 +338,22 @@ test('no room: refused before the first byte, nothing left behind', async (t) =>
   }
 });
 
+test('a bound of all files together: held where a size is told, else when so many came', async (t) => {
+  const spec = { size: MIB, seed: 'q' };
+  const files = { '/a': spec, '/b': spec, '/c': { ...spec, ranges: false, noLength: true } };
+  const { dir, hub, at } = await world(t, { files });
+  const job = (names, room) =>
+    filesJob(names.map((name) => ({ urls: [`${hub.url}/${name}`], to: at(name) })), { room });
+  for (const names of [['a'], ['c'], ['a', 'b'], ['a', 'c']]) {
+    const got = await fetchJob(job(names, names.length * MIB - 1));
+    assert.equal(got.why, 'disk', names.join());
+    assert.match(got.error, /models_quota leaves/);
+    for (const name of fs.readdirSync(dir)) fs.rmSync(at(name)); // one of two may have come before
+  }
+  assert.equal((await fetchJob(job(['a', 'c'], 2 * MIB))).why, 'ok');
+  assert.equal((await fetchJob(job(['a', 'c'], 1))).why, 'ok', 'what is there takes nothing');
+});
+
 const needsRoot = { skip: process.getuid() !== 0 && 'needs root' };
 
 test('a disk that is full: one clear message, nothing left behind', needsRoot, async (t) => {

@@ -103,6 +103,7 @@ int fetch_ask(const struct fetch_request *q, struct buf *ret, struct err *reterr
 	      add_string(ret, "method", q->method) || add_number(ret, "unpack_max", q->unpack_max) ||
 	      add_number(ret, "strip", q->strip) || add_number(ret, "parallel", q->parallel) ||
 	      add_number(ret, "rate", q->rate) || add_number(ret, "headroom", q->headroom) ||
+	      add_number(ret, "room", q->room) ||
 	      add_number(ret, "stall_ms", q->stall_ms > 0 ? (uint64_t)q->stall_ms : 0) ||
 	      add_number(ret, "tries", q->tries) || add_policy(ret, &q->policy) || buf_addc(ret, '}');
 	return bad ? err_set(reterr, -EINVAL, "the names of all files together are longer than %d MiB",

@@ -114,6 +114,9 @@ struct model_ops {
 	 * time of this call; bytes: of all its weights files together. False: the rest is not fetched before
 	 * model_job_go. */
 	bool (*on_header)(void *arg, const char *path, uint64_t bytes);
+	/* May be NULL: opts.quota_used stands. What models that were fetched take, and those that are being
+	 * fetched will; *ret_open is set where one of the latter does not know yet how much. */
+	uint64_t (*quota_used)(void *arg, bool *ret_open);
 };
 /* Resolves, fetches what is missing, verifies. Idempotent; single flight by the files' locks. s and o are
  * copied. */
@@ -122,6 +125,8 @@ struct model_job *model_ensure(struct loop *l, const struct model_set *s, const 
 void model_job_cancel(struct model_job **j); /* NULL inside allowed */
 /* Told with what is got. */
 void model_job_warn(struct model_job *j, const char *sentence);
+/* Bytes that it fetches, or will; *ret_open is set where the servers have not told them all. */
+uint64_t model_job_coming(const struct model_job *j, bool *ret_open);
 void model_job_go(struct model_job *j); /* after on_header; nothing happens before it returns */
 
 /* What model_ensure would do, in order, as sentences: "fetch hf:… : FILE, 4.6 GiB from HOST". Asks the

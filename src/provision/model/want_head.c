@@ -184,6 +184,7 @@ static void ask(struct model_job *j)
 		.parallel = j->o.parallel,
 		.rate = j->o.rate,
 		.headroom = j->o.headroom,
+		.room = j->room,
 		.policy = j->o.policy };
 	static const struct fetch_ops ops = { .on_progress = want_files_progress, .on_done = on_heads };
 	struct err e = { 0 };

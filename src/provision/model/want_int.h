@@ -117,6 +117,8 @@ char *want_registry_base(const struct model_ref *r, const struct model_ensure_op
 /* Whether the policy lets this reference be used at all: 0, or -EACCES with the line that refuses it. */
 int want_trust_ref(
 	const struct model_ref *r, const struct model_ensure_opts *o, struct err *reterr) MUST_CHECK;
+/* Offline is told before anything is asked, and by whose word: -EACCES. */
+int want_offline(const struct model_ref *r, const struct model_ensure_opts *o, struct err *reterr) MUST_CHECK;
 /* Whether what is to come is known well enough. */
 int want_trust_files(
 	const struct want_item *it, const struct model_ensure_opts *o, struct err *reterr) MUST_CHECK;

@@ -253,6 +253,10 @@ void want_files_progress(void *arg, const struct fetch_progress *p)
 	if (!j->first_bytes)
 		j->first_bytes = p->bytes;
 	j->seen_bytes = p->bytes;
+	if (j->stage == WANT_FETCHING && p->total) {
+		j->coming = p->total;
+		j->coming_open = false;
+	}
 	if (j->ops.on_progress)
 		j->ops.on_progress(j->arg, p);
 }
@@ -314,6 +318,7 @@ void want_rest(struct model_job *j)
 		.parallel = j->o.parallel,
 		.rate = j->o.rate,
 		.headroom = j->o.headroom,
+		.room = j->room,
 		.policy = j->o.policy };
 	static const struct fetch_ops ops = { .on_progress = want_files_progress, .on_done = on_files };
 	struct err e = { 0 };
@@ -327,6 +332,12 @@ void want_rest(struct model_job *j)
 static void go(void *arg)
 {
 	want_rest(arg);
+}
+
+uint64_t model_job_coming(const struct model_job *j, bool *ret_open)
+{
+	*ret_open |= j->coming_open;
+	return j->coming;
 }
 
 void model_job_go(struct model_job *j)
@@ -390,6 +401,24 @@ static void lock(void *arg)
 
 /* ---- what has to come ---------------------------------------------------------------------------------- */
 
+static void admit(void *arg)
+{
+	struct model_job *j = arg;
+	struct err e = { 0 };
+	stage_set(j, WANT_LOCKING);
+	int r = want_quota(j, &e);
+	if (r == -EAGAIN) {
+		want_tell(j, FETCH_WAITING,
+			"models_quota may have no room: how large the model is that comes at the same time "
+			"is not known yet");
+		loop_timer_start(j->loop, &j->timer, LOCK_AGAIN_MS, admit, j);
+	} else if (r) {
+		want_fail(j, FETCH_DISK, &e);
+	} else {
+		lock(j);
+	}
+}
+
 static void all_known(struct model_job *j)
 {
 	struct err e = { 0 };
@@ -400,10 +429,8 @@ static void all_known(struct model_job *j)
 		}
 	if (j->on_plan)
 		tell_plan(j);
-	else if (want_quota(j, &e))
-		want_fail(j, FETCH_DISK, &e);
 	else
-		lock(j);
+		admit(j);
 }
 
 /* The configuration's digest against the one that is known: 0, or what is wrong. */
@@ -442,22 +469,6 @@ void want_resolved(struct model_job *j)
 	resolve_next(j);
 }
 
-/* Offline is told before anything is asked, and by whose word. */
-static int offline(const struct model_job *j, const struct model_ref *r, struct err *e)
-{
-	const char *line = j->o.policy.offline ? "network.offline: true"
-			   : r->kind == MODEL_REF_HUB && want_hub_offline()
-				   ? "HF_HUB_OFFLINE in the environment"
-				   : NULL;
-	if (!line)
-		return 0;
-	return err_set(e, -EACCES,
-		"model %s is not on this machine, and %s forbids to fetch it; put it into the cache on a "
-		"machine that "
-		"may and copy it, or lift that",
-		r->text, line);
-}
-
 static void resolve_next(struct model_job *j)
 {
 	struct err e = { 0 };
@@ -468,7 +479,7 @@ static void resolve_next(struct model_job *j)
 		all_known(j);
 		return;
 	}
-	if (offline(j, &j->items[j->at].ref, &e)) {
+	if (want_offline(&j->items[j->at].ref, &j->o, &e)) {
 		want_fail(j, FETCH_REFUSED, &e);
 		return;
 	}

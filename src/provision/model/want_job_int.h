@@ -47,6 +47,8 @@ struct model_job {
 	bool headed;     /* they were, */
 	bool head_fresh; /* and of none of the files anything had come before */
 	char *warning;
+	uint64_t coming, room; /* that it was let in with; room: of the quota, 0: there is none */
+	bool coming_open;
 };
 
 /* Tells how far it is. */
@@ -66,9 +68,10 @@ void want_hub_resolve(struct model_job *j);
 void want_registry_resolve(struct model_job *j);
 void want_https_resolve(struct model_job *j);
 void want_s3_resolve(struct model_job *j);
-/* want_trust.c: whether what is to come fits the quota; a file whose size nobody told counts from the next
- * on. */
-int want_quota(const struct model_job *j, struct err *reterr) MUST_CHECK;
+/* want_trust.c: whether what is to come fits the quota beside what is here and what comes for others; from
+ * now on it counts there. Where nobody told a size the fetcher holds the bound. -EAGAIN: what comes for
+ * others may take all that is left, and is not known yet. */
+int want_quota(struct model_job *j, struct err *reterr) MUST_CHECK;
 /* A sentence of what to do about a repository that refuses. */
 int want_hub_denied(const struct model_job *j, const struct model_ref *r, struct err *e);
 

@@ -63,6 +63,21 @@ int want_trust_ref(const struct model_ref *r, const struct model_ensure_opts *o,
 		r->text, host, all ? all : "");
 }
 
+int want_offline(const struct model_ref *r, const struct model_ensure_opts *o, struct err *e)
+{
+	const char *line = o->policy.offline ? "network.offline: true"
+			   : r->kind == MODEL_REF_HUB && want_hub_offline()
+				   ? "HF_HUB_OFFLINE in the environment"
+				   : NULL;
+	if (!line)
+		return 0;
+	return err_set(e, -EACCES,
+		"model %s is not on this machine, and %s forbids to fetch it; put it into the cache on a "
+		"machine that "
+		"may and copy it, or lift that",
+		r->text, line);
+}
+
 int want_trust_files(const struct want_item *it, const struct model_ensure_opts *o, struct err *reterr)
 {
 	bool strict = o->trust == MODEL_TRUST_STRICT;
@@ -82,27 +97,43 @@ int want_trust_files(const struct want_item *it, const struct model_ensure_opts 
 	return 0;
 }
 
-int want_quota(const struct model_job *j, struct err *reterr)
+/* Bytes that are known of, and whether any file is to come and one of no known size. */
+static uint64_t to_come(const struct model_job *j, bool *ret_any, bool *ret_open)
 {
-	char coming[32], used[32], quota[32];
 	uint64_t bytes = 0;
-	bool any = false;
+	*ret_any = *ret_open = false;
 	for (size_t i = 0; i < j->n; i++)
 		for (size_t k = 0; k < j->items[i].nfetch; k++) {
 			const struct want_file *f = &j->items[i].fetch[k];
-			any = any || !f->here;
+			*ret_any |= !f->here;
+			*ret_open |= !f->here && !f->size;
 			if (__builtin_add_overflow(bytes, f->here ? 0 : f->size, &bytes))
 				bytes = UINT64_MAX; /* what a store says need not be so */
 		}
-	uint64_t left = j->o.quota > j->o.quota_used ? j->o.quota - j->o.quota_used : 0;
-	if (!j->o.quota || !any || (left && bytes <= left))
+	return bytes;
+}
+
+int want_quota(struct model_job *j, struct err *reterr)
+{
+	char coming[32], used_text[32], quota[32];
+	bool any, open, others_open = false;
+	uint64_t bytes = to_come(j, &any, &open);
+	uint64_t used = j->ops.quota_used ? j->ops.quota_used(j->arg, &others_open) : j->o.quota_used;
+	uint64_t left = j->o.quota > used ? j->o.quota - used : 0;
+	if (j->o.quota && any && left && bytes <= left && others_open)
+		return -EAGAIN;
+	if (!j->o.quota || !any || (left && bytes <= left)) {
+		j->coming = bytes;
+		j->coming_open = open;
+		j->room = j->o.quota ? left : 0;
 		return 0;
+	}
 	num_format_bytes(bytes, coming, sizeof coming);
-	num_format_bytes(j->o.quota_used, used, sizeof used);
+	num_format_bytes(used, used_text, sizeof used_text);
 	num_format_bytes(j->o.quota, quota, sizeof quota);
 	AUTO(mem_freep) char *shown = ref_shown(j->set.ref);
 	return err_set(reterr, -ENOSPC,
 		"%s has %s to be fetched, models that were fetched take %s, and models_quota is %s: `corral "
 		"models gc --dry-run` says which could go, `corral models rm` removes one",
-		shown, bytes ? coming : "files", used, quota);
+		shown, bytes ? coming : "files", used_text, quota);
 }

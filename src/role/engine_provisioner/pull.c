@@ -2,8 +2,10 @@
  *
  * One model, fetched by a command where no daemon runs.
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/file.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
@@ -98,6 +100,27 @@ static void on_signal(void *arg, int signo)
 	loop_stop(u->loop);
 }
 
+/* Where models_quota bounds them, one command fetches at a time: the next one counts what it got. The lock is
+ * the process's until it ends; where none can be had, the folder keeps no catalog either. */
+static void take_turn(const struct config *c, struct pulling *u, int *ret_fd)
+{
+	struct fetch_progress wait = {
+		.phase = FETCH_WAITING,
+		.eta_ms = -1,
+		.text = "another command fetches a model, and models_quota has to hold both; waiting for it"
+	};
+	AUTO(mem_freep) char *path = path_join(c->state_dir, "pull.lock");
+	*ret_fd = -1;
+	if (!c->models_quota || dir_ensure_writable(c->state_dir, "state_dir", NULL))
+		return;
+	*ret_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (*ret_fd < 0 || flock(*ret_fd, LOCK_EX | LOCK_NB) == 0)
+		return;
+	on_progress(u, &wait);
+	while (flock(*ret_fd, LOCK_EX) < 0 && errno == EINTR)
+		;
+}
+
 static void open_catalog(const struct config *c, struct pulling *u)
 {
 	AUTO(mem_freep) char *path = path_join(c->state_dir, CATALOG_NAME);
@@ -121,6 +144,8 @@ int engine_provisioner_pull(const struct config *c, const struct agent_pull *p)
 	agent_fetch_make(c, &fetch);
 	fetch.opts.want = p->snapshot ? MODEL_ANY : MODEL_GGUF;
 	fetch.opts.sha256 = p->sha256;
+	AUTO(fd_closep) int turn = -1;
+	take_turn(c, &u, &turn);
 	open_catalog(c, &u);
 	fetch.opts.quota = c->models_quota;
 	fetch.opts.quota_used = u.catalog ? catalog_models_fetched(u.catalog) : 0;
