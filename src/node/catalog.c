@@ -28,11 +28,49 @@ static bool is_its_file(const struct catalog_model *m, const char *path)
 	return false;
 }
 
-static bool uses(const struct catalog_model *m, const struct node_pool *p)
+static bool is_called(const struct catalog_model *m, const char *ref)
 {
-	AUTO(mem_freep) char *ref = ref_shown(p->model.ref);
-	return (ref && (strcmp(m->reference, ref) == 0 || strv_has(&m->references, ref))) ||
-	       is_its_file(m, p->model_path);
+	return strcmp(m->reference, ref) == 0 || strv_has(&m->references, ref);
+}
+
+/* By its name as it is written, in its normal form, or as the path of one of its files. */
+static bool is_meant(struct node *n, const struct catalog_model *m, const char *text)
+{
+	struct model_ref r = { 0 };
+	AUTO(mem_freep) char *shown = ref_shown(text);
+	const char *dir = n->opts.fetch ? n->opts.fetch->models_dir : NULL;
+	if (!shown || is_called(m, shown))
+		return shown != NULL;
+	bool meant = model_ref_parse(text, dir, &r, NULL) == 0 &&
+		     (is_called(m, r.text) ||
+			     (r.kind == MODEL_REF_FILE && is_its_file(m, r.text + strlen("file:"))));
+	model_ref_done(&r);
+	return meant;
+}
+
+static bool in_set(struct node *n, const struct catalog_model *m, const struct model_set *s)
+{
+	bool any = is_meant(n, m, s->ref) || is_meant(n, m, s->mmproj) || is_meant(n, m, s->draft);
+	for (size_t i = 0; !any && i < s->lora.len; i++)
+		any = is_meant(n, m, s->lora.items[i]);
+	return any;
+}
+
+/* What a set became, and what is written out: --lora PATH, --lora=PATH. */
+static bool in_args(const struct catalog_model *m, const struct strv *args)
+{
+	for (size_t i = 0; i < args->len; i++) {
+		struct view value;
+		(void)view_split(view_str(args->items[i]), '=', &value);
+		if (is_its_file(m, args->items[i]) || is_its_file(m, value.p))
+			return true;
+	}
+	return false;
+}
+
+static bool uses(struct node *n, const struct catalog_model *m, const struct node_pool *p)
+{
+	return is_its_file(m, p->model_path) || in_args(m, &p->engine.args) || in_set(n, m, &p->model);
 }
 
 struct catalog_use catalog_use_of(struct node *n, const struct catalog_model *m)
@@ -40,7 +78,7 @@ struct catalog_use catalog_use_of(struct node *n, const struct catalog_model *m)
 	struct catalog_use u = { 0 };
 	struct map_entry *e;
 	for (size_t i = 0; i < n->npools; i++) {
-		if (!uses(m, &n->pools[i]->conf))
+		if (!uses(n, m, &n->pools[i]->conf))
 			continue;
 		u.configured = true;
 		u.pinned |= n->pools[i]->conf.pinned;
@@ -49,8 +87,8 @@ struct catalog_use catalog_use_of(struct node *n, const struct catalog_model *m)
 	for (size_t i = 0; (e = map_next(&n->replicas, &i));) {
 		const struct replica *r = e->value;
 		bool runs = r->keeper || r->fetch || r->waits_plan;
-		if (!runs ||
-			!(is_its_file(m, replica_model(r)->path) || (r->pool && uses(m, &r->pool->conf))))
+		if (!runs || !(is_its_file(m, replica_model(r)->path) || in_args(m, &r->launch.argv) ||
+				     (r->pool && uses(n, m, &r->pool->conf))))
 			continue;
 		u.serving = true;
 		u.pool = r->pool_id;

@@ -7,7 +7,7 @@ import os from 'node:os';
 import path from 'node:path';
 import test from 'node:test';
 import { startHub } from '../fakes/hub.mjs';
-import { fakeLlamaPool, withCorral } from './harness.mjs';
+import { fakeLlamaPool, model, until, withCorral } from './harness.mjs';
 
 /** Bytes that pass for a model. */
 function gguf(size, more = {}) {
@@ -24,7 +24,8 @@ function withFiles(name, files, config, body) {
     const models = path.join(home, 'models');
     const whole = { models_dir: models, pools: [fakeLlamaPool('other')], ...config({ hub, models }) };
     try {
-      await withCorral(whole, (corral) => body(corral, { hub, models }), { env: { HOME: home }, leaks: false })(t);
+      const opts = { env: { HOME: home }, leaks: false };
+      await withCorral(whole, (corral) => body(corral, { hub, models }), opts)(t);
     } finally {
       await hub.close();
       fs.rmSync(home, { recursive: true, force: true });
@@ -44,10 +45,13 @@ withFiles(
   'the query of an address is its signature: it is sent, and seen nowhere',
   { '/b.gguf': gguf(1000), '/gone.gguf': gguf(1, { status: 403 }) },
   ({ hub }) => ({
-    pools: [fakeLlamaPool('other'), {
-      ...fakeLlamaPool('far'),
-      engine: { kind: 'llamacpp', mode: 'binary', url: `${hub.url}/e.tar?sig=S3CRET`, sha256: 'a'.repeat(64) },
-    }],
+    pools: [
+      fakeLlamaPool('other'),
+      {
+        ...fakeLlamaPool('far'),
+        engine: { kind: 'llamacpp', url: `${hub.url}/e.tar?sig=S3CRET`, sha256: 'a'.repeat(64) },
+      },
+    ],
   }),
   async (corral, { hub, models }) => {
     const url = `${hub.url}/b.gguf?X-Amz-Signature=S3CRET`;
@@ -66,6 +70,7 @@ withFiles(
     assert.equal((await cli('models', 'show', url)).code, 0, 'who knows it may name it');
     await cli('models', 'ls', '--json');
     await cli('engines', 'plan');
+    await cli('config', 'show');
     await cli('models', 'rm', list[0].id);
     await corral.stop();
     assert.equal((await cli('pull', url)).code, 0);
@@ -74,5 +79,89 @@ withFiles(
     assert.doesNotMatch(corral.log(), /s3cret/i);
     for (const dir of [corral.stateDir, corral.runtimeDir, models]) assert.equal(found(dir, 's3cret'), '');
     await corral.start();
+  },
+);
+
+const FIRST = '/first.gguf';
+const SECOND = '/second.gguf';
+
+withFiles(
+  'the quota bounds what nobody told the size of before, and what comes at the same time',
+  {
+    [FIRST]: gguf(700_000, { hold: true }),
+    [SECOND]: gguf(700_000, { hold: true }),
+    '/large.gguf': gguf(8 << 20),
+    '/untold.gguf': gguf(8 << 20, { noLength: true, ranges: false }),
+  },
+  () => ({ models_quota: '1MiB' }),
+  async (corral, { hub, models }) => {
+    const pull = (where) => corral.cli('pull', hub.url + where);
+    const left = () => fs.readdirSync(models, { recursive: true }).filter((n) => /gguf|part/.test(n));
+    for (const where of ['/large.gguf', '/untold.gguf']) {
+      const { code, stderr } = await pull(where);
+      assert.equal(code, 1, where);
+      assert.match(stderr, /models_quota leaves 1\.0 MiB.*models gc --dry-run/, where);
+      assert.ok(hub.of(where).sent < 8 << 20, where);
+      assert.deepEqual(left(), [], where);
+    }
+
+    const oneOf = async (pulls) => {
+      const ended = await Promise.all(pulls);
+      const [good, bad] = ended.toSorted((a, b) => a.code - b.code);
+      assert.deepEqual([good.code, bad.code], [0, 1], good.stderr + bad.stderr);
+      assert.match(bad.stderr, /684 KiB are to come .*models_quota leaves 340 KiB/);
+      assert.equal(left().filter((n) => n.endsWith('.gguf')).length, 1);
+    };
+    const asked = (where) => hub.requests.some((r) => r.url === where);
+    const both = [pull(FIRST)];
+    await until('the first to be asked for', () => asked(FIRST));
+    both.push(pull(SECOND));
+    await until('the second to wait', () => /second\.gguf is being fetched/.test(corral.log()));
+    hub.go();
+    await oneOf(both);
+
+    const { models: list } = (await corral.get('/v1/catalog/models')).json;
+    assert.equal((await corral.cli('models', 'rm', list[0].id)).code, 0);
+    await corral.stop();
+    await oneOf([pull(FIRST), pull(SECOND)]);
+    await corral.start();
+  },
+);
+
+withFiles(
+  'what a pinned pool names and what an engine has open is not offered, and not removed',
+  { '/draft.gguf': { file: model('random') }, '/lora.gguf': { file: model('random') } },
+  ({ hub }) => {
+    const ref = model('random');
+    const set = (id, more, rest) => fakeLlamaPool(id, [], { model: { ref, ...more }, ...rest });
+    return {
+      pools: [
+        set('held', { draft: `${hub.url}/draft.gguf?v=1` }, { pinned: true }),
+        set('live', { lora: [`${hub.url}/lora.gguf`] }),
+      ],
+    };
+  },
+  async (corral, { hub, models }) => {
+    const candidates = async () =>
+      JSON.parse((await corral.cli('models', 'gc', '--dry-run', '--json')).stdout).candidates;
+    const row = async (name) =>
+      (await corral.get('/v1/catalog/models')).json.models.find((m) => m.reference.includes(name));
+    const kept = async (name, words) => {
+      const { code, stderr } = await corral.cli('models', 'rm', (await row(name)).id);
+      assert.equal(code, 1, name);
+      assert.match(stderr, words);
+      assert.ok(await row(name), 'its row stays');
+    };
+    for (const name of ['draft.gguf?v=1', 'lora.gguf'])
+      assert.equal((await corral.cli('pull', `${hub.url}/${name}`)).code, 0);
+    assert.deepEqual((await candidates()).map((c) => c.pool), ['live'], 'that of no pinned pool');
+    await kept('draft', /pool held is pinned/);
+
+    assert.equal((await corral.chat('live')).status, 200);
+    await until('its engine to be seen', async () => (await row('lora')).serving);
+    assert.deepEqual((await candidates()).map((c) => c.reference), []);
+    await kept('lora', /pool live is serving it/);
+    const here = fs.readdirSync(models, { recursive: true }).filter((n) => n.endsWith('.gguf'));
+    assert.equal(here.length, 2);
   },
 );

@@ -92,6 +92,7 @@ struct engine_progress {
 				 "configure", "build" */
 	int pct;              /* 0..100, -1 unknown */
 	const char *text;     /* a sentence, present tense */
+	uint64_t bytes, total; /* of what is fetched, verified or unpacked; total 0: nothing of the kind */
 	int64_t eta_ms;       /* until this phase ends, at its pace so far; -1 unknown */
 	unsigned step, steps; /* the plan's step it is at, from 1, of so many; 0: it has none */
 };
