@@ -13,7 +13,8 @@ import { test } from 'node:test';
 
 import { digestOf, startHub } from '../fakes/hub.mjs';
 import { archive } from './archives.mjs';
-import { Corral, corralPath, deadlineMs, fakePath, fakePool, model, until, withCorral } from './harness.mjs';
+import { Corral, corralPath, deadlineMs, fakePath, fakePool, model } from './harness.mjs';
+import { sse, until, withCorral } from './harness.mjs';
 
 const slow = process.env.CORRAL_TEST_SLOW === '1';
 const real = process.env.CORRAL_TEST_LLAMA_SERVER;
@@ -129,6 +130,32 @@ function busyIn(dir) {
 }
 
 // ---- it serves ------------------------------------------------------------------------------------
+
+test('archive: how far it is, in bytes too, by the API and by the command', async (t) => {
+  const w = await World.make(t);
+  const file = archive(path.join(w.dir, 'size.tar'), release);
+  const { size } = fs.statSync(file);
+  const engine = w.offer('llama.tar', release, { slow: size * 2 });
+  const check = (steps) => {
+    const known = steps.filter((s) => s.phase === 'fetch' && s.total);
+    assert.ok(known.length, JSON.stringify(steps));
+    for (const { bytes, total, percent } of known) {
+      assert.equal(total, size);
+      assert.equal(percent, Math.floor((bytes * 100) / total));
+    }
+  };
+  w.write(engine);
+  const got = await w.provision();
+  assert.equal(got.code, 0, got.error);
+  check(got.stdout.trim().split('\n').map((l) => JSON.parse(l)));
+  w.clear();
+  const config = { pools: [{ id: 'chat', model: model('random'), engine }], state_dir: w.state };
+  await withCorral(config, async (corral) => {
+    const events = sse((await corral.post('/v1/engines/provision', { pool: 'chat' })).text);
+    assert.equal(events.at(-1).event, 'done', events.at(-1).data);
+    check(events.map((e) => JSON.parse(e.data)));
+  }, { leaks: false })(t);
+});
 
 test('archive: tar.gz and zip, fetched once for all, unpacked, and served from then on', async (t) => {
   const w = await World.make(t);

@@ -185,6 +185,7 @@ static void on_progress(void *arg, const struct fetch_progress *p)
 	struct archive *a = arg;
 	int pct = p->total ? (int)(MIN(p->bytes, p->total) * 100 / p->total) : -1;
 	job_progress(a->job, phase_name(p->phase), pct, "%s", p->text ? p->text : "Fetching the engine.");
+	job_bytes(a->job, p->bytes, p->total);
 }
 
 static int code_of(enum fetch_why why)

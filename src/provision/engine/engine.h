@@ -88,13 +88,13 @@ void engine_build_done(struct engine_build *b);
 void engine_build_copy(struct engine_build *to, const struct engine_build *from);
 
 struct engine_progress {
-	const char *phase;    /* "resolve", "fetch", "verify", "unpack", "install", "probe", "preflight",
-				 "configure", "build" */
-	int pct;              /* 0..100, -1 unknown */
-	const char *text;     /* a sentence, present tense */
+	const char *phase;     /* "resolve", "fetch", "verify", "unpack", "install", "probe", "preflight",
+				  "configure", "build" */
+	int pct;               /* 0..100, -1 unknown */
+	const char *text;      /* a sentence, present tense */
 	uint64_t bytes, total; /* of what is fetched, verified or unpacked; total 0: nothing of the kind */
-	int64_t eta_ms;       /* until this phase ends, at its pace so far; -1 unknown */
-	unsigned step, steps; /* the plan's step it is at, from 1, of so many; 0: it has none */
+	int64_t eta_ms;        /* until this phase ends, at its pace so far; -1 unknown */
+	unsigned step, steps;  /* the plan's step it is at, from 1, of so many; 0: it has none */
 };
 typedef void engine_progress_fn(void *arg, const struct engine_progress *p);
 /* build is set on success (copy what you keep), err otherwise. Called once, at the end of a round, never

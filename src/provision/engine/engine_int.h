@@ -106,6 +106,7 @@ struct engine_job {
 	struct loop_work progress_due;
 	const char *phase; /* the progress that waits for its callback; the newest replaces it */
 	int pct;
+	uint64_t bytes, total;
 	char *text;
 	mono_t phase_began; /* of the phase's first percentage, which was phase_pct */
 	int phase_pct;
@@ -141,6 +142,8 @@ void job_log(struct engine_job *j, struct view line);         /* into the log of
 void job_steps_end(struct engine_job *j, const char *failed); /* NULL: all is done */
 void job_steps_done(struct job_steps *s);
 void job_progress(struct engine_job *j, const char *phase, int pct, const char *fmt, ...) PRINTF(4, 5);
+/* How many bytes that percentage is of: right after it. */
+void job_bytes(struct engine_job *j, uint64_t bytes, uint64_t total);
 /* The answer; the callback comes at the end of the round. The job is freed after its callback. With auto it
  * may be the next way instead. */
 void job_succeed(struct engine_job *j); /* with j->build */

@@ -63,7 +63,12 @@ static void deliver_progress(void *arg)
 {
 	struct engine_job *j = arg;
 	AUTO(mem_freep) char *text = MEM_TAKE(j->text);
-	struct engine_progress p = { .phase = j->phase, .pct = j->pct, .text = text, .eta_ms = eta_ms(j) };
+	struct engine_progress p = { .phase = j->phase,
+		.pct = j->pct,
+		.text = text,
+		.bytes = j->bytes,
+		.total = j->total,
+		.eta_ms = eta_ms(j) };
 	if (j->steps.at < j->steps.plan.len) {
 		p.step = (unsigned)j->steps.at + 1;
 		p.steps = (unsigned)j->steps.plan.len;
@@ -85,8 +90,15 @@ void job_progress(struct engine_job *j, const char *phase, int pct, const char *
 	}
 	j->phase = phase;
 	j->pct = pct;
+	j->bytes = j->total = 0;
 	job_step_phase(j, phase, j->text);
 	loop_defer(j->loop, &j->progress_due, deliver_progress, j);
+}
+
+void job_bytes(struct engine_job *j, uint64_t bytes, uint64_t total)
+{
+	j->bytes = bytes;
+	j->total = total;
 }
 
 static void deliver_answer(void *arg)

@@ -123,6 +123,9 @@ static void json_line(const char *pool, const char *key, const char *text, const
 		(void)(p->pct < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%d", p->pct));
 		(void)buf_adds(&b, ",\"eta_ms\":");
 		(void)(p->eta_ms < 0 ? buf_adds(&b, "null") : buf_addf(&b, "%lld", (long long)p->eta_ms));
+		if (p->total)
+			(void)buf_addf(&b, ",\"bytes\":%llu,\"total\":%llu", (unsigned long long)p->bytes,
+				(unsigned long long)p->total);
 		if (p->steps)
 			(void)buf_addf(&b, ",\"step\":%u,\"steps\":%u", p->step, p->steps);
 	}
