@@ -136,6 +136,32 @@ static void test_what_a_link_points_to_elsewhere_stays(void **state)
 	catalog_model_done(&m);
 }
 
+static void write_note(const char *name, const char *more)
+{
+	AUTO(mem_freep) char *path = in_dir(name);
+	AUTO(mem_freep) char *text = mem_fmt("%064d  %s\n%s", 7, "a.gguf", more);
+	assert_int_equal(file_write_atomic(path, view_str(text), 0600, false), 0);
+}
+
+/* A note is ours where it says which file it is of. */
+static void test_a_digest_that_was_noted_goes_too(void **state)
+{
+	(void)state;
+	struct catalog_model m = { 0 };
+	make_file("models/https/h/a.gguf");
+	make_file("theirs/a.gguf");
+	write_note("models/https/h/a.gguf.sha256", "# 1 4 5.6\n");
+	write_note("theirs/a.gguf.sha256", "");
+	add(&m, "m", "models/https/h/a.gguf");
+	add(&m, "m", "theirs/a.gguf");
+	remove_it(&m, NULL);
+	assert_false(there("models/https/h/a.gguf"));
+	assert_false(there("models/https/h/a.gguf.sha256"));
+	assert_false(there("theirs/a.gguf"));
+	assert_true(there("theirs/a.gguf.sha256"));
+	catalog_model_done(&m);
+}
+
 static void test_folders_and_what_is_gone_are_left_alone(void **state)
 {
 	(void)state;
@@ -175,6 +201,7 @@ int main(void)
 		T(test_a_blob_that_another_revision_needs_stays),
 		T(test_what_another_model_names_stays),
 		T(test_what_a_link_points_to_elsewhere_stays),
+		T(test_a_digest_that_was_noted_goes_too),
 		T(test_folders_and_what_is_gone_are_left_alone),
 		T(test_a_file_is_in_a_store_or_not),
 	};
