@@ -92,6 +92,17 @@ static void make_room_for_model(struct catalog *c)
 		forget_model(c, oldest->id);
 }
 
+/* Where files came from is known of those alone that were fetched now. A model's files have one order. */
+static void keep_urls(struct catalog_model *m, const struct catalog_model *was)
+{
+	for (size_t i = 0; i < m->nfiles && i < was->nfiles; i++) {
+		struct catalog_file *f = &m->files[i];
+		const struct catalog_file *old = &was->files[i];
+		if (!f->url && str_same(f->path, old->path) && str_same(f->sha256, old->sha256))
+			mem_setstr(&f->url, old->url);
+	}
+}
+
 /* What holds whatever was found anew. */
 static void keep(struct catalog_model *m, const struct catalog_model *was)
 {
@@ -99,6 +110,7 @@ static void keep(struct catalog_model *m, const struct catalog_model *was)
 	m->created_ms = was->created_ms;
 	m->used_ms = MAX(m->used_ms, was->used_ms);
 	m->fetched |= was->fetched;
+	keep_urls(m, was);
 	m->life = was->life;
 	m->life_ms = was->life_ms;
 	mem_setstr(&m->life_by, was->life_by);

@@ -154,6 +154,39 @@ static void test_no_signature_is_kept(void **state)
 	assert_int_equal(system(cmd), 0);
 }
 
+static void put_one_file(struct catalog *c, const char *path_of, const char *url, const char *sha256)
+{
+	struct catalog_model m = { .reference = mem_strdup("hf:a/b") };
+	struct catalog_file f = { (char *)(uintptr_t) "weights", (char *)(uintptr_t)path_of,
+		(char *)(uintptr_t)url, (char *)(uintptr_t)sha256, 100 };
+	catalog_model_add_file(&m, &f);
+	free(catalog_model_put(c, &m));
+	catalog_model_done(&m);
+}
+
+static void url_is(struct catalog *c, const char *url)
+{
+	struct catalog_model m;
+	assert_int_equal(catalog_model_find(c, "hf:a/b", &m), 0);
+	assert_true(str_same(m.files[0].url, url));
+	catalog_model_done(&m);
+}
+
+static void test_where_a_file_came_from_is_kept(void **state)
+{
+	(void)state;
+	struct catalog *c = open_it(NULL);
+	put_one_file(c, "/m/a.gguf", "https://h/a.gguf", "aa");
+	put_one_file(c, "/m/a.gguf", NULL, "aa"); /* it was here */
+	url_is(c, "https://h/a.gguf");
+	put_one_file(c, "/m/a.gguf", NULL, "bb"); /* something else is */
+	url_is(c, NULL);
+	put_one_file(c, "/m/a.gguf", "https://h/2", "bb");
+	put_one_file(c, "/m/b.gguf", NULL, "bb");
+	url_is(c, NULL);
+	catalog_close(c);
+}
+
 /* What an operator decided survives that it is fetched again. */
 static void test_retired_stays_retired(void **state)
 {
@@ -490,6 +523,7 @@ int main(int argc, char **argv)
 		T(test_a_model_is_there_after_a_restart),
 		T(test_ids_are_unique_and_one_reference_is_one_model),
 		T(test_no_signature_is_kept),
+		T(test_where_a_file_came_from_is_kept),
 		T(test_retired_stays_retired),
 		T(test_engines_and_steps),
 		T(test_files_that_come_are_no_plans_steps),
