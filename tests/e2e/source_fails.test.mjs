@@ -136,11 +136,18 @@ test(
         const script = name === 'sudo' ? '#!/bin/sh\nshift\nexec "$@"\n' : `#!/bin/sh\n${text}\n`;
         fs.writeFileSync(path.join(env.PATH, name), script, { mode: 0o755 });
       });
-    w.write({ top: { build: { allow_package_installs: true } } });
+    const build = { allow_package_installs: true };
+    w.write({ top: { build } });
     manager('echo "E: Unable to locate package $5" >&2; exit 100');
     const failed = await w.provision({ env });
     assert.match(failed.error, /^the missing packages cannot be installed: .*source-packages\.log$/);
     const ninja = spawnSync('sh', ['-c', 'command -v ninja make']).stdout.toString().split('\n')[0];
+    manager(`echo "$@" > ${w.dir}/asked`);
+    w.write({ top: { build, network: { deny: ['bad.example'] } } }); // it would ask mirrors of its own
+    const bounded = await w.provision({ env });
+    assert.match(bounded.error, /apt-get install .*ninja-build \(not run by itself where network\.allow_/);
+    assert.ok(!fs.existsSync(path.join(w.dir, 'asked')));
+    w.write({ top: { build } });
     manager(`echo "$@" > ${w.dir}/asked; ln -s ${ninja} ${env.PATH}/${path.basename(ninja)}`);
     const made = await w.provision({ env });
     assert.equal(made.code, 0, made.stdout);
