@@ -289,7 +289,7 @@ static int by_worth(const void *a, const void *b)
 	return strcmp(x->m->id, y->m->id);
 }
 
-static size_t pick(struct node *n, const struct catalog_models *all, struct candidate *to, uint64_t *ret_used)
+static size_t pick(struct node *n, const struct catalog_models *all, struct candidate *to)
 {
 	size_t len = 0;
 	int64_t now = wall_ms();
@@ -298,7 +298,6 @@ static size_t pick(struct node *n, const struct catalog_models *all, struct cand
 		struct catalog_use u = catalog_use_of(n, m);
 		if (!m->fetched)
 			continue;
-		*ret_used += m->size_bytes;
 		double days = (double)MAX(now - touched(m), (int64_t)60000) / 86400000;
 		if (!u.serving && !u.pinned)
 			to[len++] = (struct candidate){ m, u, -days * (double)m->size_bytes };
@@ -310,10 +309,10 @@ static size_t pick(struct node *n, const struct catalog_models *all, struct cand
 static void get_gc(struct node *n, struct http_exchange *x)
 {
 	struct catalog_models all = { 0 };
-	uint64_t used = 0, quota = n->opts.models_quota, freed = 0;
+	uint64_t used = catalog_models_fetched(n->opts.catalog), quota = n->opts.models_quota, freed = 0;
 	catalog_models(n->opts.catalog, &all);
 	AUTO(mem_freep) struct candidate *list = mem_alloc((all.len + 1) * sizeof *list);
-	size_t len = pick(n, &all, list, &used);
+	size_t len = pick(n, &all, list);
 	uint64_t over = quota && used > quota ? used - quota : 0;
 	doc *d = yyjson_mut_doc_new(NULL);
 	val *root = yyjson_mut_obj(d), *arr = yyjson_mut_arr(d);

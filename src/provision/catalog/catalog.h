@@ -109,7 +109,7 @@ struct catalog_models {
 	size_t len;
 };
 void catalog_models(struct catalog *c, struct catalog_models *ret);
-uint64_t catalog_models_fetched(struct catalog *c); /* bytes of those Corral fetched */
+uint64_t catalog_models_fetched(struct catalog *c); /* bytes of the files of those Corral fetched */
 void catalog_models_done(struct catalog_models *m);
 
 /* Adds or replaces; created_ms stays, also where e says 0. */

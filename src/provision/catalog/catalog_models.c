@@ -236,15 +236,28 @@ void catalog_models(struct catalog *c, struct catalog_models *ret)
 	qsort(ret->items, ret->len, sizeof *ret->items, by_model_id);
 }
 
+/* A file that a set and another set or a model by itself have in common takes its bytes once. */
+static uint64_t bytes_of(const struct catalog_model *m, struct map *seen)
+{
+	uint64_t sum = m->nfiles ? 0 : m->size_bytes;
+	for (size_t i = 0; i < m->nfiles; i++)
+		if (!m->files[i].path || !map_put(seen, view_str(m->files[i].path), seen))
+			sum += m->files[i].size;
+	return sum;
+}
+
 uint64_t catalog_models_fetched(struct catalog *c)
 {
 	struct map_entry *e;
+	struct map seen;
 	uint64_t sum = 0;
+	map_init(&seen);
 	catalog_lock(c);
 	for (size_t i = 0; (e = map_next(&c->models, &i));) {
 		const struct catalog_model *m = e->value;
-		sum += m->fetched ? m->size_bytes : 0;
+		sum += m->fetched ? bytes_of(m, &seen) : 0;
 	}
 	catalog_unlock(c);
+	map_done(&seen);
 	return sum;
 }

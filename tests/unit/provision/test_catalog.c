@@ -131,6 +131,7 @@ static void test_ids_are_unique_and_one_reference_is_one_model(void **state)
 	struct catalog *c = open_it(NULL);
 	put_model(c, "hf:a/b-c", "a-b-c");
 	put_model(c, "hf:a-b/c", "a-b-c-2");
+	assert_int_equal(catalog_models_fetched(c), 300); /* of one path each */
 	put_model(c, "hf:a/b-c", "a-b-c");
 	put_model(c, "file:/data/My Model.gguf", "data-my-model.gguf");
 	put_model(c, "***", "model");
