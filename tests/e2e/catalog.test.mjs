@@ -16,15 +16,24 @@ function gguf(size, more = {}) {
   return { base64: data.toString('base64'), ...more };
 }
 
+/** One for 127.0.0.1, written to file; {key, cert} of a server. */
+function certificate(file) {
+  const words = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=hub';
+  const rest = ['-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', `${file}.key`, '-out', file];
+  execFileSync('openssl', [...words.split(' '), ...rest], { stdio: 'ignore' });
+  return { key: fs.readFileSync(`${file}.key`), cert: fs.readFileSync(file) };
+}
+
 /** A server with files, and Corral with a models_dir of its own. */
-function withFiles(name, files, config, body) {
+function withFiles(name, files, config, body, secure = false) {
   test(name, { timeout: 120000 }, async (t) => {
-    const hub = await startHub({ files });
     const home = fs.mkdtempSync(path.join(os.tmpdir(), 'crl-home-'));
+    const cert = path.join(home, 'cert.pem');
+    const hub = await startHub({ files, ...(secure && { tls: certificate(cert) }) });
     const models = path.join(home, 'models');
     const whole = { models_dir: models, pools: [fakeLlamaPool('other')], ...config({ hub, models }) };
     try {
-      const opts = { env: { HOME: home }, leaks: false };
+      const opts = { env: { HOME: home, ...(secure && { CORRAL_CA_FILE: cert }) }, leaks: false };
       await withCorral(whole, (corral) => body(corral, { hub, models }), opts)(t);
     } finally {
       await hub.close();
@@ -43,10 +52,11 @@ const found = (dir, text) => {
 
 withFiles(
   'the query of an address is its signature: it is sent, and seen nowhere',
-  { '/b.gguf': gguf(1000), '/gone.gguf': gguf(1, { status: 403 }) },
+  { '/b.gguf': { file: model('random') }, '/gone.gguf': gguf(1, { status: 403 }) },
   ({ hub }) => ({
     pools: [
       fakeLlamaPool('other'),
+      fakeLlamaPool('named', [], { model: `${hub.url}/b.gguf?X-Amz-Signature=S3CRET` }),
       {
         ...fakeLlamaPool('far'),
         engine: { kind: 'llamacpp', url: `${hub.url}/e.tar?sig=S3CRET`, sha256: 'a'.repeat(64) },
@@ -66,11 +76,18 @@ withFiles(
     assert.equal((await cli('pull', `${hub.url}/gone.gguf?sig=S3CRET`)).code, 1);
     const { models: list } = (await corral.get('/v1/catalog/models')).json;
     assert.equal(list.length, 1);
-    assert.match(list[0].reference, /^http:\/\/127\.0\.0\.1:\d+\/b\.gguf#[0-9a-f]{16}$/);
+    assert.match(list[0].reference, /^https:\/\/127\.0\.0\.1:\d+\/b\.gguf#[0-9a-f]{16}$/);
     assert.equal((await cli('models', 'show', url)).code, 0, 'who knows it may name it');
     await cli('models', 'ls', '--json');
     await cli('engines', 'plan');
     await cli('config', 'show');
+    const swapped = await cli('reload', 'other', '--model', url);
+    assert.equal(swapped.code, 0, swapped.stderr);
+    for (const where of ['pools', 'catalog/models', 'engines', 'explain?pool=other'])
+      said.push((await corral.get(`/v1/${where}`)).text);
+    assert.equal((await cli('reload', 'other')).code, 0);
+    assert.equal((await corral.chat('named')).status, 200);
+    for (const id of ['other', 'named']) assert.equal((await cli('stop', id)).code, 0);
     await cli('models', 'rm', list[0].id);
     await corral.stop();
     assert.equal((await cli('pull', url)).code, 0);
@@ -80,6 +97,7 @@ withFiles(
     for (const dir of [corral.stateDir, corral.runtimeDir, models]) assert.equal(found(dir, 's3cret'), '');
     await corral.start();
   },
+  true,
 );
 
 const FIRST = '/first.gguf';
