@@ -30,10 +30,10 @@ void files_fail(struct files *g, enum why why, const char *fmt, ...)
 	va_end(ap);
 }
 
-/* What is there already takes nothing more. */
+/* A file that lies there counts, too: whoever asks for it knows of none, so that it is in no other sum. */
 static uint64_t coming(const struct file *f)
 {
-	if (f->state == FILE_CHECKING || f->found->was_there)
+	if (f->state == FILE_CHECKING)
 		return 0;
 	if (f->state == FILE_DONE)
 		return f->found->size;
@@ -44,10 +44,14 @@ static uint64_t coming(const struct file *f)
 int files_room(const struct files *g, struct fail *why)
 {
 	uint64_t sum = 0;
-	for (size_t i = 0; g->job->room && i < g->n; i++)
-		if (__builtin_add_overflow(sum, coming(&g->f[i]), &sum))
+	bool more = false; /* where all of it lies there, nothing is left to refuse */
+	for (size_t i = 0; g->job->room && i < g->n; i++) {
+		uint64_t one = coming(&g->f[i]);
+		more |= one && !g->f[i].found->was_there;
+		if (__builtin_add_overflow(sum, one, &sum))
 			sum = UINT64_MAX;
-	if (sum <= g->job->room)
+	}
+	if (!more || sum <= g->job->room)
 		return 0;
 	char sum_text[32], room_text[32];
 	num_format_bytes(sum, sum_text, sizeof sum_text);

@@ -218,6 +218,13 @@ static void on_job_fetch(void *arg, const struct model_coming *files, size_t n)
 		catalog_coming(f->owner->opts.catalog, files, n);
 }
 
+static void on_job_unfetched(void *arg, const struct model_coming *files, size_t n)
+{
+	struct fetch *f = arg;
+	if (f->owner->opts.catalog)
+		catalog_not_coming(f->owner->opts.catalog, files, n);
+}
+
 /* What Corral fetched, and what is coming for others. */
 static uint64_t on_job_quota(void *arg, bool *ret_open)
 {
@@ -235,6 +242,7 @@ static uint64_t on_job_quota(void *arg, bool *ret_open)
 
 static const struct model_ops job_ops = { .on_progress = on_job_progress,
 	.on_fetch = on_job_fetch,
+	.on_unfetched = on_job_unfetched,
 	.on_header = on_job_header,
 	.on_done = on_job_done,
 	.quota_used = on_job_quota };

@@ -351,7 +351,8 @@ test('a bound of all files together: held where a size is told, else when so man
     for (const name of fs.readdirSync(dir)) fs.rmSync(at(name)); // one of two may have come before
   }
   assert.equal((await fetchJob(job(['a', 'c'], 2 * MIB))).why, 'ok');
-  assert.equal((await fetchJob(job(['a', 'c'], 1))).why, 'ok', 'what is there takes nothing');
+  assert.equal((await fetchJob(job(['a', 'c'], 1))).why, 'ok', 'nothing is to come');
+  assert.equal((await fetchJob(job(['a', 'b'], 2 * MIB - 1))).why, 'disk', 'what came before counts');
 });
 
 const needsRoot = { skip: process.getuid() !== 0 && 'needs root' };

@@ -137,6 +137,16 @@ test('https, with its digest beside it', async (t) => {
   await killedEverywhere(t, hub, `${hub.url}/d/m.gguf`, slow ? 16 : 3);
 });
 
+test('a fetch that ends in a failure leaves no mark: who puts its file there is somebody else', async (t) => {
+  const hub = await withHub(t, { files: { '/d/m.gguf': gguf(100_000, 'x'), '/e/m.gguf': { status: 403 } } });
+  const m = machine(hub);
+  assert.equal((await m.pull(`${hub.url}/d/m.gguf`)).code, 0);
+  assert.notEqual((await m.pull(`${hub.url}/e/m.gguf`)).code, 0);
+  const [models, , coming] = m.state()[2];
+  assert.deepEqual([models.length, coming], [1, []]);
+  m.remove();
+});
+
 test('oci', async (t) => {
   const layers = [{ title: 'tiny-Q4_K_M.gguf', spec: gguf(100_000, 'oci') }];
   const hub = await withHub(t, { registry: { 'me/m': { tags: { v1: layers } } } });

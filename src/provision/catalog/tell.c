@@ -136,6 +136,12 @@ void catalog_coming(struct catalog *c, const struct model_coming *files, size_t 
 		catalog_coming_put(c, files[i].path, files[i].url);
 }
 
+void catalog_not_coming(struct catalog *c, const struct model_coming *files, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		catalog_coming_remove(c, files[i].path);
+}
+
 /* Whether it came in this run, or in one before that did not live to note it. */
 static bool add_file(struct catalog *c, struct catalog_model *m, const struct model_got_file *f)
 {

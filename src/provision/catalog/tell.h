@@ -23,6 +23,7 @@ void tell_got(struct catalog *c, const struct model_got *got, struct buf *b);
 
 /* For on_fetch of a job that ends in catalog_note. */
 void catalog_coming(struct catalog *c, const struct model_coming *files, size_t n);
+void catalog_not_coming(struct catalog *c, const struct model_coming *files, size_t n);
 /* Puts what was got into the catalog, with what its header says (read here: blocks for some MiB). */
 void catalog_note(struct catalog *c, const struct model_set *set, const struct model_got *got);
 

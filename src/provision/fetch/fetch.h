@@ -74,8 +74,9 @@ struct fetch_request {
 	unsigned parallel;   /* connections at a time over all files; 0 = 4 */
 	uint64_t rate;       /* bytes a second, 0 = no limit */
 	uint64_t headroom;   /* bytes of disk to leave free; refused before the first byte */
-	/* FETCH_FILES: bytes that all of them may have, those that are there left out: what is left of
-	 * models_quota. Refused (FETCH_DISK) where a size is told, else when so many came; 0: no bound */
+	/* FETCH_FILES: bytes that all of them may have together, those that lie there from a fetch before
+	 * too: what is left of models_quota. Refused (FETCH_DISK) where a size is told, else when so many
+	 * came; 0: no bound */
 	uint64_t room;
 	int64_t stall_ms; /* a connection that brings nothing for so long is given up; 0 = 30 s */
 	unsigned tries;   /* of one URL without a byte of progress between them; 0 = 5, with growing pauses */

@@ -107,6 +107,8 @@ struct model_ops {
 	void (*on_progress)(void *arg, const struct fetch_progress *p); /* may be NULL */
 	/* May be NULL. These files are fetched when it returns; also again, where a job begins anew. */
 	void (*on_fetch)(void *arg, const struct model_coming *files, size_t n);
+	/* May be NULL. The job ends, and these of them did not come. */
+	void (*on_unfetched)(void *arg, const struct model_coming *files, size_t n);
 	/* Once; the job is gone when it returns. got is NULL on failure. */
 	void (*on_done)(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err);
 	/* May be NULL. The headers of a GGUF model that is large enough to ask for them are here: path is a

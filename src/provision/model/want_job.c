@@ -80,17 +80,39 @@ static void job_free(struct model_job *j)
 	free(j);
 }
 
+static struct model_coming coming_of(const struct want_file *f)
+{
+	return (struct model_coming){ f->link ? f->link : f->to, f->said ? f->said : f->url };
+}
+
+/* Whoever puts such a file there later is somebody else. */
+static void tell_unfetched(struct model_job *j)
+{
+	if (!j->told_coming || !j->ops.on_unfetched)
+		return;
+	AUTO(mem_freep) struct model_coming *gone = mem_alloc((j->nwant + 1) * sizeof *gone);
+	size_t n = 0;
+	for (size_t i = 0; i < j->nwant; i++)
+		if (!file_exists(j->want[i]->to))
+			gone[n++] = coming_of(j->want[i]);
+	j->ops.on_unfetched(j->arg, gone, n);
+}
+
 void model_job_cancel(struct model_job **pj)
 {
 	struct model_job *j = *pj;
 	*pj = NULL;
-	if (j)
-		job_free(j);
+	if (!j)
+		return;
+	fetch_cancel(&j->fetch);
+	tell_unfetched(j);
+	job_free(j);
 }
 
 void want_fail(struct model_job *j, enum fetch_why why, const struct err *e)
 {
 	stage_set(j, WANT_ENDED);
+	tell_unfetched(j);
 	unlock(j);
 	if (j->on_plan)
 		j->on_plan(j->arg, NULL, why, e);
@@ -281,16 +303,15 @@ static void collect(struct model_job *j)
 		}
 }
 
-static void tell_coming(const struct model_job *j)
+static void tell_coming(struct model_job *j)
 {
 	if (!j->ops.on_fetch)
 		return;
 	AUTO(mem_freep) struct model_coming *all = mem_alloc(j->nwant * sizeof *all);
-	for (size_t i = 0; i < j->nwant; i++) {
-		const struct want_file *f = j->want[i];
-		all[i] = (struct model_coming){ f->link ? f->link : f->to, f->said ? f->said : f->url };
-	}
+	for (size_t i = 0; i < j->nwant; i++)
+		all[i] = coming_of(j->want[i]);
 	j->ops.on_fetch(j->arg, all, j->nwant);
+	j->told_coming = true;
 }
 
 void want_rest(struct model_job *j)

@@ -49,6 +49,7 @@ struct model_job {
 	char *warning;
 	uint64_t coming, room; /* that it was let in with; room: of the quota, 0: there is none */
 	bool coming_open;
+	bool told_coming; /* on_fetch was called */
 };
 
 /* Tells how far it is. */

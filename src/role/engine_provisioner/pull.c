@@ -70,6 +70,13 @@ static void on_fetch(void *arg, const struct model_coming *files, size_t n)
 	(void)!catalog_flush(u->catalog, FLUSH_MS); /* what is wrong with it is told at the end */
 }
 
+static void on_unfetched(void *arg, const struct model_coming *files, size_t n)
+{
+	struct pulling *u = arg;
+	if (u->catalog)
+		catalog_not_coming(u->catalog, files, n);
+}
+
 static void on_done(void *arg, const struct model_got *got, enum fetch_why why, const struct err *err)
 {
 	struct pulling *u = arg;
@@ -134,9 +141,10 @@ static void open_catalog(const struct config *c, struct pulling *u)
 
 int engine_provisioner_pull(const struct config *c, const struct agent_pull *p)
 {
-	static const struct model_ops ops = {
-		.on_progress = on_progress, .on_fetch = on_fetch, .on_done = on_done
-	};
+	static const struct model_ops ops = { .on_progress = on_progress,
+		.on_fetch = on_fetch,
+		.on_unfetched = on_unfetched,
+		.on_done = on_done };
 	AUTO(agent_fetch_done) struct agent_fetch fetch = { 0 };
 	struct pulling u = { .p = p, .loop = loop_new("pull") };
 	struct loop_signal *sig = NULL;
