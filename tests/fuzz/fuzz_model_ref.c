@@ -32,8 +32,9 @@ static void reference(const char *text, struct model_ref *r)
 	check_path(r->repo ? r->repo : "");
 	if (r->kind == MODEL_REF_FILE)
 		return;
-	if (model_ref_parse(r->text, NULL, &again, &e) || again.kind != r->kind ||
-		strcmp(again.text, r->text) != 0)
+	/* The text is for people: of an address with a query only the address itself says the same. */
+	if (model_ref_parse(r->url ? r->url : r->text, NULL, &again, &e) || again.kind != r->kind ||
+		strcmp(again.text, r->text) != 0 || (r->url && strchr(r->text, '?')))
 		abort();
 	if (r->kind == MODEL_REF_HUB) {
 		AUTO(mem_freep) char *dir = want_cache_repo("/c", r->repo);
