@@ -15,10 +15,10 @@ struct pool {
 	struct pool_opts o;
 	char *id;
 	atomic_uint refs;
-	atomic_bool demanded;                  /* on_demand was called and not seen yet */
+	atomic_bool demanded; /* on_demand was called and not seen yet */
 	/* Of a request, SPEED_MEAN_SCALE times: prompt tokens read, tokens written; 0: not known. */
 	atomic_uint_fast32_t mean_prefilled, mean_tokens;
-	atomic_bool reads_measured; /* of some replica it is known how fast it reads */
+	atomic_bool reads_measured;            /* of some replica it is known how fast it reads */
 	atomic_int_fast64_t progress_after_ms; /* of o.progress, to be read without the lock; -1: off */
 	atomic_bool keeps;                     /* o.keeps, likewise */
 	pthread_mutex_t lock;
