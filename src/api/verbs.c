@@ -153,8 +153,7 @@ static bool lies_in(const char *path, const char *folder)
 	char real[PATH_MAX];
 	if (!folder || !realpath(folder, real))
 		return false;
-	size_t n = strlen(real);
-	return strncmp(path, real, n) == 0 && (path[n] == '/' || !path[n] || n == 1);
+	return path_lies_in(path, real);
 }
 
 static bool lies_in_one_of(const char *path, const struct strv *folders)

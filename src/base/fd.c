@@ -205,3 +205,9 @@ char *path_join(const char *a, const char *b)
 	size_t n = strlen(a);
 	return mem_fmt("%s%s%s", a, n && a[n - 1] == '/' ? "" : "/", b);
 }
+
+bool path_lies_in(const char *path, const char *folder)
+{
+	size_t n = strlen(folder);
+	return strncmp(path, folder, n) == 0 && (!path[n] || path[n] == '/' || (n == 1 && *folder == '/'));
+}

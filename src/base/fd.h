@@ -47,5 +47,7 @@ bool file_exists(const char *path);
 void dir_names(const char *path, bool hidden, struct strv *ret);
 /* a/b joined with one slash; an absolute b stays b. The caller frees it. */
 char *path_join(const char *a, const char *b) MUST_CHECK;
+/* By name alone: below folder, or folder itself. Neither has . or .. in it. */
+bool path_lies_in(const char *path, const char *folder);
 
 #endif

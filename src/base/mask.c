@@ -65,13 +65,18 @@ static int list_parse(struct view text, struct mask *ret, struct err *reterr)
 	return 0;
 }
 
+bool mask_means_cpu(struct view text)
+{
+	return view_eqs(text, "cpu") || view_eqs(text, "none");
+}
+
 int mask_parse(struct view text, struct mask *ret, struct err *reterr)
 {
 	text = view_trim(text);
 	*ret = (struct mask){ .kind = MASK_AUTO };
 	if (view_eqs(text, "auto"))
 		return 0;
-	if (view_eqs(text, "cpu") || view_eqs(text, "none")) {
+	if (mask_means_cpu(text)) {
 		ret->kind = MASK_CPU;
 		return 0;
 	}

@@ -27,6 +27,8 @@ struct mask {
 
 /* 0 or -EINVAL with a sentence that says what was found and what is accepted. An id twice is refused. */
 int mask_parse(struct view text, struct mask *ret, struct err *reterr) MUST_CHECK;
+/* "cpu" or "none". */
+bool mask_means_cpu(struct view text);
 /* Whether both name the same, as they are written. */
 bool mask_same_id(const struct mask_id *a, const struct mask_id *b);
 /* Whether the list names that index. False for the other kinds. */

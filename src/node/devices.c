@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "base/fd.h"
+#include "base/mask.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "gpu/monitor.h"
@@ -148,7 +149,7 @@ static void refuse(struct replica *r, const struct err *e)
 /* Without a monitor (nobody asked for devices) a mask is only passed on. */
 static int take_unseen(struct replica *r)
 {
-	bool cpu = strcmp(mask_of(r), "cpu") == 0 || strcmp(mask_of(r), "none") == 0;
+	bool cpu = mask_means_cpu(view_str(mask_of(r)));
 	mem_setstr(&r->devices, cpu ? "cpu" : mask_of(r));
 	mem_setstr(&r->device_words, r->devices);
 	r->cpu_only = r->on_cpu = cpu;

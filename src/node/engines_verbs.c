@@ -18,6 +18,7 @@
 #include <yyjson.h>
 
 #include "base/fd.h"
+#include "base/mask.h"
 #include "base/mem.h"
 #include "log/log.h"
 #include "node/models_int.h"
@@ -30,7 +31,7 @@ enum { SMALL_BODY_MAX = 64 * 1024 };
 
 bool pool_on_cpu(const struct node_pool *p)
 {
-	return p->devices && (strcmp(p->devices, "cpu") == 0 || strcmp(p->devices, "none") == 0);
+	return mask_means_cpu(view_str(p->devices));
 }
 
 void *engines_look_new(struct node *n, size_t size)
@@ -125,8 +126,7 @@ static const struct http_handler asked_handler = { .on_gone = asked_gone };
 
 static bool lies_in(const char *path, const char *folder)
 {
-	size_t n = strlen(folder);
-	return path && strncmp(path, folder, n) == 0 && (!path[n] || path[n] == '/');
+	return path && path_lies_in(path, folder);
 }
 
 static bool is_of(const struct catalog_engine *e, const struct engine_kept *k)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/mask.h"
 #include "base/mem.h"
 #include "base/num.h"
 #include "gpu/monitor.h"
@@ -34,8 +35,7 @@ static void look_at_gpus(struct engines *e)
 
 size_t engines_devices(const struct engines *e, const struct config_pool *p)
 {
-	bool cpu = p->devices && (strcmp(p->devices, "cpu") == 0 || strcmp(p->devices, "none") == 0);
-	return cpu ? 0 : e->ndevices;
+	return mask_means_cpu(view_str(p->devices)) ? 0 : e->ndevices;
 }
 
 bool engines_cpu_instead(const struct engines *e)

@@ -487,9 +487,20 @@ static void memory(void **state)
 	assert_string_equal(f, "a-1");
 }
 
+static void test_path_lies_in(void **state)
+{
+	(void)state;
+	assert_true(path_lies_in("/a/b", "/a/b"));
+	assert_true(path_lies_in("/a/b/c", "/a/b"));
+	assert_true(path_lies_in("/a", "/"));
+	assert_false(path_lies_in("/a/bc", "/a/b"));
+	assert_false(path_lies_in("/a", "/a/b"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_path_lies_in),
 		cmocka_unit_test(buf_keeps_its_bound),
 		cmocka_unit_test(buf_formats_and_moves),
 		cmocka_unit_test(buf_is_always_a_string),

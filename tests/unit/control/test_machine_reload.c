@@ -22,6 +22,16 @@ static const char *override_of(struct world *w)
 	return text;
 }
 
+/* a-0 serves, and a-1 is wanted for another model in its place. */
+static void world_reloads(struct world *w)
+{
+	world_start(w, ONE);
+	say(w);
+	starts_ready(w, "a-0");
+	reload(w, "/m/two.gguf");
+	assert_true(wait_for(w, is_wanted, "a-1"));
+}
+
 static void test_reload(void **state)
 {
 	(void)state;
@@ -61,11 +71,7 @@ static void test_reload_fails(void **state)
 {
 	(void)state;
 	struct world w;
-	world_start(&w, ONE);
-	say(&w);
-	starts_ready(&w, "a-0");
-	reload(&w, "/m/two.gguf");
-	assert_true(wait_for(&w, is_wanted, "a-1"));
+	world_reloads(&w);
 	becomes(&w, "a-1", REPLICA_BACKOFF, "it crashed");
 	assert_true(wait_for(&w, is_done, NULL));
 	assert_false(w.done.ok);
@@ -80,11 +86,7 @@ static void test_reload_meets_configuration(void **state)
 {
 	(void)state;
 	struct world w;
-	world_start(&w, ONE);
-	say(&w);
-	starts_ready(&w, "a-0");
-	reload(&w, "/m/two.gguf");
-	assert_true(wait_for(&w, is_wanted, "a-1"));
+	world_reloads(&w);
 	set_config(&w, ONE_CTX);
 	assert_true(wait_for(&w, is_wanted, "a-2")); /* the order stands, with the newest values */
 	assert_string_equal(want(&w, "a-2")->model, "/m/two.gguf");
@@ -100,11 +102,7 @@ static void test_stop_and_remove_during_reload(void **state)
 {
 	(void)state;
 	struct world w;
-	world_start(&w, ONE);
-	say(&w);
-	starts_ready(&w, "a-0");
-	reload(&w, "/m/two.gguf");
-	assert_true(wait_for(&w, is_wanted, "a-1"));
+	world_reloads(&w);
 	control_disable(w.control, pool_a(&w), 1000, "bob");
 	assert_int_equal(w.ndone, 1);
 	assert_false(w.done.ok);
